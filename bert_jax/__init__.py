@@ -1,0 +1,1 @@
+"""BERT in JAX: the encoder and how it learns. Importing any of it never imports TensorFlow."""

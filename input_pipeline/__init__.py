@@ -1,0 +1,1 @@
+"""Text to batches: sources, sentences, tokens, shards, pairs, masks. Never imports bert_jax."""

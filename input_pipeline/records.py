@@ -1,0 +1,210 @@
+"""The shard format, and the only file that knows it: blocks of pieces in TFRecords, and the manifest beside them.
+
+A *piece* is a run of whole sentences of one document, at most what one row of a batch holds, without special tokens. A
+*block* is one TFRecord record: a tf.train.Example that holds up to `PIECES_PER_BLOCK` pieces as flat arrays, so that a token costs
+two bytes, reading is sequential, and nothing is parsed per token. Reading needs NumPy alone; writing is in corpus.py.
+
+Letters: N pieces of a block, S its sentences, T its tokens.
+"""
+
+import dataclasses
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from etils import epath
+
+FORMAT = 'bert_jax pieces'
+VERSION = 1
+PIECES_PER_BLOCK = 256
+MANIFEST = 'manifest.json'
+VOCABULARY = 'vocab.txt'  # one token a line, for both kinds of vocabulary
+SENTENCEPIECE = 'spm.model'
+DATASET_NAME = 'pieces'  # tfds: pieces-train.tfrecord-00000-of-00004
+
+
+class DataError(ValueError):
+  """Shards, a manifest or a vocabulary that cannot be used; the message says what was found and what was wanted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """The pieces of one record, as flat arrays."""
+  input_ids: np.ndarray  # [T] uint16, or int32 where the vocabulary needs it
+  sentence_lengths: np.ndarray  # [S] uint16, tokens of each sentence
+  piece_sentences: np.ndarray  # [N] uint16, sentences of each piece
+  document_ids: np.ndarray  # [N] int32, the low 31 bits of SHA-256 of the document's id
+  next_sentence_labels: np.ndarray | None = None  # [N] uint16, only in static pairs: 1 = random; such a piece has two "sentences", A and B
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  file: str
+  records: int
+  pieces: int
+  tokens: int
+  bytes: int
+  sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  documents: int
+  pieces: int
+  sentences: int
+  tokens: int
+  unknown_tokens: int
+  shards: tuple[Shard, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+  kind: str  # wordpiece or sentencepiece
+  size: int
+  sha256: str  # of vocab.txt
+  lower_case: bool
+  pad_id: int
+  unk_id: int
+  cls_id: int
+  sep_id: int
+  mask_id: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  sequence_length: int
+  pairs: str  # 'dynamic': paired by the loader, epoch by epoch; 'google': paired once by the original's procedure
+  vocabulary: Vocabulary
+  splits: dict[str, Split]
+  settings: dict  # every setting of `prepare`, as JSON
+  counts: dict[str, int]  # what the source held and what was dropped: pages, redirects, empty, duplicates …
+  packages: dict[str, str]  # versions of what made the data
+  format: str = FORMAT
+  version: int = VERSION
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+  return f'{DATASET_NAME}-{split}.tfrecord-{index:05d}-of-{count:05d}'
+
+
+def id_dtype(vocabulary_size: int) -> np.dtype:
+  return np.dtype('<u2') if vocabulary_size <= 2**16 else np.dtype('<i4')
+
+
+def document_number(document_id: str) -> int:
+  """A document's id as 31 bits: two documents that share them are only never paired as negatives."""
+  return int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:4], 'big') & 0x7FFFFFFF
+
+# ---------------------------------------------------------------- manifest
+
+
+def write_manifest(directory: epath.PathLike, manifest: Manifest) -> None:
+  text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True, ensure_ascii=False)
+  (epath.Path(directory) / MANIFEST).write_text(text + '\n')
+
+
+def read_manifest(directory: epath.PathLike) -> Manifest:
+  """Raises DataError where there is no manifest, or not one of this format and version."""
+  path = epath.Path(directory) / MANIFEST
+  if not path.exists():
+    raise DataError(f'{directory} holds no {MANIFEST}, so it is not finished data of `bert-jax prepare`: name such a directory with --data')
+  try:
+    fields = json.loads(path.read_text())
+    if fields.get('format') != FORMAT or fields.get('version') != VERSION:
+      raise DataError(f'{path} has format {fields.get("format")!r} version {fields.get("version")!r}; '
+                      f'wanted {FORMAT!r} version {VERSION}: run `bert-jax prepare` again')
+    splits = {
+        name: Split(**(split | {'shards': tuple(Shard(**shard) for shard in split['shards'])}))
+        for name, split in fields['splits'].items()}
+    return Manifest(**(fields | {'splits': splits, 'vocabulary': Vocabulary(**fields['vocabulary'])}))
+  except DataError:
+    raise
+  except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
+    raise DataError(f'{path} is damaged ({type(error).__name__}: {error}): run `bert-jax prepare` again') from error
+
+# ---------------------------------------------------------------- blocks
+
+
+def block_features(block: Block) -> dict[str, bytes]:
+  """The features of a block's tf.train.Example: each one bytes value, little-endian."""
+  arrays = {field.name: getattr(block, field.name) for field in dataclasses.fields(block)}
+  return {name: array.astype(array.dtype.newbyteorder('<')).tobytes() for name, array in arrays.items() if array is not None}
+
+
+def decode_block(record: bytes | memoryview, dtype: np.dtype) -> Block:
+  """A block from a serialized tf.train.Example; `dtype` is `id_dtype` of the vocabulary. Raises DataError."""
+  features = parse_example(record)
+  try:
+    block = Block(
+        input_ids=np.frombuffer(features['input_ids'], dtype),
+        sentence_lengths=np.frombuffer(features['sentence_lengths'], '<u2'),
+        piece_sentences=np.frombuffer(features['piece_sentences'], '<u2'),
+        document_ids=np.frombuffer(features['document_ids'], '<i4'),
+        next_sentence_labels=np.frombuffer(features['next_sentence_labels'], '<u2') if 'next_sentence_labels' in features else None)
+  except (KeyError, ValueError) as error:
+    raise DataError(f'a record is not a block of pieces: {type(error).__name__} {error}') from error
+  if (block.sentence_lengths.sum(dtype=np.int64) != len(block.input_ids) or len(block.document_ids) != len(block.piece_sentences)
+      or block.piece_sentences.sum(dtype=np.int64) != len(block.sentence_lengths)):
+    raise DataError('a block of pieces contradicts itself: its lengths do not add up')
+  return block
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+  value = shift = 0
+  while True:
+    byte = data[at]
+    at += 1
+    value |= (byte & 0x7F) << shift
+    if byte < 0x80:
+      return value, at
+    shift += 7
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+  """The length-delimited fields of a protocol buffer message: all that a tf.train.Example of bytes has."""
+  at = 0
+  while at < len(data):
+    tag, at = _varint(data, at)
+    if tag & 7 != 2:
+      raise DataError(f'a record is not a tf.train.Example of bytes: wire type {tag & 7}')
+    length, at = _varint(data, at)
+    if at + length > len(data):
+      raise DataError('a record is not a tf.train.Example: a field ends behind the record')
+    yield tag >> 3, data[at:at + length]
+    at += length
+
+
+def parse_example(record: bytes | memoryview) -> dict[str, memoryview]:
+  """{name: first bytes value} of a serialized tf.train.Example, without protobuf or TensorFlow."""
+  values = {}
+  try:
+    for _, features in _fields(memoryview(record)):
+      for _, entry in _fields(features):
+        pair = dict(_fields(entry))  # 1: the name, 2: the Feature
+        value = next((v for _, bytes_list in _fields(pair[2]) for _, v in _fields(bytes_list)), memoryview(b''))
+        values[bytes(pair[1]).decode()] = value
+  except (IndexError, KeyError, UnicodeDecodeError) as error:
+    raise DataError(f'a record is not a tf.train.Example: {type(error).__name__} {error}') from error
+  return values
+
+# ---------------------------------------------------------------- framing
+
+
+def frame_spans(data: memoryview, name: str) -> list[tuple[int, int]]:
+  """(start, length) of every record's payload in a TFRecord file, by its framing alone.
+
+  The checksums of the framing are not read: the manifest's SHA-256 of the whole file covers them. Lengths are checked before
+  use, so a hostile length is an error and not a crash. Raises DataError.
+  """
+  spans, at = [], 0
+  while at < len(data):
+    if at + 12 > len(data):
+      raise DataError(f'{name} is truncated: {len(data) - at} bytes are left for a header of 12 at byte {at}')
+    length, = struct.unpack_from('<Q', data, at)
+    if at + 16 + length > len(data):
+      raise DataError(f'{name} is truncated or damaged: the record at byte {at} claims {length} bytes, {len(data) - at} are left')
+    spans.append((at + 12, length))
+    at += 16 + length
+  return spans

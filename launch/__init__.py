@@ -1,0 +1,1 @@
+"""The front door: the `bert-jax` command, planning and launchers."""
