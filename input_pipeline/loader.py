@@ -3,10 +3,22 @@
 Letters: B rows, T tokens of a row, P prediction slots of a row, N pairs of a row at most, V vocabulary, W windows, K blocks.
 """
 
+import collections
 import dataclasses
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
+from etils import epath
+
+from input_pipeline import masking, packing, pairs, random, reading, records, shards
 from input_pipeline.masking import Masking
+from input_pipeline.records import DataError
+
+CACHED_WINDOWS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,3 +52,152 @@ class BatchConfig:
     if self.pairs_per_row > 1 and not self.pack:
       raise ValueError(f'batch.pairs_per_row is {self.pairs_per_row} without packing: set batch.pack, or batch.pairs_per_row to 1')
     self.masking.check()
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """A window as one epoch arranges it: its pairs in row order."""
+  epoch: int
+  window: int
+  tokens: np.ndarray
+  pairs: pairs.Pairs
+  row_pairs: np.ndarray  # [rows + 1] first pair of each row
+
+
+def open_split(directory: epath.PathLike, split: str, config: BatchConfig, verify: str = 'full') -> 'Stream':
+  """Checks a split's shards and that they are what `config` wants, before any step. Raises DataError, or ValueError for the config.
+
+  verify='full' reads every byte once; 'framing' trusts the bytes and checks sizes and framing alone.
+  """
+  config.check()
+  manifest = records.read_manifest(directory)
+  if manifest.sequence_length != config.sequence_length:
+    raise DataError(f'{directory} was prepared for rows of {manifest.sequence_length}, batch.sequence_length is {config.sequence_length}: '
+                    f'prepare it again with --sequence-length {config.sequence_length}, or pass --batch.sequence-length '
+                    f'{manifest.sequence_length}')
+  if (manifest.pairs == 'google') != (config.pairs == 'google'):
+    fit = "'google'" if manifest.pairs == 'google' else "'nsp', 'sop' or 'none'"
+    raise DataError(f'{directory} was prepared with pairs={manifest.pairs!r}, batch.pairs is {config.pairs!r}: set batch.pairs to {fit}, '
+                    'or prepare the data again')
+  continues = shards.continuation_table(directory, manifest.vocabulary)
+  return Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, continues)
+
+
+class Stream:
+  """The endless stream of rows of a split: epoch after epoch, window after window, each in a fresh order."""
+
+  def __init__(self, index: shards.Index, manifest: records.Manifest, split: str, config: BatchConfig, continues: np.ndarray):
+    self.index, self.manifest, self.config, self.continues = index, manifest, config, continues
+    self.vocabulary = manifest.vocabulary
+    self.separators = 1 if config.pairs == 'none' else 2
+    self.room = config.sequence_length - 1 - self.separators
+    self.bounds = index.window_bounds
+    self.window_rows = np.add.reduceat(index.pieces, self.bounds[:-1])  # [W]
+    self.rows_per_epoch = int(self.window_rows.sum())
+    self.fingerprint = fingerprint(manifest, split, config)
+    self._check_documents()
+    self._cache: collections.OrderedDict[tuple[int, int], Rows] = collections.OrderedDict()
+    self._lock = threading.Lock()
+
+  def _check_documents(self) -> None:
+    least = np.minimum.reduceat(self.index.documents[:, 0], self.bounds[:-1])
+    greatest = np.maximum.reduceat(self.index.documents[:, 1], self.bounds[:-1])
+    if self.config.pairs == 'nsp' and (lonely := np.flatnonzero(least == greatest)).size:
+      raise DataError(f'window {lonely[0]} of the data holds one document alone, so it has no next-sentence negatives: prepare more '
+                      'documents, or use batch.pairs none or sop')
+
+  def window_order(self, epoch: int) -> np.ndarray:  # -> [W]
+    return random.permutation(random.key(self.config.seed, 'windows', epoch), len(self.window_rows))
+
+  def spans(self, first: int, last: int) -> Iterator[tuple[int, int, int, int]]:
+    """The rows first … last - 1 of the stream as (epoch, window, first row, last row of the window)."""
+    while first < last:
+      epoch, row = divmod(first, self.rows_per_epoch)
+      order = self.window_order(epoch)
+      ends = np.cumsum(self.window_rows[order])
+      nth = int(np.searchsorted(ends, row, side='right'))
+      begin = row - int(ends[nth] - self.window_rows[order[nth]])
+      end = min(begin + last - first, int(self.window_rows[order[nth]]))
+      yield epoch, int(order[nth]), begin, end
+      first += end - begin
+
+  def arranged(self, epoch: int, window: int) -> Rows:
+    """The window's pairs and rows in that epoch; the last few are kept."""
+    with self._lock:
+      if (epoch, window) not in self._cache:
+        self._cache[epoch, window] = self._arrange(epoch, window)
+        if len(self._cache) > CACHED_WINDOWS:
+          self._cache.popitem(last=False)
+      self._cache.move_to_end((epoch, window))
+      return self._cache[epoch, window]
+
+  def _arrange(self, epoch: int, window: int) -> Rows:
+    data = shards.read_window(self.index, int(self.bounds[window]), int(self.bounds[window + 1]))
+    key = lambda purpose: random.key(self.config.seed, purpose, epoch, window)
+    made = pairs.MAKERS[self.config.pairs](data, key('pairs'), self.room, self.continues)
+    order = random.permutation(key('order'), len(made.a))
+    return Rows(epoch, window, data.tokens, made.take(order), np.arange(len(order) + 1))
+
+  def rows(self, first: int, last: int, step: int = 0) -> dict[str, np.ndarray]:
+    """Rows first … last - 1 of the stream, masked as at `step`: a batch."""
+    parts = [self._part(self.arranged(epoch, window), begin, end, step) for epoch, window, begin, end in self.spans(first, last)]
+    return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+  def _part(self, arranged: Rows, begin: int, end: int, step: int) -> dict[str, np.ndarray]:
+    config = self.config
+    first, last = int(arranged.row_pairs[begin]), int(arranged.row_pairs[end])
+    chosen = {name: getattr(arranged.pairs, name)[first:last] for name in ('a_start', 'a', 'b_start', 'b', 'label')}
+    row = np.repeat(np.arange(end - begin), np.diff(arranged.row_pairs[begin:end + 1]))
+    placed = packing.place(chosen, row, self.separators)
+    batch = packing.lay_out(arranged.tokens, placed, end - begin, config.sequence_length, self.separators, self.vocabulary)
+    width = masking.words_per_pair(config.predictions)
+    stream = random.key(config.seed, 'masks', arranged.epoch, arranged.window)
+    words = random.words(stream, first * width, (last - first) * width).reshape(last - first, width)
+    batch |= masking.mask_batch(batch['input_ids'], placed, words, config.masking, config.masking.share, config.predictions,
+                                self.vocabulary)
+    return batch | packing.pair_slots(placed, end - begin, config.pairs_per_row, predict=config.pairs != 'none')
+
+  def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> dict[str, np.ndarray]:
+    """This process' rows of the global batch of `step`: a contiguous slice, the same whatever came before."""
+    local = share_of(self.config.size, process_count)
+    first = step * self.config.size + process_index * local
+    return self.rows(first, first + local, step)
+
+  def batches(self, first_step: int, last_step: int | None = None, process_index: int = 0, process_count: int = 1,
+              engine: str = 'auto') -> Iterator[dict[str, np.ndarray]]:
+    """The batches of steps first_step … last_step - 1, or without end, made ahead in the background. Close it to end that."""
+    share_of(self.config.size, process_count)
+    make = lambda step: self.batch(step, process_index, process_count)
+    return reading.ahead(make, first_step, last_step, engine)
+
+  def evaluation_batches(self, size: int, limit: int | None = None, process_index: int = 0,
+                         process_count: int = 1) -> Iterator[dict[str, np.ndarray]]:
+    """One pass over epoch 0, or its first `limit` rows, in batches of `size`; the last is filled up with rows of weight 0."""
+    local, rows = share_of(size, process_count), min(limit or self.rows_per_epoch, self.rows_per_epoch)
+    for start in range(0, rows, size):
+      first = start + process_index * local
+      last = min(first + local, rows)
+      batch = self.rows(first, last) if first < last else {name: array[:0] for name, array in self.rows(0, 1).items()}
+      missing = local - len(batch['input_ids'])
+      yield {name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) for name, array in batch.items()}
+
+  def token_counts(self) -> np.ndarray:  # -> [V] int64
+    """How often each token stands in the split: for the unigram baseline."""
+    counts = np.zeros(self.vocabulary.size, np.int64)
+    for first, last in zip(self.bounds, self.bounds[1:]):
+      counts += np.bincount(shards.read_window(self.index, int(first), int(last)).tokens, minlength=self.vocabulary.size)
+    return counts
+
+
+def share_of(size: int, process_count: int) -> int:
+  if size % process_count:
+    raise ValueError(f'a batch of {size} rows does not divide over {process_count} processes: '
+                     f'make batch.size a multiple of {process_count}')
+  return size // process_count
+
+
+def fingerprint(manifest: records.Manifest, split: str, config: BatchConfig) -> str:
+  """SHA-256 over everything that decides the batches: the shards, the vocabulary and the config."""
+  content = {'shards': [shard.sha256 for shard in manifest.splits[split].shards], 'vocabulary': manifest.vocabulary.sha256,
+             'config': dataclasses.asdict(config)}
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -80,7 +80,7 @@ def write_data(directory, *, pieces: int = 600, documents: int = 50, shards: int
   for split in splits:
     items = made or make_pieces(pieces, documents, sequence_length - 3, rng)
     if pairs == 'google':
-      items = [(document, [sum(s[:1]), sum(s[1:]) or 1]) for document, s in items]
+      items = [(document, [s[0], sum(s[1:])] if len(s) > 1 else [s[0] - 1, 1]) for document, s in items]
     total = sum(sum(sentences) for _, sentences in items)
     contents[split] = items, make_ids(total, vocabulary_size, rng)
     size = max(size, int(contents[split][1].max()) + 1)
@@ -94,7 +94,8 @@ def write_data(directory, *, pieces: int = 600, documents: int = 50, shards: int
       at += tokens
     ends = np.arange(1, shards + 1) * len(blocks) // shards
     starts = [0, *ends[:-1]]
-    written = tuple(write_shard(directory / records.shard_name(split, i, shards), blocks[a:b]) for i, (a, b) in enumerate(zip(starts, ends)))
+    written = tuple(write_shard(directory / records.shard_name(split, i, shards), blocks[a:b])
+                    for i, (a, b) in enumerate(zip(starts, ends)))
     split_fields[split] = records.Split(len({d for d, _ in items}), len(items), sum(len(s) for _, s in items), len(ids), 0, written)
   records.write_manifest(directory, records.Manifest(
       sequence_length, pairs, write_vocabulary(directory, size), split_fields, settings={}, counts={}, packages={}))

@@ -1,0 +1,96 @@
+"""Making batches ahead of the step that needs them: by tf.data, or by a plain thread where there is no TensorFlow."""
+
+import importlib.util
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+AHEAD = 4  # batches
+WORKERS = 2  # batches that are made at once
+RAM_BUDGET = 2**30  # bytes that tf.data may hold
+ENDLESS = 2**62
+
+Batch = dict[str, np.ndarray]
+
+
+def ahead(make: Callable[[int], Batch], first_step: int, last_step: int | None, engine: str = 'auto') -> Iterator[Batch]:
+  """make(first_step), make(first_step + 1) … in order; the engines give the same. Errors of `make` come out as they are."""
+  if engine == 'auto':
+    engine = 'tf.data' if importlib.util.find_spec('tensorflow') else 'threads'
+  if engine not in ENGINES:
+    raise ValueError(f"engine is {engine!r}; wanted 'auto' or one of {sorted(ENGINES)}")
+  return ENGINES[engine](make, first_step, ENDLESS if last_step is None else last_step)
+
+
+def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Iterator[Batch]:
+  if first >= last:
+    return
+  import tensorflow as tf
+  try:
+    tf.config.set_visible_devices([], 'GPU')  # the accelerator is JAX's
+  except RuntimeError:
+    pass  # TensorFlow has started already
+  example = make(first)
+  names = list(example)
+  failed = []
+
+  def build(step):
+    try:
+      batch = make(int(step))
+      return [batch[name] for name in names]
+    except BaseException as error:
+      failed.append(error)
+      raise
+
+  def element(step):
+    arrays = tf.numpy_function(build, [step], [tf.as_dtype(example[name].dtype) for name in names])
+    return {name: tf.ensure_shape(array, example[name].shape) for name, array in zip(names, arrays)}
+
+  options = tf.data.Options()
+  options.deterministic = True
+  options.autotune.enabled = False
+  options.autotune.ram_budget = RAM_BUDGET
+  options.threading.private_threadpool_size = WORKERS + 1
+  dataset = tf.data.Dataset.range(first, last).map(element, num_parallel_calls=WORKERS).prefetch(AHEAD).with_options(options)
+  batches = dataset.as_numpy_iterator()
+  try:
+    yield from batches
+  except tf.errors.OpError as error:
+    raise (failed[0] if failed else error) from None
+
+
+def by_thread(make: Callable[[int], Batch], first: int, last: int) -> Iterator[Batch]:
+  made, stop = queue.Queue(AHEAD), threading.Event()
+
+  def put(item) -> None:
+    while not stop.is_set():
+      try:
+        return made.put(item, timeout=0.1)
+      except queue.Full:
+        pass
+
+  def work() -> None:
+    try:
+      for step in range(first, last):
+        if stop.is_set():
+          return
+        put(make(step))
+      put(None)
+    except BaseException as error:
+      put(error)
+
+  thread = threading.Thread(target=work, name='batches', daemon=True)
+  thread.start()
+  try:
+    while (item := made.get()) is not None:
+      if isinstance(item, BaseException):
+        raise item
+      yield item
+  finally:
+    stop.set()
+    thread.join()
+
+
+ENGINES = {'tf.data': by_tf_data, 'threads': by_thread}

@@ -1,0 +1,192 @@
+"""Opening a split: every shard is checked before step 1, its blocks are found, and any range of them is read.
+
+Letters: K blocks of the split, W windows, N pieces, S sentences, T tokens.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import os
+
+import numpy as np
+from etils import epath
+
+from input_pipeline import records
+from input_pipeline.records import Block, DataError, Manifest, Shard, Vocabulary
+
+WINDOW_BLOCKS = 32  # blocks that are shuffled, paired and packed together: 8,192 pieces
+SPECIALS = 3  # [CLS] and two [SEP]
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+  """Where the blocks of a split are, in shard order."""
+  paths: tuple[epath.Path, ...]
+  shard: np.ndarray  # [K] which of the paths
+  start: np.ndarray  # [K] first byte of the payload
+  bytes: np.ndarray  # [K]
+  pieces: np.ndarray  # [K]
+  tokens: np.ndarray  # [K]
+  documents: np.ndarray  # [K 2] least and greatest document number
+  dtype: np.dtype  # of the token ids
+
+  @property
+  def window_bounds(self) -> np.ndarray:  # -> [W + 1] first block of each window
+    windows = max(1, (len(self.shard) + WINDOW_BLOCKS // 2) // WINDOW_BLOCKS)  # a last one of less than half joins its neighbour
+    return np.append(np.arange(windows) * WINDOW_BLOCKS, len(self.shard))
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+  """The pieces of consecutive blocks, joined."""
+  tokens: np.ndarray  # [T] ids
+  sentence_starts: np.ndarray  # [S + 1] int64, places in tokens
+  piece_starts: np.ndarray  # [N + 1] int64, places in sentence_starts
+  document_ids: np.ndarray  # [N]
+  labels: np.ndarray | None  # [N] of static pairs
+
+
+def open_index(directory: epath.PathLike, split: str, manifest: Manifest, verify: str = 'full') -> Index:
+  """Checks the shards of a split against the manifest and indexes their blocks.
+
+  verify='full' reads every byte (SHA-256, ids, lengths); 'framing' checks sizes and framing alone. Raises DataError.
+  """
+  directory = epath.Path(directory)
+  if verify not in ('full', 'framing'):
+    raise DataError(f"verify is {verify!r}; wanted 'full' or 'framing'")
+  if split not in manifest.splits:
+    raise DataError(f'{directory} has no split {split!r}; it has {sorted(manifest.splits)}: name one of them')
+  shards = manifest.splits[split].shards
+  check_names(directory, split, shards)
+  fields = manifest.splits[split]
+  sums = {name: sum(getattr(shard, name) for shard in shards) for name in ('pieces', 'tokens')}
+  if sums != {'pieces': fields.pieces, 'tokens': fields.tokens}:
+    raise DataError(f'the manifest of {directory} contradicts itself: its shards of {split} add up to {sums}, the split says '
+                    f'{fields.pieces} pieces and {fields.tokens} tokens: run `bert-jax prepare` again')
+  if not fields.pieces:
+    raise DataError(f'split {split!r} of {directory} is empty: prepare more text, or hold out a smaller or larger share of it')
+  scan = functools.partial(scan_shard, manifest=manifest, verify=verify)
+  with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    rows = list(pool.map(scan, [directory / shard.file for shard in shards], shards))
+  table = np.concatenate(rows)
+  shard = np.repeat(np.arange(len(shards)), [len(r) for r in rows])
+  return Index(tuple(directory / s.file for s in shards), shard, *table[:, :4].T, table[:, 4:], records.id_dtype(manifest.vocabulary.size))
+
+
+def check_names(directory: epath.Path, split: str, shards: tuple[Shard, ...]) -> None:
+  """Every shard of the manifest is there under its own name, and no other."""
+  wanted = [records.shard_name(split, i, len(shards)) for i in range(len(shards))]
+  named = [shard.file for shard in shards]
+  if named != wanted:
+    raise DataError(f'the manifest of {directory} lists the shards {named[:3]} …; wanted {wanted[:3]} …: run `bert-jax prepare` again')
+  there = {path.name for path in directory.glob(f'{records.DATASET_NAME}-{split}.tfrecord*')}
+  missing, extra = sorted(set(wanted) - there), sorted(there - set(wanted))
+  if missing:
+    raise DataError(f'{directory} lacks {len(missing)} of {len(wanted)} shards of {split}, as {missing[0]}: copy them again')
+  if extra:
+    raise DataError(f'{directory} has {len(extra)} shards of {split} that its manifest does not know, as {extra[0]}: remove them')
+
+
+def scan_shard(path: epath.Path, shard: Shard, manifest: Manifest, verify: str) -> np.ndarray:
+  # -> [blocks 6] start, bytes, pieces, tokens, least and greatest document
+  size = path.stat().length
+  if size != shard.bytes:
+    raise DataError(f'{path} has {size} bytes, the manifest says {shard.bytes}: it is truncated or was changed; copy or prepare it again')
+  data = map_file(path)
+  if verify == 'full' and hashlib.sha256(data).hexdigest() != shard.sha256:
+    raise DataError(f'{path} differs from what was written: its SHA-256 is not the manifest\'s; copy or prepare it again')
+  spans = records.frame_spans(data, str(path))
+  if len(spans) != shard.records:
+    raise DataError(f'{path} has {len(spans)} records, the manifest says {shard.records}; copy or prepare it again')
+  table = np.zeros((len(spans), 6), np.int64)
+  dtype = records.id_dtype(manifest.vocabulary.size)
+  for row, (start, length) in zip(table, spans):
+    try:
+      block = records.decode_block(data[start:start + length], dtype)
+      check_block(block, manifest, verify)
+    except DataError as error:
+      raise DataError(f'{path}, record at byte {start}: {error}') from error
+    row[:] = start, length, len(block.piece_sentences), len(block.input_ids), block.document_ids.min(), block.document_ids.max()
+  if (found := tuple(table[:, 2:4].sum(0))) != (shard.pieces, shard.tokens):
+    raise DataError(f'{path} holds {found[0]} pieces of {found[1]} tokens, the manifest says {shard.pieces} of {shard.tokens}')
+  return table
+
+
+def check_block(block: Block, manifest: Manifest, verify: str) -> None:
+  if not len(block.piece_sentences) or not block.piece_sentences.all() or not block.sentence_lengths.all():
+    raise DataError('the block has no pieces, or an empty piece or sentence')
+  if (manifest.pairs == 'google') != (block.next_sentence_labels is not None):
+    raise DataError(f'the manifest says pairs={manifest.pairs!r}, the block says otherwise')
+  if verify != 'full':
+    return
+  room = manifest.sequence_length - SPECIALS
+  sentences = np.cumsum(block.piece_sentences, dtype=np.int64)
+  lengths = np.diff(np.cumsum(block.sentence_lengths, dtype=np.int64)[sentences - 1], prepend=0)
+  if lengths.max() > room:
+    raise DataError(f'a piece has {lengths.max()} tokens; at most {room} fit in rows of {manifest.sequence_length}')
+  if int(block.input_ids.max()) >= manifest.vocabulary.size or int(block.input_ids.min()) < 0:
+    raise DataError(f'a token id is {block.input_ids.max()}, outside the vocabulary of {manifest.vocabulary.size}')
+  if block.next_sentence_labels is not None and ((block.piece_sentences != 2).any() or (block.next_sentence_labels > 1).any()):
+    raise DataError('a static pair has not two segments, or a label that is neither 0 nor 1')
+
+
+def is_local(path: epath.Path) -> bool:
+  return '://' not in os.fspath(path)
+
+
+def map_file(path: epath.Path) -> memoryview:
+  """A whole file: mapped where it is local, read where it is not."""
+  if not is_local(path):
+    return memoryview(path.read_bytes())
+  return memoryview(np.memmap(path, np.uint8, 'r') if path.stat().length else b'')
+
+
+def read_span(path: epath.Path, start: int, end: int) -> memoryview:
+  if is_local(path):
+    return map_file(path)[start:end]
+  with path.open('rb') as file:
+    file.seek(start)
+    return memoryview(file.read(end - start))
+
+
+def read_window(index: Index, first: int, last: int) -> Window:
+  """Blocks first … last - 1, by one sequential read of each shard that they lie in. Raises DataError."""
+  blocks = []
+  for shard in np.unique(index.shard[first:last]):
+    inside = first + np.flatnonzero(index.shard[first:last] == shard)
+    starts, ends = index.start[inside], index.start[inside] + index.bytes[inside]
+    data = read_span(index.paths[shard], int(starts[0]), int(ends[-1]))
+    if len(data) != ends[-1] - starts[0]:
+      raise DataError(f'{index.paths[shard]} became shorter while it was read: it must not change during a run')
+    blocks += [records.decode_block(data[a - starts[0]:b - starts[0]], index.dtype) for a, b in zip(starts, ends)]
+  joined = {name: np.concatenate([getattr(block, name) for block in blocks])
+            for name in ('input_ids', 'sentence_lengths', 'piece_sentences', 'document_ids')}
+  starts_of = lambda lengths: np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+  static = blocks[0].next_sentence_labels is not None
+  return Window(joined['input_ids'], starts_of(joined['sentence_lengths']), starts_of(joined['piece_sentences']), joined['document_ids'],
+                np.concatenate([block.next_sentence_labels for block in blocks]) if static else None)
+
+
+def continuation_table(directory: epath.PathLike, vocabulary: Vocabulary) -> np.ndarray:  # -> [V] bool
+  """Which tokens continue a word: '##…' of WordPiece, those without '▁' of SentencePiece. Raises DataError."""
+  tokens = read_vocabulary(directory, vocabulary)
+  if vocabulary.kind == 'wordpiece':
+    return np.array([token.startswith('##') and len(token) > 2 for token in tokens])
+  table = np.array([not token.startswith('▁') for token in tokens])
+  table[[vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id]] = False
+  return table
+
+
+def read_vocabulary(directory: epath.PathLike, vocabulary: Vocabulary) -> list[str]:
+  path = epath.Path(directory) / records.VOCABULARY
+  if not path.exists():
+    raise DataError(f'{path} is missing: copy it again, or run `bert-jax prepare` again')
+  data = path.read_bytes()
+  if hashlib.sha256(data).hexdigest() != vocabulary.sha256:
+    raise DataError(f'{path} is not the vocabulary that the data was prepared with (its SHA-256 differs): copy it again')
+  tokens = data.decode().split('\n')
+  tokens = tokens[:-1] if tokens[-1] == '' else tokens
+  if len(tokens) != vocabulary.size:
+    raise DataError(f'{path} has {len(tokens)} tokens, the manifest says {vocabulary.size}: run `bert-jax prepare` again')
+  return tokens
