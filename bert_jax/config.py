@@ -1,0 +1,181 @@
+"""Every setting of a run, as frozen dataclasses whose checks name the field to change."""
+
+import dataclasses
+import json
+from typing import Literal
+
+from input_pipeline.loader import BatchConfig
+from input_pipeline.records import DataError
+
+
+class ConfigError(ValueError):
+  """A setting that cannot work; the message names the field, what was found and what is wanted."""
+
+
+def require(condition: bool, message: str) -> None:
+  if not condition:
+    raise ConfigError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """The encoder's shape (arXiv:1810.04805 section 3; google-research/bert modeling.py BertConfig)."""
+  vocab_size: int = 30522
+  """Tokens of the vocabulary; the data must have been prepared with one of this size."""
+  hidden_size: int = 768
+  layers: int = 12
+  heads: int = 12
+  intermediate_size: int = 3072
+  """Width of the feed-forward layer."""
+  max_positions: int = 512
+  """Longest sequence that has a position embedding."""
+  type_vocab_size: int = 2
+  activation: Literal['gelu_tanh', 'gelu'] = 'gelu_tanh'
+  """gelu_tanh: the tanh approximation of google-research/bert since 2019; gelu: exact, of the 2018 release and Hugging Face's 'gelu'."""
+  hidden_dropout: float = 0.1
+  attention_dropout: float = 0.1
+  initializer_range: float = 0.02
+  layer_norm_epsilon: float = 1e-12
+  dtype: Literal['bfloat16', 'float32'] = 'bfloat16'
+  """What matrix products run in; parameters, statistics, softmax and losses are float32 always."""
+  remat: Literal['none', 'full', 'dots'] = 'none'
+  """What the backward pass computes again instead of keeping: nothing, whole layers, or all but the matrix products."""
+  unroll: int = 1
+  """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile."""
+
+  def __post_init__(self):
+    require(self.hidden_size % self.heads == 0, f'model.hidden_size {self.hidden_size} is not a multiple of model.heads {self.heads}')
+    require(self.layers >= 1 and self.vocab_size >= 6, 'model.layers must be at least 1 and model.vocab_size at least 6')
+    for name in ('hidden_dropout', 'attention_dropout'):
+      require(0 <= getattr(self, name) < 1, f'model.{name} is {getattr(self, name)}: wanted 0 <= rate < 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """How parameters move (google-research/bert optimization.py)."""
+  name: Literal['bert_adamw', 'adamw', 'lamb'] = 'bert_adamw'
+  """bert_adamw: the original's, without bias correction; adamw: textbook; lamb: arXiv:1904.00962, trust ratios layer by layer."""
+  schedule: Literal['bert', 'linear', 'constant'] = 'bert'
+  """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear: meets the peak; constant: after the warmup."""
+  peak_learning_rate: float = 1e-4
+  warmup_steps: int = 10_000
+  decay_power: float = 1.0
+  """Power of the polynomial decay."""
+  b1: float = 0.9
+  b2: float = 0.999
+  epsilon: float = 1e-6
+  weight_decay: float = 0.01
+  """Not for biases and LayerNorm; embeddings are decayed, as in the original."""
+  clip_norm: float = 1.0
+  """Global norm to which the gradient of the whole batch is clipped; 0: not."""
+
+  def __post_init__(self):
+    require(self.peak_learning_rate > 0, f'optimizer.peak_learning_rate is {self.peak_learning_rate}: wanted more than 0')
+    require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
+    require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """How many devices along each axis; -1: all that are left."""
+  data: int = -1
+  """Data parallel: each device holds all parameters and a share of the batch."""
+  fsdp: int = 1
+  """Fully sharded data parallel: parameters and optimizer state are shared out too."""
+  tensor: int = 1
+  """Tensor parallel: heads and feed-forward columns are shared out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """How long a run goes on, and what it does on the way."""
+  steps: int = 1_000_000
+  max_minutes: float | None = None
+  """Stop, saved and evaluated, after so many minutes of training, those before a resumption included."""
+  microbatches: int = 1
+  """Parts of a batch that go through the model one after the other; the gradient is that of the whole batch."""
+  checkpoint_every: int = 1000
+  keep_checkpoints: int = 3
+  log_every: int = 20
+  evaluate_every: int = 0
+  """Steps between evaluations on the validation split; 0: only when asked (`bert-jax evaluate`)."""
+  evaluation_rows: int = 2048
+  """Rows of the validation split that an evaluation on the way reads."""
+  seed: int = 12345
+  """Parameters and dropout; the data has batch.seed."""
+
+  def __post_init__(self):
+    for name in ('steps', 'microbatches', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluation_rows'):
+      require(getattr(self, name) >= 1, f'run.{name} is {getattr(self, name)}: wanted at least 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A pretraining run, less its directories."""
+  model: Model = Model()
+  objective: Literal['mlm_nsp', 'mlm'] = 'mlm_nsp'
+  batch: BatchConfig = BatchConfig()
+  optimizer: Optimizer = Optimizer()
+  mesh: Mesh = Mesh()
+  run: Schedule = Schedule()
+
+  def __post_init__(self):
+    length, limit = self.batch.sequence_length, self.model.max_positions
+    require(length <= limit, f'batch.sequence_length {length} is more than model.max_positions {limit}')
+    require(self.batch.size % self.run.microbatches == 0,
+            f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
+    require(self.optimizer.warmup_steps <= self.run.steps,
+            f'optimizer.warmup_steps {self.optimizer.warmup_steps} is more than run.steps {self.run.steps}')
+    require(self.objective == 'mlm' or self.batch.pairs != 'none',
+            f'objective {self.objective!r} wants pairs, batch.pairs is {self.batch.pairs!r}: set --objective mlm or --batch.pairs nsp')
+
+
+
+# What a resumed run may change without becoming another run: where it runs, and what it reports.
+FREE_FIELDS = ('mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every', 'run.evaluation_rows',
+               'run.max_minutes', 'run.microbatches', 'model.remat', 'model.unroll')
+
+
+def to_json(config) -> str:
+  return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + '\n'
+
+
+def from_json(kind, fields: dict):
+  """The dataclass `kind` from its JSON fields. Raises ConfigError where they are not those of `kind`."""
+  values = {}
+  known = {field.name: field for field in dataclasses.fields(kind)}
+  for name, value in fields.items():
+    require(name in known, f'{kind.__name__} has no field {name!r}: the file was written by another version')
+    default = known[name].default
+    if isinstance(value, dict) and dataclasses.is_dataclass(default):
+      value = from_json(type(default), value)
+    values[name] = tuple(map(_tuples, value)) if isinstance(value, list) else value
+  return kind(**values)
+
+
+def _tuples(value):
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def flat(config, prefix: str = '') -> dict[str, object]:
+  """{'model.layers': 12 …}: every setting by the name that its flag has."""
+  items = {}
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      items |= flat(value, f'{prefix}{field.name}.')
+    else:
+      items[prefix + field.name] = value
+  return items
+
+
+def drift(old: Config, new: Config) -> list[str]:
+  """What differs between two runs, less what may: ['optimizer.b1: 0.9 -> 0.8'], empty where one may go on as the other."""
+  before, after = flat(old), flat(new)
+  free = lambda name: any(name == field or name.startswith(field + '.') for field in FREE_FIELDS)
+  return [f'{name}: {before.get(name)} -> {after.get(name)}' for name in sorted(before | after)
+          if before.get(name) != after.get(name) and not free(name)]
+
+
+__all__ = ['BatchConfig', 'Config', 'ConfigError', 'DataError', 'FREE_FIELDS', 'Mesh', 'Model', 'Optimizer', 'Schedule',
+           'drift', 'flat', 'from_json', 'require', 'to_json']

@@ -1,0 +1,122 @@
+"""The device mesh and the one table from logical axes to mesh axes: the only file that knows the layout."""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+
+from bert_jax import config as cfg
+
+AXES = ('data', 'fsdp', 'tensor')
+
+# Which mesh axes carry each logical axis of a parameter or an activation.
+RULES = {
+    'batch': ('data', 'fsdp'),
+    'embed': 'fsdp',
+    'heads': 'tensor',
+    'mlp': 'tensor',
+}
+
+# The logical axes of every parameter, by the end of its path; a stack of layers puts an axis of its own in front.
+PARAMETERS = {
+    'word_embeddings/embedding': (None, 'embed'),  # 30,522 rows divide by nothing: the width is shared out
+    'position_embeddings/embedding': (None, 'embed'),
+    'token_type_embeddings/embedding': (None, 'embed'),
+    'query/kernel': ('embed', 'heads'),
+    'key/kernel': ('embed', 'heads'),
+    'value/kernel': ('embed', 'heads'),
+    'query/bias': ('heads',),
+    'key/bias': ('heads',),
+    'value/bias': ('heads',),
+    'attention_output/kernel': ('heads', 'embed'),
+    'intermediate/kernel': ('embed', 'mlp'),
+    'intermediate/bias': ('mlp',),
+    'output/kernel': ('mlp', 'embed'),
+    'pooler/kernel': ('embed', None),
+    'transform/kernel': ('embed', None),
+}
+
+
+def path_name(path) -> str:
+  """'blocks/query/kernel' for a key path of jax.tree_util."""
+  return '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
+
+
+def make_mesh(shape: cfg.Mesh, devices=None) -> jax.sharding.Mesh:
+  """The mesh of `shape` over all devices. Raises ConfigError where it does not divide them."""
+  devices = jax.devices() if devices is None else devices
+  sizes = [shape.data, shape.fsdp, shape.tensor]
+  flags = ', '.join(f'mesh.{axis} {size}' for axis, size in zip(AXES, sizes))
+  cfg.require(all(size >= 1 or size == -1 for size in sizes) and sizes.count(-1) <= 1,
+              f'{flags}: wanted at least 1 each, or -1 for one of them')
+  fixed = math.prod(size for size in sizes if size != -1)
+  if -1 in sizes:
+    cfg.require(len(devices) % fixed == 0, f'{flags} do not divide the {len(devices)} devices here: {fixed} is no divisor of {len(devices)}')
+    sizes[sizes.index(-1)] = len(devices) // fixed
+  cfg.require(math.prod(sizes) == len(devices),
+              f'{flags} make {math.prod(sizes)} devices, but there are {len(devices)}: set one of them to -1 to use what is left')
+  return jax.make_mesh(sizes, AXES, devices=devices, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+
+
+def spec(*axes: str | None) -> P:
+  """The mesh axes of logical `axes`."""
+  return P(*(RULES.get(axis) for axis in axes))
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+  """`x` laid out by its logical `axes`; as it is outside of a mesh."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return x if mesh.empty else jax.lax.with_sharding_constraint(x, spec(*axes))
+
+
+def parameter_spec(path, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
+  """The layout of one leaf of the state: a parameter's, or its moments', which end on the same names.
+
+  An axis that the mesh does not divide is not shared out: small parameters are not worth an error.
+  """
+  name = path_name(path)
+  axes = next((axes for end, axes in PARAMETERS.items() if ('/' + name).endswith('/' + end)), ())
+  if len(shape) < len(axes):
+    return P()
+  axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
+  entries = [RULES.get(axis) for axis in axes]
+  return P(*(entry if entry and size % mesh.shape[entry] == 0 else None for entry, size in zip(entries, shape)))
+
+
+def state_sharding(state, mesh: jax.sharding.Mesh):
+  """A NamedSharding for every leaf of an abstract state."""
+  return jax.tree.map_with_path(lambda path, leaf: NamedSharding(mesh, parameter_spec(path, leaf.shape, mesh)), state)
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+  return NamedSharding(mesh, spec('batch'))
+
+
+def check_batch(size: int, microbatches: int, mesh: jax.sharding.Mesh) -> None:
+  """Raises ConfigError where the rows of a microbatch cannot be shared out evenly."""
+  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  cfg.require(size % (shards * microbatches) == 0,
+              f'batch.size {size} does not divide over mesh.data {mesh.shape["data"]} x mesh.fsdp {mesh.shape["fsdp"]} x '
+              f'run.microbatches {microbatches} = {shards * microbatches}: set --batch.size to a multiple')
+
+
+def process_slice(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+  """(index, count): which of how many equal runs of a batch's rows this process feeds.
+
+  Processes that share rows, because the tensor axis runs across them, get the same index.
+  """
+  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  owners = np.vectorize(lambda device: device.process_index)(mesh.devices).reshape(shards, -1)
+  rows = sorted(int(row) for row in np.unique(np.nonzero(owners == jax.process_index())[0]))
+  count, rest = divmod(shards, len(rows))
+  cfg.require(rest == 0 and rows == list(range(rows[0], rows[0] + len(rows))) and rows[0] % len(rows) == 0,
+              f'process {jax.process_index()} would feed shards {rows} of {shards}: the mesh axes data and fsdp must run along the processes')
+  return rows[0] // len(rows), count
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+  """The rows of this process as its part of the global batch on the devices. [rows ...] -> [B ...]"""
+  sharding = batch_sharding(mesh)
+  _, count = process_slice(mesh)
+  return {name: jax.make_array_from_process_local_data(sharding, x, (x.shape[0] * count, *x.shape[1:])) for name, x in batch.items()}

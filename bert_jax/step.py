@@ -1,0 +1,107 @@
+"""The state of training, and the jitted steps that train and evaluate.
+
+B rows of a batch, A microbatches.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from bert_jax import config as cfg, mesh as mesh_lib, model as model_lib, objectives, optimizer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """All that a run is, beside its configuration and its data."""
+  step: jax.Array  # int32: updates done, and the number of the next batch
+  skipped: jax.Array  # int32: steps whose loss or gradient was not finite, and which changed nothing else
+  params: nnx.State  # a tree of float32 arrays
+  opt_state: optax.OptState
+
+
+def abstract_state(config: cfg.Config, mesh: jax.sharding.Mesh):
+  """(graphdef, TrainState of ShapeDtypeStructs with their layout)."""
+  graphdef, state = jax.eval_shape(functools.partial(_create, config), jax.random.key(0))
+  shardings = mesh_lib.state_sharding(state, mesh)
+  return graphdef, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def _create(config: cfg.Config, key: jax.Array):
+  graphdef, params = model_lib.build(config.model, key)
+  tx, _ = optimizer.make(config.optimizer, config.run.steps)
+  zero = jnp.zeros((), jnp.int32)
+  return graphdef, TrainState(zero, zero, params, tx.init(params))
+
+
+def create_state(config: cfg.Config, abstract: TrainState) -> TrainState:
+  """A fresh state, each array made on the devices where it lives; the same values on any mesh."""
+  shardings = jax.tree.map(lambda x: x.sharding, abstract)
+  return jax.jit(lambda key: _create(config, key)[1], out_shardings=shardings)(jax.random.key(config.run.seed))
+
+
+def split_microbatches(batch, count: int):  # {[B ...]} -> {[A B/A ...]}
+  """Row r goes to microbatch r % A, so that each device splits its own rows and none travel."""
+  return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def gradients(graphdef, config: cfg.Config, params, batch, seed):
+  """(gradient of the mean loss of the whole batch, sums of its terms): microbatches add sums, never means of means."""
+  weights = objectives.totals(config.objective, batch)
+
+  def loss(params, part, seed):
+    sums = objectives.evaluate(config.objective, nnx.merge(graphdef, params), part, seed)
+    return objectives.loss_of(sums, weights), sums
+
+  grad = jax.grad(loss, has_aux=True)
+  count = config.run.microbatches
+  if count == 1:
+    return grad(params, batch, seed)
+
+  def add(total, part):
+    batch, index = part
+    batch = jax.tree.map(lambda x: mesh_lib.constrain(x, 'batch'), batch)
+    return jax.tree.map(jnp.add, total, grad(params, batch, None if seed is None else jax.random.fold_in(seed, index))), None
+
+  parts = (split_microbatches(batch, count), jnp.arange(count))
+  shapes = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], parts[0]), seed)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  return jax.lax.scan(add, zeros, parts)[0]
+
+
+def train_step(graphdef, config: cfg.Config, key: jax.Array, state: TrainState, batch) -> tuple[TrainState, dict]:
+  """One update. Returns the next state and what happened: sums of the terms, gradient norm, learning rate, all float32 scalars.
+
+  A loss or gradient that is not finite leaves parameters and moments as they were, bit for bit, and is counted.
+  """
+  tx, schedule = optimizer.make(config.optimizer, config.run.steps)
+  dropout = config.model.hidden_dropout or config.model.attention_dropout
+  seed = jax.random.fold_in(key, state.step) if dropout else None
+  grads, sums = gradients(graphdef, config, state.params, batch, seed)
+  norm = optax.tree.norm(grads)
+  finite = jnp.isfinite(norm)
+  for term in sums.values():
+    finite &= jnp.isfinite(term.loss)
+  rate = schedule(state.step)
+  updates, opt_state = tx.update(optimizer.clip_by_global_norm(config.optimizer.clip_norm, norm, grads), state.opt_state, state.params)
+  params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+  keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
+  state = TrainState(state.step + 1, state.skipped + ~finite, keep(params, state.params), keep(opt_state, state.opt_state))
+  return state, {'terms': sums, 'gradient_norm': norm, 'learning_rate': rate, 'skipped': state.skipped}
+
+
+def jit_train_step(graphdef, config: cfg.Config, abstract: TrainState) -> Callable:
+  """(state, batch) -> (state, report), compiled once; the old state's memory becomes the new one's."""
+  key = jax.random.key(config.run.seed + 1)
+  shardings = jax.tree.map(lambda x: x.sharding, abstract)
+  return jax.jit(functools.partial(train_step, graphdef, config, key), donate_argnums=0, out_shardings=(shardings, None))
+
+
+def jit_eval_step(graphdef, objective: str) -> Callable:
+  """(params, batch) -> sums of the terms, without dropout."""
+  return jax.jit(lambda params, batch: objectives.evaluate(objective, nnx.merge(graphdef, params), batch))

@@ -1,0 +1,32 @@
+"""Batches of random tokens in the loader's layout, for benchmarks, plans and tests: no data, no vocabulary.
+
+B rows, T tokens, P masked positions of a row, S pairs of a row.
+"""
+
+import numpy as np
+
+FIRST_TOKEN = 5  # below: special tokens
+
+
+def batch(vocab_size: int, rows: int, length: int, predictions: int, pairs: int = 1, seed: int = 0,
+          shortest: float = 1.0) -> dict[str, np.ndarray]:
+  """Rows full of pairs of equal share; `shortest` < 1 ends each row at a random length from that share on with padding."""
+  rng = np.random.default_rng(seed)
+  ids = rng.integers(FIRST_TOKEN, vocab_size, (rows, length), dtype=np.int32)
+  ends = rng.integers(max(int(length * shortest), 4 * pairs), length + 1, rows)
+  place = np.broadcast_to(np.arange(length), (rows, length))
+  pair = np.minimum(place * pairs // length, pairs - 1)
+  first = -(-pair * length // pairs)  # the [CLS] of each token's pair
+  real = place < ends[:, None]
+  within = place - first
+  cls_positions = np.broadcast_to(-(-np.arange(pairs) * length // pairs), (rows, pairs)).astype(np.int32)
+  order = np.argsort(np.where(real & (within > 0), rng.random((rows, length)), 2.0), axis=1, kind='stable')[:, :predictions]
+  positions = np.sort(order, axis=1).astype(np.int32)
+  weights = np.take_along_axis(real & (within > 0), positions, axis=1).astype(np.float32)
+  integer = lambda x: np.where(real, x, 0).astype(np.int32)
+  return dict(
+      input_ids=integer(ids), token_type_ids=integer(within > length // pairs // 2), position_ids=integer(within), pair_ids=integer(pair + 1),
+      masked_lm_positions=positions, masked_lm_weights=weights,
+      masked_lm_ids=rng.integers(FIRST_TOKEN, vocab_size, (rows, predictions), dtype=np.int32),
+      cls_positions=cls_positions, next_sentence_labels=rng.integers(0, 2, (rows, pairs), dtype=np.int32),
+      next_sentence_weights=(cls_positions < ends[:, None]).astype(np.float32))
