@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import gzip
 import importlib.util
+import io
 import pathlib
 import zlib
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def _sample() -> pathlib.Path:
 
 
 def _file_chunks(path: epath.Path, format: str | None, chunk_bytes: int) -> Iterator['Chunk']:
-  raw, size = [], 0
+  raw, size, chunk_context = [], 0, ()
   with path.open('rb') as file:
     stream = _decompressed(file)
     try:
@@ -120,7 +121,6 @@ def _file_chunks(path: epath.Path, format: str | None, chunk_bytes: int) -> Iter
 
 def _decompressed(file: BinaryIO) -> BinaryIO:
   """A buffered stream of the file's content, whatever it is called."""
-  import io
   head = file.read(4)
   file.seek(0)
   for magic, open_ in _MAGIC.items():

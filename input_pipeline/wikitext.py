@@ -31,6 +31,8 @@ _OPEN_FILE = re.compile(r'\[\[(?:file|image|category):[^\n]*', re.IGNORECASE)
 _BRACKETS = re.compile(r'\[\[(?:[^\[\]|\n]*\|)?|\]\]|\{\{+|\}\}+|\{\||\|\}')
 _LINK = re.compile(r'\[(?:https?|ftp)://[^\s\]]*\s*|(?:https?|ftp)://[^\s<>\]]+')
 _QUOTES = re.compile(r"'{2,}")
+# What the parser could not pair, because an author did not close it.
+_UNPAIRED = (_MAGIC, _OPEN_TABLE, _HEADING, _OPEN_FILE, _FILE_OPTION, _TAG, _BRACKETS, _LINK, _QUOTES)
 _EMPTY_BRACKETS = re.compile(r'\s*[(（][\s,;:/–—，；、]*(?:[(（][\s,;:/–—，；、]*[)）][\s,;]*)?[)）]')
 _OPEN_BRACKET = re.compile(r'([(（])[\s,;，；、]+')
 _SPACES = re.compile(r'[ \t\xa0]+')
@@ -44,7 +46,7 @@ def clean(text: str, site: 'Site') -> str:
   import mwparserfromhell  # takes 0.1 s, and only dumps need it
 
   rendered = html.unescape(_render(mwparserfromhell.parse(text), site))
-  for pattern in (_MAGIC, _OPEN_TABLE, _HEADING, _OPEN_FILE, _FILE_OPTION, _TAG, _BRACKETS, _LINK, _QUOTES):  # what the parser could not pair
+  for pattern in _UNPAIRED:
     rendered = pattern.sub('', rendered)
   return '\n'.join(_paragraphs(rendered))
 
