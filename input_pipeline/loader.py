@@ -21,6 +21,10 @@ from input_pipeline.records import DataError
 CACHED_WINDOWS = 2
 
 
+class OneDocument(DataError):
+  """A window whose pieces are all of one document: it has no next-sentence negatives."""
+
+
 @dataclasses.dataclass(frozen=True)
 class BatchConfig:
   """What one global batch is made of."""
@@ -103,7 +107,7 @@ class Stream:
     least = np.minimum.reduceat(self.index.documents[:, 0], self.bounds[:-1])
     greatest = np.maximum.reduceat(self.index.documents[:, 1], self.bounds[:-1])
     if self.config.pairs == 'nsp' and (lonely := np.flatnonzero(least == greatest)).size:
-      raise DataError(f'window {lonely[0]} of the data holds one document alone, so it has no next-sentence negatives: prepare more '
+      raise OneDocument(f'window {lonely[0]} of the data holds one document alone, so it has no next-sentence negatives: prepare more '
                       'documents, or use batch.pairs none or sop')
 
   def window_order(self, epoch: int) -> np.ndarray:  # -> [W]

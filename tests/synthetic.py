@@ -83,7 +83,7 @@ def write_data(directory, *, pieces: int = 600, documents: int = 50, shards: int
       items = [(document, [s[0], sum(s[1:])] if len(s) > 1 else [s[0] - 1, 1]) for document, s in items]
     total = sum(sum(sentences) for _, sentences in items)
     contents[split] = items, make_ids(total, vocabulary_size, rng)
-    size = max(size, int(contents[split][1].max()) + 1)
+    size = max(size, int(contents[split][1].max(initial=0)) + 1)
   dtype = records.id_dtype(size)
   for split, (items, ids) in contents.items():
     blocks, at = [], 0

@@ -1,0 +1,159 @@
+"""What is in the shards: verified checksums, counts, lengths, and examples decoded with their masks and pairs made visible.
+
+Letters: N pieces of a split, V vocabulary.
+"""
+
+import dataclasses
+import textwrap
+
+import numpy as np
+from etils import epath
+
+from input_pipeline import loader, records, shards
+from input_pipeline.loader import BatchConfig
+from input_pipeline.masking import Masking
+
+BINS = 16
+BAR = 40  # characters of the longest bar
+WIDTH = 118
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitReport:
+  documents: int
+  pieces: int
+  sentences: int
+  tokens: int
+  shards: int
+  bytes: int
+  bytes_per_token: float
+  unknown_share: float  # of the tokens
+  padding_share: float  # of rows that hold one pair each
+  padding_share_packed: float  # of packed rows; 1 - this is the share of real tokens
+  lengths: tuple[int, ...]  # pieces by length with special tokens, in BINS equal bins up to sequence_length
+  examples: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  directory: str
+  sequence_length: int
+  pairs: str
+  vocabulary: records.Vocabulary
+  verified: str
+  counts: dict[str, int]
+  settings: dict
+  splits: dict[str, SplitReport]
+
+  def __str__(self) -> str:
+    return text(self)
+
+
+def inspect(directory: epath.PathLike, examples: int = 3, seed: int = 12345, pairs: str | None = None,
+            masking: Masking = BatchConfig.masking, pack: bool = False) -> Report:
+  """Verifies every checksum and describes the data. Raises DataError at the first fault."""
+  manifest = records.read_manifest(directory)
+  length = manifest.sequence_length
+  pairs = pairs or ('google' if manifest.pairs == 'google' else 'nsp')
+  config = BatchConfig(size=max(examples, 1), sequence_length=length, predictions=max(1, round(length * masking.share) + 4 * pack),
+                       pairs=pairs, pack=pack, pairs_per_row=8 if pack else 1, masking=masking, seed=seed)
+  tokens = shards.read_vocabulary(directory, manifest.vocabulary)
+  splits = {name: describe(directory, name, config, manifest, tokens, examples) for name, split in manifest.splits.items() if split.pieces}
+  return Report(str(directory), length, manifest.pairs, manifest.vocabulary, 'sizes, framing, SHA-256, ids and lengths of every shard',
+                manifest.counts, manifest.settings, splits)
+
+
+def describe(directory: epath.PathLike, split: str, config: BatchConfig, manifest: records.Manifest, tokens: list[str],
+             examples: int) -> SplitReport:
+  counted = manifest.splits[split]
+  try:
+    stream = loader.open_split(directory, split, config)
+  except loader.OneDocument:  # worth a look all the same
+    stream = loader.open_split(directory, split, dataclasses.replace(config, pairs='none'))
+  bins, padding = np.zeros(BINS, np.int64), counted.pieces * config.sequence_length - counted.tokens - shards.SPECIALS * counted.pieces
+  for first, last in zip(stream.bounds, stream.bounds[1:]):
+    window = shards.read_window(stream.index, int(first), int(last))
+    lengths = np.diff(window.sentence_starts[window.piece_starts]) + shards.SPECIALS
+    bins += np.histogram(lengths, BINS, (0, config.sequence_length))[0]
+  size = sum(shard.bytes for shard in counted.shards)
+  used = counted.tokens + shards.SPECIALS * counted.pieces
+  packed_rows = loader.open_split(directory, split, dataclasses.replace(
+      stream.config, pack=True, pairs_per_row=12), 'framing').rows_per_epoch if not config.pack else stream.rows_per_epoch
+  return SplitReport(
+      counted.documents, counted.pieces, counted.sentences, counted.tokens, len(counted.shards), size, size / counted.tokens,
+      counted.unknown_tokens / counted.tokens, padding / (counted.pieces * config.sequence_length),
+      1 - used / (packed_rows * config.sequence_length), tuple(map(int, bins)), tuple(decode(stream, tokens, examples)))
+
+
+def decode(stream: loader.Stream, tokens: list[str], examples: int) -> list[str]:
+  """The first rows of the stream: what the text was, with predicted tokens in braces, and what the model sees."""
+  if not examples:
+    return []
+  batch = stream.rows(0, min(examples, stream.rows_per_epoch))
+  return [decode_row({name: array[i] for name, array in batch.items()}, tokens, stream) for i in range(len(batch['input_ids']))]
+
+
+def decode_row(row: dict[str, np.ndarray], tokens: list[str], stream: loader.Stream) -> str:  # {[T]}, {[P]}, {[N]}
+  seen, original = row['input_ids'], row['input_ids'].copy()
+  predicted = row['masked_lm_positions'][row['masked_lm_weights'] > 0]
+  original[predicted] = row['masked_lm_ids'][row['masked_lm_weights'] > 0]
+  marked = np.zeros(len(seen), bool)
+  marked[predicted] = True
+  lines = [f'row of {np.count_nonzero(row["pair_ids"])} of {len(seen)} tokens, {row["pair_ids"].max()} pair(s), {len(predicted)} predicted']
+  for pair in range(1, row['pair_ids'].max() + 1):
+    lines.append(f'  pair {pair}: {meaning(row, pair - 1, stream.config.pairs)}')
+    for segment in range(stream.separators):
+      inside = (row['pair_ids'] == pair) & (row['token_type_ids'] == segment)
+      for name, ids, marks in (('text', original, marked), ('seen', seen, marked & (seen != stream.vocabulary.mask_id))):
+        words = join(ids[inside], marks[inside], tokens, stream.continues)
+        lines.append(textwrap.fill(words, WIDTH, initial_indent=f'    {"AB"[segment]} {name}  ', subsequent_indent=' ' * 12))
+  return '\n'.join(lines)
+
+
+def meaning(row: dict[str, np.ndarray], pair: int, pairs: str) -> str:
+  if pairs == 'none':
+    return 'one segment'
+  label = row['next_sentence_labels'][pair]
+  return f'label {label}, ' + {'sop': ('A comes before B', 'B comes before A')}.get(
+      pairs, ('B follows A', 'B is of another document'))[label]
+
+
+def join(ids: np.ndarray, marked: np.ndarray, tokens: list[str], continues: np.ndarray) -> str:  # [K], [K], [V], [V]
+  """Text of token ids: pieces of a word joined, predicted tokens in braces."""
+  words = []
+  for token, mark in zip(ids, marked):
+    piece = tokens[token].removeprefix('##') if continues[token] else tokens[token].removeprefix('▁')
+    piece = f'{{{piece}}}' if mark else piece
+    if continues[token] and words and not words[-1].endswith(']'):
+      words[-1] += piece
+    else:
+      words.append(piece)
+  return ' '.join(words)
+
+
+def bars(counts: tuple[int, ...], sequence_length: int) -> list[str]:
+  """A histogram for people: one line a bin."""
+  most = max(*counts, 1)
+  edges = [round(sequence_length * i / len(counts)) for i in range(len(counts) + 1)]
+  return [f'    {low:>4} to {high - 1 + (high == sequence_length):>4}  {"█" * round(BAR * n / most):<{BAR}}  {n:,}'
+          for low, high, n in zip(edges, edges[1:], counts)]
+
+
+def text(report: Report) -> str:
+  vocabulary = report.vocabulary
+  kept = ', '.join(f'{name} {count:,}' for name, count in report.counts.items())
+  lines = [
+      report.directory,
+      f'  rows of {report.sequence_length} tokens, pairs {report.pairs}; {vocabulary.kind} vocabulary of {vocabulary.size:,}'
+      f'{", lower case" if vocabulary.lower_case else ""}',
+      f'  verified: {report.verified}', *([f'  source: {kept}'] if kept else [])]
+  for name, split in report.splits.items():
+    lines += [
+        '', f'{name}: {split.documents:,} documents, {split.pieces:,} pieces, {split.sentences:,} sentences, {split.tokens:,} tokens',
+        f'  {split.shards} shards, {split.bytes:,} bytes, {split.bytes_per_token:.2f} a token; '
+        f'unknown tokens {split.unknown_share:.3%}',
+        f'  padding {split.padding_share:.1%} of rows with one pair, {split.padding_share_packed:.2%} of packed rows',
+        '  lengths of pieces, special tokens counted:', *bars(split.lengths, report.sequence_length)]
+    for i, example in enumerate(split.examples):
+      lines += ['', f'  example {i + 1}: ' + example.replace('\n', '\n  ')]
+  return '\n'.join(lines)

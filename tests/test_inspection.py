@@ -1,0 +1,50 @@
+"""What `inspect` shows is what is there, and a fault in a shard is found before anything is shown."""
+
+import numpy as np
+import pytest
+import synthetic
+
+from input_pipeline import records
+from input_pipeline.inspection import inspect
+from input_pipeline.masking import Masking
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return synthetic.write_data(tmp_path_factory.mktemp('data'), splits=('train', 'validation'))
+
+
+def test_the_report_counts_what_is_there(data):
+  report = inspect(data, examples=2)
+  manifest = records.read_manifest(data)
+  for name, split in manifest.splits.items():
+    found = report.splits[name]
+    assert (found.pieces, found.tokens, found.documents) == (split.pieces, split.tokens, split.documents)
+    assert sum(found.lengths) == split.pieces and len(found.examples) == 2
+    real = (split.tokens + 3 * split.pieces) / (split.pieces * 64)
+    assert found.padding_share == pytest.approx(1 - real)
+
+
+def test_examples_show_text_masks_and_pairs(data):
+  shown = str(inspect(data, examples=3, masking=Masking(mask=1, random=0)))
+  assert 'train:' in shown and 'validation:' in shown and 'SHA-256' in shown
+  assert '[CLS]' in shown and '[MASK]' in shown and 'label 0, B follows A' in shown and 'label 1, B is of another document' in shown
+  assert '##' not in shown and '{' in shown
+
+
+def test_static_pairs_are_shown(tmp_path):
+  assert 'label 1' in str(inspect(synthetic.write_data(tmp_path, pairs='google')))
+
+
+def test_one_document_can_be_looked_at(tmp_path):
+  assert 'one segment' in str(inspect(synthetic.write_data(tmp_path, pieces=20, documents=1)))
+
+
+def test_a_flipped_byte_is_found(tmp_path):
+  data = synthetic.write_data(tmp_path)
+  path = data / records.shard_name('train', 1, 3)
+  content = bytearray(path.read_bytes())
+  content[np.random.default_rng(0).integers(len(content))] ^= 1
+  path.write_bytes(bytes(content))
+  with pytest.raises(records.DataError, match='SHA-256'):
+    inspect(data)

@@ -1,0 +1,152 @@
+"""The global batch of a step is a function of (shards, config, step): no process, restart, engine or fault changes it."""
+
+import dataclasses
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+import synthetic
+
+from input_pipeline import loader, records
+from input_pipeline.loader import BatchConfig
+
+CONFIG = BatchConfig(size=32, sequence_length=64, predictions=10)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return synthetic.write_data(tmp_path_factory.mktemp('data'), pieces=3000, block=16)  # five windows
+
+
+@pytest.fixture(scope='module')
+def stream(data):
+  return loader.open_split(data, 'train', CONFIG)
+
+
+def equal(one, other):
+  return one.keys() == other.keys() and all(one[k].dtype == other[k].dtype and np.array_equal(one[k], other[k]) for k in one)
+
+
+def test_a_batch_has_its_shapes_and_types(stream):
+  batch = stream.batch(0)
+  wanted = {'input_ids': (np.int32, (32, 64)), 'token_type_ids': (np.int32, (32, 64)), 'position_ids': (np.int32, (32, 64)),
+            'pair_ids': (np.int32, (32, 64)), 'masked_lm_positions': (np.int32, (32, 10)), 'masked_lm_ids': (np.int32, (32, 10)),
+            'masked_lm_weights': (np.float32, (32, 10)), 'cls_positions': (np.int32, (32, 1)),
+            'next_sentence_labels': (np.int32, (32, 1)), 'next_sentence_weights': (np.float32, (32, 1))}
+  assert {name: (array.dtype, array.shape) for name, array in batch.items()} == wanted
+
+
+def test_every_token_comes_once_an_epoch_and_batches_cross_its_border(stream):
+  assert len(stream.window_rows) > 3
+  rows = stream.rows(0, stream.rows_per_epoch)
+  ids = rows['input_ids'].copy()
+  row, slot = np.nonzero(rows['masked_lm_weights'])
+  ids[row, rows['masked_lm_positions'][row, slot]] = rows['masked_lm_ids'][row, slot]
+  counts = np.bincount(ids.ravel(), minlength=stream.vocabulary.size)[5:]
+  assert (counts == 1).all()
+  steps = stream.rows_per_epoch // 32 + 1
+  joined = [stream.batch(step)['masked_lm_ids'] for step in range(steps)]
+  assert np.array_equal(np.concatenate(joined)[:stream.rows_per_epoch], rows['masked_lm_ids'])
+
+
+def test_epochs_differ(stream):
+  first = stream.rows(0, 100)['input_ids']
+  assert not np.array_equal(first, stream.rows(stream.rows_per_epoch, stream.rows_per_epoch + 100)['input_ids'])
+  assert len({tuple(stream.window_order(epoch)) for epoch in range(6)}) > 1
+
+
+def test_a_far_step_is_reached_at_once_and_alone(data, stream):
+  start = time.perf_counter()
+  far = loader.open_split(data, 'train', CONFIG).batch(1_000_000)
+  assert time.perf_counter() - start < 1
+  assert equal(far, stream.batch(1_000_000))
+
+
+@pytest.mark.parametrize('count', [1, 2, 4, 8, 16])
+def test_processes_see_one_global_batch(stream, count):
+  for step in (0, 17, 93, 1_000_000):  # 93 crosses from one epoch into the next
+    whole = stream.batch(step)
+    parts = [stream.batch(step, i, count) for i in range(count)]
+    assert equal(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
+
+
+def test_a_batch_may_be_longer_than_an_epoch(data):
+  stream = loader.open_split(data, 'train', dataclasses.replace(CONFIG, size=7000))
+  assert stream.batch(1)['input_ids'].shape == (7000, 64)
+
+
+def test_processes_must_divide_the_batch(stream):
+  with pytest.raises(ValueError, match='batch.size'):
+    stream.batch(0, 0, 3)
+
+
+@pytest.mark.parametrize('engine', ['threads', 'tf.data'])
+def test_engines_resume_anywhere_with_the_same_batches(stream, engine):
+  made = list(stream.batches(90, 97, engine=engine))
+  assert len(made) == 7
+  assert all(equal(batch, stream.batch(90 + i)) for i, batch in enumerate(made))
+
+
+@pytest.mark.parametrize('engine', ['threads', 'tf.data'])
+def test_closing_ends_the_threads(stream, engine):
+  before = threading.active_count()
+  endless = stream.batches(5, engine=engine)
+  assert len(list(itertools.islice(endless, 9))) == 9
+  endless.close()
+  assert threading.active_count() <= before + (engine == 'tf.data')
+
+
+@pytest.mark.parametrize('engine', ['threads', 'tf.data'])
+def test_errors_of_the_background_come_out(data, engine, monkeypatch):
+  stream = loader.open_split(data, 'train', CONFIG)
+  batch = stream.batch
+  monkeypatch.setattr(stream, 'batch', lambda step, *rest: batch(step, *rest) if step < 3 else (_ for _ in ()).throw(
+      records.DataError('the disk went away')))
+  made = stream.batches(0, engine=engine)
+  with pytest.raises(records.DataError, match='the disk went away'):
+    list(made)
+
+
+def test_evaluation_is_one_pass_with_exact_sums(stream):
+  batches = list(stream.evaluation_batches(64))
+  assert {batch['input_ids'].shape for batch in batches} == {(64, 64)}
+  pairs = sum(batch['next_sentence_weights'].sum() for batch in batches)
+  assert pairs == stream.rows_per_epoch == 3000
+  assert sum(batch['next_sentence_weights'].sum() for batch in stream.evaluation_batches(64, limit=100)) == 100
+  halves = [list(stream.evaluation_batches(64, 100, i, 2)) for i in range(2)]
+  for step, whole in enumerate(stream.evaluation_batches(64, 100)):
+    assert equal(whole, {k: np.concatenate([half[step][k] for half in halves]) for k in whole})
+
+
+def test_token_counts(stream):
+  counts = stream.token_counts()
+  assert counts.sum() == stream.manifest.splits['train'].tokens and counts.max() == 1
+
+
+def test_the_fingerprint_names_data_and_config(data, stream):
+  assert stream.fingerprint == loader.open_split(data, 'train', CONFIG).fingerprint
+  assert stream.fingerprint != loader.open_split(data, 'train', dataclasses.replace(CONFIG, seed=1)).fingerprint
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'sequence_length': 128}, '--sequence-length'),
+    ({'pairs': 'google'}, 'batch.pairs'),
+    ({'size': 0}, 'batch.size'),
+    ({'predictions': 63}, 'batch.predictions'),
+    ({'pairs_per_row': 4}, 'batch.pack'),
+    ({'masking': loader.Masking(share=1.5)}, 'masking.share'),
+    ({'masking': loader.Masking(mask=.8, random=.3)}, 'masking.random'),
+])
+def test_configs_that_do_not_fit_are_refused(data, change, message):
+  with pytest.raises(ValueError, match=message):
+    loader.open_split(data, 'train', dataclasses.replace(CONFIG, **change))
+
+
+def test_a_missing_or_empty_split_is_refused(data, tmp_path):
+  with pytest.raises(records.DataError, match='no split'):
+    loader.open_split(data, 'validation', CONFIG)
+  empty = synthetic.write_data(tmp_path / 'empty', pieces=0, shards=1, vocabulary_size=100)
+  with pytest.raises(records.DataError, match='empty'):
+    loader.open_split(empty, 'train', CONFIG)

@@ -1,0 +1,104 @@
+"""Masks: the original's counts, never a special token, 80/10/10, and the same words for the same place."""
+
+import numpy as np
+import pytest
+
+from input_pipeline import masking, packing, random, records
+from input_pipeline.masking import Masking
+
+VOCABULARY = records.Vocabulary('wordpiece', 1000, '', True, 0, 1, 2, 3, 4)
+
+
+def make(lengths, row_length, slots, setting=None, share=.15, seed=1, first=0):
+  """One pair a row with tokens 5 … : the batch before and after, and the placed pairs."""
+  lengths = np.asarray(lengths)
+  a = np.maximum(1, (lengths - 3) // 3)
+  pairs = packing.place({'a': a, 'b': lengths - 3 - a}, np.arange(len(lengths)), 2)
+  tokens = np.random.default_rng(0).integers(5, 1000, lengths.sum())
+  starts = np.cumsum(lengths) - lengths
+  pairs |= {'a_start': starts, 'b_start': starts + a}
+  batch = packing.lay_out(tokens, pairs, len(lengths), row_length, 2, VOCABULARY)
+  before = batch['input_ids'].copy()
+  width = masking.words_per_pair(slots)
+  words = random.words(seed, first * width, len(lengths) * width).reshape(-1, width)
+  batch |= masking.mask_batch(batch['input_ids'], pairs, words, setting or Masking(), share, slots, VOCABULARY)
+  return before, batch, pairs
+
+
+@pytest.mark.parametrize('length, count', [(4, 1), (10, 2), (30, 4), (70, 10), (110, 16), (128, 19), (512, 77)])
+def test_the_count_is_the_originals_rule(length, count):
+  assert masking.prediction_count(np.array([length]), .15, 80) == count
+  assert masking.prediction_count(np.array([length]), .15, 5) == min(count, 5)
+  _, batch, _ = make([length] * 3, 512, 80)
+  assert (batch['masked_lm_weights'].sum(1) == count).all()
+
+
+def test_special_tokens_are_never_chosen_and_slots_are_sorted():
+  before, batch, _ = make(np.random.default_rng(3).integers(4, 129, 500), 128, 20)
+  row, slot = np.nonzero(batch['masked_lm_weights'])
+  original = before[row, batch['masked_lm_positions'][row, slot]]
+  assert (original >= 5).all()
+  assert np.array_equal(original, batch['masked_lm_ids'][row, slot])
+  positions = np.where(batch['masked_lm_weights'] > 0, batch['masked_lm_positions'], 1000 + np.arange(20))
+  assert (np.diff(positions, axis=1) > 0).all()
+  unused = batch['masked_lm_weights'] == 0
+  assert not batch['masked_lm_positions'][unused].any() and not batch['masked_lm_ids'][unused].any()
+  changed = before != batch['input_ids']
+  marked = np.zeros_like(changed)
+  marked[row, batch['masked_lm_positions'][row, slot]] = True
+  assert not (changed & ~marked).any()
+
+
+def test_shares_within_three_sigma_over_ten_million_tokens():
+  tokens = chosen = masked = kept = drawn = 0
+  where = np.zeros(512)
+  counts = np.zeros(1000)
+  for i in range(20):
+    before, batch, pairs = make([512] * 1000, 512, 77, seed=i)
+    weights = batch['masked_lm_weights'] > 0
+    row, slot = np.nonzero(weights)
+    position = batch['masked_lm_positions'][row, slot]
+    after, original = batch['input_ids'][row, position], before[row, position]
+    tokens, chosen = tokens + before.size, chosen + len(row)
+    masked, kept = masked + np.sum(after == 4), kept + np.sum(after == original)
+    drawn += np.sum((after != 4) & (after != original))
+    where += np.bincount(position, minlength=512)
+    counts += np.bincount(after[(after != 4) & (after != original)], minlength=1000)
+  assert tokens > 10_000_000 and chosen == 20 * 1000 * 77
+  sigma = lambda share: 3 * np.sqrt(chosen * share * (1 - share))
+  assert abs(masked - .8 * chosen) < sigma(.8)
+  same = .1 / 995  # a random token that is the original
+  assert abs(kept - (.1 + same) * chosen) < sigma(.1) and abs(drawn - (.1 - same) * chosen) < sigma(.1)
+  places = where[where > 0]
+  assert len(places) == 509 and not counts[:5].any()
+  assert abs(((places - places.mean())**2 / places.mean()).sum() - 508) < 5 * np.sqrt(2 * 508)  # even over places
+  used = counts[5:]
+  assert abs(((used - used.mean())**2 / used.mean()).sum() - 994) < 5 * np.sqrt(2 * 994)  # even over the vocabulary
+
+
+def test_words_belong_to_places_not_to_calls():
+  lengths = [40] * 64
+  _, whole, _ = make(lengths, 64, 10)
+  _, half, _ = make(lengths[32:], 64, 10, first=32)
+  assert np.array_equal(whole['masked_lm_positions'][32:], half['masked_lm_positions'])
+
+
+@pytest.mark.parametrize('setting', [Masking(mask=1, random=0), Masking(mask=0, random=1), Masking(mask=0, random=0)])
+def test_mixes(setting):
+  before, batch, _ = make([64] * 200, 64, 10, setting)
+  row, slot = np.nonzero(batch['masked_lm_weights'])
+  after = batch['input_ids'][row, batch['masked_lm_positions'][row, slot]]
+  assert (after == 4).mean() == setting.mask
+  if not setting.mask and not setting.random:
+    assert np.array_equal(before, batch['input_ids'])
+
+
+def test_golden_masks():
+  """The words of NumPy's Philox are promised not to change; if this fails, old runs cannot be resumed."""
+  assert random.words(random.key(12345, 'masks', 0, 0), 5, 3).tolist() == GOLDEN_WORDS
+  _, batch, _ = make([20, 33], 40, 6)
+  assert batch['masked_lm_positions'].tolist() == GOLDEN_POSITIONS
+
+
+GOLDEN_WORDS = [11887296908972110342, 5096172391178263541, 3861603400109116056]
+GOLDEN_POSITIONS = [[5, 7, 16, 0, 0, 0], [4, 10, 14, 20, 24, 0]]
