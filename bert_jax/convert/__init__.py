@@ -1,0 +1,1 @@
+"""Exchange of checkpoints with other programs: one file a format, and what all formats share."""

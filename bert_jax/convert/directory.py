@@ -1,0 +1,69 @@
+"""Directories that an export writes: appearing whole or not at all, and replacing nothing but an earlier export."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+
+from etils import epath
+
+from bert_jax import config as cfg
+
+MARKER = 'bert_jax_export.json'  # says that we wrote the directory, and which files
+
+
+def write(directory: epath.PathLike, kind: str, files: Mapping[str, bytes], overwrite: bool = False) -> epath.Path:
+  """Writes `files` beside `directory`, then renames. Returns the path.
+
+  Raises ConfigError where `directory` exists, unless it is empty, or an export of this kind and `overwrite` is set; what somebody
+  else wrote, or put beside our files, is never replaced.
+  """
+  directory = epath.Path(os.path.normpath(directory)) if '://' not in str(directory) else epath.Path(directory)
+  check(directory, kind, overwrite)
+  directory.parent.mkdir(parents=True, exist_ok=True)
+  temporary, old = (directory.parent / f'.{directory.name}.{os.getpid()}.{end}' for end in ('tmp', 'old'))
+  marker = {'kind': kind, 'files': {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
+  try:
+    temporary.mkdir()
+    for name, data in files.items():
+      (temporary / name).write_bytes(data)
+    (temporary / MARKER).write_text(json.dumps(marker, indent=2, sort_keys=True) + '\n')
+    if directory.exists():
+      directory.rename(old)
+    temporary.rename(directory)
+  except BaseException:
+    if old.exists() and not directory.exists():
+      old.rename(directory)
+    raise
+  finally:
+    for left in (temporary, old):
+      if left.exists():
+        left.rmtree()
+  return directory
+
+
+def check(directory: epath.PathLike, kind: str, overwrite: bool) -> None:
+  """Raises ConfigError where `write` would have to destroy something; cheap, so that it can be asked before the work."""
+  directory = epath.Path(directory)
+  if not directory.exists():
+    return
+  cfg.require(directory.is_dir(), f'--output {directory} is a file: wanted a directory to make')
+  names = {path.name for path in directory.iterdir()}
+  if not names:
+    return
+  marker = read_marker(directory)
+  cfg.require(marker.get('kind') == kind,
+              f'--output {directory} exists and is not a {kind} export of bert-jax, so it is left as it is: name another directory')
+  strange = sorted(names - set(marker['files']) - {MARKER})
+  cfg.require(not strange, f'--output {directory} holds files that the export did not write ({", ".join(strange[:5])}), '
+                           'so it is left as it is: move them, or name another directory')
+  cfg.require(overwrite, f'--output {directory} exists: pass --overwrite to replace that export, or name another directory')
+
+
+def read_marker(directory: epath.Path) -> dict:
+  """{'kind', 'files': {name: SHA-256}}; empty where we did not write `directory`."""
+  try:
+    marker = json.loads((directory / MARKER).read_text())
+    return marker if isinstance(marker['files'], dict) else {}
+  except (OSError, ValueError, KeyError, TypeError):
+    return {}
