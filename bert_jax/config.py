@@ -120,6 +120,10 @@ class Config:
   run: Schedule = Schedule()
 
   def __post_init__(self):
+    try:
+      self.batch.check()
+    except ValueError as error:
+      raise ConfigError(str(error)) from error
     length, limit = self.batch.sequence_length, self.model.max_positions
     require(length <= limit, f'batch.sequence_length {length} is more than model.max_positions {limit}')
     require(self.batch.size % self.run.microbatches == 0,

@@ -27,12 +27,12 @@ class TrainState:
 
 def abstract_state(config: cfg.Config, mesh: jax.sharding.Mesh):
   """(graphdef, TrainState of ShapeDtypeStructs with their layout)."""
-  graphdef, state = jax.eval_shape(functools.partial(_create, config), jax.random.key(0))
+  graphdef, state = jax.eval_shape(functools.partial(create, config), jax.random.key(0))
   shardings = mesh_lib.state_sharding(state, mesh)
   return graphdef, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
 
 
-def _create(config: cfg.Config, key: jax.Array):
+def create(config: cfg.Config, key: jax.Array):
   graphdef, params = model_lib.build(config.model, key)
   tx, _ = optimizer.make(config.optimizer, config.run.steps)
   zero = jnp.zeros((), jnp.int32)
@@ -42,7 +42,7 @@ def _create(config: cfg.Config, key: jax.Array):
 def create_state(config: cfg.Config, abstract: TrainState) -> TrainState:
   """A fresh state, each array made on the devices where it lives; the same values on any mesh."""
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
-  return jax.jit(lambda key: _create(config, key)[1], out_shardings=shardings)(jax.random.key(config.run.seed))
+  return jax.jit(lambda key: create(config, key)[1], out_shardings=shardings)(jax.random.key(config.run.seed))
 
 
 def split_microbatches(batch, count: int):  # {[B ...]} -> {[A B/A ...]}

@@ -1,0 +1,67 @@
+"""Held-out figures: MLM and NSP loss and accuracy over a whole split, and the unigram baseline of the same targets.
+
+V vocabulary, B rows, P masked positions of a row.
+"""
+
+import contextlib
+
+import jax
+import numpy as np
+from etils import epath
+
+from bert_jax import checkpoint, config as cfg, mesh as mesh_lib, metrics, step as step_lib
+from bert_jax.metrics import means
+from input_pipeline import loader
+
+
+def run(eval_step, params, stream: 'loader.Stream', mesh, config: cfg.Config, rows: int | None = None, unigram: np.ndarray | None = None,
+        progress: bool = False) -> dict[str, float]:
+  """Means over the first `rows` rows of a split, or all: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy.
+
+  The masks and pairs are those of the stream's first epoch, so the figures of two runs compare. With `unigram`, log probabilities of the
+  vocabulary [V], also unigram_loss: what these cost on the same targets, in nats.
+  """
+  slot, count = mesh_lib.process_slice(mesh)
+  totals: dict[str, float] = {}
+  done = metrics.Progress(0, -(-(rows or stream.rows_per_epoch) // config.batch.size), progress)
+  with contextlib.closing(done):
+    for index, batch in enumerate(stream.evaluation_batches(config.batch.size, rows, slot, count)):
+      sums = jax.device_get(eval_step(params, mesh_lib.put_batch(batch, mesh)))
+      values = {f'{term}_{name}': float(value) for term, term_sums in sums.items() for name, value in term_sums._asdict().items()}
+      if unigram is not None:
+        values['unigram'] = float(-(unigram[batch['masked_lm_ids']] * batch['masked_lm_weights']).sum())
+        values['unigram_targets'] = float(batch['masked_lm_weights'].sum())
+      totals = {name: totals.get(name, 0.0) + value for name, value in values.items()}
+      if done.bar is not None:
+        done.bar.update(index + 1 - done.bar.n)
+  figures = means(totals)
+  if unigram is not None:
+    figures['unigram_loss'] = totals['unigram'] / max(totals['unigram_targets'], 1)
+  return figures
+
+
+def unigram_log_probabilities(directory: epath.PathLike, config: cfg.Config) -> np.ndarray:  # -> [V]
+  """Log frequencies of the training split's tokens, each counted once more, so that none is impossible."""
+  counts = loader.open_split(directory, 'train', config.batch, verify='framing').token_counts() + 1.0
+  return np.log(counts / counts.sum())
+
+
+def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, step: int | None = None, progress: bool = True) -> dict[str, float]:
+  """The figures of a run's newest checkpoint, or of `step`, on the held-out documents of its data.
+
+  Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, unigram_loss, documents, sequences, step. Raises ConfigError, DataError, CheckpointError.
+  """
+  loaded = checkpoint.load(run_dir, step)
+  config, data_dir = loaded.run.config, data_dir or loaded.run.data
+  validation = loader.open_split(data_dir, 'validation', config.batch)
+  cfg.require(validation.vocabulary.sha256 == loaded.run.vocabulary.sha256,
+              f'{data_dir} was prepared with another vocabulary than {run_dir} was trained with: name its own data with --data')
+  mesh = mesh_lib.make_mesh(cfg.Mesh(data=1), jax.local_devices()[:1])
+  with jax.set_mesh(mesh):
+    graphdef, _ = step_lib.abstract_state(config, mesh)
+    eval_step = step_lib.jit_eval_step(graphdef, config.objective)
+    params = jax.device_put(loaded.params, mesh_lib.state_sharding(loaded.params, mesh))
+    unigram = unigram_log_probabilities(data_dir, config)
+    figures = run(eval_step, params, validation, mesh, config, unigram=unigram, progress=progress)
+  split = validation.manifest.splits['validation']
+  return figures | {'documents': split.documents, 'sequences': split.pieces, 'step': loaded.step}

@@ -1,0 +1,212 @@
+"""Pretraining, from top to bottom: mesh, data, state, restore, the loop. The page to read first."""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+from etils import epath
+
+from bert_jax import checkpoint, config as cfg, evaluate, flops, mesh as mesh_lib, metrics, step as step_lib
+from input_pipeline import loader
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """How a call of `train` ended."""
+  step: int
+  resumed_from: int | None  # None: it began anew
+  reason: str  # 'steps', 'minutes', or 'signal'
+  state: step_lib.TrainState
+
+
+class NonFiniteError(RuntimeError):
+  """Steps in a row whose loss or gradient was not finite."""
+
+
+MOST_SKIPPED = 20  # non-finite steps in a row that end a run
+
+
+def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike, *, devices=None, engine: str = 'auto',
+          progress: bool = True) -> Result:
+  """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
+
+  `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.loader.
+  Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
+  """
+  mesh = mesh_lib.make_mesh(config.mesh, devices)
+  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  stream = loader.open_split(data_dir, 'train', config.batch)
+  check_vocabulary(config.model, stream.vocabulary, data_dir)
+  say = print_once if progress else lambda *_: None
+
+  checkpoint.open_run(run_dir, config, data_dir, stream.vocabulary)
+  with jax.set_mesh(mesh), checkpoint.manager(run_dir, config.run.keep_checkpoints) as checkpoints:
+    graphdef, abstract = step_lib.abstract_state(config, mesh)
+    restored = checkpoint.restore(checkpoints, abstract)
+    if restored:
+      state, meta = restored
+      if meta.data_fingerprint != stream.fingerprint:
+        raise checkpoint.DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: name its own --data, or another --run-dir')
+      say(f'{run_dir}: resuming from step {meta.step:,} of {config.run.steps:,} ({meta.minutes:.1f} minutes of training so far)')
+    else:
+      state, meta = step_lib.create_state(config, abstract), checkpoint.Meta(0, 0.0, {}, stream.fingerprint)
+      say(f'{run_dir}: starting; {stream.rows_per_epoch:,} rows an epoch, {config.run.steps:,} steps of {config.batch.size}, '
+          f'{config.run.steps * config.batch.size / stream.rows_per_epoch:.1f} epochs; mesh '
+          + ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items()))
+
+    loop = Loop(config, mesh, stream, data_dir, run_dir, checkpoints, meta, progress)
+    with contextlib.ExitStack() as stack:
+      stack.callback(loop.close)
+      stack.enter_context(loop.latch_signals())
+      state, reason = loop.run(step_lib.jit_train_step(graphdef, config, abstract), step_lib.jit_eval_step(graphdef, config.objective),
+                               state, engine)
+    checkpoints.wait_until_finished()
+    checkpoints.check_for_errors()
+  say(f'{run_dir}: stopped at step {loop.step:,}: ' + ENDINGS[reason].format(config=config))
+  return Result(loop.step, meta.step if restored else None, reason, state)
+
+
+ENDINGS = {'steps': 'all {config.run.steps:,} steps are done', 'minutes': 'run.max_minutes {config.run.max_minutes} are used up',
+           'signal': 'asked to stop; saved, run the same command to go on'}
+
+
+def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
+  """Raises ConfigError where the data's vocabulary is not of the model's size."""
+  cfg.require(model.vocab_size == vocabulary.size,
+              f'{data_dir} was prepared with a vocabulary of {vocabulary.size:,} tokens, the model has {model.vocab_size:,}: '
+              f'pass --model.vocab-size {vocabulary.size}, or prepare the data with the vocabulary that the recipe wants')
+
+
+def print_once(*words) -> None:
+  if jax.process_index() == 0:
+    print(*words, file=sys.stderr, flush=True)
+
+
+class Loop:
+  """The training loop, and what it holds on to. The host reads the figures of step n - 1 while step n runs."""
+
+  def __init__(self, config, mesh, stream, data_dir, run_dir, checkpoints, meta: checkpoint.Meta, progress: bool):
+    self.config, self.mesh, self.stream, self.data_dir, self.checkpoints = config, mesh, stream, data_dir, checkpoints
+    self.step, self.saved, self.fingerprint = meta.step, meta.step, meta.data_fingerprint
+    self.window, self.clock = metrics.Window(meta.window), metrics.Clock(meta.minutes)
+    self.writer = metrics.Writer(run_dir, meta.step) if jax.process_index() == 0 else None
+    self.progress = metrics.Progress(meta.step, config.run.steps, progress and jax.process_index() == 0)
+    peak = flops.peak(mesh.devices.flat[0].device_kind)
+    self.peak = peak and peak * mesh.devices.size
+    self.flops = flops.per_step(config)
+    self.stop_asked = threading.Event()
+    self.skipped_in_row, self.skipped = 0, None
+
+  def run(self, train_step, eval_step, state, engine):
+    """Steps until one of the run's ends. Returns the state and the reason."""
+    config = self.config
+    if reason := self.ended():
+      return state, reason
+    pending = None
+    self.clock.mark(self.step)
+    batches = self.stream.batches(self.step, config.run.steps, *mesh_lib.process_slice(self.mesh), engine=engine)
+    with contextlib.closing(batches):
+      for batch, tokens in self.device_batches(batches):
+        state, report = train_step(state, batch)
+        if pending:
+          self.record(*pending)
+        self.step += 1
+        pending = report, tokens, self.step
+        every = lambda steps: steps and self.step % steps == 0
+        reason = self.ended()
+        if reason or every(config.run.checkpoint_every) or every(config.run.evaluate_every):
+          self.record(*pending)
+          pending = None
+        if reason or every(config.run.checkpoint_every):
+          self.save(state)
+        if every(config.run.evaluate_every):
+          self.evaluate(eval_step, state)
+        if reason:
+          return state, reason
+    raise RuntimeError('the data ended before the steps did')
+
+  def ended(self) -> str | None:
+    run = self.config.run
+    if self.step >= run.steps:
+      return 'steps'
+    if run.max_minutes is not None and self.clock.minutes() >= run.max_minutes:
+      return 'minutes'
+    return 'signal' if self.stop_asked.is_set() else None
+
+  def device_batches(self, batches) -> Iterator[tuple[dict, int]]:
+    """Batches on the devices, each sent while the one before it is worked on, with their real tokens (of this process)."""
+    ahead = None
+    while True:
+      start = time.monotonic()
+      batch = next(batches, None)
+      self.clock.waited += time.monotonic() - start
+      following = batch and (mesh_lib.put_batch(batch, self.mesh), int((batch['pair_ids'] > 0).sum()))
+      if ahead:
+        yield ahead
+      if following is None:
+        return
+      ahead = following
+
+  def record(self, report, tokens: int, step: int) -> None:
+    """Reads a step's figures from the devices, which waits for it, and logs where a line is due."""
+    report = jax.device_get(report)
+    skipped = int(report['skipped'])
+    self.skipped_in_row = self.skipped_in_row + 1 if self.skipped is not None and skipped > self.skipped else 0
+    self.skipped = skipped
+    if self.skipped_in_row >= MOST_SKIPPED:
+      raise NonFiniteError(f'the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {step}: '
+                           'lower optimizer.peak_learning_rate; the last checkpoint is sound')
+    self.window.add(report, tokens)
+    if step % self.config.run.log_every and step != self.config.run.steps:
+      return
+    processes = mesh_lib.process_slice(self.mesh)[1]
+    scalars = self.window.means() | {'learning_rate': float(report['learning_rate']), 'gradient_norm': float(report['gradient_norm']),
+                                     'skipped_steps': skipped}
+    rates = self.clock.rates(step, self.window.sums['tokens'] * processes, self.flops, self.peak)
+    self.clock.mark(step)
+    self.window = metrics.Window()
+    if self.writer:
+      self.writer.write(step, 'train', scalars | rates | {'minutes': self.clock.minutes()})
+    minutes_left = self.config.run.max_minutes and self.config.run.max_minutes - self.clock.minutes()
+    self.progress.update(step, metrics.describe(scalars | rates), rates['steps_per_second'], minutes_left)
+
+  def save(self, state) -> None:
+    if self.step > self.saved:
+      checkpoint.save(self.checkpoints, state, checkpoint.Meta(self.step, self.clock.minutes(), self.window.sums, self.fingerprint))
+      self.saved = self.step
+
+  def evaluate(self, eval_step, state) -> None:
+    """Figures of the validation split to the log."""
+    validation = loader.open_split(self.data_dir, 'validation', self.config.batch, verify='framing')
+    figures = evaluate.run(eval_step, state.params, validation, self.mesh, self.config, self.config.run.evaluation_rows)
+    if self.writer:
+      self.writer.write(self.step, 'validation', figures)
+
+  @contextlib.contextmanager
+  def latch_signals(self):
+    """SIGTERM and Ctrl-C end the run after the step at hand, saved; a second Ctrl-C at once."""
+    if threading.current_thread() is not threading.main_thread():
+      yield
+      return
+
+    def ask(number, frame):
+      if self.stop_asked.is_set() and number == signal.SIGINT:
+        raise KeyboardInterrupt
+      self.stop_asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+      yield
+    finally:
+      for number, handler in before.items():
+        signal.signal(number, handler)
+
+  def close(self) -> None:
+    self.progress.close()
+    if self.writer:
+      self.writer.close()
