@@ -1,0 +1,113 @@
+"""Documents → pieces: runs of whole sentences of one document, at most what one row of a batch holds.
+
+Letters: S sentences, T tokens, N pieces.
+"""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from input_pipeline import formats, sentences, tokenizer
+
+SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
+MIN_TOKENS = 2  # A and B need one each
+_SPLITMIX = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def of_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut') -> 'Pieces':
+  """The pieces of a document. A pure function: chance comes from the hash of the seed, the document's id and its text."""
+  ids, lengths = vocabulary.encode_flat(sentences.split(document.text, cut.language))
+  base = document_key(document, cut.seed)
+  most = cut.sequence_length - SPECIAL_TOKENS
+  lengths = _fitting(ids, lengths[lengths > 0].tolist(), most, vocabulary.is_continuation)
+  counts = group(lengths, most, target_length(base, most, cut.short_piece_share))
+  lengths, counts = np.array(lengths, np.int64), np.array(counts, np.int64)
+  sizes = np.bincount(np.repeat(np.arange(len(counts)), counts), lengths, len(counts))
+  kept = sizes >= MIN_TOKENS
+  if not kept.all():
+    kept_sentences = np.repeat(kept, counts)
+    ids, lengths, counts = ids[np.repeat(kept_sentences, lengths)], lengths[kept_sentences], counts[kept]
+  return Pieces(ids, lengths.astype(np.uint16), counts.astype(np.uint16), piece_keys(base, len(counts)), int(sizes[~kept].sum()))
+
+
+def document_key(document: formats.Document, seed: int) -> int:
+  """64 bits that differ from document to document, and do not depend on what else the corpus holds."""
+  digest = hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, 'little', signed=True))
+  for field in (document.id, document.text):
+    digest.update(hashlib.blake2b(field.encode('utf-8', 'surrogatepass')).digest())
+  return int.from_bytes(digest.digest(), 'little')
+
+
+def target_length(base: int, most: int, short_share: float) -> int:
+  """What the pieces of a document aim at: mostly the whole row, sometimes less, drawn once a document.
+
+  create_pretraining_data.py, create_instances_from_document: short_seq_prob, randint(2, max_num_tokens).
+  """
+  chance, length = (int(x) for x in piece_keys(base ^ 0x5EED, 2))
+  return 2 + length % (most - 1) if chance < short_share * 2**64 else most
+
+
+def piece_keys(base: int, count: int) -> np.ndarray:  # -> [N] uint64
+  """A document's keys for the shuffle: splitmix64 of its base and the number of the piece."""
+  gamma, first, second = (np.uint64(x) for x in _SPLITMIX)
+  x = np.uint64(base) + np.arange(1, count + 1, dtype=np.uint64) * gamma
+  x = (x ^ (x >> np.uint64(30))) * first
+  x = (x ^ (x >> np.uint64(27))) * second
+  return x ^ (x >> np.uint64(31))
+
+
+def group(lengths: list[int], most: int, target: int) -> list[int]:  # [S] -> [N]
+  """The number of sentences of each piece, greedily.
+
+  A piece ends before the sentence that would bring it above `target`; a sentence alone may be longer than that, up to `most`.
+  One token alone joins a neighbour where it fits, and is else a piece that the caller drops.
+  """
+  counts, size, count, before = [], 0, 0, most
+  for length in lengths:
+    if count and size + length > (target if size >= MIN_TOKENS else most):
+      counts.append(count)
+      before, size, count = size, 0, 0
+    size += length
+    count += 1
+  if count and size < MIN_TOKENS and before + size <= most and counts:
+    counts[-1] += count
+  elif count:
+    counts.append(count)
+  return counts
+
+
+def _fitting(ids: np.ndarray, lengths: list[int], most: int, is_continuation: np.ndarray) -> list[int]:
+  """Sentence lengths [S] after those that fit in no row are cut, between words where there are any."""
+  if not lengths or max(lengths) <= most:
+    return lengths
+  fitting, at = [], 0
+  for length in lengths:
+    end = at + length
+    while end - at > most:
+      starts = np.flatnonzero(~is_continuation[ids[at + 1:at + most + 1]])
+      step = int(starts[-1]) + 1 if len(starts) else most
+      fitting.append(step)
+      at += step
+    fitting.append(end - at)
+    at = end
+  return fitting
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+  """How documents become pieces."""
+  sequence_length: int
+  language: str
+  short_piece_share: float
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+  """The pieces of one document."""
+  input_ids: np.ndarray  # [T] int32
+  sentence_lengths: np.ndarray  # [S] uint16
+  piece_sentences: np.ndarray  # [N] uint16
+  keys: np.ndarray  # [N] uint64, the order of the shuffle
+  dropped_tokens: int  # in sentences that were too short for a piece and fitted in no other

@@ -1,0 +1,96 @@
+"""A directory of data appears whole or not at all: it is made beside its place and renamed, and ours alone is ever replaced."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+
+from etils import epath
+
+from input_pipeline import records
+
+
+def finished(output: str, settings: dict, vocabulary_sha256: str, overwrite: bool) -> records.Manifest | None:
+  """The manifest of `output` where these settings made it, None where it may be made. Raises DataError where it is something else."""
+  path = epath.Path(output)
+  if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    return None
+  if not path.is_dir() or not (path / records.MANIFEST).exists():
+    raise records.DataError(f'--output {output} exists and was not made by `bert-jax prepare`: name another directory')
+  try:
+    manifest = records.read_manifest(path)
+  except records.DataError:
+    if overwrite:
+      return None
+    raise
+  found = manifest.settings | {'vocabulary': manifest.vocabulary.sha256}
+  wanted = settings | {'vocabulary': vocabulary_sha256}
+  different = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+  if not different:
+    return manifest
+  if overwrite:
+    return None
+  raise records.DataError(
+      f'--output {output} holds data of other settings ({_differences(different, found, wanted)}): '
+      'name another directory, or pass --overwrite')
+
+
+def _differences(names: list[str], found: dict, wanted: dict) -> str:
+  return ', '.join(f'{name}: {str(found.get(name))[:40]} there, {str(wanted.get(name))[:40]} asked for' for name in names)
+
+
+@contextlib.contextmanager
+def workplace(output: str) -> Iterator[pathlib.Path]:
+  """A directory to work in, on the file system of `output` where that is local; removed in the end, whatever happens."""
+  path = epath.Path(output)
+  local = isinstance(path, pathlib.Path)
+  parent = pathlib.Path(path).absolute().parent if local else pathlib.Path(tempfile.gettempdir())
+  parent.mkdir(parents=True, exist_ok=True)
+  stem = f'.{path.name}.{socket.gethostname()}.'
+  for leftover in parent.glob(f'{stem}*.partial'):
+    owner = re.fullmatch(r'(\d+)\.partial', leftover.name.removeprefix(stem))
+    if owner and not _alive(int(owner[1])):  # of a run that was killed
+      shutil.rmtree(leftover, ignore_errors=True)
+  place = parent / f'{stem}{os.getpid()}.partial'
+  shutil.rmtree(place, ignore_errors=True)
+  place.mkdir()
+  try:
+    yield place
+  finally:
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+  try:
+    os.kill(process, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    pass
+  return True
+
+
+def publish(data: pathlib.Path, output: str, overwrite: bool) -> None:
+  """Puts finished data in its place: by one rename, or, in a bucket, file by file with the manifest last."""
+  path = epath.Path(output)
+  if not isinstance(path, pathlib.Path):
+    path.mkdir(parents=True, exist_ok=True)
+    if overwrite and (path / records.MANIFEST).exists():
+      (path / records.MANIFEST).unlink()
+    for file in sorted(data.iterdir(), key=lambda file: file.name == records.MANIFEST):
+      epath.Path(file).copy(path / file.name, overwrite=True)
+    return
+  target = pathlib.Path(path)
+  old = data.parent / 'old'
+  if overwrite and target.exists():
+    target.rename(old)
+  try:
+    data.rename(target)  # replaces an empty directory, and fails for any other
+  except OSError as error:
+    if old.exists():
+      old.rename(target)
+    raise records.DataError(f'--output {output} appeared while its data was being made: name another directory') from error

@@ -1,0 +1,54 @@
+"""The settings of `bert-jax prepare`."""
+
+import dataclasses
+from typing import Literal
+
+from input_pipeline import records, sentences
+
+_LEAST_LENGTH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+  """Turn text into shuffled, pre-tokenized shards. Raises DataError for a setting that cannot work."""
+  input: str
+  """A path or glob, local or gs://, or `sample`."""
+  vocabulary: str
+  """vocab.txt (WordPiece) or spm.model (SentencePiece)."""
+  output: str
+  """The directory to make; one that holds the same data already is kept as it is."""
+  sequence_length: int = 128
+  """Tokens of a row, [CLS] and both [SEP] included."""
+  language: str = 'en'
+  """Language of the text, for finding its sentences: en, zh, ltg …"""
+  lower_case: bool | None = None
+  """Lower-case the text; None: where the vocabulary has no upper-case letter."""
+  format: Literal['mediawiki', 'wikiextractor', 'text', 'jsonl'] | None = None
+  """The kind of the input, where its content does not tell."""
+  validation_share: float = 0.05
+  """The share of documents that are held out, chosen by the hash of their id."""
+  short_piece_share: float = 0.1
+  """The share of documents whose pieces aim at a random shorter length (short_seq_prob of the original)."""
+  shards: int | None = None
+  """Files of the train split; None: one for every 16.8 million tokens."""
+  seed: int = 0
+  """Of the shuffle and of short pieces."""
+  limit: int | None = None
+  """Use only the first documents, so many."""
+  workers: int = 1
+  """Processes; the shards do not depend on it."""
+  overwrite: bool = False
+  """Replace an output directory that holds other prepared data."""
+
+  def __post_init__(self):
+    sentences.check_language(self.language)
+    checks = {
+        'sequence_length': (self.sequence_length >= _LEAST_LENGTH, f'at least {_LEAST_LENGTH}'),
+        'validation_share': (0 <= self.validation_share <= 0.5, 'between 0 and 0.5'),
+        'short_piece_share': (0 <= self.short_piece_share <= 1, 'between 0 and 1'),
+        'shards': (self.shards is None or 1 <= self.shards <= 10**5, 'between 1 and 100000'),
+        'limit': (self.limit is None or self.limit >= 2, 'at least 2'),
+        'workers': (self.workers >= 1, 'at least 1')}
+    for name, (fine, wanted) in checks.items():
+      if not fine:
+        raise records.DataError(f'--{name.replace("_", "-")} {getattr(self, name)}: wanted {wanted}')
