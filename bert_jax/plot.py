@@ -1,0 +1,39 @@
+"""The curves of a run as a picture."""
+
+from etils import epath
+
+from bert_jax import config as cfg, metrics
+
+PICTURE = 'loss.png'
+
+
+def plot(run_dir: epath.PathLike) -> epath.Path:
+  """Draws the losses, accuracies and learning rate of RUN/metrics.jsonl to RUN/loss.png. Raises ConfigError where there is nothing to draw."""
+  import matplotlib
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+
+  lines = metrics.read(run_dir)
+  cfg.require(bool(lines), f'{run_dir} has no {metrics.LOG} with a line in it: train it first')
+  columns = ('mlm_loss', 'nsp_loss'), ('mlm_accuracy', 'nsp_accuracy'), ('learning_rate',)
+  titles = 'loss (nats)', 'accuracy', 'learning rate'
+  figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), layout='constrained')
+  for axis, names, title in zip(axes, columns, titles):
+    for name in names:
+      for kind, style in (('train', dict(linewidth=1)), ('validation', dict(marker='o', linestyle='--', markersize=4))):
+        points = [(line['step'], line[name]) for line in lines if line['kind'] == kind and name in line]
+        if points:
+          axis.plot(*zip(*points), label=f'{kind} {name}', **style)
+    axis.set(title=title, xlabel='step')
+    axis.grid(alpha=0.3)
+    if axis.get_legend_handles_labels()[0]:
+      axis.legend(fontsize=8)
+  baseline = next((line['unigram_loss'] for line in reversed(lines) if 'unigram_loss' in line), None)
+  if baseline is not None:
+    axes[0].axhline(baseline, color='grey', linestyle=':')
+    axes[0].annotate('unigram baseline', (0.98, baseline), xycoords=('axes fraction', 'data'), ha='right', va='bottom', fontsize=8, color='grey')
+  figure.suptitle(str(run_dir))
+  path = epath.Path(run_dir) / PICTURE
+  figure.savefig(path, dpi=110)
+  pyplot.close(figure)
+  return path

@@ -1,0 +1,226 @@
+"""The `bert-jax` command: parse, call, print. Each subcommand is one function here and one line in COMMANDS."""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import tyro
+
+from bert_jax.config import Config, ConfigError
+from input_pipeline.records import DataError
+
+# Exit codes: 0 done, 1 a bug, 2 a wrong argument or bad input, and
+STOPPED, NOT_FINITE, STORAGE, DRIFT = 3, 6, 7, 8
+
+
+def parse(kind, argv: list[str], command: str, default=None):
+  """`kind` from flags; --help shows every field. Exits with 2 on a wrong flag."""
+  extra = {} if default is None else {'default': default}
+  return tyro.cli(kind, args=argv, prog=f'bert-jax {command}', **extra)
+
+
+def table(rows: dict[str, object]) -> str:
+  width = max(map(len, rows))
+  return '\n'.join(f'{name:<{width}}  {value:,.4f}' if isinstance(value, float) else f'{name:<{width}}  {value:,}' if isinstance(value, int)
+                   else f'{name:<{width}}  {value}' for name, value in rows.items())
+
+# ---------------------------------------------------------------- text to shards
+
+
+def vocabulary(argv: list[str]) -> int:
+  """Train a WordPiece or SentencePiece vocabulary from a corpus."""
+  from input_pipeline import vocabulary
+  settings = parse(vocabulary.VocabularySettings, argv, 'vocabulary')
+  made = vocabulary.train_from(settings)
+  print(f'{settings.output}: {made.kind}, {len(made.tokens):,} tokens')
+  return 0
+
+
+def prepare(argv: list[str]) -> int:
+  """Text to pre-tokenized shards, train and validation."""
+  from input_pipeline import corpus
+  settings = parse(corpus.Prepare, argv, 'prepare')
+  manifest = corpus.prepare(settings)
+  print(corpus.summary(settings.output, manifest))
+  return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+  """What is in prepared data: counts, lengths, padding, and examples with their masks and pairs; verifies every checksum."""
+  data: Annotated[str, tyro.conf.Positional]
+  """A directory that `bert-jax prepare` made."""
+  split: Literal['train', 'validation'] = 'train'
+  examples: int = 3
+  """Rows to show."""
+
+
+def inspect(argv: list[str]) -> int:
+  """What is in the shards, with examples; verifies checksums."""
+  from input_pipeline import inspection
+  args = parse(Inspect, argv, 'inspect')
+  print(inspection.inspect(args.data, split=args.split, examples=args.examples).text())
+  return 0
+
+# ---------------------------------------------------------------- training
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+  """Train a recipe, or go on where its run directory stopped."""
+  data: str
+  """A directory that `bert-jax prepare` made."""
+  run_dir: str
+  """Where checkpoints and figures go; the same command resumes there."""
+  config: Annotated[Config, tyro.conf.arg(name='')]
+
+
+def pretrain(argv: list[str]) -> int:
+  """Train a recipe, or resume where the run directory stopped."""
+  from bert_jax import recipes, train
+  if not argv or argv[0] in ('-h', '--help'):
+    print('usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN [--model.… --optimizer.… --batch.… --mesh.… --run.…]\n\nRecipes:')
+    print('\n'.join(f'  {name:<8} {recipe.__doc__.splitlines()[0]}' for name, recipe in recipes.RECIPES.items()))
+    print('\n`bert-jax pretrain RECIPE --help` shows every setting with its value there.')
+    return 0 if argv else 2
+  name = argv[0]
+  if name not in recipes.RECIPES:
+    raise ConfigError(f'there is no recipe {name!r}: wanted one of {", ".join(recipes.RECIPES)}')
+  default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.RECIPES[name]())
+  args = parse(Pretrain, argv[1:], f'pretrain {name}', default)
+  result = train.train(args.config, args.data, args.run_dir)
+  return STOPPED if result.reason == 'signal' else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+  """Held-out MLM and NSP figures of a run, and the unigram baseline of the same targets."""
+  run_dir: Annotated[str, tyro.conf.Positional]
+  """A run directory of `bert-jax pretrain`."""
+  data: str | None = None
+  """Other data than the run's own, with the same vocabulary."""
+  step: int | None = None
+  """A checkpoint's step; the newest by default."""
+  json: bool = False
+  """One JSON object on stdout and nothing else there."""
+
+
+def evaluate(argv: list[str]) -> int:
+  """Held-out MLM and NSP figures beside the unigram baseline."""
+  from bert_jax import evaluate
+  args = parse(Evaluate, argv, 'evaluate')
+  figures = evaluate.evaluate(args.run_dir, args.data, args.step)
+  print(json.dumps(figures) if args.json else table(figures))
+  return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+  """Draw a run's curves."""
+  run_dir: Annotated[str, tyro.conf.Positional]
+
+
+def plot(argv: list[str]) -> int:
+  """Draw a run's curves to RUN/loss.png."""
+  from bert_jax import plot
+  print(plot.plot(parse(Plot, argv, 'plot').run_dir))
+  return 0
+
+# ---------------------------------------------------------------- checkpoints in use
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+  """Hand a checkpoint on to other software."""
+  checkpoint: Annotated[str, tyro.conf.Positional]
+  """A run directory, or one of its steps (RUN/checkpoints/STEP)."""
+  output: str | None = None
+  """A directory for the export; RUN/export by default. One that exists and is no export of ours is never overwritten."""
+  format: Literal['huggingface'] = 'huggingface'
+  """huggingface: config.json, model.safetensors, vocabulary, tokenizer.json and a model card."""
+
+
+def export(argv: list[str]) -> int:
+  """Hand a checkpoint on: a Hugging Face directory."""
+  from bert_jax.convert import EXPORTERS
+  args = parse(Export, argv, 'export')
+  print(EXPORTERS[args.format](args.checkpoint, args.output))
+  return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class FillMask:
+  """Fill the [MASK]s of a text."""
+  checkpoint: Annotated[str, tyro.conf.Positional]
+  """A run directory, one of its steps, or a Hugging Face directory."""
+  text: Annotated[tuple[str, ...], tyro.conf.Positional]
+  """Texts that each hold one [MASK] or more."""
+  top_k: int = 5
+  json: bool = False
+  """One JSON object on stdout and nothing else there."""
+
+
+def fill_mask(argv: list[str]) -> int:
+  """Fill the [MASK]s of a text."""
+  from bert_jax import convert, fill_mask
+  args = parse(FillMask, argv, 'fill-mask')
+  loaded = convert.load(args.checkpoint)
+  results = fill_mask.fill_mask(loaded.model, loaded.params, loaded.tokenizer(), args.text, args.top_k)
+  if args.json:
+    print(json.dumps({'results': [{'text': text, 'masks': masks} for text, masks in zip(args.text, results)]}))
+  else:
+    for text, masks in zip(args.text, results):
+      print(fill_mask.format(text, masks))
+  return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect, 'pretrain': pretrain, 'evaluate': evaluate, 'plot': plot,
+    'export': export, 'fill-mask': fill_mask,
+}
+
+
+def run(argv: list[str]) -> int:
+  """The exit code of one command line."""
+  if not argv or argv[0] in ('-h', '--help', 'help'):
+    print('usage: bert-jax COMMAND …\n\nThe way from text to a trained encoder, command by command:')
+    print('\n'.join(f'  {name:<12} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))
+    print('\n`bert-jax COMMAND --help` shows every setting with its default.')
+    return 0 if argv else 2
+  if argv[0] not in COMMANDS:
+    import difflib
+    close = difflib.get_close_matches(argv[0], COMMANDS, 1)
+    raise ConfigError(f'there is no command {argv[0]!r}' + (f'; did you mean {close[0]!r}?' if close else f': wanted one of {", ".join(COMMANDS)}'))
+  return COMMANDS[argv[0]](argv[1:])
+
+
+def main() -> None:
+  """Runs a command line; an expected error is one sentence on stderr and its exit code."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  try:
+    code = run(sys.argv[1:])
+  except KeyboardInterrupt:
+    code = 130
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = 0
+  except Exception as error:
+    code = exit_code(error)
+    if code is None:
+      raise
+    print(f'bert-jax: {error}', file=sys.stderr)
+  sys.exit(code)
+
+
+def exit_code(error: Exception) -> int | None:
+  """The exit code of an expected error, None of a bug."""
+  names = {cls.__name__ for cls in type(error).__mro__}
+  codes = {'DriftError': DRIFT, 'NonFiniteError': NOT_FINITE, 'CheckpointError': STORAGE}
+  return next((code for name, code in codes.items() if name in names), 2 if isinstance(error, (ConfigError, DataError)) else None)
+
+
+if __name__ == '__main__':
+  main()
