@@ -9,12 +9,12 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 from etils import epath
 
-from input_pipeline import masking, packing, pairs, random, reading, records, shards
+from input_pipeline import epochs, masking, packing, random, reading, records, shards
+from input_pipeline.config import BatchConfig
 from input_pipeline.masking import Masking
 from input_pipeline.records import DataError
 
@@ -23,49 +23,6 @@ CACHED_WINDOWS = 2
 
 class OneDocument(DataError):
   """A window whose pieces are all of one document: it has no next-sentence negatives."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchConfig:
-  """What one global batch is made of."""
-  size: int = 32
-  """Rows of the global batch, over all processes."""
-  sequence_length: int = 128
-  """Tokens of a row; the data must have been prepared for it."""
-  predictions: int = 20
-  """Slots for predicted tokens in a row; where the masks' share asks for more, the rest is not predicted."""
-  pairs: Literal['nsp', 'google', 'sop', 'none'] = 'nsp'
-  """nsp: second segments exchanged between documents; google: pairs as prepared; sop: sentence order; none: one segment."""
-  pack: bool = False
-  """Fill each row with several pairs, so that almost no padding is left."""
-  pairs_per_row: int = 1
-  """Most pairs in one row; more than 1 only with pack."""
-  masking: Masking = Masking()
-  """Which tokens are predicted, and what replaces them."""
-  seed: int = 12345
-  """Seed of order, pairs, packing and masks."""
-
-  def check(self) -> None:
-    """Raises ValueError, naming the field."""
-    for name, least in {'size': 1, 'sequence_length': 8, 'predictions': 1, 'pairs_per_row': 1}.items():
-      if getattr(self, name) < least:
-        raise ValueError(f'batch.{name} is {getattr(self, name)}; wanted at least {least}')
-    if self.predictions > self.sequence_length - 3:
-      raise ValueError(f'batch.predictions is {self.predictions}, more than the {self.sequence_length - 3} tokens of a row of '
-                       f'{self.sequence_length}: lower batch.predictions, about 0.15 of batch.sequence-length')
-    if self.pairs_per_row > 1 and not self.pack:
-      raise ValueError(f'batch.pairs_per_row is {self.pairs_per_row} without packing: set batch.pack, or batch.pairs_per_row to 1')
-    self.masking.check()
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-  """A window as one epoch arranges it: its pairs in row order."""
-  epoch: int
-  window: int
-  tokens: np.ndarray
-  pairs: pairs.Pairs
-  row_pairs: np.ndarray  # [rows + 1] first pair of each row
 
 
 def open_split(directory: epath.PathLike, split: str, config: BatchConfig, verify: str = 'full') -> 'Stream':
@@ -93,14 +50,14 @@ class Stream:
   def __init__(self, index: shards.Index, manifest: records.Manifest, split: str, config: BatchConfig, continues: np.ndarray):
     self.index, self.manifest, self.config, self.continues = index, manifest, config, continues
     self.vocabulary = manifest.vocabulary
-    self.separators = 1 if config.pairs == 'none' else 2
-    self.room = config.sequence_length - 1 - self.separators
+    self.separators = config.separators
     self.bounds = index.window_bounds
-    self.window_rows = np.add.reduceat(index.pieces, self.bounds[:-1])  # [W]
+    self._check_documents()
+    self.plan = epochs.plan(self.window(0), config, continues) if config.pack else None
+    self.window_rows = self._window_rows()
     self.rows_per_epoch = int(self.window_rows.sum())
     self.fingerprint = fingerprint(manifest, split, config)
-    self._check_documents()
-    self._cache: collections.OrderedDict[tuple[int, int], Rows] = collections.OrderedDict()
+    self._cache: collections.OrderedDict[tuple[int, int], epochs.Rows] = collections.OrderedDict()
     self._lock = threading.Lock()
 
   def _check_documents(self) -> None:
@@ -109,6 +66,14 @@ class Stream:
     if self.config.pairs == 'nsp' and (lonely := np.flatnonzero(least == greatest)).size:
       raise OneDocument(f'window {lonely[0]} of the data holds one document alone, so it has no next-sentence negatives: prepare more '
                       'documents, or use batch.pairs none or sop')
+
+  def _window_rows(self) -> np.ndarray:  # -> [W], the same in every epoch
+    pieces, tokens = (np.add.reduceat(counts, self.bounds[:-1]) for counts in (self.index.pieces, self.index.tokens))
+    config = self.config
+    return self.plan.rows(pieces, tokens, config.sequence_length, config.pairs_per_row, self.separators) if self.plan else pieces
+
+  def window(self, window: int) -> shards.Window:
+    return shards.read_window(self.index, int(self.bounds[window]), int(self.bounds[window + 1]))
 
   def window_order(self, epoch: int) -> np.ndarray:  # -> [W]
     return random.permutation(random.key(self.config.seed, 'windows', epoch), len(self.window_rows))
@@ -125,40 +90,34 @@ class Stream:
       yield epoch, int(order[nth]), begin, end
       first += end - begin
 
-  def arranged(self, epoch: int, window: int) -> Rows:
+  def arranged(self, epoch: int, window: int) -> epochs.Rows:
     """The window's pairs and rows in that epoch; the last few are kept."""
     with self._lock:
       if (epoch, window) not in self._cache:
-        self._cache[epoch, window] = self._arrange(epoch, window)
+        self._cache[epoch, window] = epochs.arrange(
+            self.window(window), epoch, window, int(self.window_rows[window]), self.plan, self.config, self.continues)
         if len(self._cache) > CACHED_WINDOWS:
           self._cache.popitem(last=False)
       self._cache.move_to_end((epoch, window))
       return self._cache[epoch, window]
-
-  def _arrange(self, epoch: int, window: int) -> Rows:
-    data = shards.read_window(self.index, int(self.bounds[window]), int(self.bounds[window + 1]))
-    key = lambda purpose: random.key(self.config.seed, purpose, epoch, window)
-    made = pairs.MAKERS[self.config.pairs](data, key('pairs'), self.room, self.continues)
-    order = random.permutation(key('order'), len(made.a))
-    return Rows(epoch, window, data.tokens, made.take(order), np.arange(len(order) + 1))
 
   def rows(self, first: int, last: int, step: int = 0) -> dict[str, np.ndarray]:
     """Rows first … last - 1 of the stream, masked as at `step`: a batch."""
     parts = [self._part(self.arranged(epoch, window), begin, end, step) for epoch, window, begin, end in self.spans(first, last)]
     return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-  def _part(self, arranged: Rows, begin: int, end: int, step: int) -> dict[str, np.ndarray]:
+  def _part(self, arranged: epochs.Rows, begin: int, end: int, step: int) -> dict[str, np.ndarray]:
     config = self.config
     first, last = int(arranged.row_pairs[begin]), int(arranged.row_pairs[end])
     chosen = {name: getattr(arranged.pairs, name)[first:last] for name in ('a_start', 'a', 'b_start', 'b', 'label')}
     row = np.repeat(np.arange(end - begin), np.diff(arranged.row_pairs[begin:end + 1]))
     placed = packing.place(chosen, row, self.separators)
     batch = packing.lay_out(arranged.tokens, placed, end - begin, config.sequence_length, self.separators, self.vocabulary)
-    width = masking.words_per_pair(config.predictions)
+    width = masking.words_per_pair(config.masking.unit, config.sequence_length, config.predictions)
     stream = random.key(config.seed, 'masks', arranged.epoch, arranged.window)
     words = random.words(stream, first * width, (last - first) * width).reshape(last - first, width)
-    batch |= masking.mask_batch(batch['input_ids'], placed, words, config.masking, config.masking.share, config.predictions,
-                                self.vocabulary)
+    batch |= masking.mask_batch(batch['input_ids'], placed, words, config.masking, masking.share_at(config.masking, step),
+                                config.predictions, self.vocabulary, self.continues)
     return batch | packing.pair_slots(placed, end - begin, config.pairs_per_row, predict=config.pairs != 'none')
 
   def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> dict[str, np.ndarray]:
@@ -188,9 +147,12 @@ class Stream:
   def token_counts(self) -> np.ndarray:  # -> [V] int64
     """How often each token stands in the split: for the unigram baseline."""
     counts = np.zeros(self.vocabulary.size, np.int64)
-    for first, last in zip(self.bounds, self.bounds[1:]):
-      counts += np.bincount(shards.read_window(self.index, int(first), int(last)).tokens, minlength=self.vocabulary.size)
+    for window in range(len(self.bounds) - 1):
+      counts += np.bincount(self.window(window).tokens, minlength=self.vocabulary.size)
     return counts
+
+
+__all__ = ['BatchConfig', 'Masking', 'OneDocument', 'Stream', 'open_split']
 
 
 def share_of(size: int, process_count: int) -> int:

@@ -1,11 +1,112 @@
 """Rows of a batch: which pairs share a row, and the arrays that the model sees.
 
-Letters: B rows, T tokens of a row, N pairs of a row at most, M pairs of the batch, L their tokens together.
+Letters: B rows, T tokens of a row, N pairs of a row at most, M pairs, L their tokens together.
 """
+
+import dataclasses
 
 import numpy as np
 
+from input_pipeline import random
+from input_pipeline.pairs import Pairs
 from input_pipeline.records import Vocabulary
+from input_pipeline.shards import Window
+
+SPLIT_SHARES = 0.0, 0.15, 0.3, 0.45  # splits a window may have, as a share of its pieces; the first that fills GOOD_FILL is taken
+GOOD_FILL = 0.9965
+SPLIT_GAP = 2  # a piece that leaves fewer tokens of a row free fills it well enough alone
+SPARE = 0.0005  # share of rows kept for epochs that happen to fit badly
+TRIES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What fixes the number of a window's rows before any of its epochs is arranged."""
+  split_share: float
+  fill: float  # share of real tokens that the worst of some trials reached
+
+  def rows(self, pieces: np.ndarray, tokens: np.ndarray, row_length: int, pairs_per_row: int, separators: int) -> np.ndarray:
+    """The rows of windows with so many pieces and tokens [W] -> [W]. Exchange moves tokens and loses none, so this holds in every epoch."""
+    pairs = pieces + np.floor(self.split_share * pieces).astype(np.int64)
+    full = (tokens + (1 + separators) * pairs) / (row_length * self.fill)
+    return np.maximum(np.ceil(full * (1 + SPARE)) + 1, -(-pairs // pairs_per_row)).astype(np.int64)
+
+
+def split_pieces(window: Window, share: float, row_length: int, stream: int) -> Window:
+  """The window with floor(share * N) of its pieces cut in two at a random sentence, each part with two sentences at least.
+
+  Pieces of long documents nearly fill a row, and what they leave free is too little for another: rows of such pieces waste 2 %.
+  Parts of all lengths make rows full. Which pieces are cut changes from epoch to epoch.
+  """
+  lengths, sentences = np.diff(window.sentence_starts[window.piece_starts]), np.diff(window.piece_starts)
+  words = random.words(stream, 0, 2 * len(lengths)).reshape(2, -1)
+  free = row_length - 3 - lengths
+  able = np.flatnonzero((sentences >= 4) & (free > SPLIT_GAP) & (2 * lengths > row_length))
+  chosen = np.sort(able[np.argsort(words[0, able], kind='stable')][:int(share * len(lengths))])
+  cuts = window.piece_starts[chosen] + 2 + random.below(words[1, chosen], sentences[chosen] - 3)
+  pieces = np.sort(np.concatenate([np.arange(len(lengths)), chosen]))
+  return dataclasses.replace(window, piece_starts=np.sort(np.concatenate([window.piece_starts, cuts])),
+                             document_ids=window.document_ids[pieces])
+
+
+def pack(lengths: np.ndarray, row_length: int, pairs_per_row: int, rows: int | None, stream: int) -> np.ndarray:  # [M] -> row of each [M]
+  """Best fit decreasing, on equal lengths at once; which of the pairs of one length goes where is random. -1: no room in `rows`."""
+  order = np.lexsort((random.words(stream, 0, len(lengths)), -lengths))
+  values, counts = np.unique(-lengths, return_counts=True)
+  free = [[] for _ in range(row_length + 1)]  # rows by the tokens they have left
+  some = 0  # bit r: free[r] is not empty
+  used, opened = [], 0  # pairs in each row
+  placed, at = np.full(len(lengths), -1), 0
+
+  def give(row, left):
+    nonlocal some
+    if used[row] < pairs_per_row and left:
+      free[left].append(row)
+      some |= 1 << left
+
+  for length, count in zip((-values).tolist(), counts.tolist()):
+    end = at + count
+    while at < end:
+      fitting = some >> length
+      if fitting:
+        left = length + (fitting & -fitting).bit_length() - 1
+        taken = free[left][at - end:]
+        del free[left][at - end:]
+        if not free[left]:
+          some ^= 1 << left
+      elif rows is None or opened < rows:
+        new = end - at if 2 * length > row_length else 1
+        taken = list(range(opened, min(opened + new, opened + new if rows is None else rows)))
+        left, opened = row_length, opened + len(taken)
+        used += [0] * len(taken)
+      else:
+        at = end
+        break
+      placed[order[at:at + len(taken)]] = taken
+      at += len(taken)
+      for row in taken:
+        used[row] += 1
+        give(row, left - length)
+  return placed
+
+
+def squeeze(pairs: Pairs, placed: np.ndarray, rows: int, row_length: int, pairs_per_row: int, separators: int) -> tuple[Pairs, np.ndarray]:
+  """Cuts the ends of pairs that found no row (-1) to what the emptiest rows have left; those without any room are left out."""
+  a, b, placed = pairs.a.copy(), pairs.b.copy(), placed.copy()
+  own = 1 + separators
+  inside = placed >= 0
+  left = row_length - np.bincount(placed[inside], (a + b + own)[inside], rows).astype(np.int64)
+  left[np.bincount(placed[inside], minlength=rows) >= pairs_per_row] = 0
+  for pair in np.flatnonzero(~inside):
+    row = int(left.argmax())
+    room = int(left[row]) - own
+    if room >= separators:
+      b[pair] = min(b[pair], max(room - a[pair], separators - 1))
+      a[pair] = min(a[pair], room - b[pair])
+      placed[pair], left[row] = row, 0
+  kept = placed >= 0
+  lost = int((pairs.a + pairs.b).sum() - (a + b)[kept].sum())
+  return dataclasses.replace(pairs, a=a, b=b, trimmed=pairs.trimmed + lost).take(kept), placed[kept]
 
 
 def place(pairs: dict[str, np.ndarray], row: np.ndarray, separators: int) -> dict[str, np.ndarray]:

@@ -184,7 +184,7 @@ def ordered(window: Window, stream: int, continues: np.ndarray) -> Pairs:
 
 
 MAKERS = {
-    'nsp': lambda window, stream, room, continues: exchange(window, stream, room, continues),
+    'nsp': exchange,
     'google': lambda window, stream, room, continues: static(window),
     'sop': lambda window, stream, room, continues: ordered(window, stream, continues),
     'none': lambda window, stream, room, continues: whole(window),

@@ -6,10 +6,11 @@ import pytest
 from input_pipeline import masking, packing, random, records
 from input_pipeline.masking import Masking
 
+CONTINUES = np.arange(1000) % 4 == 3
 VOCABULARY = records.Vocabulary('wordpiece', 1000, '', True, 0, 1, 2, 3, 4)
 
 
-def make(lengths, row_length, slots, setting=None, share=.15, seed=1, first=0):
+def make(lengths, row_length, slots, setting=Masking(), share=.15, seed=1, first=0):  # noqa: B008
   """One pair a row with tokens 5 … : the batch before and after, and the placed pairs."""
   lengths = np.asarray(lengths)
   a = np.maximum(1, (lengths - 3) // 3)
@@ -19,9 +20,9 @@ def make(lengths, row_length, slots, setting=None, share=.15, seed=1, first=0):
   pairs |= {'a_start': starts, 'b_start': starts + a}
   batch = packing.lay_out(tokens, pairs, len(lengths), row_length, 2, VOCABULARY)
   before = batch['input_ids'].copy()
-  width = masking.words_per_pair(slots)
+  width = masking.words_per_pair(setting.unit, row_length, slots)
   words = random.words(seed, first * width, len(lengths) * width).reshape(-1, width)
-  batch |= masking.mask_batch(batch['input_ids'], pairs, words, setting or Masking(), share, slots, VOCABULARY)
+  batch |= masking.mask_batch(batch['input_ids'], pairs, words, setting, share, slots, VOCABULARY, CONTINUES)
   return before, batch, pairs
 
 

@@ -1,0 +1,76 @@
+"""A window as one epoch arranges it: pieces split, paired, packed into rows, and the rows shuffled.
+
+Letters: M pairs of the window, R its rows, T tokens of a row.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from input_pipeline import packing, pairs, random, shards
+from input_pipeline.config import BatchConfig
+from input_pipeline.packing import Plan
+
+TRIALS = 3  # epochs that are packed for trial, under numbers no epoch has
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """The pairs of a window in row order."""
+  epoch: int
+  window: int
+  tokens: np.ndarray  # of the window
+  pairs: pairs.Pairs
+  row_pairs: np.ndarray  # [R + 1] first pair of each row
+
+
+def arrange(window: shards.Window, epoch: int, number: int, rows: int, plan: Plan | None, config: BatchConfig,
+            continues: np.ndarray) -> Rows:
+  """Without a plan each pair has a row of its own; with one, `rows` rows hold them all."""
+  key = lambda purpose, *more: random.key(config.seed, purpose, epoch, number, *more)
+  if plan is None:
+    made = make_pairs(window, key('pairs'), config, continues)
+    order = random.permutation(key('order'), len(made.a))
+    return Rows(epoch, number, window.tokens, made.take(order), np.arange(len(order) + 1))
+  best = None
+  for attempt in range(packing.TRIES):  # nearly always the first one fits
+    made, placed = try_packing(window, rows, plan.split_share, config, continues, lambda purpose, k=attempt: key(purpose, k))
+    homeless = int((made.a + made.b)[placed < 0].sum())
+    if best is None or homeless < best[0]:
+      best = homeless, made, placed
+    if not homeless:
+      break
+  separators = config.separators
+  made, placed = packing.squeeze(*best[1:], rows, config.sequence_length, config.pairs_per_row, separators)
+  row = random.permutation(key('order'), rows)[placed]
+  order = np.lexsort((random.words(key('within'), 0, len(row)), row))
+  return Rows(epoch, number, window.tokens, made.take(order), np.searchsorted(row[order], np.arange(rows + 1)))
+
+
+def make_pairs(window: shards.Window, stream: int, config: BatchConfig, continues: np.ndarray) -> pairs.Pairs:
+  return pairs.MAKERS[config.pairs](window, stream, config.sequence_length - 1 - config.separators, continues)
+
+
+def try_packing(window: shards.Window, rows: int | None, split_share: float, config: BatchConfig, continues: np.ndarray,
+                key) -> tuple[pairs.Pairs, np.ndarray]:  # -> pairs, row of each [M]
+  if config.pairs != 'google':  # those are two segments, not sentences
+    window = packing.split_pieces(window, split_share, config.sequence_length, key('split'))
+  made = make_pairs(window, key('pairs'), config, continues)
+  lengths = made.a + made.b + 1 + config.separators
+  return made, packing.pack(lengths, config.sequence_length, config.pairs_per_row, rows, key('pack'))
+
+
+def plan(window: shards.Window, config: BatchConfig, continues: np.ndarray) -> Plan:
+  """How many pieces to split and how full rows become, by trial on one window: pieces are shuffled over the corpus, so all are alike."""
+  def fill(share: float, trial: int) -> float:
+    made, placed = try_packing(window, None, share, config, continues, lambda purpose: random.key(config.seed, purpose, 'trial', trial))
+    used = (made.a + made.b + 1 + config.separators).sum()
+    return used / ((placed.max() + 1) * config.sequence_length)
+
+  fills = {}
+  for share in packing.SPLIT_SHARES if config.pairs != 'google' else packing.SPLIT_SHARES[:1]:
+    fills[share] = fill(share, 0)
+    if fills[share] >= packing.GOOD_FILL:
+      break
+  best = max(fills, key=fills.get)
+  return Plan(best, min(fill(best, trial) for trial in range(TRIALS)))
