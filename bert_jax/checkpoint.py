@@ -9,6 +9,7 @@ RUN/metrics.jsonl, tensorboard/, loss.png, export/
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -43,14 +44,9 @@ class Loaded:
   """A checkpoint's parameters, with what is needed to use them."""
   model: cfg.Model
   params: dict
-  directory: epath.Path  # holds vocab.txt, and spm.model for SentencePiece
-  lower_case: bool | None = None  # None: as the vocabulary looks
+  tokenizer: Callable  # () -> input_pipeline.tokenizer.Tokenizer; called only where there is text: it needs a tokenizer library
   run: 'Run | None' = None
   step: int | None = None
-
-  def tokenizer(self):
-    from input_pipeline import tokenizer  # needs a tokenizer library, which training does not
-    return tokenizer.load(self.directory, self.lower_case)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +85,17 @@ def open_run(run_dir: epath.PathLike, config: cfg.Config, data_dir: epath.PathLi
     (run_dir / (CONFIG + '.tmp')).write_text(json.dumps(fields, indent=2) + '\n')
     (run_dir / (CONFIG + '.tmp')).rename(run_dir / CONFIG)
   return False
+
+
+def is_step(path: epath.Path) -> bool:
+  """Whether `path` is RUN/checkpoints/STEP."""
+  return path.parent.name == CHECKPOINTS and path.name.isdigit()
+
+
+def run_of(path: epath.Path) -> epath.Path | None:
+  """The run directory that `path` is, or that it is a step of; None where it is neither."""
+  run_dir = path.parent.parent if is_step(path) else path
+  return run_dir if (run_dir / CONFIG).exists() and 'vocabulary' in json.loads((run_dir / CONFIG).read_text()) else None
 
 
 def read_run(run_dir: epath.PathLike) -> Run:
@@ -161,7 +168,7 @@ def _check_types(checkpoints, step: int, target: dict) -> None:
 def load(path: epath.PathLike, step: int | None = None) -> Loaded:
   """The parameters of a run's newest step, or of `step`, on one device. `path`: RUN or RUN/checkpoints/STEP. Raises ConfigError, CheckpointError."""
   path = epath.Path(path)
-  if path.parent.name == CHECKPOINTS and path.name.isdigit():
+  if is_step(path):
     path, step = path.parent.parent, int(path.name)
   run = read_run(path)
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -173,7 +180,12 @@ def load(path: epath.PathLike, step: int | None = None) -> Loaded:
     step = max(steps) if step is None else step
     cfg.require(step in steps, f'{path} has no checkpoint of step {step}; it has {", ".join(map(str, sorted(steps)))}')
     saved = _restore(checkpoints, step, {'params': params})
-  return Loaded(run.config.model, saved.params, path, run.vocabulary.lower_case, run, step)
+
+  def tokenizer():
+    from input_pipeline import tokenizer
+    return tokenizer.load(path, run.vocabulary.lower_case)
+
+  return Loaded(run.config.model, saved.params, tokenizer, run, step)
 
 
 def first_line(error: BaseException) -> str:

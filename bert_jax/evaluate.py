@@ -4,6 +4,7 @@ V vocabulary, B rows, P masked positions of a row.
 """
 
 import contextlib
+import json
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ from etils import epath
 from bert_jax import checkpoint, config as cfg, mesh as mesh_lib, metrics, step as step_lib
 from bert_jax.metrics import means
 from input_pipeline import loader
+
+FIGURES = 'evaluation.json'  # in the run's directory
 
 
 def run(eval_step, params, stream: 'loader.Stream', mesh, config: cfg.Config, rows: int | None = None, unigram: np.ndarray | None = None,
@@ -49,7 +52,7 @@ def unigram_log_probabilities(directory: epath.PathLike, config: cfg.Config) -> 
 def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, step: int | None = None, progress: bool = True) -> dict[str, float]:
   """The figures of a run's newest checkpoint, or of `step`, on the held-out documents of its data.
 
-  Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, unigram_loss, documents, sequences, step. Raises ConfigError, DataError, CheckpointError.
+  Also written to RUN/evaluation.json. Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, unigram_loss, documents, sequences, step. Raises ConfigError, DataError, CheckpointError.
   """
   loaded = checkpoint.load(run_dir, step)
   config, data_dir = loaded.run.config, data_dir or loaded.run.data
@@ -64,4 +67,12 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
     unigram = unigram_log_probabilities(data_dir, config)
     figures = run(eval_step, params, validation, mesh, config, unigram=unigram, progress=progress)
   split = validation.manifest.splits['validation']
-  return figures | {'documents': split.documents, 'sequences': split.pieces, 'step': loaded.step}
+  figures |= {'documents': split.documents, 'sequences': split.pieces, 'step': loaded.step}
+  (checkpoint.run_of(epath.Path(run_dir)) / FIGURES).write_text(json.dumps(figures) + '\n')
+  return figures
+
+
+def read(run_dir: epath.PathLike) -> dict[str, float]:
+  """What `evaluate` last found; {} where it has not run."""
+  path = epath.Path(run_dir) / FIGURES
+  return json.loads(path.read_text()) if path.exists() else {}

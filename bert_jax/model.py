@@ -21,7 +21,7 @@ SEEDS_PER_BLOCK = 3  # attention weights, attention output, feed-forward output
 
 def gelu(x):
   """Exact GELU; jax.nn.gelu goes through erfc, which costs five times as much on CPU."""
-  return x * 0.5 * (1 + jax.lax.erf(x * np.float32(2**-0.5).astype(x.dtype)))
+  return x * 0.5 * (1 + jax.lax.erf(x * np.asarray(2**-0.5, x.dtype)))
 
 
 ACTIVATIONS = {'gelu': gelu, 'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True)}
@@ -97,7 +97,8 @@ class Bert(nnx.Module):
       return block(x, batch['pair_ids'], block_seeds), None
 
     if config.remat != 'none':
-      step = jax.checkpoint(step, policy=REMAT[config.remat], prevent_cse=False)
+      # A loop keeps forward and backward apart; unrolled, nothing but a barrier stops the compiler from running both copies at once.
+      step = jax.checkpoint(step, policy=REMAT[config.remat], prevent_cse=config.unroll > 1)
     block_seeds = None if seeds is None else seeds[1:].reshape(config.layers, SEEDS_PER_BLOCK)
     x, _ = jax.lax.scan(step, x, (self.blocks, block_seeds), unroll=min(config.unroll, config.layers))
     return x.reshape(B, T, -1)

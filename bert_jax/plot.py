@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from bert_jax import config as cfg, metrics
+from bert_jax import config as cfg, evaluate, metrics
 
 PICTURE = 'loss.png'
 
@@ -26,12 +26,17 @@ def plot(run_dir: epath.PathLike) -> epath.Path:
           axis.plot(*zip(*points), label=f'{kind} {name}', **style)
     axis.set(title=title, xlabel='step')
     axis.grid(alpha=0.3)
-    if axis.get_legend_handles_labels()[0]:
-      axis.legend(fontsize=8)
-  baseline = next((line['unigram_loss'] for line in reversed(lines) if 'unigram_loss' in line), None)
-  if baseline is not None:
+  held_out = evaluate.read(run_dir)
+  for axis, names in zip(axes, columns):
+    for name in names:
+      if name in held_out:
+        axis.plot(held_out['step'], held_out[name], 'k*', label=f'held-out {name}')
+  if (baseline := held_out.get('unigram_loss')) is not None:
     axes[0].axhline(baseline, color='grey', linestyle=':')
     axes[0].annotate('unigram baseline', (0.98, baseline), xycoords=('axes fraction', 'data'), ha='right', va='bottom', fontsize=8, color='grey')
+  for axis in axes:
+    if axis.get_legend_handles_labels()[0]:
+      axis.legend(fontsize=8)
   figure.suptitle(str(run_dir))
   path = epath.Path(run_dir) / PICTURE
   figure.savefig(path, dpi=110)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_jax.config import Config, ConfigError
-from input_pipeline.records import DataError
+from input_pipeline.records import DataError, Manifest
 
 # Exit codes: 0 done, 1 a bug, 2 a wrong argument or bad input, and
 STOPPED, NOT_FINITE, STORAGE, DRIFT = 3, 6, 7, 8
@@ -44,8 +44,18 @@ def prepare(argv: list[str]) -> int:
   from input_pipeline import corpus
   settings = parse(corpus.Prepare, argv, 'prepare')
   manifest = corpus.prepare(settings)
-  print(corpus.summary(settings.output, manifest))
+  print(f'{settings.output}:\n' + table(counts(manifest)))
   return 0
+
+
+def counts(manifest: Manifest) -> dict[str, object]:
+  """What the source held, what was left out, and what the shards hold."""
+  rows = {f'source {name.replace("_", " ")}': value for name, value in manifest.counts.items()}
+  for name, split in manifest.splits.items():
+    rows |= {f'{name} documents': split.documents, f'{name} pieces': split.pieces, f'{name} tokens': split.tokens,
+             f'{name} unknown': f'{split.unknown_tokens / max(split.tokens, 1):.3%}',
+             f'{name} shards': f'{len(split.shards)}, {sum(shard.bytes for shard in split.shards) / 1e6:,.1f} MB'}
+  return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +63,17 @@ class Inspect:
   """What is in prepared data: counts, lengths, padding, and examples with their masks and pairs; verifies every checksum."""
   data: Annotated[str, tyro.conf.Positional]
   """A directory that `bert-jax prepare` made."""
-  split: Literal['train', 'validation'] = 'train'
   examples: int = 3
-  """Rows to show."""
+  """Rows of each split to show."""
+  seed: int = 12345
+  """Of the masks and pairs shown."""
 
 
 def inspect(argv: list[str]) -> int:
   """What is in the shards, with examples; verifies checksums."""
   from input_pipeline import inspection
   args = parse(Inspect, argv, 'inspect')
-  print(inspection.inspect(args.data, split=args.split, examples=args.examples).text())
+  print(inspection.inspect(args.data, args.examples, args.seed))
   return 0
 
 # ---------------------------------------------------------------- training
@@ -145,9 +156,9 @@ class Export:
 
 def export(argv: list[str]) -> int:
   """Hand a checkpoint on: a Hugging Face directory."""
-  from bert_jax.convert import EXPORTERS
+  from bert_jax.convert import exchange
   args = parse(Export, argv, 'export')
-  print(EXPORTERS[args.format](args.checkpoint, args.output))
+  print(exchange.export(args.format, args.checkpoint, args.output))
   return 0
 
 
@@ -165,15 +176,16 @@ class FillMask:
 
 def fill_mask(argv: list[str]) -> int:
   """Fill the [MASK]s of a text."""
-  from bert_jax import convert, fill_mask
+  from bert_jax import fill_mask
+  from bert_jax.convert import exchange
   args = parse(FillMask, argv, 'fill-mask')
-  loaded = convert.load(args.checkpoint)
+  loaded = exchange.load(args.checkpoint)
   results = fill_mask.fill_mask(loaded.model, loaded.params, loaded.tokenizer(), args.text, args.top_k)
   if args.json:
     print(json.dumps({'results': [{'text': text, 'masks': masks} for text, masks in zip(args.text, results)]}))
   else:
     for text, masks in zip(args.text, results):
-      print(fill_mask.format(text, masks))
+      print(fill_mask.format_filled(text, masks))
   return 0
 
 

@@ -142,17 +142,19 @@ def import_checkpoint(directory: epath.PathLike, new_heads: bool = False, seed: 
   strange = sorted(name for name in set(tensors) - wanted if name.startswith(('bert.embeddings.', 'bert.encoder.')))
   if strange:
     raise cfg.DataError(f'{directory} holds {_some(strange)}, and its {CONFIG} is of a BERT of {model.layers} layers without them')
-  fresh = jax.jit(lambda: build()[1])() if missing else template
-  return model, jax.tree.map_with_path(functools.partial(_leaf, directory, model, tensors), fresh)
+  lacking = lambda tree: {name: leaf for path, leaf in jax.tree.leaves_with_path(tree)
+                          if their_name(name := mesh.path_name(path)) in missing}
+  heads = jax.jit(lambda: lacking(build()[1]))() if missing else {}
+  return model, jax.tree.map_with_path(functools.partial(_leaf, directory, model, tensors, heads), template)
 
 
-def _leaf(directory: epath.Path, model: cfg.Model, tensors: Mapping[str, np.ndarray], path, leaf):
-  """One of our arrays from their tensors; `leaf`, its value or its shape, where it is a head that they lack."""
+def _leaf(directory: epath.Path, model: cfg.Model, tensors: Mapping[str, np.ndarray], heads: Mapping[str, jax.Array], path, leaf):
+  """One of our arrays, of the shape of `leaf`, from their tensors or the fresh heads."""
   name = mesh.path_name(path)
   stacked = name.startswith('blocks/')
   names = [their_name(name, layer) for layer in range(model.layers if stacked else 1)]
-  if names[0] not in tensors:
-    return leaf
+  if name in heads:
+    return heads[name]
   shape = leaf.shape[stacked:]
   shape = shape[::-1] if name.endswith('kernel') else shape
   values = []
