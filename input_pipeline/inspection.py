@@ -105,7 +105,7 @@ def decode_row(row: dict[str, np.ndarray], tokens: list[str], stream: loader.Str
     for segment in range(stream.separators):
       inside = (row['pair_ids'] == pair) & (row['token_type_ids'] == segment)
       for name, ids, marks in (('text', original, marked), ('seen', seen, marked & (seen != stream.vocabulary.mask_id))):
-        words = join(ids[inside], marks[inside], tokens, stream.continues)
+        words = join(ids[inside], marks[inside], tokens, stream.tables.continues)
         lines.append(textwrap.fill(words, WIDTH, initial_indent=f'    {"AB"[segment]} {name}  ', subsequent_indent=' ' * 12))
   return '\n'.join(lines)
 

@@ -5,6 +5,7 @@ Letters: B rows, T tokens of a row, P prediction slots of a row, N pairs of a ro
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import threading
@@ -40,23 +41,24 @@ def open_split(directory: epath.PathLike, split: str, config: BatchConfig, verif
     fit = "'google'" if manifest.pairs == 'google' else "'nsp', 'sop' or 'none'"
     raise DataError(f'{directory} was prepared with pairs={manifest.pairs!r}, batch.pairs is {config.pairs!r}: set batch.pairs to {fit}, '
                     'or prepare the data again')
-  continues = shards.continuation_table(directory, manifest.vocabulary)
-  return Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, continues)
+  tables = shards.read_tables(directory, manifest.vocabulary)
+  return Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, tables)
 
 
 class Stream:
   """The endless stream of rows of a split: epoch after epoch, window after window, each in a fresh order."""
 
-  def __init__(self, index: shards.Index, manifest: records.Manifest, split: str, config: BatchConfig, continues: np.ndarray):
-    self.index, self.manifest, self.config, self.continues = index, manifest, config, continues
+  def __init__(self, index: shards.Index, manifest: records.Manifest, split: str, config: BatchConfig, tables: shards.Tables):
+    self.index, self.manifest, self.config, self.tables = index, manifest, config, tables
     self.vocabulary = manifest.vocabulary
     self.separators = config.separators
     self.bounds = index.window_bounds
     self._check_documents()
-    self.plan = epochs.plan(self.window(0), config, continues) if config.pack else None
+    self.plan = epochs.plan(self.window(0), config, tables.continues) if config.pack else None
     self.window_rows = self._window_rows()
     self.rows_per_epoch = int(self.window_rows.sum())
     self.fingerprint = fingerprint(manifest, split, config)
+    self.window_order = functools.lru_cache(CACHED_WINDOWS)(self._window_order)
     self._cache: collections.OrderedDict[tuple[int, int], epochs.Rows] = collections.OrderedDict()
     self._lock = threading.Lock()
 
@@ -75,7 +77,7 @@ class Stream:
   def window(self, window: int) -> shards.Window:
     return shards.read_window(self.index, int(self.bounds[window]), int(self.bounds[window + 1]))
 
-  def window_order(self, epoch: int) -> np.ndarray:  # -> [W]
+  def _window_order(self, epoch: int) -> np.ndarray:  # -> [W]
     return random.permutation(random.key(self.config.seed, 'windows', epoch), len(self.window_rows))
 
   def spans(self, first: int, last: int) -> Iterator[tuple[int, int, int, int]]:
@@ -95,7 +97,7 @@ class Stream:
     with self._lock:
       if (epoch, window) not in self._cache:
         self._cache[epoch, window] = epochs.arrange(
-            self.window(window), epoch, window, int(self.window_rows[window]), self.plan, self.config, self.continues)
+            self.window(window), epoch, window, int(self.window_rows[window]), self.plan, self.config, self.tables.continues)
         if len(self._cache) > CACHED_WINDOWS:
           self._cache.popitem(last=False)
       self._cache.move_to_end((epoch, window))
@@ -117,7 +119,7 @@ class Stream:
     stream = random.key(config.seed, 'masks', arranged.epoch, arranged.window)
     words = random.words(stream, first * width, (last - first) * width).reshape(last - first, width)
     batch |= masking.mask_batch(batch['input_ids'], placed, words, config.masking, masking.share_at(config.masking, step),
-                                config.predictions, self.vocabulary, self.continues)
+                                config.predictions, self.tables)
     return batch | packing.pair_slots(placed, end - begin, config.pairs_per_row, predict=config.pairs != 'none')
 
   def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from input_pipeline import random
-from input_pipeline.records import Vocabulary
+from input_pipeline.shards import Tables
 
 SPAN_STOP, LONGEST_SPAN = 0.2, 10  # SpanBERT, section 3.1: geometric lengths of p = 0.2, in words, at most 10
 SPAN_LENGTHS = np.cumsum(SPAN_STOP * (1 - SPAN_STOP)**np.arange(LONGEST_SPAN))
@@ -63,8 +63,7 @@ def words_per_pair(unit: str, row_length: int, slots: int) -> int:
 
 
 def mask_batch(input_ids: np.ndarray, pairs: dict[str, np.ndarray], words: np.ndarray, masking: Masking, share: float, slots: int,
-               vocabulary: Vocabulary, continues: np.ndarray) -> dict[str, np.ndarray]:
-  # [B T], {[M]}, [M words_per_pair], [V] -> {[B P]}
+               tables: Tables) -> dict[str, np.ndarray]:  # [B T], {[M]}, [M words_per_pair] -> {[B P]}
   """Chooses and replaces tokens: changes `input_ids` in place and returns masked_lm_positions, _ids and _weights.
 
   `pairs` has, for each pair in row order, its row, start (the place of its [CLS]), length, and the lengths a and b of its segments.
@@ -78,41 +77,38 @@ def mask_batch(input_ids: np.ndarray, pairs: dict[str, np.ndarray], words: np.nd
   first_of_row = np.searchsorted(pairs['row'], pairs['row'])
   slot = before - before[first_of_row] if len(before) else before  # the slot in its row where a pair's predictions start
   wanted = np.clip(slots - slot, 0, wanted)
-  starts = None if masking.unit == 'token' else word_starts(input_ids, pairs, candidates, continues)
+  starts = None if masking.unit == 'token' else word_starts(input_ids, pairs, candidates, tables.continues)
   chosen, used, group = CHOOSERS[masking.unit](words[:, :-slots], candidates, wanted, starts, pairs['a'])  # [M J] each
 
-  before = np.cumsum(used.sum(1)) - used.sum(1)
+  counts = used.sum(1)
+  before = np.cumsum(counts) - counts
   slot = before - before[first_of_row] if len(before) else before  # again: whole words may be fewer than wanted
-  pair, nth = np.nonzero(used)
-  choice = chosen[pair, nth]
-  position = pairs['start'][pair] + 1 + choice + (choice >= pairs['a'][pair])  # behind [CLS], and behind [SEP] in the second segment
-  where = pairs['row'][pair] * row_length + position
-  out = pairs['row'][pair] * slots + slot[pair] + nth
+  pair = np.repeat(np.arange(len(counts)), counts)
+  nth = np.arange(len(pair)) - before[pair]
+  choice = chosen[used]
+  base = (pairs['row'] * row_length + pairs['start'] + 1)[pair]
+  where = base + choice + (choice >= pairs['a'][pair])  # behind [CLS], and behind [SEP] in the second segment
+  out = (pairs['row'] * slots + slot)[pair] + nth
   flat_ids = input_ids.reshape(-1)
   original = flat_ids[where]
   drawn = words[:, -slots:]
-  flat_ids[where] = replacement(original, drawn[pair, group[pair, nth]], drawn[pair, nth], masking, vocabulary)
+  draw = drawn[pair, nth]
+  flat_ids[where] = replacement(original, draw if group is None else drawn[pair, group[used]], draw, masking, tables)
   positions, ids = (np.zeros((rows, slots), np.int32) for _ in range(2))
   weights = np.zeros((rows, slots), np.float32)
-  positions.reshape(-1)[out] = position
+  positions.reshape(-1)[out] = where % row_length
   ids.reshape(-1)[out] = original
   weights.reshape(-1)[out] = 1
   return {'masked_lm_positions': positions, 'masked_lm_ids': ids, 'masked_lm_weights': weights}
 
 
-def replacement(original: np.ndarray, act: np.ndarray, draw: np.ndarray, masking: Masking, vocabulary: Vocabulary) -> np.ndarray:
+def replacement(original: np.ndarray, act: np.ndarray, draw: np.ndarray, masking: Masking, tables: Tables) -> np.ndarray:
   # [K] x 3 -> [K]
   """[MASK], a token drawn evenly from all but the special ones, or the original: decided by the upper half of one word, drawn by the
   lower half of another."""
   action = (act >> np.uint64(32)) * 2.0**-32
-  ordinary = ordinary_ids(vocabulary)
-  drawn = ordinary[random.below(draw << np.uint64(32), len(ordinary))]
-  return np.where(action < masking.mask, vocabulary.mask_id, np.where(action < masking.mask + masking.random, drawn, original))
-
-
-def ordinary_ids(vocabulary: Vocabulary) -> np.ndarray:  # -> [V - 5]
-  specials = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id]
-  return np.delete(np.arange(vocabulary.size, dtype=np.int32), specials)
+  drawn = tables.ordinary[random.below(draw << np.uint64(32), len(tables.ordinary))]
+  return np.where(action < masking.mask, tables.vocabulary.mask_id, np.where(action < masking.mask + masking.random, drawn, original))
 
 
 def word_starts(input_ids: np.ndarray, pairs: dict[str, np.ndarray], candidates: np.ndarray, continues: np.ndarray) -> np.ndarray:
@@ -130,7 +126,7 @@ def word_starts(input_ids: np.ndarray, pairs: dict[str, np.ndarray], candidates:
 
 
 def choose_tokens(words, candidates, wanted, starts, first_lengths):
-  # [M P], [M], [M], -, - -> candidates [M J], which of them count [M J], slot whose draw decides for it [M J]
+  # [M P], [M], [M], -, - -> candidates [M J], which of them count [M J], slot whose draw decides for each [M J], or None: its own
   """Exactly wanted[m] of 0 … candidates[m] - 1, evenly: the first draws of a Fisher-Yates shuffle, all pairs at once."""
   pairs, most = len(wanted), int(wanted.max(initial=0))
   height = max(int(candidates.max(initial=0)), most)
@@ -143,7 +139,7 @@ def choose_tokens(words, candidates, wanted, starts, first_lengths):
     chosen[j] = shuffled[draw[j]]
     shuffled[draw[j]] = shuffled[j * pairs:(j + 1) * pairs]
   chosen = np.where(nth < wanted, chosen, height).T
-  return np.sort(chosen, axis=1), nth.T < wanted[:, None], np.broadcast_to(nth.T, chosen.shape)
+  return np.sort(chosen, axis=1), nth.T < wanted[:, None], None
 
 
 def choose_words(words, candidates, wanted, starts, first_lengths):  # [M T], [M], [M], [M C + 1], [M] -> as choose_tokens
@@ -214,9 +210,10 @@ def as_slots(taken: np.ndarray, group: np.ndarray | None = None):  # bool [M C +
   count = taken.sum(1)
   used = np.arange(int(count.max(initial=0))) < count[:, None]
   chosen, groups = np.zeros(used.shape, np.int64), np.zeros(used.shape, np.int64)
-  pair, place = np.nonzero(taken)
-  chosen[used] = place
-  groups[used] = np.nonzero(used)[1] if group is None else group[pair, place]
+  chosen[used] = np.nonzero(taken)[1]
+  if group is None:
+    return chosen, used, None
+  groups[used] = group[taken]
   return chosen, used, groups
 
 

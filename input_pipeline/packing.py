@@ -124,25 +124,27 @@ def lay_out(tokens: np.ndarray, pairs: dict[str, np.ndarray], rows: int, row_len
 
   With one separator there is no B: [CLS] A [SEP]. `pairs` has a_start and b_start, places in tokens, beside what `place` adds.
   """
-  length = pairs['length']
-  ends = np.cumsum(length)
-  run = np.repeat(np.arange(len(length), dtype=np.int32), length)  # [L] the pair of each token
-  within = np.arange(len(run), dtype=np.int64) - (ends - length)[run]  # [L] its place in the pair
-  where = within + (pairs['row'] * row_length + pairs['start'])[run]
-  in_b = within > (pairs['a'] + 1)[run]
-  shift = np.stack([pairs['a_start'] - 1, pairs['b_start'] - pairs['a'] - 2], 1).reshape(-1)  # [2 M]
-  source = within + shift[run * np.int32(2) + in_b]
-  arrays = {name: np.zeros(rows * row_length, np.int32) for name in ('input_ids', 'token_type_ids', 'position_ids', 'pair_ids')}
-  arrays['input_ids'][:] = vocabulary.pad_id
-  arrays['input_ids'][where] = np.take(tokens, source, mode='clip')
-  arrays['token_type_ids'][where] = in_b
-  arrays['position_ids'][where] = within
-  arrays['pair_ids'][where] = (pairs['nth'] + 1)[run]
-  start = pairs['row'] * row_length + pairs['start']
-  arrays['input_ids'][start] = vocabulary.cls_id
-  arrays['input_ids'][start + length - 1] = vocabulary.sep_id
+  # The flat batch is runs of tokens that lie together in `tokens`: for each pair [CLS] A [SEP] and B [SEP], and each row's padding.
+  row, pair = pairs['row'], np.arange(len(pairs['row']))
+  first, second, padding = 2 * pair + row, 2 * pair + row + 1, 2 * np.searchsorted(row, np.arange(rows), side='right') + np.arange(rows)
+  start = row * row_length + pairs['start']
+  size, label, begin, nth, shift = (np.zeros(2 * len(pair) + rows, np.int32) for _ in range(5))
+  size[first], size[second] = pairs['a'] + 2, pairs['length'] - pairs['a'] - 2
+  size[padding] = row_length - np.bincount(row, pairs['length'], rows).astype(np.int32)
+  label[second], begin[first], begin[second] = 1, start, start
+  nth[first] = nth[second] = pairs['nth'] + 1
+  shift[first] = pairs['a_start'] - start - 1
+  shift[second] = pairs['b_start'] - start - pairs['a'] - 2
+  place = np.arange(rows * row_length, dtype=np.int32)
+  pair_ids = np.repeat(nth, size)
+  real = pair_ids > 0
+  ids = np.take(tokens, place + np.repeat(shift, size), mode='clip').astype(np.int32)
+  ids[~real] = vocabulary.pad_id
+  ids[start], ids[start + pairs['length'] - 1] = vocabulary.cls_id, vocabulary.sep_id
   if separators == 2:
-    arrays['input_ids'][start + 1 + pairs['a']] = vocabulary.sep_id
+    ids[start + 1 + pairs['a']] = vocabulary.sep_id
+  arrays = {'input_ids': ids, 'token_type_ids': np.repeat(label, size), 'position_ids': (place - np.repeat(begin, size)) * real,
+            'pair_ids': pair_ids}
   return {name: array.reshape(rows, row_length) for name, array in arrays.items()}
 
 

@@ -1,6 +1,6 @@
 """Opening a split: every shard is checked before step 1, its blocks are found, and any range of them is read.
 
-Letters: K blocks of the split, W windows, N pieces, S sentences, T tokens.
+Letters: K blocks of the split, W windows, N pieces, S sentences, T tokens, V vocabulary.
 """
 
 import concurrent.futures
@@ -45,6 +45,14 @@ class Window:
   piece_starts: np.ndarray  # [N + 1] int64, places in sentence_starts
   document_ids: np.ndarray  # [N]
   labels: np.ndarray | None  # [N] of static pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+  """What each token of the vocabulary is."""
+  vocabulary: Vocabulary
+  continues: np.ndarray  # [V] bool: the token continues a word: '##…' of WordPiece, no '▁' of SentencePiece
+  ordinary: np.ndarray  # [V - 5] int32: all but the special tokens
 
 
 def open_index(directory: epath.PathLike, split: str, manifest: Manifest, verify: str = 'full') -> Index:
@@ -168,14 +176,16 @@ def read_window(index: Index, first: int, last: int) -> Window:
                 np.concatenate([block.next_sentence_labels for block in blocks]) if static else None)
 
 
-def continuation_table(directory: epath.PathLike, vocabulary: Vocabulary) -> np.ndarray:  # -> [V] bool
-  """Which tokens continue a word: '##…' of WordPiece, those without '▁' of SentencePiece. Raises DataError."""
+def read_tables(directory: epath.PathLike, vocabulary: Vocabulary) -> Tables:
+  """What masks and cuts need of the vocabulary. Raises DataError."""
   tokens = read_vocabulary(directory, vocabulary)
+  special = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id]
   if vocabulary.kind == 'wordpiece':
-    return np.array([token.startswith('##') and len(token) > 2 for token in tokens])
-  table = np.array([not token.startswith('▁') for token in tokens])
-  table[[vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id]] = False
-  return table
+    continues = np.array([token.startswith('##') and len(token) > 2 for token in tokens])
+  else:
+    continues = np.array([not token.startswith('▁') for token in tokens])
+  continues[special] = False
+  return Tables(vocabulary, continues, np.delete(np.arange(vocabulary.size, dtype=np.int32), special))
 
 
 def read_vocabulary(directory: epath.PathLike, vocabulary: Vocabulary) -> list[str]:

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from input_pipeline import masking, packing, random, records
+from input_pipeline import masking, packing, random, records, shards
 from input_pipeline.masking import Masking
 
-CONTINUES = np.arange(1000) % 4 == 3
 VOCABULARY = records.Vocabulary('wordpiece', 1000, '', True, 0, 1, 2, 3, 4)
+TABLES = shards.Tables(VOCABULARY, np.arange(1000) % 4 == 3, np.arange(5, 1000, dtype=np.int32))
+PLAIN = Masking()
 
 
-def make(lengths, row_length, slots, setting=Masking(), share=.15, seed=1, first=0):  # noqa: B008
+def make(lengths, row_length, slots, setting=PLAIN, share=.15, seed=1, first=0):
   """One pair a row with tokens 5 … : the batch before and after, and the placed pairs."""
   lengths = np.asarray(lengths)
   a = np.maximum(1, (lengths - 3) // 3)
@@ -22,7 +23,7 @@ def make(lengths, row_length, slots, setting=Masking(), share=.15, seed=1, first
   before = batch['input_ids'].copy()
   width = masking.words_per_pair(setting.unit, row_length, slots)
   words = random.words(seed, first * width, len(lengths) * width).reshape(-1, width)
-  batch |= masking.mask_batch(batch['input_ids'], pairs, words, setting, share, slots, VOCABULARY, CONTINUES)
+  batch |= masking.mask_batch(batch['input_ids'], pairs, words, setting, share, slots, TABLES)
   return before, batch, pairs
 
 
