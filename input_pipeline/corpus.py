@@ -22,7 +22,9 @@ import numpy as np
 from input_pipeline import pieces, publishing, records, sources, spill, tokenizer, writing
 from input_pipeline.settings import Prepare
 
+CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
+_ALONE_TOKENS = 1 << 28  # up to here one process writes all shards: each that writes must import TensorFlow first
 _PART_TOKENS = 1 << 22  # merged in memory at once
 _PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'mwparserfromhell', 'tensorflow-cpu', 'tensorflow', 'tensorflow-datasets')
 
@@ -124,7 +126,7 @@ def _make_runs(settings: Prepare, runs: pathlib.Path, submit, progress: bool) ->
       bar.update(done['bytes'])
       bar.set_postfix(documents=counts['documents'], refresh=False)
 
-    for number, chunk in enumerate(sources.chunks(settings.input, settings.format)):
+    for number, chunk in enumerate(sources.chunks(settings.input, settings.format, CHUNK_BYTES)):
       limit = None if settings.limit is None else settings.limit - counts['documents']
       waiting.append(submit(make_run, chunk, runs / f'{number:08d}.run', settings, limit))
       while len(waiting) > (ahead if settings.limit is None else 0):  # a limit is counted chunk by chunk
@@ -177,16 +179,18 @@ DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'without_piec
 
 
 def _write_splits(settings: Prepare, vocabulary, paths, fates, data: pathlib.Path, submit) -> dict[str, records.Split]:
-  totals = _tokens(paths, fates)
-  shards = settings.shards or max(1, math.ceil(totals[spill.TRAIN] / _SHARD_TOKENS))
+  totals = _totals(paths, fates)
+  shards = settings.shards or max(1, math.ceil(totals[spill.TRAIN].tokens / _SHARD_TOKENS))
   numbers = {'train': (spill.TRAIN, shards), 'validation': (spill.VALIDATION, max(1, math.ceil(shards * settings.validation_share)))}
+  submit = submit if sum(total.tokens for total in totals) > _ALONE_TOKENS else _now
   splits = {}
   for name, (fate, count) in numbers.items():
-    if not totals[fate]:
+    total = totals[fate]
+    if not total.pieces:
       continue
-    documents = sum(len(np.unique(spill.read(path).piece_documents[run_fates[spill.read(path).piece_documents] == fate]))
-                    for path, run_fates in zip(paths, fates))
-    parts = max(1, math.ceil(totals[fate] / count / _PART_TOKENS))
+    if total.pieces < count:
+      raise records.DataError(f'--shards {shards}: the {name} split has {total.pieces} pieces for {count} files; lower --shards')
+    parts = max(1, math.ceil(total.tokens / count / _PART_TOKENS))
     jobs = [submit(_write_shard, data / records.shard_name(name, i, count), paths, fates, fate, bounds, parts, vocabulary.unk_id)
             for i, bounds in enumerate(spill.key_ranges(count))]
     done = [job.result() for job in jobs]
@@ -195,18 +199,22 @@ def _write_splits(settings: Prepare, vocabulary, paths, fates, data: pathlib.Pat
       raise records.DataError(f'--shards {shards}: {len(empty)} of the {count} shards of {name} would be empty, with '
                               f'{sum(shard.pieces for shard in written)} pieces in all; lower --shards')
     splits[name] = records.Split(
-        documents=documents, pieces=sum(shard.pieces for shard in written), tokens=sum(shard.tokens for shard in written),
+        documents=total.documents, pieces=sum(shard.pieces for shard in written), tokens=sum(shard.tokens for shard in written),
         sentences=sum(more['sentences'] for _, more in done), unknown_tokens=sum(more['unknown_tokens'] for _, more in done),
         shards=written)
   return splits
 
 
-def _tokens(paths: list[pathlib.Path], fates: list[np.ndarray]) -> np.ndarray:
-  totals = np.zeros(3, np.int64)
+def _totals(paths: list[pathlib.Path], fates: list[np.ndarray]) -> list['_Total']:
+  """What TRAIN, VALIDATION and DROPPED hold."""
+  sums = np.zeros((3, 3), np.int64)
   for path, fate in zip(paths, fates):
     run = spill.read(path)
-    totals += np.bincount(fate[run.piece_documents], run.piece_tokens, 3).astype(np.int64)
-  return totals
+    of_piece = fate[run.piece_documents]
+    used = np.bincount(run.piece_documents, minlength=len(fate)) > 0
+    sums += np.array([np.bincount(fate[used], minlength=3), np.bincount(of_piece, minlength=3),
+                      np.bincount(of_piece, run.piece_tokens, 3)], np.int64)
+  return [_Total(*map(int, column)) for column in sums.T]
 
 
 def _write_shard(path, runs, fates, fate, bounds, parts, unknown_id):
@@ -235,3 +243,10 @@ def _now(function, *arguments) -> concurrent.futures.Future:
   future = concurrent.futures.Future()
   future.set_result(function(*arguments))
   return future
+
+
+@dataclasses.dataclass(frozen=True)
+class _Total:
+  documents: int
+  pieces: int
+  tokens: int

@@ -47,8 +47,7 @@ def _differences(names: list[str], found: dict, wanted: dict) -> str:
 def workplace(output: str) -> Iterator[pathlib.Path]:
   """A directory to work in, on the file system of `output` where that is local; removed in the end, whatever happens."""
   path = epath.Path(output)
-  local = isinstance(path, pathlib.Path)
-  parent = pathlib.Path(path).absolute().parent if local else pathlib.Path(tempfile.gettempdir())
+  parent = pathlib.Path(path).absolute().parent if _is_local(output) else pathlib.Path(tempfile.gettempdir())
   parent.mkdir(parents=True, exist_ok=True)
   stem = f'.{path.name}.{socket.gethostname()}.'
   for leftover in parent.glob(f'{stem}*.partial'):
@@ -64,6 +63,10 @@ def workplace(output: str) -> Iterator[pathlib.Path]:
     shutil.rmtree(place, ignore_errors=True)
 
 
+def _is_local(path: str) -> bool:
+  return '://' not in str(path)
+
+
 def _alive(process: int) -> bool:
   try:
     os.kill(process, 0)
@@ -77,14 +80,14 @@ def _alive(process: int) -> bool:
 def publish(data: pathlib.Path, output: str, overwrite: bool) -> None:
   """Puts finished data in its place: by one rename, or, in a bucket, file by file with the manifest last."""
   path = epath.Path(output)
-  if not isinstance(path, pathlib.Path):
+  if not _is_local(output):
     path.mkdir(parents=True, exist_ok=True)
     if overwrite and (path / records.MANIFEST).exists():
       (path / records.MANIFEST).unlink()
     for file in sorted(data.iterdir(), key=lambda file: file.name == records.MANIFEST):
       epath.Path(file).copy(path / file.name, overwrite=True)
     return
-  target = pathlib.Path(path)
+  target = pathlib.Path(path).absolute()
   old = data.parent / 'old'
   if overwrite and target.exists():
     target.rename(old)

@@ -1,0 +1,203 @@
+"""Shards hold every token once, do not depend on workers, are published whole, and an unusable corpus leaves nothing behind."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from input_pipeline import corpus, pieces, records, sentences, settings as settings_, sources, tokenizer
+
+WORDS = 'one two three four five six seven eight nine ten eleven twelve'.split()
+TOKENS = [*tokenizer.SPECIAL, *WORDS, *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), *'abcdefghijklmnopqrstuvwxyz', '.', ',']
+
+
+def text_of(number: int) -> str:
+  draw = random.Random(number)
+  return '\n'.join(' '.join(draw.choices([*WORDS, 'nineteen'], k=draw.randint(1, 25))) + '.' for _ in range(draw.randint(1, 30)))
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """A corpus of 300 documents, 10 of them twice, and the data of one worker."""
+  folder = tmp_path_factory.mktemp('corpus')
+  (folder / 'corpus.txt').write_text('\n\n'.join(text_of(i % 290) for i in range(300)))
+  (folder / 'vocab.txt').write_text('\n'.join(TOKENS) + '\n')
+  prepare = settings_.Prepare(
+      str(folder / 'corpus.txt'), str(folder / 'vocab.txt'), str(folder / 'data'), sequence_length=32, shards=3, validation_share=0.1)
+  return prepare, corpus.prepare(prepare, progress=False)
+
+
+def blocks(prepare, manifest, split):
+  dtype = records.id_dtype(manifest.vocabulary.size)
+  for shard in manifest.splits[split].shards:
+    data = memoryview(open(os.path.join(prepare.output, shard.file), 'rb').read())
+    for start, length in records.frame_spans(data, shard.file):
+      yield records.decode_block(data[start:start + length], dtype)
+
+
+def all_pieces(prepare, manifest, split):
+  """(document, sentences as tuples of ids) of every piece, in order."""
+  for block in blocks(prepare, manifest, split):
+    found = iter(np.split(block.input_ids, np.cumsum(block.sentence_lengths)[:-1]))
+    for document, count in zip(block.document_ids, block.piece_sentences):
+      yield int(document), [tuple(next(found).tolist()) for _ in range(count)]
+
+
+def test_every_sentence_of_every_document_once(made):
+  prepare, manifest = made
+  vocabulary = tokenizer.load(prepare.vocabulary)
+  wanted = collections.Counter()
+  texts = {d.text: d for d in sources.documents(prepare.input)}
+  for document in texts.values():
+    for ids in vocabulary.encode(sentences.split(document.text)):
+      wanted.update([(records.document_number(document.id), token) for token in ids.tolist()])
+  found = collections.Counter()
+  for split in manifest.splits:
+    for document, piece in all_pieces(prepare, manifest, split):
+      found.update((document, token) for sentence in piece for token in sentence)
+      assert 2 <= sum(map(len, piece)) <= prepare.sequence_length - 3
+  assert found.total() == wanted.total() - manifest.counts['dropped_tokens']
+  assert not found - wanted
+  assert (manifest.counts['documents'], manifest.counts['duplicates']) == (290, 10)
+
+
+def test_the_manifest_tells_the_truth(made):
+  prepare, manifest = made
+  assert records.read_manifest(prepare.output) == manifest
+  for name, split in manifest.splits.items():
+    found = list(blocks(prepare, manifest, name))
+    assert split.pieces == sum(len(block.document_ids) for block in found) == sum(shard.pieces for shard in split.shards)
+    assert split.tokens == sum(len(block.input_ids) for block in found)
+    assert split.sentences == sum(len(block.sentence_lengths) for block in found)
+    assert split.documents == len(np.unique(np.concatenate([block.document_ids for block in found])))
+    assert split.unknown_tokens == sum(int((block.input_ids == 1).sum()) for block in found)
+    for shard in split.shards:
+      data = open(os.path.join(prepare.output, shard.file), 'rb').read()
+      assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
+      assert len(records.frame_spans(memoryview(data), '')) == shard.records
+  assert manifest.vocabulary.sha256 == hashlib.sha256(open(os.path.join(prepare.output, 'vocab.txt'), 'rb').read()).hexdigest()
+  assert sum(split.documents for split in manifest.splits.values()) == manifest.counts['documents']
+
+
+def test_splits_share_no_document_and_shuffle_all(made):
+  prepare, manifest = made
+  documents = {name: [document for document, _ in all_pieces(prepare, manifest, name)] for name in manifest.splits}
+  assert not set(documents['train']) & set(documents['validation'])
+  neighbours = np.mean(np.diff(documents['train']) == 0)
+  assert neighbours < 0.05  # in the order of the source nearly all neighbours are of one document
+
+
+def test_workers_and_chunks_leave_no_trace(made, tmp_path, monkeypatch):
+  prepare, manifest = made
+  monkeypatch.setattr(corpus, 'CHUNK_BYTES', 10_000)
+  for workers in (1, 2, 3):
+    other = dataclasses.replace(prepare, output=str(tmp_path / f'data{workers}'), workers=workers)
+    assert corpus.prepare(other, progress=False).splits == manifest.splits
+
+
+def test_tfds_reads_it(made):
+  tfds = pytest.importorskip('tensorflow_datasets')
+  prepare, manifest = made
+  for split in manifest.splits:
+    read = [example['input_ids'].numpy() for example in tfds.builder_from_directory(prepare.output).as_dataset(split=split)]
+    ours = [block.input_ids for block in blocks(prepare, manifest, split)]
+    assert len(read) == len(ours) and all(map(np.array_equal, sorted(read, key=bytes), sorted(ours, key=bytes)))
+
+
+def test_a_second_run_finds_the_data_and_others_are_refused(made, tmp_path):
+  prepare, manifest = made
+  before = os.stat(os.path.join(prepare.output, records.MANIFEST)).st_mtime_ns
+  assert corpus.prepare(dataclasses.replace(prepare, workers=2), progress=False) == manifest
+  assert os.stat(os.path.join(prepare.output, records.MANIFEST)).st_mtime_ns == before
+  with pytest.raises(records.DataError, match='sequence_length: 32 there, 64 asked for'):
+    corpus.prepare(dataclasses.replace(prepare, sequence_length=64), progress=False)
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
+  for overwrite in (False, True):
+    with pytest.raises(records.DataError, match='was not made by'):
+      corpus.prepare(dataclasses.replace(prepare, output=str(tmp_path / 'mine'), overwrite=overwrite), progress=False)
+  assert (tmp_path / 'mine' / 'thesis.txt').read_text() == 'years of work'
+
+
+def test_overwrite_replaces_our_data_and_leftovers_of_the_dead_go(made, tmp_path):
+  prepare, _ = made
+  again = dataclasses.replace(prepare, output=str(tmp_path / 'data'))
+  corpus.prepare(again, progress=False)
+  dead = tmp_path / f'.data.{corpus.publishing.socket.gethostname()}.999999999.partial'
+  dead.mkdir()
+  replaced = corpus.prepare(dataclasses.replace(again, seed=1, overwrite=True), progress=False)
+  assert records.read_manifest(tmp_path / 'data') == replaced
+  assert [path.name for path in tmp_path.iterdir()] == ['data']
+
+
+def test_documents_that_are_added_move_no_other(made, tmp_path):
+  prepare, manifest = made
+  (tmp_path / 'more.txt').write_text('\n\n'.join(text_of(i) for i in range(1000, 1100)) + '\n\n' + open(prepare.input).read())
+  more = dataclasses.replace(prepare, input=str(tmp_path / 'more.txt'), output=str(tmp_path / 'data'))
+  after = corpus.prepare(more, progress=False)
+  for split in ('train', 'validation'):
+    before = {document for document, _ in all_pieces(prepare, manifest, split)}
+    assert before <= {document for document, _ in all_pieces(more, after, split)}
+
+
+@pytest.mark.parametrize('texts, message', [
+    ([], '0 documents with text'), (['One only.\nIt has two lines.'], '1 document with text'), (['Same.'] * 3, '2 duplicates')])
+def test_too_small_a_corpus_leaves_nothing(made, tmp_path, texts, message):
+  (tmp_path / 'corpus.txt').write_text('\n\n'.join(texts))
+  with pytest.raises(records.DataError, match=message):
+    corpus.prepare(dataclasses.replace(made[0], input=str(tmp_path / 'corpus.txt'), output=str(tmp_path / 'data')), progress=False)
+  assert [path.name for path in tmp_path.iterdir()] == ['corpus.txt']
+
+
+@pytest.mark.parametrize('count, held', [(2, 0), (3, 1), (4, 2), (9, 2)])
+def test_tiny_corpora_have_both_splits(made, tmp_path, count, held):
+  (tmp_path / 'corpus.txt').write_text('\n\n'.join(text_of(i) for i in range(count)))
+  tiny = dataclasses.replace(
+      made[0], input=str(tmp_path / 'corpus.txt'), output=str(tmp_path / 'data'), validation_share=0.001, shards=None)
+  splits = corpus.prepare(tiny, progress=False).splits
+  assert splits['train'].documents == count - held
+  assert (splits['validation'].documents if held else 0) == held
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'sequence_length': 4}, '--sequence-length 4'), ({'validation_share': 0.9}, '--validation-share'), ({'workers': 0}, '--workers'),
+    ({'language': 'english!'}, '--language'), ({'shards': 0}, '--shards')])
+def test_settings_that_cannot_work(made, change, message):
+  with pytest.raises(records.DataError, match=message):
+    dataclasses.replace(made[0], **change)
+
+
+def test_more_shards_than_pieces(made, tmp_path):
+  with pytest.raises(records.DataError, match='lower --shards'):
+    corpus.prepare(dataclasses.replace(made[0], output=str(tmp_path / 'data'), shards=9999), progress=False)
+
+
+@given(st.lists(st.integers(1, 20), max_size=40), st.integers(2, 20))
+def test_grouping_is_greedy_and_loses_nothing(lengths, target):
+  counts = pieces.group(lengths, 20, target)
+  assert sum(counts) == len(lengths) and all(counts)
+  sizes = [int(part.sum()) for part in np.split(np.array(lengths, int), np.cumsum(counts)[:-1])] if counts else []
+  assert all(size <= 20 for size in sizes)
+  for size, count, last in zip(sizes, counts, np.cumsum(counts)):
+    assert size <= target or count == 1 or 1 in lengths[last - count:last]
+
+
+def test_a_long_sentence_is_cut_between_words(made):
+  vocabulary = tokenizer.load(made[0].vocabulary)
+  text = 'one zzz ' * 50
+  cut = pieces.Cut(sequence_length=16, language='en', short_piece_share=0, seed=0)
+  found = pieces.of_document(corpus.sources.formats.Document('1', '', text), vocabulary, cut)
+  assert found.input_ids.tolist() == vocabulary.encode([text])[0].tolist()
+  starts = np.cumsum(found.sentence_lengths) - found.sentence_lengths
+  assert not vocabulary.is_continuation[found.input_ids[starts]].any()
+
+
+def test_short_pieces_are_the_share_of_documents_that_was_asked_for():
+  targets = np.array([pieces.target_length(base, 125, 0.1) for base in np.random.default_rng(0).integers(0, 2**63, 20_000).tolist()])
+  assert abs((targets < 125).mean() - 0.1) < 0.01
+  assert targets.min() == 2 and abs(targets[targets < 125].mean() - 63) < 3

@@ -1,0 +1,27 @@
+"""Sentences keep every word, and end where a reader would end them."""
+
+import pytest
+
+from input_pipeline import records, sentences
+
+
+def test_abbreviations_and_decimals_do_not_end_sentences():
+  text = 'Dr. Smith paid 3.50 dollars. He left.\nA new paragraph without a stop\nThe end.'
+  assert sentences.split(text) == ['Dr. Smith paid 3.50 dollars.', 'He left.', 'A new paragraph without a stop', 'The end.']
+
+
+def test_chinese():
+  assert sentences.split('今天天气很好。我们去公园。', 'zh') == ['今天天气很好。', '我们去公园。']
+
+
+def test_nothing_but_white_space_is_dropped():
+  text = 'One two.  Three? Four!\n\n \t\nfive; "Six." Seven'
+  found = sentences.split(text)
+  assert ''.join(''.join(found).split()) == ''.join(text.split())
+  assert all(sentence == sentence.strip() != '' for sentence in found)
+  assert sentences.split(' \n\t\n') == []
+
+
+def test_a_language_must_look_like_one():
+  with pytest.raises(records.DataError, match='--language'):
+    sentences.check_language('English')

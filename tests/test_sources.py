@@ -1,0 +1,140 @@
+"""Every format gives its documents, drops and counts the rest, leaves no markup, and says what is wrong with a bad file."""
+
+import bz2
+import collections
+import gzip
+import json
+import pathlib
+import re
+
+import pytest
+
+from input_pipeline import records, sources, wikitext
+
+DATA = pathlib.Path(__file__).parents[2] / 'shared/data/wikipedia'
+needs_data = pytest.mark.skipif(not DATA.exists(), reason='../shared/data/wikipedia is not here')
+MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|<ref|</|''|\[?https?://|Category:|\|thumb|==|&nbsp;|__[A-Z]+__")
+
+DUMP = '''<mediawiki xml:lang="ltg"><siteinfo><namespaces>
+<namespace key="0" case="first-letter" /><namespace key="1">Talk</namespace>
+<namespace key="6" case="first-letter">Fails</namespace><namespace key="14">Kategoreja</namespace></namespaces></siteinfo>
+{pages}</mediawiki>
+'''
+
+
+def page(number: int, text: str, namespace: int = 0, redirect: bool = False) -> str:
+  text = text.replace('&', '&amp;').replace('<', '&lt;')
+  return (f'<page><title>Page {number}</title><ns>{namespace}</ns><id>{number}</id>'
+          f'{"<redirect />" if redirect else ""}<revision><model>wikitext</model><text>{text}</text></revision></page>\n')
+
+
+def read(source, **options):
+  counts = collections.Counter()
+  return list(sources.documents(str(source), counts=counts, **options)), counts
+
+
+def test_a_dump_gives_articles_and_counts_the_rest(tmp_path):
+  pages = [page(1, 'Some [[prose]].'), page(2, '#REDIRECT [[Page 1]]', redirect=True), page(3, 'Talk.', namespace=1),
+           page(4, '{{only|a template}}'), page(5, '#redirect [[Page 1]]'), page(6, 'More prose.')]
+  for name, compress in (('a.xml', bytes), ('a.xml.bz2', bz2.compress), ('a.xml.gz', gzip.compress)):
+    (tmp_path / name).write_bytes(compress(DUMP.format(pages=''.join(pages)).encode()))
+    found, counts = read(tmp_path / name)
+    assert [(d.id, d.title, d.text) for d in found] == [('1', 'Page 1', 'Some prose.'), ('6', 'Page 6', 'More prose.')]
+    assert {k: counts[k] for k in ('pages', 'redirects', 'other_namespaces', 'empty', 'documents')} == {
+        'pages': 6, 'redirects': 2, 'other_namespaces': 1, 'empty': 1, 'documents': 2}
+
+
+@pytest.mark.parametrize('markup, prose', [
+    ("'''Bold''' and ''italic'' and [[link|label]], [[plain]]s.", 'Bold and italic and label, plains.'),
+    ('A{{t|{{nested}}}} b<ref name="x">{{cite}} text</ref>.<ref name="x"/>', 'A b.'),
+    ('Before.\n{| class="wikitable"\n|-\n! head\n| cell\n|}\nAfter.', 'Before.\nAfter.'),
+    ('[[File:A.jpg|thumb|A [[caption]]]] Text [[Fails:B.jpg]][[Category:C]][[Kategoreja:D]][[fr:Texte]] end.', 'Text end.'),
+    ('== Heading ==\nOne.\nstill one.\n\nTwo.', 'One. still one.\nTwo.'),
+    ('See [http://a.b label] and [http://a.b] http://c.d .', 'See label and.'),
+    ('<!-- gone -->5&nbsp;km &lt;b&gt; <math>x^2</math><gallery>a.jpg|b</gallery> __NOTOC__ end.', '5 km end.'),
+    ('* A list item that is a sentence.\n* menu\n* entry', 'A list item that is a sentence.'),
+    ('The name (; {{lang|x}}) is ( {{ipa}} ) short.', 'The name is short.'),
+    ('[[Name (town)|]] and [[:Category:Visible]] and [[wikt:word|word]].', 'Name and Visible and word.'),
+    ('Open [[link and {{template and <ref>note', 'Open link and'),
+])
+def test_wikitext_becomes_prose(markup, prose):
+  site = wikitext.site_of(((6, 'Fails'), (14, 'Kategoreja'), (1, 'Talk')))
+  cleaned = wikitext.clean(markup, site)
+  assert not MARKUP.search(cleaned)
+  assert cleaned == prose or markup.startswith('Open') and cleaned.startswith('Open')
+
+
+def test_wikiextractor_layout(tmp_path):
+  text = ''.join(
+      f'<doc id="{i}" url="u" title="A "quoted" title {i}">\nA "quoted" title {i}\n\nText {i}.\nMore.\n</doc>\n' for i in range(3))
+  (tmp_path / 'wiki_00').write_text(text + '<doc id="9" url="u" title="Bare">\nBare\n\n</doc>\n')
+  found, counts = read(tmp_path / 'wiki_00')
+  assert [(d.id, d.title, d.text) for d in found] == [(str(i), f'A "quoted" title {i}', f'Text {i}.\nMore.') for i in range(3)]
+  assert counts['empty'] == 1
+
+
+def test_plain_text_ends_documents_at_blank_lines_and_file_ends(tmp_path):
+  (tmp_path / 'a.txt').write_bytes('\ufeffOne.\r\nTwo.\r\n \r\n\r\nThree.'.encode())
+  (tmp_path / 'b.txt').write_text('Four.\n')
+  found, _ = read(tmp_path / '*.txt')
+  assert [d.text.split() for d in found] == [['One.', 'Two.'], ['Three.'], ['Four.']]
+  assert len({d.id for d in found}) == 3
+  alone, _ = read(tmp_path / 'b.txt')
+  assert alone[0] == found[2]  # an id does not depend on what stands around
+
+
+def test_json_lines(tmp_path):
+  lines = [{'id': 7, 'url': 'u', 'title': 'T', 'text': 'T\n\nBody.'}, {'text': 'No id.'}]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  found, _ = read(tmp_path / 'a.jsonl')
+  assert [(d.id, d.text) for d in found] == [('7', 'Body.'), (found[1].id, 'No id.')]
+
+
+def test_chunks_do_not_change_the_documents(tmp_path):
+  (tmp_path / 'a.txt').write_text('\n\n'.join(f'Document {i}.\nIts end.' for i in range(500)))
+  whole = [d for c in sources.chunks(str(tmp_path / 'a.txt')) for d in sources.parse(c).documents]
+  small = [d for c in sources.chunks(str(tmp_path / 'a.txt'), chunk_bytes=100) for d in sources.parse(c).documents]
+  assert whole == small and len(whole) == 500
+
+
+@pytest.mark.parametrize('name, content, message', [
+    ('a.xml', DUMP.format(pages=page(1, 'x') * 3)[:-30].encode(), 'truncated'),
+    ('a.xml', DUMP.format(pages=page(1, 'x')).replace('<ns>', '<ns').encode(), 'not well-formed'),
+    ('a.xml.bz2', bz2.compress(DUMP.format(pages=page(1, 'x' * 9000)).encode())[:-20], 'truncated'),
+    ('a.txt.gz', gzip.compress(b'text' * 9000)[:-12], 'truncated'),
+    ('a.txt', b'fine\nline\n\nbad \xff here', 'byte 0xff at byte 15'),
+    ('a.jsonl', b'{"text": "x"}\n{"text": ', 'not a JSON line'),
+    ('a.jsonl', b'{"title": "x"}\n', 'found: title'),
+    ('a.jsonl', b'{"text": 3}\n', 'a string'),
+    ('wiki', b'<doc id="1" url="" title="T">\nT\n\ntext', 'no </doc>'),
+])
+def test_bad_files_get_one_clear_sentence(tmp_path, name, content, message):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(records.DataError, match=re.escape(message)) as error:
+    read(tmp_path / name)
+  assert '\n' not in str(error.value) and name in str(error.value)
+
+
+def test_missing_input(tmp_path):
+  for source, message in ((tmp_path / 'none.txt', 'no such file'), (tmp_path / '*.txt', 'no file matches'), (tmp_path, 'directory')):
+    with pytest.raises(records.DataError, match=message):
+      read(source)
+  with pytest.raises(records.DataError, match='--format'):
+    read(tmp_path, format='pdf')
+
+
+@needs_data
+@pytest.mark.parametrize('name, documents, redirects, empty', [
+    ('ltgwiki-pages-articles.xml.bz2', 887, 147, 16), ('enwiki-slice-196-pages.xml.bz2', 68, 85, 0), ('zhwiki-one-page.xml', 1, 0, 0)])
+def test_real_dumps_are_counted_and_clean(name, documents, redirects, empty):
+  found, counts = read(DATA / name)
+  assert (len(found), counts['redirects'], counts['empty']) == (documents, redirects, empty)
+  assert counts['pages'] == documents + redirects + empty + counts['other_namespaces']
+  assert [d.title for d in found if MARKUP.search(d.text)] == []
+  if name.startswith('ltg'):
+    assert documents + redirects + empty == 1050
+
+
+@needs_data
+def test_featured_articles_are_all_there():
+  assert sum(len(chunk.raw) for chunk in sources.chunks(str(DATA / 'enwiki_featured_4012.txt.gz'))) == 4012

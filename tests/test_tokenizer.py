@@ -1,0 +1,94 @@
+"""Our ids are the library's on any text, special tokens never come from text, and a bad vocabulary is refused."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from input_pipeline import records, tokenizer
+
+VOCAB = pathlib.Path(__file__).parents[2] / 'shared/data/vocab'
+TOKENS = [*tokenizer.SPECIAL, *'abcdefghijklmnopqrstuvwxyz', *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), 'want', '##want', '##ed',
+          'runn', '##ing', 'un', ',', '.', '[', ']', 'mask', '博', '推', 'é']
+CASED = [*TOKENS, 'A', 'M', '##A']
+AWKWARD = st.text(st.one_of(
+    st.sampled_from(
+        'ab cDÉßİΣς\x00\x01\t\n\r\x0b\x0c\x1c\x85\xa0\u2028\u3000\u200b\ufeff\ufffd\xad中文博推한かな\u0301##[]MASK.,-_“…😀\U0002f800'),
+    st.characters()), max_size=60)
+PARTS = st.lists(st.one_of(
+    AWKWARD, st.sampled_from(['[MASK]', '[SEP] ', ' [UNK]', 'x' * 201, 'unwanted', '##ing'])), max_size=6).map(''.join)
+
+
+def write(path, tokens):
+  path.write_text('\n'.join(tokens) + '\n')
+  return path
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('vocabularies')
+  loaded = [tokenizer.load(write(folder / name, tokens)) for name, tokens in (('uncased.txt', TOKENS), ('cased.txt', CASED))]
+  return [(ours, tokenizer.wordpiece_library(ours.tokens, ours.lower_case)) for ours in loaded]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(PARTS, max_size=4))
+def test_ids_are_the_librarys(both, texts):
+  for ours, library in both:
+    found = ours.encode(texts)
+    assert len(found) == len(texts)
+    for text, ids in zip(texts, found):
+      assert ids.tolist() == library.encode(text.encode('utf-8', 'replace').decode(), add_special_tokens=False).ids
+      assert ids.dtype == np.int32 and not set(ids.tolist()) & {ours.pad_id, ours.cls_id, ours.sep_id, ours.mask_id}
+
+
+@pytest.mark.skipif(not VOCAB.exists(), reason='../shared/data/vocab is not here')
+@pytest.mark.parametrize('name, lower', [('uncased', True), ('cased', False), ('chinese', True)])
+def test_published_vocabularies(name, lower):
+  ours = tokenizer.load(VOCAB / f'bert-base-{name}-vocab.txt')
+  assert (ours.lower_case, ours.pad_id, ours.unk_id, ours.cls_id, ours.sep_id, ours.mask_id) == (lower, 0, 100, 101, 102, 103)
+  library = tokenizer.wordpiece_library(ours.tokens, lower)
+  texts = ['Unaffable [MASK] naïve co-operation, 1,234.5 km² “quoted” 中文字符，混合text。', 'a\xa0b\tc\x0bd\u2028e  f']
+  assert [ids.tolist() for ids in ours.encode(texts)] == [library.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+def test_vectors_of_the_originals_own_test(tmp_path):
+  tokens = ['[UNK]', '[CLS]', '[SEP]', 'want', '##want', '##ed', 'wa', 'un', 'runn', '##ing', ',', '[PAD]', '[MASK]']
+  ours = tokenizer.load(write(tmp_path / 'vocab.txt', tokens))
+  assert ours.encode(['UNwant\u00E9d,running'])[0].tolist() == [7, 4, 5, 10, 8, 9]  # tokenization_test.py, test_full_tokenizer
+  assert ours.decode([7, 4, 5, 10, 8, 9]) == 'unwanted , running'
+  assert ours.is_continuation.tolist() == [token.startswith('##') for token in tokens]
+
+
+def test_the_cache_is_capped_and_changes_nothing():
+  asked = []
+  cache = tokenizer.WordCache(lambda word: asked.append(word) or [len(word)], capacity=10)
+  words = [f'w{i % 37}' for i in range(500)]
+  assert b''.join(map(cache.__getitem__, words)) == np.array([len(word) for word in words], '<i4').tobytes()
+  assert len(cache) <= 10 and len(asked) > 37
+
+
+def test_lower_case_is_told_by_the_vocabulary_unless_set(tmp_path):
+  assert tokenizer.load(write(tmp_path / 'a.txt', TOKENS)).lower_case
+  assert not tokenizer.load(write(tmp_path / 'b.txt', CASED)).lower_case
+  assert not tokenizer.load(tmp_path / 'a.txt', lower_case=False).lower_case
+
+
+@pytest.mark.parametrize('tokens, message', [
+    (TOKENS[:4] + TOKENS[5:], r'no \[MASK\]'), (TOKENS[1:], r'no \[PAD\]'), (['a'], r'\[PAD\], \[UNK\]'),
+    (TOKENS + ['a'], 'twice'), ([], 'empty')])
+def test_a_bad_vocabulary_is_refused(tmp_path, tokens, message):
+  path = tmp_path / 'vocab.txt'
+  path.write_text('\n'.join(tokens))
+  with pytest.raises(records.DataError, match=message) as error:
+    tokenizer.load(path)
+  assert 'vocab.txt' in str(error.value) and '\n' not in str(error.value)
+
+
+def test_missing_or_damaged_files(tmp_path):
+  with pytest.raises(records.DataError, match='no such file'):
+    tokenizer.load(tmp_path / 'none.txt')
+  (tmp_path / 'spm.model').write_bytes(b'nonsense')
+  with pytest.raises(records.DataError, match='not a SentencePiece model'):
+    tokenizer.load(tmp_path / 'spm.model')
