@@ -1,0 +1,204 @@
+"""Parity with transformers and torch: exports load as they are, and logits, losses, gradients and ids are equal.
+
+B rows, T tokens, V vocabulary.
+"""
+
+import bz2
+import dataclasses
+import gzip
+import itertools
+import pathlib
+import random
+import re
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from bert_jax import config as cfg, fill_mask, model as model_lib, objectives, synthetic
+from bert_jax.convert import huggingface
+from input_pipeline import tokenizer as tokenizer_lib, vocabulary as vocabulary_lib
+
+pytestmark = pytest.mark.peers
+
+DATA = pathlib.Path(__file__).parents[1] / '../shared/data'
+LETTERS = 'abcdefghijklmnopqrstuvwxyz'
+# Weights of std 1/sqrt(hidden size): activations of size 1, where the two kinds of GELU are far apart.
+MODEL = cfg.Model(vocab_size=97, hidden_size=64, layers=3, heads=4, intermediate_size=160, max_positions=48, initializer_range=64**-0.5,
+                  hidden_dropout=0, attention_dropout=0, dtype='float32')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def peers():
+  pytest.importorskip('torch')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('HF_HUB_OFFLINE', '1')
+    yield pytest.importorskip('transformers')
+
+
+def perturbed(model):
+  """Parameters none of which is 0 or 1, so that each has an influence that a test can see."""
+  params = jax.jit(lambda key: model_lib.build(model, key)[1])(jax.random.key(2))
+  leaves, structure = jax.tree.flatten(params)
+  rng = np.random.default_rng(0)
+  return jax.tree.unflatten(structure, [x + rng.normal(0, .05, x.shape).astype(np.float32) for x in leaves])
+
+
+def exported(directory, model):
+  (directory / 'vocab.txt').write_text('\n'.join([*tokenizer_lib.SPECIAL, *(f't{i}' for i in range(5, model.vocab_size))]) + '\n')
+  params = perturbed(model)
+  return params, huggingface.export_checkpoint(directory / 'export', model, params, directory, huggingface.ModelCard())
+
+
+def load(path, dtype='float32'):
+  import torch
+  from transformers import BertForPreTraining
+  theirs, info = BertForPreTraining.from_pretrained(path, output_loading_info=True, dtype=getattr(torch, dtype))
+  assert not any(info.values()), info
+  return theirs.eval()
+
+
+def bert(model, params):
+  return nnx.merge(jax.eval_shape(lambda: model_lib.build(model, jax.random.key(0)))[0], params)
+
+
+def their_inputs(batch):
+  import torch
+  names = {'input_ids': batch['input_ids'], 'token_type_ids': batch['token_type_ids'], 'attention_mask': batch['pair_ids']}
+  return {name: torch.from_numpy(value.astype(np.int64)) for name, value in names.items()}
+
+
+@pytest.mark.parametrize('activation', ['gelu_tanh', 'gelu'])
+def test_logits(tmp_path, activation, record_property):
+  import torch
+  model = dataclasses.replace(MODEL, activation=activation)
+  params, path = exported(tmp_path, model)
+  batch = synthetic.batch(model.vocab_size, rows=5, length=48, predictions=6, shortest=.3)
+  everywhere = np.broadcast_to(np.arange(48), (5, 48))
+  with jax.default_matmul_precision('float32'):
+    ours = bert(model, params)
+    hidden = ours.encode(batch)
+    mlm, nsp = ours.mlm_logits(hidden, everywhere).reshape(5, 48, -1), ours.nsp_logits(ours.pool(hidden, batch['cls_positions']))[:, 0]
+  with torch.no_grad():
+    theirs = load(path)(**their_inputs(batch))
+  real = batch['pair_ids'] > 0
+  assert 0.5 < real.mean() < 1
+  differences = [np.abs(np.asarray(mlm) - theirs.prediction_logits.numpy())[real].max(),
+                 np.abs(np.asarray(nsp) - theirs.seq_relationship_logits.numpy()).max()]
+  record_property('differences', differences)
+  print(activation, 'MLM and NSP logits', differences)
+  assert max(differences) < 2e-5
+  other = dataclasses.replace(model, activation={'gelu': 'gelu_tanh', 'gelu_tanh': 'gelu'}[activation])
+  wrong = bert(other, params).mlm_logits(bert(other, params).encode(batch), everywhere).reshape(5, 48, -1)
+  assert np.abs(np.asarray(wrong) - theirs.prediction_logits.numpy())[real].max() > 1e-4  # the test would see the other GELU
+
+
+@pytest.mark.parametrize('activation', ['gelu_tanh', 'gelu'])
+def test_losses_and_gradients(tmp_path, activation):
+  """Against torch's autograd in float64."""
+  import torch
+  model = dataclasses.replace(MODEL, activation=activation)
+  params, path = exported(tmp_path, model)
+  batch = synthetic.batch(model.vocab_size, rows=6, length=48, predictions=7, shortest=.3)
+  graphdef, _ = jax.eval_shape(lambda: model_lib.build(model, jax.random.key(0)))
+  weights = objectives.totals('mlm_nsp', batch)
+
+  def loss(params):
+    sums = objectives.evaluate('mlm_nsp', nnx.merge(graphdef, params), batch)
+    return objectives.loss_of(sums, weights), sums
+
+  with jax.default_matmul_precision('float32'):
+    (total, sums), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+  theirs = load(path, 'float64')
+  output = theirs(**their_inputs(batch))
+  rows = np.arange(6)[:, None]
+  scores = output.prediction_logits[rows, batch['masked_lm_positions']]
+  cross_entropy = torch.nn.functional.cross_entropy
+  each = cross_entropy(scores.reshape(-1, model.vocab_size), torch.from_numpy(batch['masked_lm_ids'].reshape(-1).astype(np.int64)),
+                       reduction='none')
+  weight = torch.from_numpy(batch['masked_lm_weights'].reshape(-1).astype(np.float64))
+  mlm = (each * weight).sum() / weight.sum()
+  nsp = cross_entropy(output.seq_relationship_logits, torch.from_numpy(batch['next_sentence_labels'][:, 0].astype(np.int64)))
+  (mlm + nsp).backward()
+
+  found = [sums['mlm'].loss / weights['mlm'], sums['nsp'].loss / weights['nsp'], total]
+  losses = [abs(float(ours) - float(want.detach())) for ours, want in zip(found, (mlm, nsp, mlm + nsp))]
+  named = dict(theirs.named_parameters())
+  differences = {name: float(np.abs(value - named[name].grad.numpy()).max()) for name, value in huggingface.to_tensors(gradient).items()}
+  worst = max(differences, key=differences.get)
+  print(activation, 'losses', losses, 'gradients', worst, differences[worst])
+  assert max(losses) < 5e-6 and differences[worst] < 2e-6
+
+# ---------------------------------------------------------------- ids
+
+
+def real_texts():
+  """Paragraphs of articles: Latgalian and English, with markup where it is a dump."""
+  files = {'ltgwiki-pages-articles.xml.bz2': bz2.open, 'enwiki_featured_4012.txt.gz': gzip.open, 'zhwiki-one-page.xml': open}
+  found = []
+  for name, opener in files.items():
+    path = DATA / 'wikipedia' / name
+    if not path.exists():
+      pytest.skip(f'no {path}: the real text that this compares on is not here')
+    with opener(path, 'rt', encoding='utf-8') as lines:
+      found += list(itertools.islice((line.rstrip('\n') for line in lines if len(line) > 80), 1200))
+  return [text for text in found if not re.search(r'\[(PAD|UNK|CLS|SEP|MASK)\]', text)]
+
+
+def fuzz(count=3000, seed=0):
+  """Short texts of letters from everywhere, spaces and punctuation; no special token, no lone surrogate, which no UTF-8 has."""
+  rng = random.Random(seed)
+  ranges = [(0, 0x7f), (0x80, 0x24f), (0x300, 0x52f), (0x590, 0x6ff), (0x900, 0xe7f), (0x1100, 0x11ff), (0x1e00, 0x206f), (0x20a0, 0x2bff),
+            (0x3000, 0x30ff), (0x4e00, 0x4fff), (0xac00, 0xacff), (0xf900, 0xffff), (0x1f300, 0x1f6ff), (0x20000, 0x200ff)]
+  for _ in range(count):
+    letter = lambda: chr(rng.randint(*rng.choice(ranges))) if rng.random() < .5 else rng.choice(LETTERS + '  ')
+    yield ''.join(letter() for _ in range(rng.randint(1, 30)))
+
+
+def vocabulary_of(directory, kind, lower_case, texts):
+  """A vocabulary of its own, trained on half of the texts."""
+  train = vocabulary_lib.TRAINERS[kind]
+  path = directory / {'wordpiece': 'vocab.txt', 'sentencepiece': 'spm.model'}[kind]
+  path.write_bytes(train(iter(texts[::2]), 4000, lower_case))
+  return tokenizer_lib.load(path, lower_case)
+
+
+@pytest.mark.parametrize('lower_case', [True, False])
+@pytest.mark.parametrize('kind', ['wordpiece', 'sentencepiece'])
+def test_ids(tmp_path, kind, lower_case, peers):
+  texts = real_texts()
+  tokenizer = vocabulary_of(tmp_path, kind, lower_case, texts)
+  model = cfg.Model(vocab_size=len(tokenizer.tokens), hidden_size=4, layers=1, heads=1, intermediate_size=4)
+  params = jax.jit(lambda: model_lib.build(model, jax.random.key(0))[1])()
+  path = huggingface.export_checkpoint(tmp_path / 'export', model, params, tokenizer, huggingface.ModelCard())
+  theirs = peers.AutoTokenizer.from_pretrained(path)
+  assert theirs.model_max_length == 512 and theirs.mask_token_id == tokenizer.mask_id and theirs.pad_token_id == tokenizer.pad_id
+  assert len(theirs) == len(tokenizer.tokens)
+
+  whole = lambda ids: [tokenizer.cls_id, *ids.tolist(), tokenizer.sep_id]
+  for name, some, allowed in (('real', texts, 0), ('words', [LETTERS * 5, 'a' * 200, 'a' * 201, '', ' ', ' a  b ', 'a\tb'], 0),
+                              ('fuzz', list(fuzz()), 0)):
+    found = theirs(some)['input_ids']
+    wrong = [(text, a, b) for text, a, b in zip(some, found, map(whole, tokenizer.encode(some))) if a != b]
+    print(kind, lower_case, name, len(some), 'texts,', len(wrong), 'differ')
+    assert len(wrong) <= allowed, wrong[:3]
+
+  masked = ['The [MASK] of [MASK].', '[MASK]', ' [MASK] a', 'un[MASK] b [MASK] ']
+  assert theirs(masked)['input_ids'] == [fill_mask.encode(tokenizer, text, 512).tolist() for text in masked]
+  pair = theirs('one', 'two')
+  first, second = tokenizer.encode(['one', 'two'])
+  assert pair['input_ids'] == [tokenizer.cls_id, *first, tokenizer.sep_id, *second, tokenizer.sep_id]
+  assert pair['token_type_ids'] == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+
+
+def test_fill_mask_pipeline(tmp_path, peers):
+  params, path = exported(tmp_path, MODEL)
+  theirs = peers.pipeline('fill-mask', model=str(path), top_k=5)
+  tokenizer = tokenizer_lib.load(tmp_path, lower_case=True)
+  text = 't5 [MASK] t6 t7.'
+  ours, = fill_mask.fill_mask(MODEL, params, tokenizer, [text])
+  found = theirs(text)
+  assert [entry['token_str'] for entry in found] == [token for token, _ in ours[0]]
+  np.testing.assert_allclose([entry['score'] for entry in found], [p for _, p in ours[0]], atol=1e-6)
