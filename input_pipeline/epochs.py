@@ -4,6 +4,7 @@ Letters: M pairs of the window, R its rows, T tokens of a row.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from input_pipeline import packing, pairs, random, shards
 from input_pipeline.config import BatchConfig
 from input_pipeline.packing import Plan
 
-TRIALS = 3  # epochs that are packed for trial, under numbers no epoch has
+TRIALS = 4  # windows that are packed for trial, under keys no epoch has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,8 @@ def arrange(window: shards.Window, epoch: int, number: int, rows: int, plan: Pla
     order = random.permutation(key('order'), len(made.a))
     return Rows(epoch, number, window.tokens, made.take(order), np.arange(len(order) + 1))
   best = None
-  for attempt in range(packing.TRIES):  # nearly always the first one fits
-    made, placed = try_packing(window, rows, plan.split_share, config, continues, lambda purpose, k=attempt: key(purpose, k))
+  for attempt, more in enumerate(packing.MORE_SPLITS):
+    made, placed = try_packing(window, rows, plan.split_share + more, config, continues, lambda purpose, k=attempt: key(purpose, k))
     homeless = int((made.a + made.b)[placed < 0].sum())
     if best is None or homeless < best[0]:
       best = homeless, made, placed
@@ -60,17 +61,18 @@ def try_packing(window: shards.Window, rows: int | None, split_share: float, con
   return made, packing.pack(lengths, config.sequence_length, config.pairs_per_row, rows, key('pack'))
 
 
-def plan(window: shards.Window, config: BatchConfig, continues: np.ndarray) -> Plan:
-  """How many pieces to split and how full rows become, by trial on one window: pieces are shuffled over the corpus, so all are alike."""
-  def fill(share: float, trial: int) -> float:
-    made, placed = try_packing(window, None, share, config, continues, lambda purpose: random.key(config.seed, purpose, 'trial', trial))
+def plan(read: Callable[[int], shards.Window], windows: int, config: BatchConfig, continues: np.ndarray) -> Plan:
+  """How many pieces to split and how full rows become, by trial on a few windows: pieces are shuffled over the corpus, so all are alike."""
+  def fill(share: float, number: int, trial: int) -> float:
+    key = lambda purpose: random.key(config.seed, purpose, 'trial', number, trial)
+    made, placed = try_packing(read(number), None, share, config, continues, key)
     used = (made.a + made.b + 1 + config.separators).sum()
-    return used / ((placed.max() + 1) * config.sequence_length)
+    return float(used / ((placed.max() + 1) * config.sequence_length))
 
   fills = {}
   for share in packing.SPLIT_SHARES if config.pairs != 'google' else packing.SPLIT_SHARES[:1]:
-    fills[share] = fill(share, 0)
+    fills[share] = fill(share, 0, 0)
     if fills[share] >= packing.GOOD_FILL:
       break
   best = max(fills, key=fills.get)
-  return Plan(best, min(fill(best, trial) for trial in range(TRIALS)))
+  return Plan(best, min(fill(best, int(number), trial) for trial, number in enumerate(np.linspace(0, windows - 1, TRIALS))))

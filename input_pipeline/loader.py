@@ -54,7 +54,7 @@ class Stream:
     self.separators = config.separators
     self.bounds = index.window_bounds
     self._check_documents()
-    self.plan = epochs.plan(self.window(0), config, tables.continues) if config.pack else None
+    self.plan = epochs.plan(self.window, len(self.bounds) - 1, config, tables.continues) if config.pack else None
     self.window_rows = self._window_rows()
     self.rows_per_epoch = int(self.window_rows.sum())
     self.fingerprint = fingerprint(manifest, split, config)

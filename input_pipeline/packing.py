@@ -12,11 +12,11 @@ from input_pipeline.pairs import Pairs
 from input_pipeline.records import Vocabulary
 from input_pipeline.shards import Window
 
-SPLIT_SHARES = 0.0, 0.15, 0.3, 0.45  # splits a window may have, as a share of its pieces; the first that fills GOOD_FILL is taken
+SPLIT_SHARES = 0.0, 0.15, 0.3, 0.45, 0.6, 0.75  # splits of a window, as a share of its pieces; the first that gives GOOD_FILL
 GOOD_FILL = 0.9965
 SPLIT_GAP = 2  # a piece that leaves fewer tokens of a row free fills it well enough alone
-SPARE = 0.0005  # share of rows kept for epochs that happen to fit badly
-TRIES = 4
+SPARE = 0.0003  # share of rows kept for epochs that happen to fit badly
+MORE_SPLITS = 0.0, 0.0, 0.02, 0.05, 0.1, 0.2  # where pieces find no room: other chance first, then more splits; nearly never needed
 
 
 @dataclasses.dataclass(frozen=True)
