@@ -95,6 +95,72 @@ def test_mixes(setting):
     assert np.array_equal(before, batch['input_ids'])
 
 
+def word_numbers(before, batch):
+  """A number for each word of the batch, by the vocabulary and the segments; specials and padding are words of their own."""
+  starts = (before % 4 != 3) | (before < 5) | (batch['position_ids'] == 1)
+  starts[:, 1:] |= before[:, :-1] == 3  # behind [SEP]
+  return np.cumsum(starts.ravel()).reshape(starts.shape)
+
+
+def chosen_of(before, batch):
+  chosen = np.zeros(before.shape, bool)
+  row, slot = np.nonzero(batch['masked_lm_weights'])
+  chosen[row, batch['masked_lm_positions'][row, slot]] = True
+  return chosen
+
+
+@pytest.mark.parametrize('lengths', [[128] * 300, list(range(4, 129)) * 3])
+def test_whole_words_are_chosen_whole(lengths):
+  before, batch, _ = make(lengths, 128, 20, Masking(unit='word'))
+  chosen, word = chosen_of(before, batch), word_numbers(before, batch)
+  whole = np.bincount(word.ravel(), chosen.ravel()) / np.bincount(word.ravel()).clip(1)
+  assert set(np.unique(whole)) == {0, 1}
+  wanted = masking.prediction_count(np.array(lengths), .15, 20)
+  count = batch['masked_lm_weights'].sum(1)
+  assert (count <= wanted).all() and (count >= wanted - 2).all() and (count == wanted).mean() > .9
+  assert (before[chosen] >= 5).all()
+  assert (np.diff(np.where(batch['masked_lm_weights'] > 0, batch['masked_lm_positions'], 1000 + np.arange(20)), axis=1) > 0).all()
+
+
+@pytest.mark.parametrize('lengths, share, slots', [([128] * 300, .15, 20), ([128] * 50, .4, 52), (list(range(4, 129)) * 3, .15, 20)])
+def test_spans_have_the_rules_count(lengths, share, slots):
+  before, batch, _ = make(lengths, 128, slots, Masking(unit='span'), share)
+  assert np.array_equal(batch['masked_lm_weights'].sum(1), np.minimum(masking.prediction_count(np.array(lengths), share, slots),
+                                                                      np.array(lengths) - 3))
+  assert (before[chosen_of(before, batch)] >= 5).all()
+
+
+def test_spans_are_geometric_whole_words_and_replaced_together():
+  before, batch, _ = make([512] * 2000, 512, 77, Masking(unit='span'))
+  chosen, word = chosen_of(before, batch), word_numbers(before, batch)
+  edges = np.diff(np.pad(chosen, ((0, 0), (1, 1))).astype(int), axis=1)
+  begin, end = (np.argwhere(edges == sign) for sign in (1, -1))
+  words = word[end[:, 0], end[:, 1] - 1] - word[begin[:, 0], begin[:, 1]] + 1
+  assert 3.2 < words.mean() < 4.6  # SpanBERT's 3.8 words, shortened by the last one and lengthened by neighbours
+  first = begin[:, 1]
+  starts_a_word = np.concatenate([np.ones((2000, 1), bool), np.diff(word, axis=1) > 0], axis=1)
+  assert starts_a_word[begin[:, 0], first].mean() > .97  # all but what stands behind a span that was cut short
+  masked = batch['input_ids'] == 4
+  together = [masked[row, a:b].mean() for (row, a), (_, b) in zip(begin, end)]
+  assert np.mean([share in (0, 1) for share in together]) > .9
+  assert abs(masked.sum() / chosen.sum() - .8) < .01
+
+
+def test_units_are_stateless_too():
+  for unit in ('word', 'span'):
+    _, whole, _ = make([60] * 64, 64, 10, Masking(unit=unit))
+    _, half, _ = make([60] * 32, 64, 10, Masking(unit=unit), first=0)
+    assert np.array_equal(whole['masked_lm_positions'][:32], half['masked_lm_positions'])
+
+
+def test_the_share_follows_its_schedule():
+  schedule = Masking(schedule=((0, .3), (100, .3), (200, .15)))
+  assert [masking.share_at(schedule, step) for step in (0, 100, 150, 200, 10**6)] == pytest.approx([.3, .3, .225, .15, .15])
+  assert masking.share_at(Masking(share=.2), 7) == .2
+  with pytest.raises(ValueError, match='masking.schedule'):
+    Masking(schedule=((5, .1), (5, .2))).check()
+
+
 def test_golden_masks():
   """The words of NumPy's Philox are promised not to change; if this fails, old runs cannot be resumed."""
   assert random.words(random.key(12345, 'masks', 0, 0), 5, 3).tolist() == GOLDEN_WORDS
