@@ -6,6 +6,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parameters
 import pytest
 import safetensors.numpy
 import synthetic
@@ -21,7 +22,7 @@ CARD = huggingface.ModelCard(recipe='tiny', steps=1234, data='Twelve articles.',
 
 @pytest.fixture(scope='module')
 def params():
-  return jax.jit(lambda key: model_lib.build(MODEL, key)[1])(jax.random.key(1))
+  return parameters.random(MODEL)
 
 
 @pytest.fixture

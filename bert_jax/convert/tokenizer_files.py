@@ -50,7 +50,11 @@ def _finish(library, tokenizer: Tokenizer, special: dict[str, str]) -> bytes:
 
 
 def _unigram(tokenizer: Tokenizer, special: set[str]):
-  """The `tokenizers.Tokenizer` that does what a SentencePiece unigram model does (sentencepiece normalizer.cc, unigram_model.cc)."""
+  """The `tokenizers.Tokenizer` that does what a SentencePiece unigram model does (sentencepiece normalizer.cc, unigram_model.cc).
+
+  Two rare differences are the library's and stay: equally likely splits ('ww w', 'w ww') are chosen between by rounding, and a
+  combining mark behind a character that NFKC replaces is lost.
+  """
   import tokenizers
   from sentencepiece import sentencepiece_model_pb2 as proto
   from tokenizers import Regex, decoders, normalizers, pre_tokenizers
