@@ -15,10 +15,10 @@ MIN_TOKENS = 2  # A and B need one each
 _SPLITMIX = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def of_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut') -> 'Pieces':
+def of_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut', copy: int = 0) -> 'Pieces':
   """The pieces of a document. A pure function: chance comes from the hash of the seed, the document's id and its text."""
   ids, lengths = vocabulary.encode_flat(sentences.split(document.text, cut.language))
-  base = document_key(document, cut.seed)
+  base = document_key(document, cut.seed, copy)
   most = cut.sequence_length - SPECIAL_TOKENS
   lengths = _fitting(ids, lengths[lengths > 0].tolist(), most, vocabulary.is_continuation)
   counts = group(lengths, most, target_length(base, most, cut.short_piece_share))
@@ -31,9 +31,23 @@ def of_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut
   return Pieces(ids, lengths.astype(np.uint16), counts.astype(np.uint16), piece_keys(base, len(counts)), int(sizes[~kept].sum()))
 
 
-def document_key(document: formats.Document, seed: int) -> int:
+def join(many: list['Pieces']) -> 'Pieces':
+  if len(many) == 1:
+    return many[0]
+  arrays = {name: np.concatenate([getattr(one, name) for one in many])
+            for name in ('input_ids', 'sentence_lengths', 'piece_sentences', 'keys')}
+  return Pieces(dropped_tokens=sum(one.dropped_tokens for one in many), **arrays)
+
+
+def copies(document: formats.Document, weight: float) -> int:
+  """How often a document of a source with this weight is taken: 0.3 takes 3 of 10, 2.5 takes all twice and half of them thrice."""
+  chance = int.from_bytes(hashlib.blake2b(b'weight ' + document.id.encode('utf-8', 'surrogatepass'), digest_size=8).digest(), 'little')
+  return int(weight) + (chance < (weight - int(weight)) * 2**64)
+
+
+def document_key(document: formats.Document, seed: int, copy: int = 0) -> int:
   """64 bits that differ from document to document, and do not depend on what else the corpus holds."""
-  digest = hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, 'little', signed=True))
+  digest = hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, 'little', signed=True), salt=copy.to_bytes(4, 'little'))
   for field in (document.id, document.text):
     digest.update(hashlib.blake2b(field.encode('utf-8', 'surrogatepass')).digest())
   return int.from_bytes(digest.digest(), 'little')

@@ -1,6 +1,7 @@
 """A directory of data appears whole or not at all: it is made beside its place and renamed, and ours alone is ever replaced."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from etils import epath
 
 from input_pipeline import records
+
+_IDENTITY = 'identity.json'
 
 
 def finished(output: str, settings: dict, vocabulary_sha256: str, overwrite: bool) -> records.Manifest | None:
@@ -44,23 +47,39 @@ def _differences(names: list[str], found: dict, wanted: dict) -> str:
 
 
 @contextlib.contextmanager
-def workplace(output: str) -> Iterator[pathlib.Path]:
-  """A directory to work in, on the file system of `output` where that is local; removed in the end, whatever happens."""
+def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
+  """A directory to work in, on the file system of `output` where that is local; removed in the end, or after an error.
+
+  One that a killed or interrupted process left is taken over, with what is in it, if it was for the same work, and else removed.
+  """
   path = epath.Path(output)
   parent = pathlib.Path(path).absolute().parent if _is_local(output) else pathlib.Path(tempfile.gettempdir())
   parent.mkdir(parents=True, exist_ok=True)
   stem = f'.{path.name}.{socket.gethostname()}.'
-  for leftover in parent.glob(f'{stem}*.partial'):
-    owner = re.fullmatch(r'(\d+)\.partial', leftover.name.removeprefix(stem))
-    if owner and not _alive(int(owner[1])):  # of a run that was killed
-      shutil.rmtree(leftover, ignore_errors=True)
   place = parent / f'{stem}{os.getpid()}.partial'
-  shutil.rmtree(place, ignore_errors=True)
-  place.mkdir()
+  described = json.dumps(identity, sort_keys=True)
+  for leftover in sorted(parent.glob(f'{stem}*.partial')):
+    owner = re.fullmatch(r'(\d+)\.partial', leftover.name.removeprefix(stem))
+    if owner and (leftover == place or not _alive(int(owner[1]))):
+      mark = leftover / _IDENTITY
+      if mark.exists() and mark.read_text() == described and (leftover == place or not place.exists()):
+        leftover.rename(place)
+      else:
+        shutil.rmtree(leftover, ignore_errors=True)
+  place.mkdir(exist_ok=True)
+  (place / _IDENTITY).write_text(described)
   try:
     yield place
-  finally:
+  except Exception:
     shutil.rmtree(place, ignore_errors=True)
+    raise
+  shutil.rmtree(place, ignore_errors=True)  # KeyboardInterrupt comes by neither way, and leaves the work for the next run
+
+
+def empty(directory: pathlib.Path) -> pathlib.Path:
+  shutil.rmtree(directory, ignore_errors=True)
+  directory.mkdir()
+  return directory
 
 
 def _is_local(path: str) -> bool:

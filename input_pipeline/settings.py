@@ -12,7 +12,7 @@ _LEAST_LENGTH = 8
 class Prepare:
   """Turn text into shuffled, pre-tokenized shards. Raises DataError for a setting that cannot work."""
   input: str
-  """A path or glob, local or gs://, or `sample`."""
+  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; several as A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
   vocabulary: str
   """vocab.txt (WordPiece) or spm.model (SentencePiece)."""
   output: str
@@ -29,6 +29,10 @@ class Prepare:
   """The share of documents that are held out, chosen by the hash of their id."""
   short_piece_share: float = 0.1
   """The share of documents whose pieces aim at a random shorter length (short_seq_prob of the original)."""
+  pairs: Literal['dynamic', 'google'] = 'dynamic'
+  """dynamic: the loader pairs anew in each epoch; google: the original's procedure, once, here."""
+  dupe_factor: int = 10
+  """With google pairs: how often each document is paired, each time differently (dupe_factor of the original)."""
   shards: int | None = None
   """Files of the train split; None: one for every 16.8 million tokens."""
   seed: int = 0
@@ -48,6 +52,7 @@ class Prepare:
         'short_piece_share': (0 <= self.short_piece_share <= 1, 'between 0 and 1'),
         'shards': (self.shards is None or 1 <= self.shards <= 10**5, 'between 1 and 100000'),
         'limit': (self.limit is None or self.limit >= 2, 'at least 2'),
+        'dupe_factor': (self.dupe_factor >= 1, 'at least 1'),
         'workers': (self.workers >= 1, 'at least 1')}
     for name, (fine, wanted) in checks.items():
       if not fine:

@@ -11,6 +11,7 @@ import dataclasses
 import gzip
 import importlib.util
 import io
+import json
 import pathlib
 import zlib
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from etils import epath
 
 from input_pipeline import formats, records
 
-SAMPLE = 'sample'
+SAMPLE, TFDS = 'sample', 'tfds:'
 _SAMPLE_FILE = 'test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2'
 _CHUNK_BYTES = 2 << 20
 _MAGIC = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open}
@@ -40,8 +41,35 @@ def chunks(source: str, format: str | None = None, chunk_bytes: int = _CHUNK_BYT
   """SOURCE as chunks of raw documents, about `chunk_bytes` each, in the order of the files. Raises DataError."""
   if format is not None and format not in formats.FORMATS:
     raise records.DataError(f'--format {format} is not one of {", ".join(formats.FORMATS)}')
-  for path in files(source):
-    yield from _file_chunks(path, format, chunk_bytes)
+  for part in mixture(source):
+    if part.source.startswith(TFDS):
+      yield from tfds_chunks(part, chunk_bytes)
+    for path in files(part.source):
+      yield from file_chunks(path, format, chunk_bytes, part.weight)
+
+
+def mixture(source: str) -> list['Weighted']:
+  """The sources of A=WEIGHT,B=WEIGHT … ; a weight that is not there is 1. A name with a comma in it works where it is the only one."""
+  if ',' not in source or _exists(source):
+    names = [source]
+  else:
+    names = [name for name in source.split(',') if name]
+  found = []
+  for name in names:
+    stem, equals, weight = name.rpartition('=')
+    if not equals or _exists(name):
+      stem, weight = name, '1'
+    try:
+      found.append(Weighted(stem, float(weight)))
+    except ValueError as error:
+      raise records.DataError(f'--input {name}: there is no such file, and {weight!r} is not a weight') from error
+    if not 0 < found[-1].weight <= 100:
+      raise records.DataError(f'--input {name}: a weight is how often a document is taken, above 0 and at most 100')
+  return found
+
+
+def _exists(name: str) -> bool:
+  return not name.startswith(TFDS) and epath.Path(name).expanduser().exists()
 
 
 def parse(chunk: 'Chunk') -> 'Parsed':
@@ -73,6 +101,8 @@ def _line_number(raw: bytes, at: int, offset: int) -> str:
 
 def files(source: str) -> list[epath.Path]:
   """The files that a SOURCE names: `sample`, a path, or a glob, local or gs://. Raises DataError."""
+  if source.startswith(TFDS):
+    return []
   if source == SAMPLE:
     return [epath.Path(_sample())]
   if not _WILD.intersection(source):
@@ -100,7 +130,7 @@ def _sample() -> pathlib.Path:
   return path
 
 
-def _file_chunks(path: epath.Path, format: str | None, chunk_bytes: int) -> Iterator['Chunk']:
+def file_chunks(path: epath.Path, format: str | None, chunk_bytes: int, weight: float = 1) -> Iterator['Chunk']:
   raw, size, chunk_context = [], 0, ()
   with path.open('rb') as file:
     stream = _decompressed(file)
@@ -108,7 +138,7 @@ def _file_chunks(path: epath.Path, format: str | None, chunk_bytes: int) -> Iter
       name = format or formats.sniff(stream.peek(1 << 12), path.name)
       for offset, data, context in formats.FORMATS[name].split(stream, str(path)):
         if size and (size + len(data) > chunk_bytes or context != chunk_context):
-          yield Chunk(str(path), name, chunk_context, tuple(raw))
+          yield Chunk(str(path), name, chunk_context, tuple(raw), weight)
           raw, size = [], 0
         chunk_context = context
         raw.append((offset, data))
@@ -116,7 +146,34 @@ def _file_chunks(path: epath.Path, format: str | None, chunk_bytes: int) -> Iter
     except (EOFError, OSError, zlib.error) as error:
       raise records.DataError(f'{path} is truncated or damaged ({error}): wanted a whole file; download it again') from error
   if raw:
-    yield Chunk(str(path), name, chunk_context, tuple(raw))
+    yield Chunk(str(path), name, chunk_context, tuple(raw), weight)
+
+
+def tfds_chunks(part: 'Weighted', chunk_bytes: int) -> Iterator['Chunk']:
+  """The examples of a TFDS data set as JSON lines: `tfds:wikipedia/20230601.en`, `tfds:DIRECTORY`, either with `:SPLIT` behind it."""
+  import tensorflow_datasets as tfds
+  name, _, split = part.source.removeprefix(TFDS).partition(':')
+  try:
+    builder = tfds.builder_from_directory(name) if epath.Path(name).exists() else tfds.builder(name)
+    if not epath.Path(builder.data_dir).exists():
+      builder.download_and_prepare()
+    examples = tfds.as_numpy(builder.as_dataset(
+        split=split or 'train', read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)))
+  except Exception as error:  # TFDS raises many kinds
+    raise records.DataError(f'--input {part.source}: {" ".join(str(error).split())[:300]}') from error
+  if 'text' not in builder.info.features:
+    raise records.DataError(f'--input {part.source} has the features {", ".join(builder.info.features)}: wanted one named text')
+  raw, size = [], 0
+  for number, example in enumerate(examples):
+    fields = {key: value.decode() if isinstance(value, bytes) else str(value)
+              for key, value in example.items() if key in ('id', 'title', 'text')}
+    raw.append((number, json.dumps(fields).encode()))
+    size += len(raw[-1][1])
+    if size > chunk_bytes:
+      yield Chunk(part.source, 'jsonl', (), tuple(raw), part.weight)
+      raw, size = [], 0
+  if raw:
+    yield Chunk(part.source, 'jsonl', (), tuple(raw), part.weight)
 
 
 def _decompressed(file: BinaryIO) -> BinaryIO:
@@ -136,6 +193,13 @@ class Chunk:
   format: str
   context: tuple  # what `parse` must know of the file: the namespaces of a dump
   raw: tuple[tuple[int, bytes], ...]  # (byte offset in the decompressed file, bytes)
+  weight: float = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+  source: str
+  weight: float  # how often each document is taken
 
 
 @dataclasses.dataclass(frozen=True)

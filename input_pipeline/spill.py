@@ -14,12 +14,13 @@ from collections.abc import Iterator
 import numpy as np
 
 TRAIN, VALIDATION, DROPPED = 0, 1, 2  # what becomes of a document
+SPLITS = {TRAIN: 'train', VALIDATION: 'validation'}
 _HEADER = 4096  # bytes of JSON before the columns
 _ALIGN = 64
 
 
-def write(path: pathlib.Path, run: 'Run') -> None:
-  """Atomically: a run that is there is whole."""
+def write(path: pathlib.Path, run: 'Run', counts: dict[str, int]) -> None:
+  """Atomically: a run that is there is whole. `counts` says what the chunk held that it was made of."""
   columns, offset, data = {}, _HEADER, []
   for field in dataclasses.fields(run):
     array = np.ascontiguousarray(getattr(run, field.name))
@@ -28,16 +29,21 @@ def write(path: pathlib.Path, run: 'Run') -> None:
     data += [array.tobytes(), bytes(padding)]
     offset += array.nbytes + padding
   temporary = path.with_suffix('.tmp')
-  temporary.write_bytes(json.dumps(columns).encode().ljust(_HEADER) + b''.join(data))
+  temporary.write_bytes(json.dumps({'columns': columns, 'counts': counts}).encode().ljust(_HEADER) + b''.join(data))
   os.replace(temporary, path)
 
 
 def read(path: pathlib.Path) -> 'Run':
   """The columns of a run, mapped from the file rather than read."""
   data = np.memmap(path, np.uint8, 'r')
-  columns = json.loads(data[:_HEADER].tobytes())
+  columns = json.loads(data[:_HEADER].tobytes())['columns']
   return Run(**{name: data[offset:offset + count * np.dtype(dtype).itemsize].view(dtype)
                 for name, (dtype, count, offset) in columns.items()})
+
+
+def read_counts(path: pathlib.Path) -> dict[str, int]:
+  with path.open('rb') as file:
+    return json.loads(file.read(_HEADER))['counts']
 
 
 def order(run: 'Run') -> 'Run':

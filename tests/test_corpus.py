@@ -201,3 +201,36 @@ def test_short_pieces_are_the_share_of_documents_that_was_asked_for():
   targets = np.array([pieces.target_length(base, 125, 0.1) for base in np.random.default_rng(0).integers(0, 2**63, 20_000).tolist()])
   assert abs((targets < 125).mean() - 0.1) < 0.01
   assert targets.min() == 2 and abs(targets[targets < 125].mean() - 63) < 3
+
+
+def test_a_weight_takes_documents_so_often(made, tmp_path):
+  prepare, manifest = made
+  mixed = dataclasses.replace(prepare, input=f'{prepare.input}=1.5,', output=str(tmp_path / 'data'))
+  after = corpus.prepare(mixed, progress=False)
+  times = collections.Counter(dict(collections.Counter(document for document, _ in all_pieces(mixed, after, 'train'))))
+  once = collections.Counter(document for document, _ in all_pieces(prepare, manifest, 'train'))
+  assert times.keys() == once.keys()
+  twice = np.mean([times[document] > 1.4 * once[document] for document in once if once[document] > 3])
+  assert 0.35 < twice < 0.65
+
+
+def test_an_interrupted_run_goes_on(made, tmp_path, monkeypatch):
+  prepare, manifest = made
+  monkeypatch.setattr(corpus, 'CHUNK_BYTES', 5_000)
+  again = dataclasses.replace(prepare, output=str(tmp_path / 'data'))
+  whole, calls = corpus.make_pieces, []
+
+  def interrupted(*arguments):
+    calls.append(1)
+    if len(calls) == 4:
+      raise KeyboardInterrupt
+    return whole(*arguments)
+
+  monkeypatch.setattr(corpus, 'make_pieces', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    corpus.prepare(again, progress=False)
+  assert not (tmp_path / 'data').exists()
+  assert corpus.prepare(again, progress=False).splits == manifest.splits
+  chunks = len(list(sources.chunks(prepare.input, None, 5_000)))
+  assert len(calls) == chunks + 1  # three chunks were not made again
+  assert [path.name for path in tmp_path.iterdir()] == ['data']

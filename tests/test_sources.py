@@ -138,3 +138,32 @@ def test_real_dumps_are_counted_and_clean(name, documents, redirects, empty):
 @needs_data
 def test_featured_articles_are_all_there():
   assert sum(len(chunk.raw) for chunk in sources.chunks(str(DATA / 'enwiki_featured_4012.txt.gz'))) == 4012
+
+
+def test_several_sources_with_weights(tmp_path):
+  (tmp_path / 'a.txt').write_text('A one.\n\nA two.')
+  (tmp_path / 'b,=2.txt').write_text('B one.')
+  a, b = tmp_path / 'a.txt', tmp_path / 'b,=2.txt'
+  assert sources.mixture(f'{a}=0.3,{a}') == [sources.Weighted(str(a), 0.3), sources.Weighted(str(a), 1)]
+  assert sources.mixture(str(b)) == [sources.Weighted(str(b), 1)]
+  assert [chunk.weight for chunk in sources.chunks(f'{a}=0.5,{a}=2')] == [0.5, 2]
+  for wrong in (f'{a}=x,{a}', f'{a}=0,{a}', f'{a}=-1'):
+    with pytest.raises(records.DataError, match='weight'):
+      sources.mixture(wrong)
+
+
+def test_a_tfds_data_set(tmp_path):
+  tf = pytest.importorskip('tensorflow')
+  tfds = pytest.importorskip('tensorflow_datasets')
+  features = tfds.features.FeaturesDict({'title': tfds.features.Text(), 'text': tfds.features.Text()})
+  name = tmp_path / 'wiki-train.tfrecord-00000-of-00001'
+  with tf.io.TFRecordWriter(str(name)) as writer:
+    for i in range(3):
+      writer.write(features.serialize_example({'title': f'Title {i}', 'text': f'Text {i}.'}))
+  template = tfds.core.ShardedFileTemplate(data_dir=str(tmp_path), dataset_name='wiki', split='train', filetype_suffix='tfrecord')
+  split = tfds.core.SplitInfo(name='train', shard_lengths=[3], num_bytes=1, filename_template=template)
+  tfds.folder_dataset.write_metadata(data_dir=str(tmp_path), features=features, split_infos=[split], check_data=False)
+  found, _ = read(f'tfds:{tmp_path}:train')
+  assert [(d.title, d.text) for d in found] == [(f'Title {i}', f'Text {i}.') for i in range(3)]
+  with pytest.raises(records.DataError, match='tfds:none_such'):
+    read('tfds:none_such')
