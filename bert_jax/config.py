@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import typing
 from typing import Literal
 
 from input_pipeline.loader import BatchConfig
@@ -15,6 +16,14 @@ class ConfigError(ValueError):
 def require(condition: bool, message: str) -> None:
   if not condition:
     raise ConfigError(message)
+
+
+def require_choices(settings, prefix: str = '') -> None:
+  """Raises ConfigError for a Literal field of `settings` that has another value: flags are checked by their parser, files are not."""
+  for name, kind in typing.get_type_hints(type(settings)).items():
+    if typing.get_origin(kind) is Literal:
+      value, choices = getattr(settings, name), typing.get_args(kind)
+      require(value in choices, f'{prefix}{name} is {value!r}: wanted one of {", ".join(choices)}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Model:
   """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile."""
 
   def __post_init__(self):
+    require_choices(self, 'model.')
+    require(self.heads >= 1 and self.unroll >= 1, f'model.heads is {self.heads}, model.unroll is {self.unroll}: wanted at least 1 each')
     require(self.hidden_size % self.heads == 0, f'model.hidden_size {self.hidden_size} is not a multiple of model.heads {self.heads}')
     require(self.layers >= 1 and self.vocab_size >= 6, 'model.layers must be at least 1 and model.vocab_size at least 6')
     for name in ('hidden_dropout', 'attention_dropout'):
@@ -70,6 +81,7 @@ class Optimizer:
   """Global norm to which the gradient of the whole batch is clipped; 0: not."""
 
   def __post_init__(self):
+    require_choices(self, 'optimizer.')
     require(self.peak_learning_rate > 0, f'optimizer.peak_learning_rate is {self.peak_learning_rate}: wanted more than 0')
     require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
     require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')
@@ -120,6 +132,7 @@ class Config:
   run: Schedule = Schedule()
 
   def __post_init__(self):
+    require_choices(self)
     try:
       self.batch.check()
     except ValueError as error:
@@ -132,7 +145,6 @@ class Config:
             f'optimizer.warmup_steps {self.optimizer.warmup_steps} is more than run.steps {self.run.steps}')
     require(self.objective == 'mlm' or self.batch.pairs != 'none',
             f'objective {self.objective!r} wants pairs, batch.pairs is {self.batch.pairs!r}: set --objective mlm or --batch.pairs nsp')
-
 
 
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
