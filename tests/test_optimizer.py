@@ -1,0 +1,133 @@
+"""Optimizers against independent loops in NumPy and against optax; schedules; what decays; layers in LAMB."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bert_jax import config as cfg, mesh, model as model_lib, optimizer
+
+SETTINGS = cfg.Optimizer(peak_learning_rate=.01, warmup_steps=3, weight_decay=.1)
+STEPS = 8
+
+
+def parameters(rng, layers=3):
+  stack = lambda *shape: jnp.asarray(rng.normal(size=(layers, *shape)), jnp.float32)
+  return {'blocks': {'query': {'kernel': stack(4, 4), 'bias': stack(4)}, 'output_norm': {'scale': stack(4), 'bias': stack(4)}},
+          'word_embeddings': {'embedding': jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)},
+          'mlm_bias': jnp.asarray(rng.normal(size=6), jnp.float32)}
+
+
+def run(settings, steps=STEPS, seed=0):
+  """[parameters after each step], [gradients of each step], of the optimizer as the train step uses it."""
+  rng = np.random.default_rng(seed)
+  params = parameters(rng)
+  tx, schedule = optimizer.make(settings, steps)
+  state, history, gradients = tx.init(params), [params], []
+
+  @jax.jit
+  def update(step, gradient, state, params):
+    updates, state = tx.update(gradient, state, params)
+    return jax.tree.map(lambda p, u: p - schedule(step) * u, params, updates), state
+
+  for step in range(steps):
+    gradients.append(jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params))
+    params, state = update(jnp.int32(step), gradients[-1], state, params)
+    history.append(params)
+  return history, gradients
+
+
+def follow(tx, params, gradients):
+  """The parameters after `gradients`, by an optimizer of optax, which subtracts by itself."""
+  update, state = jax.jit(tx.update), tx.init(params)
+  for gradient in gradients:
+    updates, state = update(gradient, state, params)
+    params = jax.tree.map(jnp.add, params, updates)
+  return params
+
+
+def leaves(tree):
+  return {mesh.path_name(path): np.asarray(x, np.float64) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_bert_adamw_is_the_original_written_out():
+  """optimization.py, in NumPy: no bias correction, epsilon outside of the root, decay of the old parameter, the rate that jumps."""
+  history, gradients = run(SETTINGS)
+  params = leaves(history[0])
+  m, v = ({name: np.zeros_like(x) for name, x in params.items()} for _ in range(2))
+  for step, gradient in enumerate(gradients):
+    rate = .01 * step / 3 if step < 3 else .01 * (1 - step / STEPS)
+    for name, g in leaves(gradient).items():
+      m[name] = .9 * m[name] + .1 * g
+      v[name] = .999 * v[name] + .001 * g * g
+      update = m[name] / (np.sqrt(v[name]) + 1e-6)
+      if 'kernel' in name or 'embedding' in name:
+        update = update + .1 * params[name]
+      params[name] = params[name] - rate * update
+    for name, x in leaves(history[step + 1]).items():
+      np.testing.assert_allclose(x, params[name], atol=2e-6, err_msg=f'{name} after step {step}')
+  for before, after in zip(jax.tree.leaves(history[0]), jax.tree.leaves(history[1])):
+    np.testing.assert_array_equal(before, after)  # the rate of step 0 is 0
+
+
+def test_adamw_is_that_of_optax():
+  settings = dataclasses.replace(SETTINGS, name='adamw', schedule='constant', warmup_steps=0)
+  history, gradients = run(settings)
+  tx = optax.adamw(.01, .9, .999, 1e-6, weight_decay=.1, mask=optimizer.decayed)
+  params = follow(tx, history[0], gradients)
+  for name, x in leaves(history[-1]).items():
+    np.testing.assert_allclose(x, leaves(params)[name], atol=2e-6, err_msg=name)
+
+
+def test_lamb_sees_layers_not_the_stack_of_layers():
+  """Stacked layers move as if each were a parameter of its own, in optax.lamb."""
+  settings = dataclasses.replace(SETTINGS, name='lamb', schedule='constant', warmup_steps=0)
+  history, gradients = run(settings)
+  unstack = lambda tree: {**tree, 'blocks': [jax.tree.map(lambda x, i=i: x[i], tree['blocks']) for i in range(3)]}
+  tx = optax.lamb(.01, .9, .999, 1e-6, weight_decay=.1, mask=optimizer.decayed)
+  params = follow(tx, unstack(history[0]), map(unstack, gradients))
+  for name, x in leaves(unstack(history[-1])).items():
+    np.testing.assert_allclose(x, leaves(params)[name], atol=2e-6, err_msg=name)
+
+
+def test_decay_is_chosen_by_name_on_the_real_model():
+  params = jax.eval_shape(lambda key: model_lib.build(cfg.Model(), key)[1], jax.random.key(0))
+  names = {mesh.path_name(path): yes for path, yes in jax.tree_util.tree_leaves_with_path(optimizer.decayed(params))}
+  for name, yes in names.items():
+    assert yes == (name.endswith('/kernel') or name.endswith('/embedding')), name
+  assert names['mlm_bias'] is False and names['blocks/output_norm/scale'] is False and names['blocks/query/bias'] is False
+  assert all(names[f'{kind}_embeddings/embedding'] for kind in ('word', 'position', 'token_type'))
+
+
+@pytest.mark.parametrize('schedule, expected', [
+    ('bert', {0: 0, 1: .1, 9: .9, 10: .9, 50: .5, 99: .01, 100: 0, 150: 0}),  # drops at 10: decay counts from step 0
+    ('linear', {0: 0, 1: .1, 9: .9, 10: 1, 55: .5, 100: 0, 150: 0}),
+    ('constant', {0: 0, 1: .1, 9: .9, 10: 1, 55: 1, 150: 1}),
+])
+def test_schedules_at_chosen_steps(schedule, expected):
+  _, rate = optimizer.make(cfg.Optimizer(schedule=schedule, peak_learning_rate=1., warmup_steps=10), 100)
+  got = {step: float(rate(jnp.int32(step))) for step in expected}
+  assert got == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize('schedule', ['bert', 'linear', 'constant'])
+def test_without_warmup_the_first_rate_is_the_peak(schedule):
+  _, rate = optimizer.make(cfg.Optimizer(schedule=schedule, peak_learning_rate=.5, warmup_steps=0), 100)
+  assert float(rate(jnp.int32(0))) == .5
+
+
+@pytest.mark.parametrize('schedule', ['bert', 'linear'])
+def test_power_of_the_decay(schedule):
+  _, rate = optimizer.make(cfg.Optimizer(schedule=schedule, peak_learning_rate=1., warmup_steps=0, decay_power=.5), 100)
+  assert float(rate(jnp.int32(75))) == pytest.approx(.5)
+
+
+@pytest.mark.parametrize('limit, scale', [(1., .1), (10., 1), (20., 1), (0, 1)])
+def test_clip_scales_all_gradients_alike_and_only_down(limit, scale):
+  grads = {'a': jnp.array([6.]), 'b': jnp.array([0., 8.])}
+  clipped = optimizer.clip_by_global_norm(limit, optax.tree.norm(grads), grads)
+  np.testing.assert_allclose(clipped['a'], [6 * scale], rtol=1e-6)
+  np.testing.assert_allclose(clipped['b'], [0, 8 * scale], rtol=1e-6)
