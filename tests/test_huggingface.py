@@ -173,6 +173,7 @@ def test_vocabulary_of_another_size(tmp_path, params, vocabulary):
 def test_card(exported):
   text = (exported / 'README.md').read_text()
   assert text.startswith('---\n') and '\n# license:' in text.split('---')[1]
+  assert f'# {exported.parent.name}\n' in text
   for part in ('`tiny`, 1,234 steps. Twelve articles.', '| mlm_loss | 6.543 |', '| mlm_accuracy | 0.25 |', '| model.layers | 3 |',
                'Devlin', "AutoTokenizer.from_pretrained", f'{model_lib.parameter_count(huggingface.import_checkpoint(exported)[1]):,}'):
     assert part in text

@@ -72,7 +72,9 @@ def export_checkpoint(directory: epath.PathLike, model: cfg.Model, params, vocab
               'that the model was trained with')
   tensors = to_tensors(params)
   encode = lambda value: (json.dumps(value, indent=2, sort_keys=True) + '\n').encode()
-  text = card_lib.readme(card, model, epath.Path(directory).name, vocabulary.kind, vocabulary.lower_case,
+  path = epath.Path(directory)
+  title = path.parent.name if path.name == 'export' else path.name  # runs/sample/export is the export of `sample`
+  text = card_lib.readme(card, model, title or 'BERT', vocabulary.kind, vocabulary.lower_case,
                          sum(x.size for x in tensors.values()))
   return directory_lib.write(directory, KIND, {
       CONFIG: encode(to_config(model, vocabulary.pad_id)),
