@@ -15,7 +15,7 @@ import pathlib
 
 import numpy as np
 
-from input_pipeline import pieces, processes, publishing, records, sources, spill, splits, tokenizer, writing
+from input_pipeline import original_pairs, pieces, processes, publishing, records, sources, spill, splits, tokenizer, writing
 from input_pipeline.settings import Prepare
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
@@ -25,6 +25,9 @@ _PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'mwparserfromh
 def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   """Makes the shards of `settings.input` in `settings.output`, or finds them already made. Raises DataError, then nothing is left."""
   vocabulary = tokenizer.load(settings.vocabulary, settings.lower_case)
+  if settings.pairs == 'google' and any(part.weight != 1 for part in sources.mixture(settings.input)):
+    raise records.DataError("--input with weights and --pairs google do not go together: the original pairs every document alike; "
+                            "leave the weights out, or use --pairs dynamic")
   described = _described(settings, vocabulary)
   if (finished := publishing.finished(settings.output, described, vocabulary.sha256, settings.overwrite)) is not None:
     return finished
@@ -37,6 +40,10 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
       counts = _make_runs(settings, runs, submit, progress)
       paths = sorted(runs.glob('*.run'))
       fates = splits.decide(paths, settings, counts)
+      if settings.pairs == 'google':
+        paths, fates = original_pairs.make_runs(
+            paths, fates, settings.sequence_length - pieces.SPECIAL_TOKENS, settings.short_piece_share, settings.seed,
+            settings.dupe_factor, publishing.empty(workplace / 'pairs'), submit)
       data = publishing.empty(workplace / 'data')
       written = splits.write(settings, vocabulary.unk_id, paths, fates, data, submit)
     return finish(settings, vocabulary, written, counts, described, data)
@@ -48,7 +55,7 @@ def finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[str
   for name, content in ((records.VOCABULARY, vocabulary.vocab_txt), (records.SENTENCEPIECE, vocabulary.model)):
     if content is not None:
       (data / name).write_bytes(content)
-  writing.write_tfds_metadata(data, written, records.id_dtype(len(vocabulary.tokens)))
+  writing.write_tfds_metadata(data, written, records.id_dtype(len(vocabulary.tokens)), settings.pairs == 'google')
   manifest = records.Manifest(
       sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written, settings=described,
       counts=dict(sorted(counts.items())), packages=_packages())
@@ -101,7 +108,10 @@ def make_pieces(chunk: sources.Chunk, settings: Prepare, limit: int | None = Non
     if not copies:
       counts['left_out'] += 1
       continue
-    many = [pieces.of_document(document, vocabulary, cut, copy) for copy in range(copies)]
+    if settings.pairs == 'google':
+      many = [pieces.whole_document(document, vocabulary, cut)]
+    else:
+      many = [pieces.of_document(document, vocabulary, cut, copy) for copy in range(copies)]
     counts['text_bytes'] += len(document.text.encode('utf-8', 'surrogatepass'))
     counts['dropped_tokens'] += sum(one.dropped_tokens for one in many)
     counts['without_pieces'] += not len(many[0].keys)
@@ -115,13 +125,15 @@ def join(made: list['Made'], vocabulary_size: int) -> spill.Run:
   def column(name: str, dtype) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype), *(getattr(one.pieces, name) for one in made)]).astype(dtype)
 
+  keys = column('keys', '<u8')
   return spill.order(spill.Run(
       document_texts=np.frombuffer(b''.join(one.text_hash for one in made), '<u8'),
       document_ranks=np.array([one.rank for one in made], '<u8'),
       document_numbers=np.array([one.number for one in made], '<i4'),
       piece_documents=np.repeat(np.arange(len(made), dtype='<i4'), [len(one.pieces.keys) for one in made]),
-      piece_tokens=np.zeros(0, '<u2'), keys=column('keys', '<u8'), piece_sentences=column('piece_sentences', '<u2'),
-      sentence_lengths=column('sentence_lengths', '<u2'), input_ids=column('input_ids', records.id_dtype(vocabulary_size))))
+      piece_tokens=np.zeros(0, '<u4'), keys=keys, piece_labels=np.zeros(len(keys), 'u1'),
+      piece_sentences=column('piece_sentences', '<u4'),
+      sentence_lengths=column('sentence_lengths', '<u4'), input_ids=column('input_ids', records.id_dtype(vocabulary_size))))
 
 
 @functools.lru_cache(maxsize=2)

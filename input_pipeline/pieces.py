@@ -28,7 +28,7 @@ def of_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut
   if not kept.all():
     kept_sentences = np.repeat(kept, counts)
     ids, lengths, counts = ids[np.repeat(kept_sentences, lengths)], lengths[kept_sentences], counts[kept]
-  return Pieces(ids, lengths.astype(np.uint16), counts.astype(np.uint16), piece_keys(base, len(counts)), int(sizes[~kept].sum()))
+  return Pieces(ids, lengths.astype(np.uint32), counts.astype(np.uint32), piece_keys(base, len(counts)), int(sizes[~kept].sum()))
 
 
 def join(many: list['Pieces']) -> 'Pieces':
@@ -43,6 +43,20 @@ def copies(document: formats.Document, weight: float) -> int:
   """How often a document of a source with this weight is taken: 0.3 takes 3 of 10, 2.5 takes all twice and half of them thrice."""
   chance = int.from_bytes(hashlib.blake2b(b'weight ' + document.id.encode('utf-8', 'surrogatepass'), digest_size=8).digest(), 'little')
   return int(weight) + (chance < (weight - int(weight)) * 2**64)
+
+
+def whole_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut') -> 'Pieces':
+  """A document as one piece, whatever its length: what static pairs are made of."""
+  ids, lengths = vocabulary.encode_flat(sentences.split(document.text, cut.language))
+  lengths = lengths[lengths > 0]
+  count = int(len(lengths) > 0)
+  key = np.full(count, document_key(document, cut.seed), np.uint64)
+  return Pieces(ids, lengths.astype(np.uint32), np.full(count, len(lengths), np.uint32), key, 0)
+
+
+def mixed(key: int, number: int) -> int:
+  """Another 64 bits for each number."""
+  return int(piece_keys(key, number + 1)[number])
 
 
 def document_key(document: formats.Document, seed: int, copy: int = 0) -> int:
@@ -121,7 +135,7 @@ class Cut:
 class Pieces:
   """The pieces of one document."""
   input_ids: np.ndarray  # [T] int32
-  sentence_lengths: np.ndarray  # [S] uint16
-  piece_sentences: np.ndarray  # [N] uint16
+  sentence_lengths: np.ndarray  # [S] uint32
+  piece_sentences: np.ndarray  # [N] uint32
   keys: np.ndarray  # [N] uint64, the order of the shuffle
   dropped_tokens: int  # in sentences that were too short for a piece and fitted in no other

@@ -54,7 +54,8 @@ def order(run: 'Run') -> 'Run':
   tokens = _ranges(_starts(tokens_of)[by_key], tokens_of[by_key])
   return dataclasses.replace(
       run, keys=run.keys[by_key], piece_documents=run.piece_documents[by_key], piece_sentences=run.piece_sentences[by_key],
-      piece_tokens=tokens_of[by_key].astype(np.uint16), sentence_lengths=run.sentence_lengths[sentences], input_ids=run.input_ids[tokens])
+      piece_tokens=tokens_of[by_key].astype('<u4'), piece_labels=run.piece_labels[by_key],
+      sentence_lengths=run.sentence_lengths[sentences], input_ids=run.input_ids[tokens])
 
 
 def select(run: 'Run', fates: np.ndarray, fate: int, low: int, high: int) -> 'Selection':
@@ -70,7 +71,7 @@ def select(run: 'Run', fates: np.ndarray, fate: int, low: int, high: int) -> 'Se
   kept_sentences, kept_tokens = np.repeat(kept, counts), np.repeat(kept, sizes)
   return Selection(
       keys=run.keys[inside][kept], document_ids=run.document_numbers[documents[kept]],
-      piece_sentences=counts[kept], piece_tokens=sizes[kept],
+      piece_sentences=counts[kept], piece_tokens=sizes[kept], labels=run.piece_labels[inside][kept],
       sentence_lengths=run.sentence_lengths[sentence:sentence + len(kept_sentences)][kept_sentences],
       input_ids=run.input_ids[token:token + len(kept_tokens)][kept_tokens])
 
@@ -83,7 +84,8 @@ def merge(selections: list['Selection']) -> 'Selection':
   tokens = _ranges(_starts(both.piece_tokens)[which], both.piece_tokens[which])
   return Selection(
       keys=both.keys[which], document_ids=both.document_ids[which], piece_sentences=both.piece_sentences[which],
-      piece_tokens=both.piece_tokens[which], sentence_lengths=both.sentence_lengths[sentences], input_ids=both.input_ids[tokens])
+      piece_tokens=both.piece_tokens[which], labels=both.labels[which],
+      sentence_lengths=both.sentence_lengths[sentences], input_ids=both.input_ids[tokens])
 
 
 def concatenate(selections: list['Selection']) -> 'Selection':
@@ -96,7 +98,8 @@ def cut(pieces: 'Selection', start: int, end: int) -> 'Selection':
   sentences, tokens = (int(lengths[start:end].sum(dtype=np.int64)) for lengths in (pieces.piece_sentences, pieces.piece_tokens))
   return Selection(
       keys=pieces.keys[start:end], document_ids=pieces.document_ids[start:end], piece_sentences=pieces.piece_sentences[start:end],
-      piece_tokens=pieces.piece_tokens[start:end], sentence_lengths=pieces.sentence_lengths[sentence:sentence + sentences],
+      piece_tokens=pieces.piece_tokens[start:end], labels=pieces.labels[start:end],
+      sentence_lengths=pieces.sentence_lengths[sentence:sentence + sentences],
       input_ids=pieces.input_ids[token:token + tokens])
 
 
@@ -127,9 +130,10 @@ class Run:
   document_numbers: np.ndarray  # [D] int32, records.document_number
   keys: np.ndarray  # [N] uint64
   piece_documents: np.ndarray  # [N] int32, index of the document in this run
-  piece_sentences: np.ndarray  # [N] uint16
-  piece_tokens: np.ndarray  # [N] uint16
-  sentence_lengths: np.ndarray  # [S] uint16
+  piece_sentences: np.ndarray  # [N] uint32; a piece can be a whole document here
+  piece_tokens: np.ndarray  # [N] uint32
+  piece_labels: np.ndarray  # [N] uint8, of static pairs
+  sentence_lengths: np.ndarray  # [S] uint32
   input_ids: np.ndarray  # [T] uint16 or int32
 
 
@@ -140,5 +144,6 @@ class Selection:
   document_ids: np.ndarray
   piece_sentences: np.ndarray
   piece_tokens: np.ndarray
+  labels: np.ndarray
   sentence_lengths: np.ndarray
   input_ids: np.ndarray

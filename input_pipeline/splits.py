@@ -80,7 +80,7 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], fates: 
     if total.pieces < count:
       raise records.DataError(f'--shards {settings.shards}: the {name} split has {total.pieces} pieces for {count} files; lower --shards')
     parts = max(1, math.ceil(total.tokens / count / _PART_TOKENS))
-    jobs = [(directory / records.shard_name(name, i, count), paths, fates, fate, bounds, parts, unknown_id)
+    jobs = [(directory / records.shard_name(name, i, count), paths, fates, fate, bounds, parts, unknown_id, settings.pairs == 'google')
             for i, bounds in enumerate(spill.key_ranges(count))]
     futures = [submit(write_shard, *job) for job in jobs]
     splits[name] = split_of(total.documents, [future.result() for future in futures])
@@ -99,12 +99,12 @@ def split_of(documents: int, done: list[tuple[records.Shard, dict[str, int]]]) -
       sentences=sum(more['sentences'] for _, more in done), unknown_tokens=sum(more['unknown_tokens'] for _, more in done), shards=shards)
 
 
-def write_shard(path, runs, fates, fate, bounds, parts, unknown_id) -> tuple[records.Shard, dict[str, int]]:
+def write_shard(path, runs, fates, fate, bounds, parts, unknown_id, static) -> tuple[records.Shard, dict[str, int]]:
   """One shard: the pieces of all runs whose keys are in `bounds`, merged part by part."""
   def merged() -> Iterator[spill.Selection]:
     for low, high in spill.key_ranges(parts, *bounds):
       yield spill.merge([spill.select(spill.read(run), run_fates, fate, low, high) for run, run_fates in zip(runs, fates)])
-  return writing.write_shard(path, merged(), unknown_id)
+  return writing.write_shard(path, merged(), unknown_id, static)
 
 
 def totals_of(paths: list[pathlib.Path], fates: list[np.ndarray]) -> list['Total']:

@@ -10,13 +10,17 @@ import numpy as np
 from input_pipeline import records, spill
 
 
-def write_shard(path: pathlib.Path, parts: Iterable[spill.Selection], unknown_id: int) -> tuple[records.Shard, dict[str, int]]:
-  """Writes pieces, which come in parts, as one shard; gives it and the counts that its split sums up."""
+def write_shard(path: pathlib.Path, parts: Iterable[spill.Selection], unknown_id: int,
+                static: bool) -> tuple[records.Shard, dict[str, int]]:
+  """Writes pieces, which come in parts, as one shard, with labels where they are `static` pairs.
+
+  Gives the shard, and the counts that its split sums up.
+  """
   tf = tensorflow()
   counts = {'sentences': 0, 'unknown_tokens': 0}
   blocks = pieces = tokens = 0
   with tf.io.TFRecordWriter(str(path)) as writer:
-    for block in _blocks(parts):
+    for block in _blocks(parts, static):
       features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
                   for name, value in records.block_features(block).items()}
       writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True))
@@ -30,28 +34,31 @@ def write_shard(path: pathlib.Path, parts: Iterable[spill.Selection], unknown_id
   return records.Shard(path.name, blocks, pieces, tokens, path.stat().st_size, sha256), counts
 
 
-def _blocks(parts: Iterable[spill.Selection]) -> Iterator[records.Block]:
+def _blocks(parts: Iterable[spill.Selection], static: bool) -> Iterator[records.Block]:
   """Blocks of PIECES_PER_BLOCK pieces; only the last may be smaller."""
   size, rest = records.PIECES_PER_BLOCK, None
   for part in parts:
     pieces = part if rest is None else spill.concatenate([rest, part])
     whole = len(pieces.keys) // size * size
-    yield from (_block(spill.cut(pieces, at, at + size)) for at in range(0, whole, size))
+    yield from (_block(spill.cut(pieces, at, at + size), static) for at in range(0, whole, size))
     rest = spill.cut(pieces, whole, len(pieces.keys))
   if rest is not None and len(rest.keys):
-    yield _block(rest)
+    yield _block(rest, static)
 
 
-def _block(pieces: spill.Selection) -> records.Block:
-  return records.Block(pieces.input_ids, pieces.sentence_lengths, pieces.piece_sentences, pieces.document_ids)
+def _block(pieces: spill.Selection, static: bool) -> records.Block:
+  return records.Block(
+      pieces.input_ids, pieces.sentence_lengths.astype('<u2'), pieces.piece_sentences.astype('<u2'), pieces.document_ids,
+      pieces.labels.astype('<u2') if static else None)
 
 
-def write_tfds_metadata(directory: pathlib.Path, splits: dict[str, records.Split], dtype: np.dtype) -> None:
+def write_tfds_metadata(directory: pathlib.Path, splits: dict[str, records.Split], dtype: np.dtype, static: bool) -> None:
   """features.json and dataset_info.json, so that tfds.builder_from_directory(directory) reads the blocks."""
   tensorflow()
   import tensorflow_datasets as tfds
   kinds = {'input_ids': np.uint16 if dtype.itemsize == 2 else np.int32, 'sentence_lengths': np.uint16, 'piece_sentences': np.uint16,
            'document_ids': np.int32}
+  kinds |= {'next_sentence_labels': np.uint16} if static else {}
   features = tfds.features.FeaturesDict(
       {name: tfds.features.Tensor(shape=(None,), dtype=kind, encoding='bytes') for name, kind in kinds.items()})
   infos = []

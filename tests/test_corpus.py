@@ -4,48 +4,18 @@ import collections
 import dataclasses
 import hashlib
 import os
-import random
 
+import corpora
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from input_pipeline import corpus, pieces, records, sentences, settings as settings_, sources, tokenizer
-
-WORDS = 'one two three four five six seven eight nine ten eleven twelve'.split()
-TOKENS = [*tokenizer.SPECIAL, *WORDS, *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), *'abcdefghijklmnopqrstuvwxyz', '.', ',']
-
-
-def text_of(number: int) -> str:
-  draw = random.Random(number)
-  return '\n'.join(' '.join(draw.choices([*WORDS, 'nineteen'], k=draw.randint(1, 25))) + '.' for _ in range(draw.randint(1, 30)))
+from input_pipeline import corpus, pieces, records, sentences, sources, tokenizer
 
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-  """A corpus of 300 documents, 10 of them twice, and the data of one worker."""
-  folder = tmp_path_factory.mktemp('corpus')
-  (folder / 'corpus.txt').write_text('\n\n'.join(text_of(i % 290) for i in range(300)))
-  (folder / 'vocab.txt').write_text('\n'.join(TOKENS) + '\n')
-  prepare = settings_.Prepare(
-      str(folder / 'corpus.txt'), str(folder / 'vocab.txt'), str(folder / 'data'), sequence_length=32, shards=3, validation_share=0.1)
-  return prepare, corpus.prepare(prepare, progress=False)
-
-
-def blocks(prepare, manifest, split):
-  dtype = records.id_dtype(manifest.vocabulary.size)
-  for shard in manifest.splits[split].shards:
-    data = memoryview(open(os.path.join(prepare.output, shard.file), 'rb').read())
-    for start, length in records.frame_spans(data, shard.file):
-      yield records.decode_block(data[start:start + length], dtype)
-
-
-def all_pieces(prepare, manifest, split):
-  """(document, sentences as tuples of ids) of every piece, in order."""
-  for block in blocks(prepare, manifest, split):
-    found = iter(np.split(block.input_ids, np.cumsum(block.sentence_lengths)[:-1]))
-    for document, count in zip(block.document_ids, block.piece_sentences):
-      yield int(document), [tuple(next(found).tolist()) for _ in range(count)]
+  return corpora.make(tmp_path_factory.mktemp('corpus'))
 
 
 def test_every_sentence_of_every_document_once(made):
@@ -58,7 +28,7 @@ def test_every_sentence_of_every_document_once(made):
       wanted.update([(records.document_number(document.id), token) for token in ids.tolist()])
   found = collections.Counter()
   for split in manifest.splits:
-    for document, piece in all_pieces(prepare, manifest, split):
+    for document, piece in corpora.all_pieces(prepare, manifest, split):
       found.update((document, token) for sentence in piece for token in sentence)
       assert 2 <= sum(map(len, piece)) <= prepare.sequence_length - 3
   assert found.total() == wanted.total() - manifest.counts['dropped_tokens']
@@ -70,7 +40,7 @@ def test_the_manifest_tells_the_truth(made):
   prepare, manifest = made
   assert records.read_manifest(prepare.output) == manifest
   for name, split in manifest.splits.items():
-    found = list(blocks(prepare, manifest, name))
+    found = list(corpora.blocks(prepare, manifest, name))
     assert split.pieces == sum(len(block.document_ids) for block in found) == sum(shard.pieces for shard in split.shards)
     assert split.tokens == sum(len(block.input_ids) for block in found)
     assert split.sentences == sum(len(block.sentence_lengths) for block in found)
@@ -86,7 +56,7 @@ def test_the_manifest_tells_the_truth(made):
 
 def test_splits_share_no_document_and_shuffle_all(made):
   prepare, manifest = made
-  documents = {name: [document for document, _ in all_pieces(prepare, manifest, name)] for name in manifest.splits}
+  documents = {name: [document for document, _ in corpora.all_pieces(prepare, manifest, name)] for name in manifest.splits}
   assert not set(documents['train']) & set(documents['validation'])
   neighbours = np.mean(np.diff(documents['train']) == 0)
   assert neighbours < 0.05  # in the order of the source nearly all neighbours are of one document
@@ -105,7 +75,7 @@ def test_tfds_reads_it(made):
   prepare, manifest = made
   for split in manifest.splits:
     read = [example['input_ids'].numpy() for example in tfds.builder_from_directory(prepare.output).as_dataset(split=split)]
-    ours = [block.input_ids for block in blocks(prepare, manifest, split)]
+    ours = [block.input_ids for block in corpora.blocks(prepare, manifest, split)]
     assert len(read) == len(ours) and all(map(np.array_equal, sorted(read, key=bytes), sorted(ours, key=bytes)))
 
 
@@ -137,12 +107,12 @@ def test_overwrite_replaces_our_data_and_leftovers_of_the_dead_go(made, tmp_path
 
 def test_documents_that_are_added_move_no_other(made, tmp_path):
   prepare, manifest = made
-  (tmp_path / 'more.txt').write_text('\n\n'.join(text_of(i) for i in range(1000, 1100)) + '\n\n' + open(prepare.input).read())
+  (tmp_path / 'more.txt').write_text('\n\n'.join(corpora.text_of(i) for i in range(1000, 1100)) + '\n\n' + open(prepare.input).read())
   more = dataclasses.replace(prepare, input=str(tmp_path / 'more.txt'), output=str(tmp_path / 'data'))
   after = corpus.prepare(more, progress=False)
   for split in ('train', 'validation'):
-    before = {document for document, _ in all_pieces(prepare, manifest, split)}
-    assert before <= {document for document, _ in all_pieces(more, after, split)}
+    before = {document for document, _ in corpora.all_pieces(prepare, manifest, split)}
+    assert before <= {document for document, _ in corpora.all_pieces(more, after, split)}
 
 
 @pytest.mark.parametrize('texts, message', [
@@ -156,7 +126,7 @@ def test_too_small_a_corpus_leaves_nothing(made, tmp_path, texts, message):
 
 @pytest.mark.parametrize('count, held', [(2, 0), (3, 1), (4, 2), (9, 2)])
 def test_tiny_corpora_have_both_splits(made, tmp_path, count, held):
-  (tmp_path / 'corpus.txt').write_text('\n\n'.join(text_of(i) for i in range(count)))
+  (tmp_path / 'corpus.txt').write_text('\n\n'.join(corpora.text_of(i) for i in range(count)))
   tiny = dataclasses.replace(
       made[0], input=str(tmp_path / 'corpus.txt'), output=str(tmp_path / 'data'), validation_share=0.001, shards=None)
   splits = corpus.prepare(tiny, progress=False).splits
@@ -207,8 +177,8 @@ def test_a_weight_takes_documents_so_often(made, tmp_path):
   prepare, manifest = made
   mixed = dataclasses.replace(prepare, input=f'{prepare.input}=1.5,', output=str(tmp_path / 'data'))
   after = corpus.prepare(mixed, progress=False)
-  times = collections.Counter(dict(collections.Counter(document for document, _ in all_pieces(mixed, after, 'train'))))
-  once = collections.Counter(document for document, _ in all_pieces(prepare, manifest, 'train'))
+  times = collections.Counter(dict(collections.Counter(document for document, _ in corpora.all_pieces(mixed, after, 'train'))))
+  once = collections.Counter(document for document, _ in corpora.all_pieces(prepare, manifest, 'train'))
   assert times.keys() == once.keys()
   twice = np.mean([times[document] > 1.4 * once[document] for document in once if once[document] > 3])
   assert 0.35 < twice < 0.65
