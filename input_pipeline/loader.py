@@ -108,16 +108,20 @@ class Stream:
     parts = [self._part(self.arranged(epoch, window), begin, end, step) for epoch, window, begin, end in self.spans(first, last)]
     return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-  def _part(self, arranged: epochs.Rows, begin: int, end: int, step: int) -> dict[str, np.ndarray]:
-    config = self.config
+  def laid_out(self, arranged: epochs.Rows, begin: int, end: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Rows begin … end - 1 of a window before masking, and their placed pairs: ({[B T]}, {[M]})."""
     first, last = int(arranged.row_pairs[begin]), int(arranged.row_pairs[end])
     chosen = {name: getattr(arranged.pairs, name)[first:last] for name in ('a_start', 'a', 'b_start', 'b', 'label')}
     row = np.repeat(np.arange(end - begin), np.diff(arranged.row_pairs[begin:end + 1]))
     placed = packing.place(chosen, row, self.separators)
-    batch = packing.lay_out(arranged.tokens, placed, end - begin, config.sequence_length, self.separators, self.vocabulary)
+    return packing.lay_out(arranged.tokens, placed, end - begin, self.config.sequence_length, self.separators, self.vocabulary), placed
+
+  def _part(self, arranged: epochs.Rows, begin: int, end: int, step: int) -> dict[str, np.ndarray]:
+    config = self.config
+    batch, placed = self.laid_out(arranged, begin, end)
     width = masking.words_per_pair(config.masking.unit, config.sequence_length, config.predictions)
     stream = random.key(config.seed, 'masks', arranged.epoch, arranged.window)
-    words = random.words(stream, first * width, (last - first) * width).reshape(last - first, width)
+    words = random.words(stream, int(arranged.row_pairs[begin]) * width, len(placed['row']) * width).reshape(-1, width)
     batch |= masking.mask_batch(batch['input_ids'], placed, words, config.masking, masking.share_at(config.masking, step),
                                 config.predictions, self.tables)
     return batch | packing.pair_slots(placed, end - begin, config.pairs_per_row, predict=config.pairs != 'none')

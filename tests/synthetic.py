@@ -9,7 +9,7 @@ import json
 import numpy as np
 from etils import epath
 
-from input_pipeline import records
+from input_pipeline import random, records
 
 SPECIALS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
@@ -32,6 +32,17 @@ def make_pieces(count: int, documents: int, room: int, rng: np.random.Generator,
       used += length
     pieces.append((records.document_number(f'document {i * documents // count}'), sentences))
   return [pieces[i] for i in rng.permutation(count)]
+
+
+def steady_pieces(count: int, documents: int, room: int):
+  """As make_pieces, from NumPy's stable bit streams alone: for golden values."""
+  draws = random.below(random.words(random.key(0, 'pieces'), 0, 9 * count), room // 2).reshape(count, 9)
+  pieces = []
+  for number, *lengths in draws.tolist():
+    ends = np.cumsum([2 + length // 2 for length in lengths])
+    pieces.append((records.document_number(f'document {number * documents // room}'),
+                   [2 + length // 2 for length in lengths][:max(1, int(np.searchsorted(ends, room, side='right')))]))
+  return pieces
 
 
 def make_block(pieces, ids: np.ndarray, static: bool = False) -> records.Block:
@@ -70,8 +81,11 @@ def make_ids(total: int, vocabulary_size: int | None, rng: np.random.Generator) 
 
 def write_data(directory, *, pieces: int = 600, documents: int = 50, shards: int = 3, sequence_length: int = 64, block: int = 64,
                vocabulary_size: int | None = None, pairs: str = 'dynamic', splits: tuple[str, ...] = ('train',), seed: int = 0,
-               made: list | None = None) -> epath.Path:
-  """Writes DATA and returns its path. Blocks are dealt to shards in order. `made`, [(document, sentence lengths)], replaces pieces."""
+               made: list | None = None, ids=None) -> epath.Path:
+  """Writes DATA and returns its path. Blocks are dealt to shards in order.
+
+  `made`, [(document, sentence lengths)], replaces the pieces, and `ids`, a function count -> ids, the tokens.
+  """
   rng = np.random.default_rng(seed)
   directory = epath.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
@@ -82,7 +96,7 @@ def write_data(directory, *, pieces: int = 600, documents: int = 50, shards: int
     if pairs == 'google':
       items = [(document, [s[0], sum(s[1:])] if len(s) > 1 else [s[0] - 1, 1]) for document, s in items]
     total = sum(sum(sentences) for _, sentences in items)
-    contents[split] = items, make_ids(total, vocabulary_size, rng)
+    contents[split] = items, make_ids(total, vocabulary_size, rng) if ids is None else ids(total)
     size = max(size, int(contents[split][1].max(initial=0)) + 1)
   dtype = records.id_dtype(size)
   for split, (items, ids) in contents.items():
