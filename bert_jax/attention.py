@@ -9,9 +9,14 @@ import jax.numpy as jnp
 from bert_jax.dropout import dropout
 
 
+def wide(dtype):
+  """What scores are in: float32, or float64 where a proof asks for it."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
 def attend_xla(q, k, v, pair_ids, rate, seed):
   """Attention in plain JAX; scores and softmax in float32. [B T H K] x 3, [B T] -> [B T H K]"""
-  scores = jnp.einsum('BTHK,BSHK->BHTS', q, k, preferred_element_type=jnp.float32) * q.shape[-1]**-0.5
+  scores = jnp.einsum('BTHK,BSHK->BHTS', q, k, preferred_element_type=wide(q.dtype)) * q.shape[-1]**-0.5
   same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]  # [B 1 T S]
   weights = jax.nn.softmax(jnp.where(same, scores, -1e9), axis=-1).astype(q.dtype)
   return jnp.einsum('BHTS,BSHK->BTHK', dropout(weights, rate, seed), v)

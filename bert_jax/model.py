@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from bert_jax import config as cfg
-from bert_jax.attention import attend
+from bert_jax.attention import attend, wide
 from bert_jax.dropout import dropout
 from bert_jax.mesh import constrain
 
@@ -76,8 +76,8 @@ class Bert(nnx.Module):
     self.blocks = jax.vmap(lambda rngs: Block(config, rngs=rngs))(rngs.split(config.layers))  # leaves [L ...]
     self.pooler = linear(D, D)
     self.transform, self.transform_norm = linear(D, D), norm()
-    self.mlm_bias = nnx.Param(jnp.zeros((config.vocab_size,)))
-    self.next_sentence = linear(D, 2)
+    self.mlm_bias = nnx.Param(jnp.zeros((config.vocab_size,), jnp.float32))
+    self.next_sentence = linear(D, 2, dtype=wide(config.dtype))  # two scores of 8 bits would often tie
 
   def encode(self, batch, seed=None):  # {[B T]} -> [B T D]
     """The last hidden states of a batch. `seed` (a typed PRNG key) turns dropout on.
@@ -97,8 +97,7 @@ class Bert(nnx.Module):
       return block(x, batch['pair_ids'], block_seeds), None
 
     if config.remat != 'none':
-      # A loop keeps forward and backward apart; unrolled, nothing but a barrier stops the compiler from running both copies at once.
-      step = jax.checkpoint(step, policy=REMAT[config.remat], prevent_cse=config.unroll > 1)
+      step = jax.checkpoint(step, policy=REMAT[config.remat], prevent_cse=False)
     block_seeds = None if seeds is None else seeds[1:].reshape(config.layers, SEEDS_PER_BLOCK)
     x, _ = jax.lax.scan(step, x, (self.blocks, block_seeds), unroll=min(config.unroll, config.layers))
     return x.reshape(B, T, -1)
@@ -112,11 +111,11 @@ class Bert(nnx.Module):
     h = gather(hidden, positions).reshape(-1, hidden.shape[-1])
     h = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(h)))
     table = whole_table(self.word_embeddings)
-    scores = jax.lax.dot_general(h, table, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    scores = jax.lax.dot_general(h, table, (((1,), (1,)), ((), ())), preferred_element_type=wide(h.dtype))
     return add_bias(constrain(scores, 'batch', None), self.mlm_bias[...])
 
   def nsp_logits(self, pooled):  # [B S D] -> [B S 2] float32: is next, is random
-    return self.next_sentence(pooled).astype(jnp.float32)
+    return self.next_sentence(pooled)
 
 
 def whole_table(embed: nnx.Embed):  # -> [V D]
