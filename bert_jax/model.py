@@ -97,7 +97,8 @@ class Bert(nnx.Module):
       return block(x, batch['pair_ids'], block_seeds), None
 
     if config.remat != 'none':
-      step = jax.checkpoint(step, policy=REMAT[config.remat], prevent_cse=False)
+      # A loop keeps forward and backward apart; unrolled, nothing but a barrier stops the compiler from running both copies at once.
+      step = jax.checkpoint(step, policy=REMAT[config.remat], prevent_cse=config.unroll > 1)
     block_seeds = None if seeds is None else seeds[1:].reshape(config.layers, SEEDS_PER_BLOCK)
     x, _ = jax.lax.scan(step, x, (self.blocks, block_seeds), unroll=min(config.unroll, config.layers))
     return x.reshape(B, T, -1)
