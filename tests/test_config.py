@@ -54,8 +54,8 @@ def replace(config, name, value):
 def test_drift_names_every_change_but_the_free_ones():
   config = cfg.Config()
   assert cfg.drift(config, config) == []
-  others = {bool: lambda v: not v, int: lambda v: 2 * v or 1, float: lambda v: v / 2 or .5, str: lambda v: v + '?', type(None): lambda v: 1.,
-            tuple: lambda v: v + (1,)}
+  others = {bool: lambda v: not v, int: lambda v: 2 * v or 1, float: lambda v: v / 2 or .5, str: lambda v: v + '?',
+            type(None): lambda v: 1., tuple: lambda v: v + (1,)}
   before = cfg.flat(config)
   for name, value in before.items():
     after = before | {name: others[type(value)](value)}

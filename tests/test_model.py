@@ -1,0 +1,209 @@
+"""The encoder: published sizes, initial values, padding, pairs, both uses of the table, dropout's places, recomputation."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from bert_jax import attention, config as cfg, mesh, model as model_lib, objectives, synthetic
+
+BASE, LARGE = cfg.Model(), cfg.Model(hidden_size=1024, layers=24, heads=16, intermediate_size=4096)
+
+
+def build(config, seed=0):
+  graphdef, _ = jax.eval_shape(functools.partial(model_lib.build, config), jax.random.key(0))
+  return graphdef, jax.jit(lambda key: model_lib.build(config, key)[1])(jax.random.key(seed))
+
+
+def named(params):
+  return {mesh.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+
+
+@pytest.mark.parametrize('config, with_heads, without', [
+    (BASE, 110_106_428, 109_482_240), (LARGE, 336_226_108, 335_141_888),
+    (dataclasses.replace(BASE, vocab_size=28996), None, 108_310_272), (dataclasses.replace(BASE, vocab_size=119_547), None, 177_853_440)])
+def test_published_parameter_counts(config, with_heads, without):
+  params = jax.eval_shape(lambda key: model_lib.build(config, key)[1], jax.random.key(0))
+  assert with_heads in (None, model_lib.parameter_count(params))
+  heads = ('transform', 'mlm_bias', 'next_sentence')
+  assert sum(x.size for name, x in named(params).items() if not name.startswith(heads)) == without
+
+
+def test_initial_values():
+  _, params = build(cfg.Model(vocab_size=2000, hidden_size=128, layers=2, heads=2, intermediate_size=256))
+  for name, x in named(params).items():
+    x = np.asarray(x)
+    assert x.dtype == np.float32, name
+    if name.endswith(('kernel', 'embedding')):
+      count = x.size
+      assert np.abs(x).max() <= .04 + 1e-8, name  # cut at two sigma ...
+      assert abs(x.std() / (.02 * .8796) - 1) < 4 / math.sqrt(count), name  # ... without making up for it
+      assert abs(x.mean()) < 4 * .02 / math.sqrt(count), name
+    else:
+      assert (x == (1 if name.endswith('scale') else 0)).all(), name
+  parts = ('query', 'key', 'value', 'attention_output')
+  draws = [np.asarray(params['blocks'][part]['kernel'][layer]) for part in parts for layer in (0, 1)]
+  for i, a in enumerate(draws):
+    assert all(abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < .05 for b in draws[:i])
+
+
+def test_layer_norm_has_the_epsilon_of_bert():
+  _, norm, _ = model_lib.layers_of(dataclasses.replace(BASE, dtype='float32'), nnx.Rngs(0))
+  x = jax.random.normal(jax.random.key(0), (4, 768)) * 1e-5 + 1.
+  np.testing.assert_allclose(norm()(x).std(-1), 1, atol=.02)  # a variance of 1e-10; a fast variance would lose it
+  np.testing.assert_allclose(norm()(1e-3 * x).std(-1), .01, atol=.002)  # one of 1e-16: sqrt(1e-16 / 1e-12)
+
+
+def test_activations():
+  xs = np.linspace(-6, 6, 101)
+  exact = [x * .5 * (1 + math.erf(x / math.sqrt(2))) for x in xs]
+  tanh = [x * .5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + .044715 * x**3))) for x in xs]
+  np.testing.assert_allclose(model_lib.ACTIVATIONS['gelu'](jnp.asarray(xs, jnp.float32)), exact, atol=2e-6)
+  np.testing.assert_allclose(model_lib.ACTIVATIONS['gelu_tanh'](jnp.asarray(xs, jnp.float32)), tanh, atol=2e-6)
+  assert np.abs(np.subtract(exact, tanh)).max() > 1e-4
+
+
+def test_bias_gradient_is_the_sum_of_rows():
+  x, bias, g = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(5, 7), (7,), (5, 7)]))
+  y, pull = jax.vjp(model_lib.add_bias, x, bias)
+  np.testing.assert_allclose(y, x + bias)
+  np.testing.assert_array_equal(pull(g)[0], g)
+  np.testing.assert_allclose(pull(g)[1], g.sum(0), atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def setup(still):
+  """(graphdef, params, padded batch, encode(params, batch) -> hidden)."""
+  graphdef, params = build(still.model)
+  batch = synthetic.batch(64, 4, 16, 4, seed=1, shortest=.4)
+  assert (batch['pair_ids'] == 0).any()
+  return graphdef, params, batch, jax.jit(lambda params, batch: nnx.merge(graphdef, params).encode(batch))
+
+
+def test_padding_has_no_influence(setup):
+  _, params, batch, encode = setup
+  real = batch['pair_ids'] > 0
+  change = lambda name, value: np.where(real, batch[name], value).astype(np.int32)
+  other = batch | {name: change(name, value) for name, value in (('input_ids', 33), ('token_type_ids', 1), ('position_ids', 15))}
+  a, b = np.asarray(encode(params, batch)), np.asarray(encode(params, other))
+  np.testing.assert_array_equal(a[real], b[real])
+  assert (a[~real] != b[~real]).any()
+
+
+def test_padding_has_no_gradient(setup):
+  graphdef, params, batch, _ = setup
+  real = batch['pair_ids'] > 0
+  batch = batch | {'input_ids': np.where(real, np.maximum(batch['input_ids'], 6), 5).astype(np.int32),
+                   'position_ids': np.where(real, np.minimum(batch['position_ids'], 14), 15).astype(np.int32)}
+
+  @jax.jit
+  @jax.grad
+  def grad(params):
+    model = nnx.merge(graphdef, params)
+    hidden = model.encode(batch)
+    noise = jax.random.normal(jax.random.key(3), hidden.shape) * real[..., None]
+    return (hidden * noise).sum() + model.pool(hidden, batch['cls_positions']).sum()
+
+  grads = grad(params)
+  words, positions = grads['word_embeddings']['embedding'], grads['position_embeddings']['embedding']
+  assert not np.any(words[5]) and not np.any(positions[15])
+  for table, name in ((words, 'input_ids'), (positions, 'position_ids')):
+    assert np.abs(table).sum(1)[np.unique(batch[name][real])].min() > 0
+
+
+@pytest.mark.parametrize('name, limit', [('input_ids', 64), ('token_type_ids', 2), ('position_ids', 16)])
+def test_words_segments_and_positions_matter_to_every_token_of_the_pair(setup, name, limit):
+  _, params, batch, encode = setup
+  other = batch[name].copy()
+  other[:, 2] = (other[:, 2] + 1) % limit
+  changed = np.abs(np.asarray(encode(params, batch) - encode(params, batch | {name: other}))).max(-1) > 0
+  np.testing.assert_array_equal(changed, batch['pair_ids'] > 0)
+
+
+def test_predictions_are_at_masked_positions_alone_and_tied_to_the_table(setup):
+  graphdef, params, batch, _ = setup
+  hidden = jax.random.normal(jax.random.key(0), (4, 16, 16))
+
+  @jax.jit
+  def predict(params, hidden):
+    model = nnx.merge(graphdef, params)
+    return model.mlm_logits(hidden, batch['masked_lm_positions']), model.nsp_logits(model.pool(hidden, batch['cls_positions']))
+  mlm, nsp = predict(params, hidden)
+  assert mlm.shape == (16, 64) and nsp.shape == (4, 1, 2)
+  used = np.zeros((4, 16, 1), bool)
+  np.put_along_axis(used, batch['masked_lm_positions'][..., None], True, axis=1)
+  np.testing.assert_array_equal(mlm, predict(params, jnp.where(used, hidden, 9.))[0])
+  table = params['word_embeddings']['embedding']
+  other = jax.tree.map(lambda x: x, params)
+  other['word_embeddings']['embedding'] = table.at[11].add(1.)
+  changed = np.abs(predict(other, hidden)[0] - mlm).max(0) > 0
+  assert np.flatnonzero(changed).tolist() == [11]
+
+
+@pytest.fixture(scope='module')
+def gradients(tiny):
+  """config changes -> (loss, gradients) of one batch with dropout, from the same parameters."""
+  params = build(tiny.model)[1]
+  batch = synthetic.batch(64, 4, 16, 4, pairs=2, seed=1)
+
+  @functools.cache
+  def of(**changes):
+    graphdef = build_graph(dataclasses.replace(tiny.model, **changes))
+
+    @jax.jit
+    @jax.value_and_grad
+    def grad(params, key):
+      sums = objectives.evaluate('mlm_nsp', nnx.merge(graphdef, params), batch, key)
+      return objectives.loss_of(sums, objectives.totals('mlm_nsp', batch))
+    return grad(params, jax.random.key(0))
+  return of
+
+
+def build_graph(config):
+  return jax.eval_shape(functools.partial(model_lib.build, config), jax.random.key(0))[0]
+
+
+def test_recomputing_and_unrolling_change_no_gradient(gradients):
+  """With dropout on: what is computed again draws the same masks."""
+  loss, grads = gradients()
+  for changes in ({'remat': 'full'}, {'remat': 'dots', 'unroll': 2}):
+    other_loss, others = gradients(**changes)
+    assert float(loss) == pytest.approx(float(other_loss), abs=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grads, others)
+  assert all(np.any(x) for name, x in named(grads).items() if 'key/bias' not in name)  # a key's bias moves no softmax
+
+
+def test_bfloat16_keeps_float32_parameters_and_a_close_loss(gradients):
+  (loss, _), (narrow, grads) = gradients(), gradients(dtype='bfloat16')
+  assert float(loss) != float(narrow) and float(loss) == pytest.approx(float(narrow), abs=.02)
+  assert narrow.dtype == jnp.float32 and all(x.dtype == jnp.float32 for x in jax.tree.leaves(grads))
+
+
+def test_every_place_of_dropout_has_its_own_seed(tiny, monkeypatch):
+  model = nnx.merge(*build(tiny.model))
+  batch = synthetic.batch(64, 2, 16, 4)
+  drawn = []
+  record = lambda x, rate, seed: drawn.append((rate, seed)) or x
+  monkeypatch.setattr(model_lib, 'dropout', record)
+  monkeypatch.setattr(attention, 'dropout', record)
+  with jax.disable_jit():  # the scan as a loop of known numbers
+    model.encode(batch, jax.random.key(0))
+    model.encode(batch, jax.random.key(1))
+    places, seeds = len(drawn) // 2, {int(seed) for _, seed in drawn}
+    drawn.clear()
+    model.encode(batch)
+  assert places == 1 + 3 * tiny.model.layers and len(seeds) == 2 * places
+  assert [seed for _, seed in drawn] == [None] * places
+
+
+def test_dropout_is_on_where_there_is_a_seed(tiny, setup):
+  graphdef, (_, params, batch, plain) = build_graph(tiny.model), setup
+  encode = jax.jit(lambda params, seed: nnx.merge(graphdef, params).encode(batch, seed))
+  a, b, c = (encode(params, key) for key in (None, jax.random.key(0), jax.random.key(1)))
+  np.testing.assert_allclose(a, plain(params, batch), atol=1e-6)
+  assert np.abs(a - b).max() > .1 and np.abs(b - c).max() > .1

@@ -1,0 +1,97 @@
+"""Losses and hits against NumPy; what has no weight has no effect; an objective is the terms it names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from bert_jax import model as model_lib, objectives, synthetic
+
+
+def test_cross_entropy_is_the_formula():
+  rng = np.random.default_rng(0)
+  logits, labels, weights = rng.normal(size=(9, 7)) * 5, rng.integers(0, 7, 9), np.array([1, 0, 1, .5, 1, 0, 1, 1, 2.])
+  labels[:3] = logits[:3].argmax(1)
+  sums = objectives.cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), jnp.asarray(weights, jnp.float32))
+  log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  assert float(sums.loss) == pytest.approx(-(weights * log[np.arange(9), labels]).sum(), rel=1e-5)
+  assert float(sums.weight) == weights.sum()
+  assert float(sums.hits) == ((logits.argmax(1) == labels) * weights).sum() >= 2
+
+
+def test_cross_entropy_stands_large_scores():
+  sums = objectives.cross_entropy(jnp.array([[1e4, 0.], [1e4, 0.]]), jnp.array([0, 1]), jnp.ones(2))
+  assert float(sums.loss) == 1e4 and float(sums.hits) == 1
+
+
+@pytest.fixture(scope='module')
+def setup(still):
+  """(graphdef, params, batch whose rows have padding and slots without weight)."""
+  graphdef, _ = jax.eval_shape(lambda key: model_lib.build(still.model, key), jax.random.key(0))
+  params = jax.jit(lambda key: model_lib.build(still.model, key)[1])(jax.random.key(0))
+  batch = synthetic.batch(64, 6, 16, 10, pairs=2, seed=3, shortest=.3)
+  batch['masked_lm_weights'][:, 7:] = 0
+  batch['next_sentence_weights'][::2, 1] = 0
+  return graphdef, params, batch
+
+
+@pytest.fixture(scope='module')
+def losses(setup):
+  """{objective: batch -> (sums, gradient)}."""
+  graphdef, params, _ = setup
+
+  def of(objective):
+    def loss(params, batch):
+      sums = objectives.evaluate(objective, nnx.merge(graphdef, params), batch)
+      return objectives.loss_of(sums, objectives.totals(objective, batch)), sums
+    step = jax.jit(jax.grad(loss, has_aux=True))
+    return lambda batch: step(params, batch)[::-1]
+  return {objective: of(objective) for objective in objectives.OBJECTIVES}
+
+
+def equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_slots_without_weight_have_no_effect(setup, losses):
+  batch = setup[2]
+  idle, lonely = batch['masked_lm_weights'] == 0, batch['next_sentence_weights'] == 0
+  other = batch | {
+      'masked_lm_ids': np.where(idle, 7, batch['masked_lm_ids']), 'masked_lm_positions': np.where(idle, 9, batch['masked_lm_positions']),
+      'next_sentence_labels': np.where(lonely, 1 - batch['next_sentence_labels'], batch['next_sentence_labels'])}
+  assert any((other[name] != batch[name]).any() for name in batch)
+  (sums, grads), (other_sums, other_grads) = losses['mlm_nsp'](batch), losses['mlm_nsp'](other)
+  equal(sums, other_sums)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), grads, other_grads)
+
+
+def test_slots_with_weight_have_an_effect(setup, losses):
+  batch = setup[2]
+  sums = losses['mlm_nsp'](batch)[0]
+  for name, term in (('masked_lm_ids', 'mlm'), ('next_sentence_labels', 'nsp')):
+    other = losses['mlm_nsp'](batch | {name: 1 - batch[name] if term == 'nsp' else (batch[name] + 1) % 64})[0]
+    assert float(other[term].loss) != float(sums[term].loss)
+    assert all(float(other[t].loss) == float(sums[t].loss) for t in sums if t != term)
+
+
+def test_mlm_alone_ignores_next_sentences(setup, losses):
+  batch = setup[2]
+  sums, grads = losses['mlm'](batch)
+  assert set(sums) == {'mlm'}
+  assert not any(np.any(x) for x in jax.tree.leaves([grads['pooler'], grads['next_sentence']]))
+  equal((sums, grads), losses['mlm'](batch | {'next_sentence_labels': 1 - batch['next_sentence_labels']}))
+  np.testing.assert_allclose(sums['mlm'].loss, losses['mlm_nsp'](batch)[0]['mlm'].loss, rtol=1e-6)
+  assert all(np.any(x) for x in jax.tree.leaves(losses['mlm_nsp'](batch)[1]['pooler']))
+
+
+def test_a_batch_without_predictions_has_loss_zero_and_not_nan(setup, losses):
+  sums, grads = losses['mlm_nsp'](setup[2] | {name: np.zeros_like(setup[2][name]) for name in objectives.WEIGHTS.values()})
+  assert all(float(term.loss) == 0 for term in sums.values())
+  assert all(np.all(np.asarray(x) == 0) for x in jax.tree.leaves(grads))
+
+
+def test_loss_is_the_sum_of_the_means():
+  one = lambda *values: objectives.Sums(*map(jnp.float32, values))
+  sums = {'mlm': one(6, 2, 0), 'nsp': one(4, 4, 0)}
+  assert float(objectives.loss_of(sums, {'mlm': jnp.float32(2), 'nsp': jnp.float32(4)})) == 4
