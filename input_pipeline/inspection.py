@@ -16,6 +16,7 @@ from input_pipeline.masking import Masking
 BINS = 16
 BAR = 40  # characters of the longest bar
 WIDTH = 118
+PACKED_PAIRS = 16  # pairs of a packed row, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def inspect(directory: epath.PathLike, examples: int = 3, seed: int = 12345, pai
   length = manifest.sequence_length
   pairs = pairs or ('google' if manifest.pairs == 'google' else 'nsp')
   config = BatchConfig(size=max(examples, 1), sequence_length=length, predictions=max(1, round(length * masking.share) + 4 * pack),
-                       pairs=pairs, pack=pack, pairs_per_row=8 if pack else 1, masking=masking, seed=seed)
+                       pairs=pairs, pack=pack, pairs_per_row=PACKED_PAIRS if pack else 1, masking=masking, seed=seed)
   tokens = shards.read_vocabulary(directory, manifest.vocabulary)
   splits = {name: describe(directory, name, config, manifest, tokens, examples) for name, split in manifest.splits.items() if split.pieces}
   return Report(str(directory), length, manifest.pairs, manifest.vocabulary, 'sizes, framing, SHA-256, ids and lengths of every shard',
@@ -76,13 +77,12 @@ def describe(directory: epath.PathLike, split: str, config: BatchConfig, manifes
     lengths = np.diff(window.sentence_starts[window.piece_starts]) + shards.SPECIALS
     bins += np.histogram(lengths, BINS, (0, config.sequence_length))[0]
   size = sum(shard.bytes for shard in counted.shards)
-  used = counted.tokens + shards.SPECIALS * counted.pieces
-  packed_rows = loader.open_split(directory, split, dataclasses.replace(
-      stream.config, pack=True, pairs_per_row=12), 'framing').rows_per_epoch if not config.pack else stream.rows_per_epoch
+  packed = stream if stream.plan else loader.open_split(
+      directory, split, dataclasses.replace(stream.config, pack=True, pairs_per_row=PACKED_PAIRS), 'framing')
   return SplitReport(
       counted.documents, counted.pieces, counted.sentences, counted.tokens, len(counted.shards), size, size / counted.tokens,
       counted.unknown_tokens / counted.tokens, padding / (counted.pieces * config.sequence_length),
-      1 - used / (packed_rows * config.sequence_length), tuple(map(int, bins)), tuple(decode(stream, tokens, examples)))
+      1 - packed.expected_fill, tuple(map(int, bins)), tuple(decode(stream, tokens, examples)))
 
 
 def decode(stream: loader.Stream, tokens: list[str], examples: int) -> list[str]:

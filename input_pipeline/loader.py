@@ -70,9 +70,19 @@ class Stream:
                       'documents, or use batch.pairs none or sop')
 
   def _window_rows(self) -> np.ndarray:  # -> [W], the same in every epoch
-    pieces, tokens = (np.add.reduceat(counts, self.bounds[:-1]) for counts in (self.index.pieces, self.index.tokens))
+    pieces, tokens = self._per_window(self.index.pieces), self._per_window(self.index.tokens)
     config = self.config
     return self.plan.rows(pieces, tokens, config.sequence_length, config.pairs_per_row, self.separators) if self.plan else pieces
+
+  @property
+  def expected_fill(self) -> float:
+    """Share of real tokens in the rows of an epoch, special ones counted."""
+    pairs = self.index.pieces.sum() + (self.plan.splits(self._per_window(self.index.pieces)).sum() if self.plan else 0)
+    tokens = self.index.tokens.sum() + (1 + self.separators) * pairs
+    return float(tokens / (self.rows_per_epoch * self.config.sequence_length))
+
+  def _per_window(self, counts: np.ndarray) -> np.ndarray:  # [K] -> [W]
+    return np.add.reduceat(counts, self.bounds[:-1])
 
   def window(self, window: int) -> shards.Window:
     return shards.read_window(self.index, int(self.bounds[window]), int(self.bounds[window + 1]))

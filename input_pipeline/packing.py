@@ -25,9 +25,12 @@ class Plan:
   split_share: float
   fill: float  # share of real tokens that the worst of some trials reached
 
+  def splits(self, pieces: np.ndarray) -> np.ndarray:  # [W] -> [W]
+    return np.floor(self.split_share * pieces).astype(np.int64)
+
   def rows(self, pieces: np.ndarray, tokens: np.ndarray, row_length: int, pairs_per_row: int, separators: int) -> np.ndarray:
     """The rows of windows with so many pieces and tokens [W] -> [W]. Exchange moves tokens and loses none, so this holds in every epoch."""
-    pairs = pieces + np.floor(self.split_share * pieces).astype(np.int64)
+    pairs = pieces + self.splits(pieces)
     full = (tokens + (1 + separators) * pairs) / (row_length * self.fill)
     return np.maximum(np.ceil(full * (1 + SPARE)) + 1, -(-pairs // pairs_per_row)).astype(np.int64)
 

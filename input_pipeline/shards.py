@@ -135,6 +135,10 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
     raise DataError(f'a piece has {lengths.max()} tokens; at most {room} fit in rows of {manifest.sequence_length}')
   if int(block.input_ids.max()) >= manifest.vocabulary.size or int(block.input_ids.min()) < 0:
     raise DataError(f'a token id is {block.input_ids.max()}, outside the vocabulary of {manifest.vocabulary.size}')
+  vocabulary = manifest.vocabulary
+  for name in ('pad', 'cls', 'sep', 'mask'):
+    if (block.input_ids == getattr(vocabulary, f'{name}_id')).any():
+      raise DataError(f'a piece holds the special token [{name.upper()}], which only the loader may place')
   if block.next_sentence_labels is not None and ((block.piece_sentences != 2).any() or (block.next_sentence_labels > 1).any()):
     raise DataError('a static pair has not two segments, or a label that is neither 0 nor 1')
 

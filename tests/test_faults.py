@@ -104,6 +104,7 @@ FAULTS = {
     'vocabulary changed': lambda data: (data / records.VOCABULARY).write_text('[PAD]\n'),
     'vocabulary missing': lambda data: (data / records.VOCABULARY).unlink(),
     'forged: id outside the vocabulary': reframe(lambda fields: fields['input_ids'].__setitem__(5, 65535)),
+    'forged: [SEP] inside a piece': reframe(lambda fields: fields['input_ids'].__setitem__(9, 3)),
     'forged: piece longer than a row': reframe(too_long),
     'forged: empty sentence': reframe(lambda fields: fields['sentence_lengths'].__setitem__(slice(0, 2), [
         0, fields['sentence_lengths'][:2].sum()])),

@@ -25,6 +25,12 @@ def test_the_report_counts_what_is_there(data):
     assert found.padding_share == pytest.approx(1 - real)
 
 
+def test_packed_examples_show_their_pairs(data):
+  report = inspect(data, examples=4, pack=True)
+  assert 'pair 2: label' in str(report)
+  assert report.splits['train'].padding_share_packed < report.splits['train'].padding_share
+
+
 def test_examples_show_text_masks_and_pairs(data):
   shown = str(inspect(data, examples=3, masking=Masking(mask=1, random=0)))
   assert 'train:' in shown and 'validation:' in shown and 'SHA-256' in shown
