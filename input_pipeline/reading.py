@@ -33,20 +33,18 @@ def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Iterator[
   except RuntimeError:
     pass  # TensorFlow has started already
   example = make(first)
-  names = list(example)
+  ends = np.cumsum([array.size for array in example.values()])
   failed = []
 
   def build(step):
     try:
-      batch = make(int(step))
-      return [batch[name] for name in names]
+      return np.concatenate([array.reshape(-1).view(np.int32) for array in make(int(step)).values()])
     except BaseException as error:
       failed.append(error)
       raise
 
-  def element(step):
-    arrays = tf.numpy_function(build, [step], [tf.as_dtype(example[name].dtype) for name in names])
-    return {name: tf.ensure_shape(array, example[name].shape) for name, array in zip(names, arrays)}
+  def element(step):  # all arrays of a batch in one tensor: TensorFlow's cost is by the tensor
+    return tf.ensure_shape(tf.numpy_function(build, [step], tf.int32, stateful=False), ends[-1:])
 
   options = tf.data.Options()
   options.deterministic = True
@@ -54,9 +52,10 @@ def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Iterator[
   options.autotune.ram_budget = RAM_BUDGET
   options.threading.private_threadpool_size = WORKERS + 1
   dataset = tf.data.Dataset.range(first, last).map(element, num_parallel_calls=WORKERS).prefetch(AHEAD).with_options(options)
-  batches = dataset.as_numpy_iterator()
   try:
-    yield from batches
+    for joined in dataset.as_numpy_iterator():
+      parts = np.split(joined, ends[:-1])
+      yield {name: part.view(array.dtype).reshape(array.shape) for part, (name, array) in zip(parts, example.items())}
   except tf.errors.OpError as error:
     raise (failed[0] if failed else error) from None
 
