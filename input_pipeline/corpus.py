@@ -15,23 +15,39 @@ import pathlib
 
 import numpy as np
 
-from input_pipeline import original_pairs, pieces, processes, publishing, records, sources, spill, splits, tokenizer, writing
+from input_pipeline import (
+  near_duplicates,
+  original_pairs,
+  pieces,
+  processes,
+  publishing,
+  records,
+  sources,
+  spill,
+  splits,
+  tokenizer,
+  writing,
+)
 from input_pipeline.settings import Prepare
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
+_NO_SIGNATURE = np.zeros(0, '<u4')
 _PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'mwparserfromhell', 'tensorflow-cpu', 'tensorflow', 'tensorflow-datasets')
 
 
 def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   """Makes the shards of `settings.input` in `settings.output`, or finds them already made. Raises DataError, then nothing is left."""
+  if settings.beam_runner is not None:
+    from input_pipeline import on_beam
+    return on_beam.prepare(settings)
   vocabulary = tokenizer.load(settings.vocabulary, settings.lower_case)
   if settings.pairs == 'google' and any(part.weight != 1 for part in sources.mixture(settings.input)):
     raise records.DataError("--input with weights and --pairs google do not go together: the original pairs every document alike; "
                             "leave the weights out, or use --pairs dynamic")
-  described = _described(settings, vocabulary)
-  if (finished := publishing.finished(settings.output, described, vocabulary.sha256, settings.overwrite)) is not None:
+  description = described(settings, vocabulary)
+  if (finished := publishing.finished(settings.output, description, vocabulary.sha256, settings.overwrite)) is not None:
     return finished
-  identity = described | {
+  identity = description | {
       'vocabulary': vocabulary.sha256, 'files': _stamps(settings), 'chunk_bytes': CHUNK_BYTES, 'packages': _packages()}
   with publishing.workplace(settings.output, identity) as workplace:
     runs = workplace / 'runs'
@@ -46,29 +62,29 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
             settings.dupe_factor, publishing.empty(workplace / 'pairs'), submit)
       data = publishing.empty(workplace / 'data')
       written = splits.write(settings, vocabulary.unk_id, paths, fates, data, submit)
-    return finish(settings, vocabulary, written, counts, described, data)
+    return finish(settings, vocabulary, written, counts, description, data)
 
 
 def finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[str, records.Split], counts: collections.Counter,
-           described: dict, data: pathlib.Path) -> records.Manifest:
+           description: dict, data: pathlib.Path) -> records.Manifest:
   """Adds to the shards in `data` what describes them, the manifest last, and puts it all in its place."""
   for name, content in ((records.VOCABULARY, vocabulary.vocab_txt), (records.SENTENCEPIECE, vocabulary.model)):
     if content is not None:
       (data / name).write_bytes(content)
   writing.write_tfds_metadata(data, written, records.id_dtype(len(vocabulary.tokens)), settings.pairs == 'google')
   manifest = records.Manifest(
-      sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written, settings=described,
+      sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written, settings=description,
       counts=dict(sorted(counts.items())), packages=_packages())
   records.write_manifest(data, manifest)
   publishing.publish(data, settings.output, settings.overwrite)
   return manifest
 
 
-def _described(settings: Prepare, vocabulary: tokenizer.Tokenizer) -> dict:
+def described(settings: Prepare, vocabulary: tokenizer.Tokenizer) -> dict:
   """The settings that decide what the shards hold, for the manifest: the same ones make the same data."""
-  elsewhere = ('output', 'workers', 'overwrite', 'vocabulary')
-  described = {name: value for name, value in dataclasses.asdict(settings).items() if name not in elsewhere}
-  return described | {'lower_case': vocabulary.lower_case, 'input_bytes': sum(size for _, size, _ in _stamps(settings))}
+  elsewhere = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')
+  chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in elsewhere}
+  return chosen | {'lower_case': vocabulary.lower_case, 'input_bytes': sum(size for _, size, _ in _stamps(settings))}
 
 
 def _stamps(settings: Prepare) -> list[tuple[str, int, int]]:
@@ -115,7 +131,8 @@ def make_pieces(chunk: sources.Chunk, settings: Prepare, limit: int | None = Non
     counts['text_bytes'] += len(document.text.encode('utf-8', 'surrogatepass'))
     counts['dropped_tokens'] += sum(one.dropped_tokens for one in many)
     counts['without_pieces'] += not len(many[0].keys)
-    made.append(Made(_text_hash(document), _rank(document.id), records.document_number(document.id), pieces.join(many)))
+    signature = near_duplicates.signature(many[0].input_ids) if settings.near_duplicates is not None else _NO_SIGNATURE
+    made.append(Made(_text_hash(document), _rank(document.id), records.document_number(document.id), signature, pieces.join(many)))
   counts['documents'] = len(made)
   return made, counts
 
@@ -130,6 +147,7 @@ def join(made: list['Made'], vocabulary_size: int) -> spill.Run:
       document_texts=np.frombuffer(b''.join(one.text_hash for one in made), '<u8'),
       document_ranks=np.array([one.rank for one in made], '<u8'),
       document_numbers=np.array([one.number for one in made], '<i4'),
+      document_signatures=np.concatenate([_NO_SIGNATURE, *(one.signature for one in made)]),
       piece_documents=np.repeat(np.arange(len(made), dtype='<i4'), [len(one.pieces.keys) for one in made]),
       piece_tokens=np.zeros(0, '<u4'), keys=keys, piece_labels=np.zeros(len(keys), 'u1'),
       piece_sentences=column('piece_sentences', '<u4'),
@@ -180,4 +198,5 @@ class Made:
   text_hash: bytes  # 128 bits: documents with the same text share them
   rank: int  # 64 bits of a hash of the id
   number: int  # records.document_number
+  signature: np.ndarray  # [64] uint32, or empty
   pieces: pieces.Pieces

@@ -144,7 +144,8 @@ def make_run(job: 'Job', path: pathlib.Path) -> None:
     numbers.append(run.document_numbers[own])
   spill.write(path, spill.order(spill.Run(
       document_texts=np.zeros(0, '<u8'), document_ranks=np.array(ranks, '<u8'), document_numbers=np.array(numbers, '<i4'),
-      keys=np.concatenate(keys), piece_documents=np.array(owners, '<i4'), piece_sentences=np.full(len(labels), 2, '<u4'),
+      document_signatures=np.zeros(0, '<u4'), keys=np.concatenate(keys),
+      piece_documents=np.array(owners, '<i4'), piece_sentences=np.full(len(labels), 2, '<u4'),
       piece_tokens=np.zeros(0, '<u4'), piece_labels=np.array(labels, 'u1'), sentence_lengths=np.array(sizes, '<u4'),
       input_ids=np.concatenate(ids))), {})
 

@@ -53,7 +53,7 @@ def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
   One that a killed or interrupted process left is taken over, with what is in it, if it was for the same work, and else removed.
   """
   path = epath.Path(output)
-  parent = pathlib.Path(path).absolute().parent if _is_local(output) else pathlib.Path(tempfile.gettempdir())
+  parent = pathlib.Path(path).absolute().parent if is_local(output) else pathlib.Path(tempfile.gettempdir())
   parent.mkdir(parents=True, exist_ok=True)
   stem = f'.{path.name}.{socket.gethostname()}.'
   place = parent / f'{stem}{os.getpid()}.partial'
@@ -82,7 +82,7 @@ def empty(directory: pathlib.Path) -> pathlib.Path:
   return directory
 
 
-def _is_local(path: str) -> bool:
+def is_local(path: str) -> bool:
   return '://' not in str(path)
 
 
@@ -99,7 +99,7 @@ def _alive(process: int) -> bool:
 def publish(data: pathlib.Path, output: str, overwrite: bool) -> None:
   """Puts finished data in its place: by one rename, or, in a bucket, file by file with the manifest last."""
   path = epath.Path(output)
-  if not _is_local(output):
+  if not is_local(output):
     path.mkdir(parents=True, exist_ok=True)
     if overwrite and (path / records.MANIFEST).exists():
       (path / records.MANIFEST).unlink()

@@ -41,6 +41,12 @@ class Prepare:
   """Use only the first documents, so many."""
   workers: int = 1
   """Processes; the shards do not depend on it."""
+  beam_runner: str | None = None
+  """Run on Apache Beam instead, by this runner: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner …"""
+  beam_arguments: tuple[str, ...] = ()
+  """Beam's own flags, such as --direct_num_workers=4."""
+  near_duplicates: float | None = None
+  """Drop documents that share this much (Jaccard, of runs of 5 tokens) with another, such as 0.8; None: only exact duplicates."""
   overwrite: bool = False
   """Replace an output directory that holds other prepared data."""
 
@@ -50,6 +56,7 @@ class Prepare:
         'sequence_length': (self.sequence_length >= _LEAST_LENGTH, f'at least {_LEAST_LENGTH}'),
         'validation_share': (0 <= self.validation_share <= 0.5, 'between 0 and 0.5'),
         'short_piece_share': (0 <= self.short_piece_share <= 1, 'between 0 and 1'),
+        'near_duplicates': (self.near_duplicates is None or 0.3 <= self.near_duplicates <= 1, 'between 0.3 and 1'),
         'shards': (self.shards is None or 1 <= self.shards <= 10**5, 'between 1 and 100000'),
         'limit': (self.limit is None or self.limit >= 2, 'at least 2'),
         'dupe_factor': (self.dupe_factor >= 1, 'at least 1'),

@@ -128,6 +128,7 @@ class Run:
   document_texts: np.ndarray  # [2 D] uint64, 128 bits of a hash of the text: duplicates share them
   document_ranks: np.ndarray  # [D] uint64, a hash of the id: splits train from validation, and ranks duplicates
   document_numbers: np.ndarray  # [D] int32, records.document_number
+  document_signatures: np.ndarray  # [64 D] uint32, near_duplicates.signature; empty where it is not asked for
   keys: np.ndarray  # [N] uint64
   piece_documents: np.ndarray  # [N] int32, index of the document in this run
   piece_sentences: np.ndarray  # [N] uint32; a piece can be a whole document here

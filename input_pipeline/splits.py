@@ -7,17 +7,17 @@ import collections
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from input_pipeline import processes, records, spill, writing
+from input_pipeline import near_duplicates, processes, records, spill, writing
 from input_pipeline.settings import Prepare
 
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
 _ALONE_TOKENS = 1 << 28  # up to here one process writes all shards: each that writes must import TensorFlow first
 _PART_TOKENS = 1 << 22  # merged in memory at once
-_DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'left_out', 'without_pieces', 'duplicates')
+_DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'left_out', 'without_pieces', 'duplicates', 'near_duplicates')
 
 
 def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Counter) -> list[np.ndarray]:
@@ -28,17 +28,26 @@ def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Cou
   loaded = [spill.read(path) for path in paths]
   ranks = np.concatenate([np.zeros(0, '<u8'), *(run.document_ranks for run in loaded)])
   texts = np.concatenate([np.zeros(0, '<u8'), *(run.document_texts for run in loaded)]).reshape(-1, 2)
-  used = np.concatenate([np.zeros(0, bool), *(_used(run) for run in loaded)])
+  has_pieces = np.concatenate([np.zeros(0, bool), *(used(run) for run in loaded)])
   order = np.lexsort((ranks, texts[:, 0], texts[:, 1]))
   same = (texts[order[1:]] == texts[order[:-1]]).all(1)
   fates = np.full(len(ranks), spill.TRAIN, np.uint8)
   fates[order[1:][same]] = spill.DROPPED
   counts['duplicates'] = int(same.sum())
-  counts['documents'] -= counts['duplicates']
-  distinct = np.unique(ranks[(fates != spill.DROPPED) & used])
+  if settings.near_duplicates is not None:
+    _drop_near(loaded, fates, ranks, settings.near_duplicates)
+    counts['near_duplicates'] = int((fates == spill.DROPPED).sum()) - counts['duplicates']
+  counts['documents'] -= int((fates == spill.DROPPED).sum())
+  distinct = np.unique(ranks[(fates != spill.DROPPED) & has_pieces])
   check_documents(len(distinct), settings, counts)
   fates[(fates != spill.DROPPED) & (ranks < threshold(distinct[:2].tolist(), len(distinct), settings.validation_share))] = spill.VALIDATION
   return np.split(fates, np.cumsum([len(run.document_ranks) for run in loaded])[:-1])
+
+
+def _drop_near(loaded: list[spill.Run], fates: np.ndarray, ranks: np.ndarray, share: float) -> None:
+  kept = np.flatnonzero(fates != spill.DROPPED)
+  signatures = np.concatenate([np.zeros(0, '<u4'), *(run.document_signatures for run in loaded)]).reshape(-1, near_duplicates.HASHES)
+  fates[kept[near_duplicates.find(signatures[kept], ranks[kept], share)]] = spill.DROPPED
 
 
 def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
@@ -68,7 +77,7 @@ def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:
 def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], fates: list[np.ndarray], directory: pathlib.Path,
           submit: Callable) -> dict[str, records.Split]:
   """Every shard of both splits; `submit` is an executor's. Raises DataError where there are more shards than pieces fill."""
-  totals = totals_of(paths, fates)
+  totals = totals_of(map(spill.read, paths), fates)
   if sum(total.tokens for total in totals) <= _ALONE_TOKENS:
     submit = processes.now
   files = shard_counts(settings, totals[spill.TRAIN].tokens)
@@ -107,18 +116,17 @@ def write_shard(path, runs, fates, fate, bounds, parts, unknown_id, static) -> t
   return writing.write_shard(path, merged(), unknown_id, static)
 
 
-def totals_of(paths: list[pathlib.Path], fates: list[np.ndarray]) -> list['Total']:
+def totals_of(runs: Iterable[spill.Run], fates: list[np.ndarray]) -> list['Total']:
   """What TRAIN, VALIDATION and DROPPED hold."""
   sums = np.zeros((3, 3), np.int64)
-  for path, fate in zip(paths, fates):
-    run = spill.read(path)
+  for run, fate in zip(runs, fates):
     of_piece = fate[run.piece_documents]
-    sums += np.array([np.bincount(fate[_used(run)], minlength=3), np.bincount(of_piece, minlength=3),
+    sums += np.array([np.bincount(fate[used(run)], minlength=3), np.bincount(of_piece, minlength=3),
                       np.bincount(of_piece, run.piece_tokens, 3)]).astype(np.int64)
   return [Total(*map(int, column)) for column in sums.T]
 
 
-def _used(run: spill.Run) -> np.ndarray:  # -> [D] bool
+def used(run: spill.Run) -> np.ndarray:  # -> [D] bool
   """Which documents have a piece."""
   return np.bincount(run.piece_documents, minlength=len(run.document_ranks)) > 0
 

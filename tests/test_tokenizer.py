@@ -10,14 +10,14 @@ from input_pipeline import records, tokenizer
 
 VOCAB = pathlib.Path(__file__).parents[2] / 'shared/data/vocab'
 TOKENS = [*tokenizer.SPECIAL, *'abcdefghijklmnopqrstuvwxyz', *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), 'want', '##want', '##ed',
-          'runn', '##ing', 'un', ',', '.', '[', ']', 'mask', '博', '推', 'é']
+          'runn', '##ing', 'un', ',', '.', '[', ']', 'mask', '博', '推', 'é', '#', '##']
 CASED = [*TOKENS, 'A', 'M', '##A']
 AWKWARD = st.text(st.one_of(
     st.sampled_from(
         'ab cDÉßİΣς\x00\x01\t\n\r\x0b\x0c\x1c\x85\xa0\u2028\u3000\u200b\ufeff\ufffd\xad中文博推한かな\u0301##[]MASK.,-_“…😀\U0002f800'),
     st.characters()), max_size=60)
 PARTS = st.lists(st.one_of(
-    AWKWARD, st.sampled_from(['[MASK]', '[SEP] ', ' [UNK]', 'x' * 201, 'unwanted', '##ing'])), max_size=6).map(''.join)
+    AWKWARD, st.sampled_from(['[MASK]', '[SEP] ', ' [UNK]', 'x' * 200, 'x' * 201, 'unwanted', '##ing'])), max_size=6).map(''.join)
 
 
 def write(path, tokens):

@@ -1,0 +1,37 @@
+"""Apache Beam's shards are ours, byte for byte."""
+
+import dataclasses
+
+import corpora
+import pytest
+
+from input_pipeline import corpus, records
+
+pytest.importorskip('apache_beam', reason="Apache Beam is not installed: pip install 'bert_jax[beam]'")
+MULTI = ('--direct_running_mode=multi_processing', '--direct_num_workers=2')
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  return corpora.make(tmp_path_factory.mktemp('corpus'))
+
+
+@pytest.mark.parametrize('arguments', [(), MULTI], ids=['one process', 'two processes'])
+def test_the_same_shards(made, tmp_path, arguments, monkeypatch):
+  prepare, manifest = made
+  on_beam = dataclasses.replace(prepare, output=str(tmp_path / 'data'), beam_runner='DirectRunner', beam_arguments=arguments)
+  found = corpus.prepare(on_beam)
+  assert (found.splits, found.counts, found.settings) == (manifest.splits, manifest.counts, manifest.settings)
+  assert corpus.prepare(dataclasses.replace(on_beam, beam_runner=None)) == found  # finished, whoever made it
+  assert [path.name for path in tmp_path.iterdir()] == ['data']
+
+
+def test_errors_are_one_sentence(made, tmp_path):
+  (tmp_path / 'one.txt').write_text('One document.')
+  prepare = dataclasses.replace(made[0], output=str(tmp_path / 'data'), beam_runner='DirectRunner')
+  with pytest.raises(records.DataError, match='1 document with text') as error:
+    corpus.prepare(dataclasses.replace(prepare, input=str(tmp_path / 'one.txt')))
+  assert '\n' not in str(error.value) and 'while running' not in str(error.value)
+  with pytest.raises(records.DataError, match='--pairs google'):
+    corpus.prepare(dataclasses.replace(prepare, pairs='google'))
+  assert [path.name for path in tmp_path.iterdir()] == ['one.txt']
