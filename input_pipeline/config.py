@@ -5,6 +5,8 @@ from typing import Literal
 
 from input_pipeline.masking import Masking
 
+SHORT = 1.25  # the original's 20 slots of 128 and 76 of 512 are about what its share wants; far fewer are a mistake
+
 
 @dataclasses.dataclass(frozen=True)
 class BatchConfig:
@@ -20,7 +22,7 @@ class BatchConfig:
   pack: bool = False
   """Fill each row with several pairs, so that almost no padding is left."""
   pairs_per_row: int = 1
-  """Most pairs in one row; more than 1 only with pack."""
+  """Most pairs in one row; more than 1 only with pack, and then about 16 for rows of 512."""
   masking: Masking = Masking()
   """Which tokens are predicted, and what replaces them."""
   seed: int = 12345
@@ -41,4 +43,10 @@ class BatchConfig:
                        f'{self.sequence_length}: lower batch.predictions, about 0.15 of batch.sequence-length')
     if self.pairs_per_row > 1 and not self.pack:
       raise ValueError(f'batch.pairs_per_row is {self.pairs_per_row} without packing: set batch.pack, or batch.pairs_per_row to 1')
+    if self.pack and self.pairs_per_row == 1:
+      raise ValueError('batch.pack with batch.pairs_per_row 1 packs nothing: set batch.pairs_per_row, to 16 for rows of 512')
     self.masking.check()
+    share = max([self.masking.share] if not self.masking.schedule else [share for _, share in self.masking.schedule])
+    if (wanted := round(share * self.sequence_length)) > SHORT * self.predictions:
+      raise ValueError(f'batch.predictions is {self.predictions}, but masks of {share:g} want {wanted} in a row of {self.sequence_length}: '
+                       f'raise batch.predictions, or lower batch.masking.share')

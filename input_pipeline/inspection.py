@@ -16,6 +16,7 @@ from input_pipeline.masking import Masking
 BINS = 16
 BAR = 40  # characters of the longest bar
 WIDTH = 118
+SAMPLED_WINDOWS = 16  # whose pairs are counted
 PACKED_PAIRS = 16  # pairs of a packed row, at most
 
 
@@ -31,6 +32,8 @@ class SplitReport:
   unknown_share: float  # of the tokens
   padding_share: float  # of rows that hold one pair each
   padding_share_packed: float  # of packed rows; 1 - this is the share of real tokens
+  negative_share: float  # of the next-sentence pairs of the first windows' first epoch
+  trimmed_tokens: int  # that found no room there
   lengths: tuple[int, ...]  # pieces by length with special tokens, in BINS equal bins up to sequence_length
   examples: tuple[str, ...]
 
@@ -77,12 +80,15 @@ def describe(directory: epath.PathLike, split: str, config: BatchConfig, manifes
     lengths = np.diff(window.sentence_starts[window.piece_starts]) + shards.SPECIALS
     bins += np.histogram(lengths, BINS, (0, config.sequence_length))[0]
   size = sum(shard.bytes for shard in counted.shards)
+  arranged = [stream.arranged(0, window).pairs for window in range(min(SAMPLED_WINDOWS, len(stream.bounds) - 1))]
+  negatives = sum(int(made.label.sum()) for made in arranged) / sum(len(made.label) for made in arranged)
   packed = stream if stream.plan else loader.open_split(
       directory, split, dataclasses.replace(stream.config, pack=True, pairs_per_row=PACKED_PAIRS), 'framing')
   return SplitReport(
       counted.documents, counted.pieces, counted.sentences, counted.tokens, len(counted.shards), size, size / counted.tokens,
       counted.unknown_tokens / counted.tokens, padding / (counted.pieces * config.sequence_length),
-      1 - packed.expected_fill, tuple(map(int, bins)), tuple(decode(stream, tokens, examples)))
+      1 - packed.expected_fill, negatives, sum(made.trimmed for made in arranged), tuple(map(int, bins)),
+      tuple(decode(stream, tokens, examples)))
 
 
 def decode(stream: loader.Stream, tokens: list[str], examples: int) -> list[str]:
@@ -153,6 +159,7 @@ def text(report: Report) -> str:
         f'  {split.shards} shards, {split.bytes:,} bytes, {split.bytes_per_token:.2f} a token; '
         f'unknown tokens {split.unknown_share:.3%}',
         f'  padding {split.padding_share:.1%} of rows with one pair, {split.padding_share_packed:.2%} of packed rows',
+        f'  pairs with label 1: {split.negative_share:.2%}; tokens cut off: {split.trimmed_tokens}',
         '  lengths of pieces, special tokens counted:', *bars(split.lengths, report.sequence_length)]
     for i, example in enumerate(split.examples):
       lines += ['', f'  example {i + 1}: ' + example.replace('\n', '\n  ')]
