@@ -1,0 +1,114 @@
+"""What may import what: the core without its optional companions, never TensorFlow, and one way through the house."""
+
+import ast
+import os
+import pathlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import bert_jax
+
+ROOT = pathlib.Path(bert_jax.__file__).parents[1]
+MODULES = sorted(module.name for module in pkgutil.walk_packages(bert_jax.__path__, 'bert_jax.'))
+# Formats, the launchers' flags, progress and plots: training is possible without any of them.
+OPTIONAL = ('tensorflow', 'tokenizers', 'tyro', 'tqdm', 'tensorboardX', 'safetensors', 'sentencepiece', 'matplotlib')
+NEED_MORE = ('bert_jax.convert', 'bert_jax.fill_mask', 'bert_jax.plots', 'bert_jax.tasks')
+
+PROGRAM = '''
+import importlib, sys
+
+class Absent:
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in {absent!r}:
+      raise ImportError(name + ' is not installed here')
+
+sys.meta_path.insert(0, Absent())
+for name in {modules!r}:
+  importlib.import_module(name)
+'''
+
+TRAIN = '''
+import jax
+from bert_jax import config as cfg, mesh as mesh_lib, step as step_lib, synthetic
+config = cfg.Config(model=cfg.Model(vocab_size=64, hidden_size=16, layers=1, heads=2, intermediate_size=32, max_positions=16),
+                    batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=4))
+mesh = mesh_lib.make_mesh(cfg.Mesh(), jax.devices()[:1])
+with jax.set_mesh(mesh):
+  graphdef, abstract = step_lib.abstract_state(config, mesh)
+  state = step_lib.create_state(config, abstract)
+  batch = mesh_lib.put_batch(synthetic.batch(64, 8, 16, 4), mesh)
+  state, report = step_lib.jit_train_step(graphdef, config, abstract)(state, batch)
+assert int(state.step) == 1 and 0 < float(report['terms']['mlm'].loss)
+'''
+
+
+def run(program):
+  done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+  assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_core_imports_and_trains_without_the_optional_packages():
+  core = [name for name in MODULES if not name.startswith(NEED_MORE)]
+  assert 'bert_jax.step' in core
+  run(PROGRAM.format(absent=OPTIONAL, modules=core) + TRAIN)
+
+
+def test_no_module_of_bert_jax_brings_tensorflow():
+  run(PROGRAM.format(absent=('torch',), modules=MODULES) + "assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)")
+
+
+def imports(path):
+  """The modules of this house that a file imports, those inside of functions too."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: a relative import'
+      found |= {node.module} | {f'{node.module}.{alias.name}' for alias in node.names}
+  return {name for name in found if name.split('.')[0] in ('bert_jax', 'input_pipeline', 'launch')}
+
+
+def files(package):
+  return sorted((ROOT / package).rglob('*.py'))
+
+
+@pytest.mark.parametrize('package, barred', [('input_pipeline', ('bert_jax', 'launch')), ('bert_jax', ('launch',))])
+def test_rooms_import_only_from_rooms_nearer_the_ground(package, barred):
+  for path in files(package):
+    assert not [name for name in imports(path) if name.split('.')[0] in barred], path
+
+
+def graph():
+  """{module of bert_jax: modules of bert_jax that it imports}."""
+  name = lambda path: '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+  known = {name(path): path for path in files('bert_jax')}
+  return {module: (imports(path) & set(known)) - {module, 'bert_jax'} for module, path in known.items()}
+
+
+def test_imports_run_one_way_without_circles():
+  edges, done = dict(graph()), set()
+  while edges:
+    free = {module for module, wants in edges.items() if wants <= done}
+    assert free, f'a circle among {sorted(edges)}'
+    done |= free
+    for module in free:
+      del edges[module]
+
+
+CHAIN = ('config', 'mesh', 'attention', 'model', 'objectives', 'step', 'train')
+
+
+@pytest.mark.parametrize('lower', CHAIN)
+def test_the_chain_of_the_design_is_never_climbed(lower):
+  """config <- mesh <- attention <- model <- objectives <- step <- train: nothing reaches what is above it, by any way round."""
+  edges = graph()
+  reached, front = set(), {f'bert_jax.{lower}'}
+  while front:
+    reached |= front
+    front = set().union(*(edges.get(module, set()) for module in front)) - reached
+  above = {f'bert_jax.{name}' for name in CHAIN[CHAIN.index(lower) + 1:]}
+  assert not reached & above

@@ -1,0 +1,115 @@
+"""Meshes: the same losses on every one, state really shared out, one compilation, refusals that name the field."""
+
+import dataclasses
+import math
+import re
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import config as cfg, mesh as mesh_lib, objectives, step as step_lib, synthetic
+
+STEPS = 6
+
+
+def train(config, shape):
+  """(losses of STEPS steps with dropout, the last state, the jitted step, its compiled text)."""
+  shape = cfg.Mesh(*shape)
+  config = dataclasses.replace(config, mesh=shape)
+  mesh = mesh_lib.make_mesh(shape, jax.devices()[:shape.data * shape.fsdp * shape.tensor])
+  losses = []
+  with jax.set_mesh(mesh):
+    graphdef, abstract = step_lib.abstract_state(config, mesh)
+    state, step = step_lib.create_state(config, abstract), step_lib.jit_train_step(graphdef, config, abstract)
+    for seed in range(STEPS):
+      state, report = step(state, mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, seed=seed, shortest=.4), mesh))
+      losses.append(float(objectives.loss_of(report['terms'], {term: s.weight for term, s in report['terms'].items()})))
+    batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4), mesh)
+    return losses, state, step, lambda: step.lower(state, batch).compile().as_text()
+
+
+@pytest.fixture(scope='module')
+def straight(tiny):
+  return train(tiny, (1, 1, 1))
+
+
+@pytest.mark.parametrize('shape', [(8, 1, 1), (1, 8, 1), (2, 4, 1), (2, 2, 2)])
+def test_every_mesh_gives_the_losses_of_one_device(tiny, straight, shape):
+  losses, state, step, text = train(tiny, shape)
+  np.testing.assert_allclose(losses, straight[0], atol=1e-5)
+  assert step._cache_size() == 1 == straight[2]._cache_size()
+  _, fsdp, tensor = shape
+  kernels = {'params': state.params['blocks']['query']['kernel'], 'moments': state.opt_state[0].nu['blocks']['query']['kernel']}
+  for where, x in kernels.items():
+    assert {shard.data.shape for shard in x.addressable_shards} == {(2, 16 // fsdp, 16 // tensor)}, where
+  for x in (state.params['word_embeddings']['embedding'], state.opt_state[0].mu['word_embeddings']['embedding']):
+    assert {shard.data.shape for shard in x.addressable_shards} == {(64, 16 // fsdp)}
+  if shape == (2, 2, 2):
+    # Where the partitioner gives up ("involuntary full rematerialization") a device holds the activations of all 256 tokens.
+    with jax.set_mesh(mesh_lib.make_mesh(cfg.Mesh(*shape))):
+      arrays = {tuple(map(int, dims.split(','))) for dims in re.findall(r'(?:f32|pred|u32)\[([0-9,]+)\]', text())}
+    assert (64, 16) in arrays  # those of a quarter
+    assert not [dims for dims in arrays if math.prod(dims) >= 256 * 16]
+
+
+def test_fully_sharded_state_of_base_takes_its_share_of_memory():
+  mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
+  _, state = step_lib.abstract_state(cfg.Config(), mesh)
+  leaves = jax.tree.leaves(state)
+  whole, shard = sum(math.prod(x.shape) for x in leaves), sum(math.prod(x.sharding.shard_shape(x.shape)) for x in leaves)
+  assert shard < 1.01 * whole / 8 + 3 * 3 * 768 * 12 * 16  # biases and scales are everywhere
+
+
+def test_the_table_names_parameters_that_exist_and_moments_lie_as_they():
+  mesh = mesh_lib.make_mesh(cfg.Mesh(data=2, fsdp=2, tensor=2))
+  _, state = step_lib.abstract_state(cfg.Config(), mesh)
+  names = {mesh_lib.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
+  for end in mesh_lib.PARAMETERS:
+    assert any(('/' + name).endswith('/' + end) for name in names), end
+  for name, x in names.items():
+    small = x.ndim - name.startswith('blocks/') < 2 or name == 'next_sentence/kernel'
+    assert small or any(x.sharding.spec), f'{name} is nowhere shared out'
+  for moments in state.opt_state[0]:
+    jax.tree.map(lambda p, m: pytest.fail(f'{p} {m}') if p.sharding != m.sharding else None, state.params, moments)
+
+
+@pytest.mark.parametrize('shape, field', [((3, 1, 1), 'mesh.data 3'), ((-1, 3, 1), 'mesh.fsdp 3'), ((-1, -1, 1), 'mesh.fsdp -1'),
+                                          ((0, 8, 1), 'mesh.data 0'), ((-1, 1, 16), 'mesh.tensor 16'), ((2, 2, 1), 'mesh.tensor 1')])
+def test_a_mesh_that_does_not_fit_is_refused(shape, field):
+  with pytest.raises(cfg.ConfigError, match=field):
+    mesh_lib.make_mesh(cfg.Mesh(*shape))
+
+
+@pytest.mark.parametrize('shape, sizes', [((-1, 1, 1), (8, 1, 1)), ((2, -1, 1), (2, 4, 1)), ((2, 2, -1), (2, 2, 2))])
+def test_minus_one_takes_what_is_left(shape, sizes):
+  assert tuple(mesh_lib.make_mesh(cfg.Mesh(*shape)).shape.values()) == sizes
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+  mesh = mesh_lib.make_mesh(cfg.Mesh(data=2, fsdp=2, tensor=2))
+  mesh_lib.check_batch(16, 4, mesh)
+  for size, microbatches in ((18, 1), (8, 4)):
+    with pytest.raises(cfg.ConfigError, match='batch.size'):
+      mesh_lib.check_batch(size, microbatches, mesh)
+
+
+@pytest.mark.parametrize('shape', [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8), (1, 2, 4)])
+@pytest.mark.parametrize('processes', [1, 2, 4, 8])
+def test_processes_feed_every_row_and_only_sharers_the_same(monkeypatch, shape, processes):
+  devices = np.array([types.SimpleNamespace(process_index=i * processes // 8) for i in range(8)], object).reshape(shape)
+  mesh = types.SimpleNamespace(devices=devices, shape=dict(zip(mesh_lib.AXES, shape)))
+  parts = []
+  for process in range(processes):
+    monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+    parts.append(mesh_lib.process_slice(mesh))
+  shards = shape[0] * shape[1]
+  assert {count for _, count in parts} == {min(shards, processes)}
+  count = min(shards, processes)
+  assert [index for index, _ in parts] == [process * count // processes for process in range(processes)]
+
+
+def test_constraints_outside_of_a_mesh_do_nothing():
+  x = np.ones((3, 5), np.float32)
+  assert mesh_lib.constrain(x, 'batch', 'embed') is x
