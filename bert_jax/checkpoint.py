@@ -84,6 +84,8 @@ def open_run(run_dir: epath.PathLike, config: cfg.Config, data_dir: epath.PathLi
     fields = dataclasses.asdict(Run(config, str(data_dir), vocabulary))
     (run_dir / (CONFIG + '.tmp')).write_text(json.dumps(fields, indent=2) + '\n')
     (run_dir / (CONFIG + '.tmp')).rename(run_dir / CONFIG)
+  cfg.require((run_dir / CONFIG).exists(), f'process {jax.process_index()} does not see the {CONFIG} that process 0 wrote to {run_dir}: '
+              '--run-dir must be on storage that all hosts share, gs:// for one')
   return False
 
 
@@ -123,7 +125,8 @@ def save(checkpoints: ocp.CheckpointManager, state: step_lib.TrainState, meta: M
   """Begins to save; what it holds is copied before this returns, so the state may be donated. Raises CheckpointError, also for the last save."""
   arrays = {'opt_state': state.opt_state, 'skipped': state.skipped}
   try:
-    saved = checkpoints.save(meta.step, args=ocp.args.Composite(
+    # force: when to save is decided elsewhere, and Orbax would ask for preemption by another count than train.Loop
+    saved = checkpoints.save(meta.step, force=True, args=ocp.args.Composite(
         params=ocp.args.StandardSave(state.params), opt_state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(dataclasses.asdict(meta))))
   except Exception as error:
     raise CheckpointError(f'a checkpoint could not be written to {checkpoints.directory}: {first_line(error)}') from error

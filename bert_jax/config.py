@@ -147,6 +147,38 @@ class Config:
             f'objective {self.objective!r} wants pairs, batch.pairs is {self.batch.pairs!r}: set --objective mlm or --batch.pairs nsp')
 
 
+@dataclasses.dataclass(frozen=True)
+class Distributed:
+  """The processes of a run, each started with the same command; on SLURM, GKE and Cloud TPU nothing of this need be given."""
+  coordinator: str | None = None
+  """host:port of process 0. Whoever reaches the port can disturb the run: keep it inside a private network."""
+  processes: int | None = None
+  """How many there are."""
+  process_id: int | None = None
+  """Which of them this is, from 0."""
+  auto: bool = True
+  """Find out from SLURM, GKE, Cloud TPU or Open MPI what is not given; where there is none of these, run alone."""
+  initialization_seconds: int = 300
+  """How long to wait for the others at the start."""
+  heartbeat_seconds: int = 60
+  """A process that is silent for so long is taken for dead, and the others end."""
+  shutdown_seconds: int = 30
+  """How long a process that is done waits for the others."""
+
+  def __post_init__(self):
+    given = {'coordinator': self.coordinator, 'processes': self.processes, 'process-id': self.process_id}
+    missing = ', '.join(f'--distributed.{name}' for name, value in given.items() if value is None)
+    require(self.auto or not missing or not any(value is not None for value in given.values()),
+            f'with --distributed.no-auto all of coordinator, processes and process-id are needed, or none: {missing} is missing')
+    if self.coordinator is not None:
+      host, _, port = self.coordinator.rpartition(':')
+      require(bool(host) and port.isdigit() and 0 < int(port) < 65536,
+              f'distributed.coordinator is {self.coordinator!r}: wanted host:port, as in 10.0.0.1:1234')
+    if self.processes is not None and self.process_id is not None:
+      require(0 <= self.process_id < self.processes,
+              f'distributed.process_id is {self.process_id}: wanted 0 … {self.processes - 1}, as distributed.processes is {self.processes}')
+
+
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
 FREE_FIELDS = ('mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every', 'run.evaluation_rows',
                'run.max_minutes', 'run.microbatches', 'model.remat', 'model.unroll')
@@ -193,5 +225,5 @@ def drift(old: Config, new: Config) -> list[str]:
           if before.get(name) != after.get(name) and not free(name)]
 
 
-__all__ = ['BatchConfig', 'Config', 'ConfigError', 'DataError', 'FREE_FIELDS', 'Mesh', 'Model', 'Optimizer', 'Schedule',
+__all__ = ['BatchConfig', 'Config', 'ConfigError', 'DataError', 'Distributed', 'FREE_FIELDS', 'Mesh', 'Model', 'Optimizer', 'Schedule',
            'drift', 'flat', 'from_json', 'require', 'to_json']

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import jax
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, evaluate, flops, mesh as mesh_lib, metrics, step as step_lib
+from bert_jax import checkpoint, config as cfg, distributed, evaluate, flops, mesh as mesh_lib, metrics, step as step_lib
 from input_pipeline import loader
 
 
@@ -44,10 +45,13 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
   check_vocabulary(config.model, stream.vocabulary, data_dir)
   say = print_once if progress else lambda *_: None
 
-  checkpoint.open_run(run_dir, config, data_dir, stream.vocabulary)
+  shards = {split: [shard.sha256 for shard in held.shards] for split, held in stream.manifest.splits.items()}
+  distributed.agree(cfg.flat(config) | {'the vocabulary': stream.vocabulary.sha256, 'the shards': shards})
+  distributed.in_turn(lambda: checkpoint.open_run(run_dir, config, data_dir, stream.vocabulary))
   with jax.set_mesh(mesh), checkpoint.manager(run_dir, config.run.keep_checkpoints) as checkpoints:
     graphdef, abstract = step_lib.abstract_state(config, mesh)
     restored = checkpoint.restore(checkpoints, abstract)
+    distributed.agree({'the step to resume from': restored and restored[1].step})
     if restored:
       state, meta = restored
       if meta.data_fingerprint != stream.fingerprint:
@@ -92,14 +96,14 @@ class Loop:
 
   def __init__(self, config, mesh, stream, data_dir, run_dir, checkpoints, meta: checkpoint.Meta, progress: bool):
     self.config, self.mesh, self.stream, self.data_dir, self.checkpoints = config, mesh, stream, data_dir, checkpoints
-    self.step, self.saved, self.fingerprint = meta.step, meta.step, meta.data_fingerprint
+    self.first, self.step, self.saved, self.fingerprint = meta.step, meta.step, meta.step, meta.data_fingerprint
     self.window, self.clock = metrics.Window(meta.window), metrics.Clock(meta.minutes)
     self.writer = metrics.Writer(run_dir, meta.step) if jax.process_index() == 0 else None
     self.progress = metrics.Progress(meta.step, config.run.steps, progress and jax.process_index() == 0)
     peak = flops.peak(mesh.devices.flat[0].device_kind)
     self.peak = peak and peak * mesh.devices.size
     self.flops = flops.per_step(config)
-    self.stop_asked = threading.Event()
+    self.stop_asked, self.calls = threading.Event(), itertools.count(1)
     self.skipped_in_row, self.skipped = 0, None
 
   def run(self, train_step, eval_step, state, engine):
@@ -131,12 +135,20 @@ class Loop:
     raise RuntimeError('the data ended before the steps did')
 
   def ended(self) -> str | None:
-    run = self.config.run
-    if self.step >= run.steps:
+    if distributed.asked_to_stop(next(self.calls)):  # on every step, whatever else is the case: it is said once
+      self.stop_asked.set()
+    if self.step >= self.config.run.steps:
       return 'steps'
-    if run.max_minutes is not None and self.clock.minutes() >= run.max_minutes:
+    if self.out_of_time():
       return 'minutes'
     return 'signal' if self.stop_asked.is_set() else None
+
+  def out_of_time(self) -> bool:
+    """Whether max_minutes are used up, by the clock of process 0. Several ask where a log line is due: the answer waits for the devices."""
+    run = self.config.run
+    if run.max_minutes is None or jax.process_count() > 1 and self.step != self.first and self.step % run.log_every:
+      return False
+    return distributed.process_0_says(self.clock.minutes() >= run.max_minutes)
 
   def device_batches(self, batches) -> Iterator[tuple[dict, int]]:
     """Batches on the devices, each sent while the one before it is worked on, with their real tokens (of this process)."""
@@ -189,17 +201,26 @@ class Loop:
 
   @contextlib.contextmanager
   def latch_signals(self):
-    """SIGTERM and Ctrl-C end the run after the step at hand, saved; a second Ctrl-C at once."""
+    """SIGTERM and Ctrl-C end the run after the step at hand, saved; a second Ctrl-C at once.
+
+    Of several processes the first to hear of it tells the others: JAX's own handler of SIGTERM does that, and must stay.
+    """
     if threading.current_thread() is not threading.main_thread():
       yield
       return
+    several, heard = jax.process_count() > 1, threading.Event()
 
     def ask(number, frame):
-      if self.stop_asked.is_set() and number == signal.SIGINT:
+      if heard.is_set() and number == signal.SIGINT:
         raise KeyboardInterrupt
-      self.stop_asked.set()
+      heard.set()
+      if several:
+        signal.raise_signal(signal.SIGTERM)
+      else:
+        self.stop_asked.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGINT] if several else [signal.SIGTERM, signal.SIGINT]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
       yield
     finally:

@@ -1,0 +1,172 @@
+"""Several processes as one run: starting them, agreeing on what they do, and ending together."""
+
+import contextlib
+import hashlib
+import ipaddress
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from bert_jax import config as cfg
+
+FAILED = 13  # exit code: an error ended this process, or it did not find the others; a launcher starts the run again
+GRACE_SECONDS = 2  # by which process 0, whose end is everyone's, leaves later: an error that all have is then told by all
+
+
+class PeerError(RuntimeError):
+  """Another process of the run failed where this one did not."""
+
+# ---------------------------------------------------------------- start and end
+
+
+def start(settings: cfg.Distributed) -> None:
+  """Joins this process to the others of its run; returns where it is alone. Call it before anything touches a device.
+
+  Raises ConfigError where what was given is not enough. A start that fails ends the process with one sentence and exit code 13.
+  """
+  nothing_given = settings.coordinator is None and settings.processes is None and settings.process_id is None
+  if nothing_given and not settings.auto:
+    return
+  if settings.process_id == 0 and settings.coordinator:
+    check_port(settings.coordinator)
+  with deadline(settings):
+    try:
+      initialize(settings)
+      processes = jax.process_count()  # they meet once more, to tell each other of their devices
+    except ValueError as error:
+      if 'should be defined' not in str(error) and 'must be defined' not in str(error):
+        fail(f'the processes of this run could not be found out: {error}')
+      cfg.require(nothing_given, 'there is no SLURM, GKE or Cloud TPU here to ask for the rest: all of --distributed.coordinator, '
+                                 f'--distributed.processes and --distributed.process-id are needed ({error})')
+      return
+    except Exception as error:
+      fail(f'the processes of this run could not meet at {settings.coordinator or "the coordinator"}: {type(error).__name__}: {error}')
+  if processes > 1:
+    sys.excepthook = end_at_once
+  if jax.process_index() == 0:
+    print(f'{processes} processes, {jax.device_count()} devices', file=sys.stderr, flush=True)
+
+
+def initialize(settings: cfg.Distributed) -> None:
+  given = settings.coordinator, settings.processes, settings.process_id
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')  # without it the CPU backend has no collectives between processes
+  jax.distributed.initialize(
+      *given, cluster_detection_method='deactivate' if None not in given else None,
+      initialization_timeout=settings.initialization_seconds + 60,  # at the end of its own JAX aborts without a word of use
+      heartbeat_timeout_seconds=settings.heartbeat_seconds, shutdown_timeout_seconds=settings.shutdown_seconds,
+      coordinator_bind_address=bind_address(settings.coordinator))
+
+
+@contextlib.contextmanager
+def deadline(settings: cfg.Distributed):
+  """Ends the process where the others are not met in time."""
+  timer = threading.Timer(settings.initialization_seconds, fail, [
+      f'{settings.processes or "the"} processes did not all meet at {settings.coordinator or "the coordinator"} within '
+      f'{settings.initialization_seconds} s: see that each was started, that its network reaches the coordinator, and that '
+      'distributed.processes is right; or raise --distributed.initialization-seconds'])
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+
+
+def bind_address(coordinator: str | None) -> str | None:
+  """Where process 0 listens: on the loopback alone if that is where the others come from, else JAX's default, every interface."""
+  host = (coordinator or '').rpartition(':')[0].strip('[]')
+  if host == 'localhost':
+    return coordinator
+  try:
+    return coordinator if ipaddress.ip_address(host).is_loopback else None
+  except ValueError:
+    return None
+
+
+def check_port(coordinator: str) -> None:
+  """Raises ConfigError where the port is taken: JAX would crash without saying so."""
+  port = int(coordinator.rpartition(':')[2])
+  address = (bind_address(coordinator) or '').rpartition(':')[0].strip('[]')
+  family = socket.AF_INET if not address or '.' in address or address == 'localhost' else socket.AF_INET6
+  with socket.socket(family) as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that has just been let go is free
+    try:
+      probe.bind((address, port))
+    except OSError as error:
+      raise cfg.ConfigError(f'port {port} of --distributed.coordinator {coordinator} is not to be had: {error.strerror}') from error
+
+
+def fail(sentence: str) -> None:
+  print(f'bert-jax: {sentence}', file=sys.stderr, flush=True)
+  os._exit(FAILED)
+
+
+def leave(code: int) -> None:
+  """Ends this process at once if others run beside it: they would wait for it in their next collective, and it for them in its shutdown."""
+  if jax.distributed.is_initialized() and jax.process_count() > 1:
+    if jax.process_index() == 0:
+      time.sleep(GRACE_SECONDS)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def end_at_once(kind, error, trace) -> None:
+  """sys.excepthook of one process of several."""
+  print(f'process {jax.process_index()} of {jax.process_count()} failed:', file=sys.stderr)
+  traceback.print_exception(kind, error, trace)
+  leave(FAILED)
+
+# ---------------------------------------------------------------- agreement
+
+
+def asked_to_stop(call: int) -> bool:
+  """Whether a process of several was sent SIGTERM: true for all of them at the same `call`, and at that one alone.
+
+  Every process must ask once a step, with running numbers from 1: a signal that comes before the first call is then told by it.
+  """
+  return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(call)
+
+
+def process_0_says(answer: bool) -> bool:
+  """The answer of process 0, for all; every process must ask. It waits for the work that the devices have."""
+  return bool(multihost_utils.broadcast_one_to_all(np.bool_(answer))) if jax.process_count() > 1 else answer
+
+
+def in_turn(action: Callable):
+  """Runs `action` on process 0, then on the others, which see what it wrote. Returns its result; an error of process 0 is everyone's."""
+  result, error, first = None, None, jax.process_index() == 0
+  if first:
+    try:
+      result = action()
+    except Exception as caught:
+      error = caught
+  done = process_0_says(error is None)
+  if error:
+    raise error
+  if not first:
+    result = action()
+  if not done:
+    raise PeerError('process 0 failed where this process did not: its own output says why')
+  return result
+
+
+def agree(items: dict[str, object]) -> None:
+  """Raises ConfigError, on every process, that names the items whose values differ between processes."""
+  if jax.process_count() == 1:
+    return
+  for part in ({'the version of bert_jax': tuple(items)}, items):  # names first: else the arrays would not fit
+    digests = np.stack([np.frombuffer(hashlib.sha256(repr(value).encode()).digest(), np.uint8) for value in part.values()])
+    everyone = multihost_utils.process_allgather(digests)  # [processes, items, 32]
+    same = (everyone == everyone[0]).all((0, 2))
+    differs = [f'{name} (here {value!s:.60})' for (name, value), agreed in zip(part.items(), same) if not agreed]
+    cfg.require(not differs, f'process {jax.process_index()}: the processes of this run do not agree on {", ".join(differs)}: '
+                'start each with the same command, on the same data')
