@@ -5,8 +5,7 @@ BIN := $(VENV)/bin
 # The CPU build of torch where a package index offers one by that name: only the parity tests use it.
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
-export TF_CPP_MIN_LOG_LEVEL ?= 2
-export JAX_PLATFORMS ?=
+RUN := runs/sample
 
 .PHONY: help pretrain test test-all test-peers lint clean
 help:
@@ -26,6 +25,18 @@ $(VENV)/.peers: $(VENV)/.installed
 	$(BIN)/pip install --quiet '$(TORCH)'
 	$(BIN)/pip install --quiet --editable '.[input,sample,plot,test,peers]'
 	@touch $@
+
+data/sample-vocab.txt: | $(VENV)/.installed
+	$(BIN)/bert-jax vocabulary --input sample --size 8192 --output $@
+
+pretrain: $(VENV)/.installed data/sample-vocab.txt
+	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --validation-share 0.1 --output data/sample
+	$(BIN)/bert-jax pretrain sample --data data/sample --run-dir $(RUN)
+	$(BIN)/bert-jax evaluate $(RUN)
+	$(BIN)/bert-jax plot $(RUN)
+	$(BIN)/bert-jax export $(RUN)
+	$(BIN)/bert-jax fill-mask $(RUN)/export 'he was born in the [MASK] of the 19th century.' \
+	  'the city is the [MASK] of the country.' 'in 1945 , the war [MASK] .'
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not peers' tests

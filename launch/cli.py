@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bert_jax.config import Config, ConfigError
-from input_pipeline.records import DataError, Manifest
+from bert_jax.config import BatchConfig, Config, ConfigError, Distributed
+from input_pipeline.records import DataError, Manifest, read_manifest
 
 # Exit codes: 0 done, 1 a bug, 2 a wrong argument or bad input, and
-STOPPED, NOT_FINITE, STORAGE, DRIFT = 3, 6, 7, 8
+STOPPED, NOT_FINITE, STORAGE, DRIFT, FAILED = 3, 6, 7, 8, 13  # 13: a process of several failed, or the others did
 
 
 def parse(kind, argv: list[str], command: str, default=None):
@@ -87,13 +87,14 @@ class Pretrain:
   run_dir: str
   """Where checkpoints and figures go; the same command resumes there."""
   config: Annotated[Config, tyro.conf.arg(name='')]
+  distributed: Distributed = Distributed()
 
 
 def pretrain(argv: list[str]) -> int:
   """Train a recipe, or resume where the run directory stopped."""
-  from bert_jax import recipes, train
+  from bert_jax import distributed, recipes, train
   if not argv or argv[0] in ('-h', '--help'):
-    print('usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN [--model.… --optimizer.… --batch.… --mesh.… --run.…]\n\nRecipes:')
+    print('usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN [--model.… --optimizer.… --batch.… --mesh.… --run.… --distributed.…]\n\nRecipes:')
     print('\n'.join(f'  {name:<8} {recipe.__doc__.splitlines()[0]}' for name, recipe in recipes.RECIPES.items()))
     print('\n`bert-jax pretrain RECIPE --help` shows every setting with its value there.')
     return 0 if argv else 2
@@ -102,6 +103,7 @@ def pretrain(argv: list[str]) -> int:
     raise ConfigError(f'there is no recipe {name!r}: wanted one of {", ".join(recipes.RECIPES)}')
   default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.RECIPES[name]())
   args = parse(Pretrain, argv[1:], f'pretrain {name}', default)
+  distributed.start(args.distributed)
   result = train.train(args.config, args.data, args.run_dir)
   return STOPPED if result.reason == 'signal' else 0
 
@@ -139,6 +141,47 @@ def plot(argv: list[str]) -> int:
   from bert_jax import plot
   print(plot.plot(parse(Plot, argv, 'plot').run_dir))
   return 0
+
+# ---------------------------------------------------------------- measurements
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkInput:
+  """Sequences and tokens a second from shards on disk to NumPy batches, in this process; `taskset -c 0` in front for one core."""
+  data: Annotated[str, tyro.conf.Positional]
+  """A directory that `bert-jax prepare` made."""
+  batch: BatchConfig = BatchConfig(size=256)
+  engine: Literal['tf.data', 'threads'] | None = None
+  """What makes batches ahead; none by default: each is made when it is asked for."""
+  seconds: float = 10.0
+  """How long to measure."""
+  peer: Literal['huggingface'] | None = None
+  """Take turns with transformers' NumPy collator at masking the same rows (needs the extra [peers])."""
+  json: bool = False
+  """One JSON object on stdout and nothing else there."""
+
+
+def benchmark(argv: list[str]) -> int:
+  """Measure: `benchmark input`, from shards to batches."""
+  from input_pipeline import benchmark
+  if not argv or argv[0] not in ('input',):
+    print('usage: bert-jax benchmark input DATA …\n\n`bert-jax benchmark input --help` shows every setting.')
+    return 0 if argv and argv[0] in ('-h', '--help') else 2
+  named = argv[1:2] and not argv[1].startswith('-')
+  default = BenchmarkInput(argv[1] if named else tyro.MISSING, batch_of(argv[1]) if named else BatchConfig(size=256))
+  args = parse(BenchmarkInput, argv[1:], 'benchmark input', default)
+  report = benchmark.measure(args.data, args.batch, seconds=args.seconds, engine=args.engine, peer=args.peer)
+  spread = lambda value: '  '.join(f'{name} {x:,.1f}' for name, x in value.items()) if isinstance(value, dict) else value
+  print(json.dumps(report) if args.json else table({name: spread(value) for name, value in report.items() if name != 'config'}))
+  return 0
+
+
+def batch_of(data: str) -> BatchConfig:
+  """Batches of 256 rows of the length that `data` was prepared for."""
+  manifest = read_manifest(data)
+  length = manifest.sequence_length
+  return BatchConfig(size=256, sequence_length=length, predictions=20 if length == 128 else round(length * 0.15),
+                     pairs='google' if manifest.pairs == 'google' else 'nsp')
 
 # ---------------------------------------------------------------- checkpoints in use
 
@@ -191,7 +234,7 @@ def fill_mask(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect, 'pretrain': pretrain, 'evaluate': evaluate, 'plot': plot,
-    'export': export, 'fill-mask': fill_mask,
+    'benchmark': benchmark, 'export': export, 'fill-mask': fill_mask,
 }
 
 
@@ -224,13 +267,15 @@ def main() -> None:
     if code is None:
       raise
     print(f'bert-jax: {error}', file=sys.stderr)
+  if code not in (0, STOPPED) and 'bert_jax.distributed' in sys.modules:
+    sys.modules['bert_jax.distributed'].leave(code)
   sys.exit(code)
 
 
 def exit_code(error: Exception) -> int | None:
   """The exit code of an expected error, None of a bug."""
   names = {cls.__name__ for cls in type(error).__mro__}
-  codes = {'DriftError': DRIFT, 'NonFiniteError': NOT_FINITE, 'CheckpointError': STORAGE}
+  codes = {'DriftError': DRIFT, 'NonFiniteError': NOT_FINITE, 'CheckpointError': STORAGE, 'PeerError': FAILED}
   return next((code for name, code in codes.items() if name in names), 2 if isinstance(error, (ConfigError, DataError)) else None)
 
 

@@ -1,0 +1,180 @@
+"""Training: it learns, stops, resumes bit for bit, on another mesh too, and refuses what is not its own."""
+
+import dataclasses
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import checkpoint, config as cfg, evaluate, metrics, recipes, train
+from tests import synthetic
+
+VOCABULARY, STEPS = 120, 40
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return synthetic.write_data(tmp_path_factory.mktemp('train') / 'data', vocabulary_size=VOCABULARY, pieces=300, documents=30,
+                              sequence_length=32, splits=('train', 'validation'))
+
+
+@pytest.fixture(scope='module')
+def config():
+  """Dropout, two microbatches and a log line that no stop falls on: all that could make a resumed run differ."""
+  return cfg.Config(
+      model=recipes.model_of(2, 64, vocab_size=VOCABULARY, dtype='float32'),
+      batch=cfg.BatchConfig(size=16, sequence_length=32, predictions=5),
+      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=5), mesh=cfg.Mesh(data=1),
+      run=cfg.Schedule(steps=STEPS, microbatches=2, log_every=8, checkpoint_every=10, evaluate_every=20, evaluation_rows=64))
+
+
+@pytest.fixture(scope='module')
+def straight(data, config, tmp_path_factory):
+  run_dir = tmp_path_factory.mktemp('straight') / 'run'
+  return run_dir, run(config, data, run_dir)
+
+
+def run(config, data, run_dir, stop_at: int | None = None, devices: int = 1):
+  """`train`, which is asked to stop after step `stop_at` as a signal asks."""
+  class Stopped(train.Loop):
+
+    def ended(self):
+      if self.step == stop_at:
+        self.stop_asked.set()
+      return super().ended()
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'Loop', Stopped)
+    return train.train(config, data, run_dir, devices=jax.devices()[:devices], progress=False)
+
+
+def losses(run_dir):
+  names = 'loss', 'mlm_loss', 'nsp_loss', 'mlm_accuracy', 'nsp_accuracy', 'gradient_norm', 'learning_rate'
+  return [[line['step'], line['kind']] + [float(line[name]).hex() for name in names if name in line] for line in metrics.read(run_dir)]
+
+
+def assert_equal(a, b):
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+def test_resume_is_bit_exact_at_random_steps(straight, data, config, tmp_path):
+  run_dir, whole = straight
+  stops = sorted(random.Random(time.time_ns()).sample(range(1, STEPS), 2))
+  print('stopped at', stops)
+  for stop in stops:
+    assert run(config, data, tmp_path / 'run', stop).reason == 'signal'
+  resumed = run(config, data, tmp_path / 'run')
+  assert resumed.resumed_from == stops[-1] and resumed.step == whole.step == STEPS
+  assert_equal(resumed.state, whole.state)
+  assert losses(tmp_path / 'run') == losses(run_dir)
+
+
+def test_a_finished_run_is_left_as_it_is(straight, data, config):
+  run_dir, whole = straight
+  before = losses(run_dir)
+  again = run(config, data, run_dir)
+  assert again.reason == 'steps' and again.resumed_from == STEPS
+  assert_equal(again.state, whole.state)
+  assert losses(run_dir) == before
+
+
+def test_what_a_run_keeps(straight, config):
+  run_dir, _ = straight
+  with checkpoint.manager(run_dir) as checkpoints:
+    assert sorted(checkpoints.all_steps()) == [20, 30, 40]
+  lines = metrics.read(run_dir)
+  assert [line['step'] for line in lines if line['kind'] == 'train'] == list(range(8, STEPS + 1, 8))
+  assert [line['step'] for line in lines if line['kind'] == 'validation'] == [20, 40]
+  assert list((run_dir / 'tensorboard').iterdir())
+  assert checkpoint.read_run(run_dir).config == config
+
+
+def test_restores_on_another_mesh(straight, data, config, tmp_path):
+  run_dir, whole = straight
+  run(config, data, tmp_path / 'run', stop_at=20)
+  for mesh, devices in ((cfg.Mesh(data=2, fsdp=4), 8), (cfg.Mesh(data=1), 1)):
+    moved = dataclasses.replace(config, mesh=mesh)
+    stop = 30 if devices == 8 else None
+    result = run(moved, data, tmp_path / 'run', stop, devices)
+  assert result.step == STEPS
+  for mine, theirs in zip(metrics.read(tmp_path / 'run'), metrics.read(run_dir)):
+    assert mine['step'] == theirs['step'] and abs(mine['loss'] - theirs['loss']) < 1e-5
+
+
+def test_max_minutes_ends_a_run_for_good(data, config, tmp_path):
+  timed = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=100_000, max_minutes=1e-6))
+  first = run(timed, data, tmp_path / 'run')
+  assert first.reason == 'minutes' and first.step < 100
+  with checkpoint.manager(tmp_path / 'run') as checkpoints:
+    assert checkpoints.latest_step() == (first.step or None)
+
+
+def test_refuses_what_is_not_its_own(straight, data, config, tmp_path):
+  run_dir, _ = straight
+  with pytest.raises(checkpoint.DriftError, match='optimizer.b1: 0.9 -> 0.8'):
+    run(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, b1=0.8)), data, run_dir)
+  other = synthetic.write_data(tmp_path / 'other', vocabulary_size=VOCABULARY, pieces=300, documents=30, sequence_length=32, seed=1)
+  with pytest.raises(checkpoint.DriftError, match='other data'):
+    run(config, other, run_dir)
+  foreign = tmp_path / 'foreign'
+  foreign.mkdir()
+  (foreign / 'notes.txt').write_text('mine')
+  with pytest.raises(cfg.ConfigError, match='no run of ours'):
+    run(config, data, foreign)
+  assert [path.name for path in foreign.iterdir()] == ['notes.txt']
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(model=recipes.model_of(2, 64, vocab_size=VOCABULARY + 1)), 'model.vocab-size 120'),
+    (dict(batch=cfg.BatchConfig(size=16, sequence_length=64)), 'sequence-length'),
+    (dict(mesh=cfg.Mesh(data=3)), 'mesh.data 3'),
+    (dict(batch=cfg.BatchConfig(size=15, sequence_length=32, predictions=5), mesh=cfg.Mesh(data=1, fsdp=1)), 'batch.size 15'),
+])
+def test_bad_settings_leave_nothing_behind(data, config, tmp_path, change, message):
+  with pytest.raises(ValueError, match=message):
+    run(dataclasses.replace(config, **change), data, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_steps_that_are_not_finite_end_a_run(data, config, tmp_path, monkeypatch):
+  monkeypatch.setattr(train, 'MOST_SKIPPED', 3)
+  wild = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_learning_rate=1e38, warmup_steps=0, clip_norm=0.0))
+  with pytest.raises(train.NonFiniteError, match='3 steps in a row'):
+    run(wild, data, tmp_path / 'run')
+
+
+def test_learns_a_language_that_can_be_learnt(tmp_path):
+  """Every piece speaks of one of 8 topics with 6 words each, so the words that are seen tell of those that are masked."""
+  rng = np.random.default_rng(0)
+  made = [(i % 40, [14, 14]) for i in range(400)]
+  topics = lambda total: 5 + np.repeat(rng.integers(0, 8, total // 28), 28) * 6 + rng.integers(0, 6, total)
+  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=53, sequence_length=32, made=made, splits=('train', 'validation'), ids=topics)
+  config = cfg.Config(
+      model=recipes.model_of(2, 64, vocab_size=53, dtype='float32', hidden_dropout=0.0, attention_dropout=0.0),
+      batch=cfg.BatchConfig(size=32, sequence_length=32, predictions=5, pairs='sop'), mesh=cfg.Mesh(data=1),
+      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=20, schedule='linear'), run=cfg.Schedule(steps=120, log_every=40))
+  run(config, data, tmp_path / 'run')
+  figures = evaluate.evaluate(tmp_path / 'run', progress=False)
+  assert figures['mlm_loss'] < figures['unigram_loss'] - 0.4
+  assert figures['sequences'] == 400 and evaluate.read(tmp_path / 'run') == figures
+
+
+def test_sigterm_saves_and_says_so(data, tmp_path):
+  """A real process, a real signal: exit code 3, and the next run goes on from there."""
+  command = [sys.executable, '-m', 'launch.cli', 'pretrain', 'tiny', '--data', str(data), '--run-dir', str(tmp_path / 'run'),
+             '--model.vocab-size', str(VOCABULARY), '--batch.sequence-length', '32', '--batch.predictions', '5', '--batch.size', '8',
+             '--model.dtype', 'float32', '--run.steps', '100000', '--run.log-every', '1']
+  process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+  deadline = time.time() + 120
+  while time.time() < deadline and not metrics.read(tmp_path / 'run'):
+    time.sleep(0.2)
+  process.send_signal(signal.SIGTERM)
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 3, errors
+  with checkpoint.manager(tmp_path / 'run') as checkpoints:
+    assert checkpoints.latest_step() == metrics.read(tmp_path / 'run')[-1]['step'] > 0
