@@ -106,7 +106,7 @@ def split_wikiextractor(stream: BinaryIO, name: str) -> Iterator[Raw]:
       at = end
     offset += at
     buffer = buffer[at:]
-  if buffer.strip():
+  if b'<doc ' in buffer or (not offset and buffer.strip()):  # what stands behind the last document is no text, such as a list of files
     raise records.DataError(f'{name} is truncated: what starts at byte {offset} has no </doc>; wanted <doc …> … </doc>')
 
 

@@ -22,6 +22,22 @@ def test_nothing_but_white_space_is_dropped():
   assert sentences.split(' \n\t\n') == []
 
 
+def test_text_that_makes_sentencex_panic():
+  for space in '\xa0\u2009\u3000':
+    assert ''.join(''.join(sentences.split(f'Paul W{space}. Bunyan.')).split()) == 'PaulW.Bunyan.'
+
+
+def test_a_panic_leaves_the_line_whole(monkeypatch):
+  class PanicException(BaseException):
+    pass
+
+  def panics(language, line):
+    raise PanicException('end byte index 2 is not a char boundary')
+
+  monkeypatch.setattr('sentencex.segment', panics)
+  assert sentences.split('One. Two.\nThree.') == ['One. Two.', 'Three.']
+
+
 def test_a_language_must_look_like_one():
   with pytest.raises(records.DataError, match='--language'):
     sentences.check_language('English')

@@ -67,7 +67,7 @@ def test_wikitext_becomes_prose(markup, prose):
 def test_wikiextractor_layout(tmp_path):
   text = ''.join(
       f'<doc id="{i}" url="u" title="A "quoted" title {i}">\nA "quoted" title {i}\n\nText {i}.\nMore.\n</doc>\n' for i in range(3))
-  (tmp_path / 'wiki_00').write_text(text + '<doc id="9" url="u" title="Bare">\nBare\n\n</doc>\n')
+  (tmp_path / 'wiki_00').write_text(text + '<doc id="9" url="u" title="Bare">\nBare\n\n</doc>\nan/appended/list/of/files\n')
   found, counts = read(tmp_path / 'wiki_00')
   assert [(d.id, d.title, d.text) for d in found] == [(str(i), f'A "quoted" title {i}', f'Text {i}.\nMore.') for i in range(3)]
   assert counts['empty'] == 1
