@@ -1,9 +1,11 @@
 """Making batches ahead of the step that needs them: by tf.data, or by a plain thread where there is no TensorFlow."""
 
+import atexit
 import importlib.util
 import queue
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator
 
 import numpy as np
 
@@ -13,18 +15,27 @@ RAM_BUDGET = 2**30  # bytes that tf.data may hold
 ENDLESS = 2**62
 
 Batch = dict[str, np.ndarray]
+_open = weakref.WeakSet()  # an iterator that is still open when the interpreter ends would hang it: TensorFlow's threads call Python
 
 
-def ahead(make: Callable[[int], Batch], first_step: int, last_step: int | None, engine: str = 'auto') -> Iterator[Batch]:
+@atexit.register
+def _close() -> None:
+  for batches in list(_open):
+    batches.close()
+
+
+def ahead(make: Callable[[int], Batch], first_step: int, last_step: int | None, engine: str = 'auto') -> Generator[Batch, None, None]:
   """make(first_step), make(first_step + 1) … in order; the engines give the same. Errors of `make` come out as they are."""
   if engine == 'auto':
     engine = 'tf.data' if importlib.util.find_spec('tensorflow') else 'threads'
   if engine not in ENGINES:
     raise ValueError(f"engine is {engine!r}; wanted 'auto' or one of {sorted(ENGINES)}")
-  return ENGINES[engine](make, first_step, ENDLESS if last_step is None else last_step)
+  batches = ENGINES[engine](make, first_step, ENDLESS if last_step is None else last_step)
+  _open.add(batches)
+  return batches
 
 
-def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Iterator[Batch]:
+def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Generator[Batch, None, None]:
   if first >= last:
     return
   import tensorflow as tf
@@ -60,7 +71,7 @@ def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Iterator[
     raise (failed[0] if failed else error) from None
 
 
-def by_thread(make: Callable[[int], Batch], first: int, last: int) -> Iterator[Batch]:
+def by_thread(make: Callable[[int], Batch], first: int, last: int) -> Generator[Batch, None, None]:
   made, stop = queue.Queue(AHEAD), threading.Event()
 
   def put(item) -> None:

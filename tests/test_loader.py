@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 import threading
 import time
 
@@ -96,6 +98,15 @@ def test_closing_ends_the_threads(stream, engine):
   assert len(list(itertools.islice(endless, 9))) == 9
   endless.close()
   assert threading.active_count() <= before + (engine == 'tf.data')
+
+
+def test_a_program_ends_with_its_iterators_open(data):
+  """TensorFlow's threads used to hang the interpreter's end."""
+  program = ('import sys\nfrom input_pipeline import loader\n'
+             'stream = loader.open_split(sys.argv[1], "train", loader.BatchConfig(size=32, sequence_length=64, predictions=10))\n'
+             'open = [stream.batches(0, engine=engine) for engine in ("threads", "tf.data")]\n'
+             'for batches in open:\n  next(batches)\nraise SystemExit(7)')
+  assert subprocess.run([sys.executable, '-c', program, str(data)], timeout=120).returncode == 7
 
 
 @pytest.mark.parametrize('engine', ['threads', 'tf.data'])
