@@ -1,0 +1,246 @@
+"""Launchers: lint, what a dry run prints, restarts against made-up clouds, and manifests against the fields that their kinds have.
+
+Nothing here reaches a cloud: gcloud, kubectl, srun and scontrol are scripts of the tests.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+LAUNCH = ROOT / 'launch'
+SCRIPTS = sorted([*LAUNCH.rglob('*.sh'), *LAUNCH.rglob('*.sbatch')])
+MANIFESTS = sorted((LAUNCH / 'kubernetes').glob('*.yaml'))
+COMMAND = ['pretrain', 'base', '--data', 'gs://b/with space', '--run-dir', 'gs://b/run']
+TPU = {'PROJECT': 'p', 'ZONE': 'z', 'IMAGE': 'us-docker.pkg.dev/p/r/bert-jax:tpu', 'POLL_SECONDS': '0'}
+JOB = {'IMAGE': 'registry/bert-jax:1', 'DATA': 'gs://b/data', 'RUN_DIR': 'gs://b/run&1', 'RECIPE': 'large'}
+
+
+def run(script, *arguments, path=None, **env):
+  search = f'{path}:{os.environ["PATH"]}' if path else os.environ['PATH']
+  env = os.environ | {'PATH': search} | env
+  return subprocess.run(['bash', LAUNCH / script, *arguments], env=env, capture_output=True, text=True, timeout=60)
+
+
+def fake(directory: pathlib.Path, name: str, body: str) -> None:
+  """A program `name` that writes its arguments to NAME.log, then does `body`."""
+  path = directory / name
+  path.write_text(f'#!/usr/bin/env bash\necho "$*" >> "{directory}/{name}.log"\n{body}\n')
+  path.chmod(0o755)
+
+
+def calls(directory: pathlib.Path, name: str) -> list[str]:
+  log = directory / f'{name}.log'
+  return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.fixture
+def forbidden(tmp_path):
+  """Clouds that may not be reached."""
+  for name in ('gcloud', 'kubectl', 'srun', 'scontrol', 'docker'):
+    fake(tmp_path, name, 'exit 99')
+  return tmp_path
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_clean(script):
+  assert not subprocess.run(['bash', '-n', script]).returncode
+  shellcheck = shutil.which('shellcheck', path=f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}')
+  if not shellcheck:
+    pytest.skip('shellcheck is not installed')
+  result = subprocess.run([shellcheck, '-x', script], cwd=ROOT, capture_output=True, text=True)
+  assert not result.returncode, result.stdout
+  assert os.access(script, os.X_OK) == (script.name != 'common.sh')
+
+
+@pytest.mark.parametrize('script, env, wanted', [
+    ('cloud_tpu/create.sh', TPU, ['queued-resources create bert-jax --node-id bert-jax --accelerator-type v5litepod-16', '--spot']),
+    ('cloud_tpu/run.sh', TPU, ['tpu-vm ssh bert-jax --worker all --command', 'docker', '--net', 'pretrain']),
+    ('cloud_tpu/train.sh', TPU, ['queued-resources create', 'tpu-vm ssh', 'queued-resources delete bert-jax --force']),
+    ('cloud_tpu/delete.sh', TPU, ['queued-resources delete']),
+    ('slurm/pretrain.sbatch', {}, ['srun --kill-on-bad-exit=1 --label bert-jax pretrain', 'scontrol requeue JOB']),
+])
+def test_dry_run_prints_all_and_runs_nothing(script, env, wanted, forbidden):
+  result = run(script, *COMMAND, path=forbidden, DRY_RUN='1', **env)
+  assert result.returncode == 0, result.stderr
+  assert all(text in result.stderr for text in wanted), result.stderr
+  assert not list(forbidden.glob('*.log'))
+
+
+@pytest.mark.parametrize('name', ['PROJECT', 'ZONE', 'IMAGE'])
+def test_a_missing_setting_is_named(name, forbidden):
+  env = {key: '' if key == name else value for key, value in TPU.items()}
+  result = run('cloud_tpu/run.sh', *COMMAND, path=forbidden, **env)
+  assert result.returncode and f'set {name}' in result.stderr
+
+# ---------------------------------------------------------------- restarts
+
+
+GCLOUD = '''
+case "$*" in
+  *describe*) cat "$(dirname "$0")/state" 2>/dev/null || exit 1 ;;
+  *create*) echo ACTIVE > "$(dirname "$0")/state" ;;
+  *delete*) rm "$(dirname "$0")/state" ;;
+  *ssh*)
+    n=$(grep -c ssh "$0.log")
+    outcome=$(sed -n "${n}p" "$(dirname "$0")/outcomes")
+    if [[ "$outcome" == gone ]]; then echo SUSPENDED > "$(dirname "$0")/state"; exit 255; fi
+    for code in $outcome; do echo "bert-jax-exit-code=$code"; done ;;
+esac
+'''
+
+
+@pytest.mark.parametrize('outcomes, code, runs, creations', [
+    (['0 0'], 0, 1, 1),
+    (['gone', '3 3', '134 13', '0 0'], 0, 4, 2),  # taken away, asked to stop, a process lost: each time it goes on
+    (['2 2'], 2, 1, 1),
+    (['8 13'], 8, 1, 1),
+    (['3', '3', '3', '3'], 1, 3, 1),  # at most two restarts
+])
+def test_cloud_tpu_goes_on_after_preemption(outcomes, code, runs, creations, tmp_path):
+  fake(tmp_path, 'gcloud', GCLOUD)
+  (tmp_path / 'outcomes').write_text('\n'.join(outcomes) + '\n')
+  result = run('cloud_tpu/train.sh', *COMMAND, path=tmp_path, MOST_RESTARTS='3' if len(outcomes) != 4 or code == 0 else '2', **TPU)
+  made = calls(tmp_path, 'gcloud')
+  assert result.returncode == code, result.stderr
+  assert sum('tpu-vm ssh' in call for call in made) == runs and sum('resources create' in call for call in made) == creations
+  assert (code == 0) == (not (tmp_path / 'state').exists())  # done: nothing is left that costs money
+
+
+def test_cloud_tpu_quotes_the_command(tmp_path):
+  fake(tmp_path, 'gcloud', GCLOUD)
+  (tmp_path / 'outcomes').write_text('0\n')
+  assert run('cloud_tpu/run.sh', *COMMAND, path=tmp_path, CACHE_DIR='gs://b/cache', **TPU).returncode == 0
+  remote = calls(tmp_path, 'gcloud')[-1].split('--command ')[1].rsplit(' --project', 1)[0]
+  fake(tmp_path, 'sudo', 'for word in "$@"; do printf "[%s]" "$word" >> "$0.words"; done')
+  subprocess.run(['bash', '-c', remote], env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'}, check=True)
+  words = (tmp_path / 'sudo.words').read_text()
+  assert ''.join(f'[{word}]' for word in COMMAND) in words
+  assert '[--env][JAX_COMPILATION_CACHE_DIR=gs://b/cache]' in words and '[auth][configure-docker][us-docker.pkg.dev]' in words
+
+
+@pytest.mark.parametrize('code, before, requeued', [
+    (0, 0, False), (2, 0, False), (6, 0, False), (8, 0, False), (3, 0, True), (13, 5, True), (134, 0, True), (3, 100, False)])
+def test_slurm_queues_again(code, before, requeued, tmp_path):
+  fake(tmp_path, 'srun', f'exit {code}')
+  fake(tmp_path, 'scontrol', '')
+  result = run('slurm/pretrain.sbatch', *COMMAND[1:], path=tmp_path, SLURM_JOB_ID='7', SLURM_RESTART_COUNT=str(before))
+  assert result.returncode == code
+  assert calls(tmp_path, 'scontrol') == ['requeue 7'] * requeued
+  assert calls(tmp_path, 'srun') == ['--kill-on-bad-exit=1 --label bert-jax ' + ' '.join(COMMAND)]
+
+# ---------------------------------------------------------------- manifests
+
+# Fields of the kinds that are used here, with the types of their values; (…,): a list of such. '!' in front: required.
+VARIABLE = {'!name': str, '!value': str}
+CONTAINER = {
+    '!name': str, '!image': str, 'args': (str,), 'command': (str,), 'env': (VARIABLE,), 'ports': ({'!containerPort': int, 'name': str},),
+    '!resources': {'!requests': dict, '!limits': dict}, 'volumeMounts': ({'!name': str, '!mountPath': str},)}
+POD = {'!restartPolicy': str, '!containers': (CONTAINER,), '!nodeSelector': dict, 'terminationGracePeriodSeconds': int,
+       'tolerations': ({'key': str, 'operator': str, 'value': str, 'effect': str},),
+       'volumes': ({'!name': str, 'emptyDir': {'medium': str, 'sizeLimit': str}},)}
+POD_RULE = {'!action': str, 'onExitCodes': {'containerName': str, '!operator': str, '!values': (int,)}, 'onPodConditions': (dict,)}
+JOB_SPEC = {'!completionMode': str, '!parallelism': int, '!completions': int, '!backoffLimit': int,
+            'podFailurePolicy': {'!rules': (POD_RULE,)}, '!template': {'metadata': dict, '!spec': POD}}
+FAILURE_RULE = {'!action': str, 'onJobFailureReasons': (str,), 'targetReplicatedJobs': (str,), 'name': str}
+JOB_SET = {'!apiVersion': str, '!kind': str, '!metadata': {'!name': str, 'annotations': dict, 'labels': dict, 'namespace': str}, '!spec': {
+    'network': {'enableDNSHostnames': bool, 'subdomain': str}, 'failurePolicy': {'maxRestarts': int, 'rules': (FAILURE_RULE,)},
+    '!replicatedJobs': ({'!name': str, 'replicas': int, '!template': {'metadata': dict, '!spec': JOB_SPEC}},)}}
+
+
+def check(value, kind, where: str) -> None:
+  if isinstance(kind, dict):
+    assert isinstance(value, dict), f'{where} is {value!r}'
+    fields = {name.lstrip('!'): (name[0] == '!', inner) for name, inner in kind.items()}
+    assert not value.keys() - fields.keys(), f'{where} has unknown {value.keys() - fields.keys()}'
+    for name, (required, inner) in fields.items():
+      assert name in value or not required, f'{where} lacks {name}'
+      if name in value:
+        check(value[name], inner, f'{where}.{name}')
+  elif isinstance(kind, tuple):
+    assert isinstance(value, list) and value, f'{where} is {value!r}'
+    for i, item in enumerate(value):
+      check(item, kind[0], f'{where}[{i}]')
+  else:
+    assert type(value) is kind, f'{where} is {value!r}, wanted {kind.__name__}'
+
+
+def filled(path: pathlib.Path, forbidden) -> dict:
+  yaml = pytest.importorskip('yaml')
+  result = run('kubernetes/apply.sh', path.stem, path=forbidden, DRY_RUN='1', **JOB)
+  assert result.returncode == 0 and not calls(forbidden, 'kubectl'), result.stderr
+  assert 'kubectl apply -f -' in result.stderr and not re.search(r'__\w+__', result.stdout)
+  return yaml.safe_load(result.stdout)
+
+
+@pytest.mark.parametrize('path', MANIFESTS, ids=lambda path: path.stem)
+def test_manifests(path, forbidden):
+  manifest = filled(path, forbidden)
+  check(manifest, JOB_SET, path.stem)
+  assert (manifest['apiVersion'], manifest['kind']) == ('jobset.x-k8s.io/v1alpha2', 'JobSet')
+  [replicated] = manifest['spec']['replicatedJobs']
+  job = replicated['template']['spec']
+  pod = job['template']['spec']
+  [container] = pod['containers']
+  assert job['completionMode'] == 'Indexed' and job['parallelism'] == job['completions'] and pod['restartPolicy'] == 'Never'
+  assert all(rule['onExitCodes']['containerName'] == container['name'] for rule in job['podFailurePolicy']['rules'])
+  assert {mount['name'] for mount in container.get('volumeMounts', [])} == {volume['name'] for volume in pod.get('volumes', [])}
+  names = manifest['metadata']['name'], replicated['name'], container['name']
+  assert all(re.fullmatch(r'[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?', name) for name in names)
+  assert container['image'] == JOB['IMAGE'] and container['args'][:6] == ['pretrain', 'large', '--data', 'gs://b/data', '--run-dir', 'gs://b/run&1']
+  assert {variable['name']: variable['value'] for variable in container['env']}['JAX_COMPILATION_CACHE_DIR'] == 'gs://b/run&1-compilation-cache'
+  assert container['resources']['requests'] == container['resources']['limits']
+  kind, = container['resources']['limits']
+  check_tpu(job, pod, container) if kind == 'google.com/tpu' else check_gpu(manifest, replicated, job, container)
+
+
+def check_tpu(job, pod, container):
+  sides = [int(side) for side in pod['nodeSelector']['cloud.google.com/gke-tpu-topology'].split('x')]
+  assert 'cloud.google.com/gke-tpu-accelerator' in pod['nodeSelector']
+  assert sides[0] * sides[1] == job['parallelism'] * container['resources']['limits']['google.com/tpu']
+  assert not any(word.startswith('--distributed') for word in container['args'])  # GKE tells JAX
+
+
+def check_gpu(manifest, replicated, job, container):
+  from bert_jax.config import Distributed
+  flags = dict(zip(container['args'][6::2], container['args'][7::2]))
+  assert flags.pop('--distributed.process-id') == '$(JOB_COMPLETION_INDEX)'
+  host, port = flags['--distributed.coordinator'].split(':')
+  assert host == f'{manifest["metadata"]["name"]}-{replicated["name"]}-0-0.{manifest["metadata"]["name"]}'  # JobSet's host names
+  assert manifest['spec']['network']['enableDNSHostnames'] and int(port) in [port['containerPort'] for port in container['ports']]
+  assert Distributed(flags['--distributed.coordinator'], int(flags['--distributed.processes']), 0).processes == job['parallelism']
+
+
+def test_every_setting_has_its_reason_beside_it():
+  """A comment on its line or on the line above."""
+  setting = re.compile(r'export \w+=|^unset |--env |^ENV |- name: [A-Z]|^ +--[a-z]')
+  for path in [*SCRIPTS, *MANIFESTS, ROOT / 'Dockerfile']:
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+      if setting.search(line) and not line.lstrip().startswith('#') and 'run gcloud' not in lines[number - 1]:
+        assert '#' in line or '#' in lines[number - 1], f'{path.name}:{number + 1}: {line}'
+
+
+def test_xla_knows_the_flags():
+  """XLA ends a program that has a flag which it does not know."""
+  flags = sorted({flag for path in [*SCRIPTS, *MANIFESTS] for flag in re.findall(r'--xla_\w+=\w+', path.read_text())})
+  assert flags
+  result = subprocess.run([sys.executable, '-c', 'import jax; jax.devices()'], env=os.environ | {'XLA_FLAGS': ' '.join(flags)},
+                          capture_output=True, text=True)
+  assert not result.returncode, result.stderr
+
+
+def test_container_copies_what_the_package_is(forbidden):
+  text = (ROOT / 'Dockerfile').read_text()
+  copied = {word for line in re.findall(r'^COPY (.*)$', text, re.M) for word in line.split()[:-1]}
+  packages = {path.parent.name for path in ROOT.glob('*/__init__.py')} - {'tests'}
+  assert packages <= copied and all((ROOT / name).exists() for name in copied)
+  kept = {line[1:] for line in (ROOT / '.dockerignore').read_text().splitlines() if line.startswith('!')}
+  assert copied <= kept
+  extras = (ROOT / 'setup.cfg').read_text()
+  assert all(re.search(rf'^{name} =$', extras, re.M) for name in ('input', 'tpu', 'gpu'))
