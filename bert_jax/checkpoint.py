@@ -59,12 +59,14 @@ class Run:
 # ---------------------------------------------------------------- the run directory
 
 
-def open_run(run_dir: epath.PathLike, config: cfg.Config, data_dir: epath.PathLike, vocabulary: records.Vocabulary) -> bool:
+def open_run(run_dir: epath.PathLike, config: cfg.Config, data_dir: epath.PathLike, vocabulary: records.Vocabulary,
+             shards: epath.PathLike) -> bool:
   """Makes RUN, or checks that it is this run's. Returns whether it was there. Raises DriftError, ConfigError.
 
+  `shards`: the directory in `data_dir`, or it itself, that holds the vocabulary's files.
   A directory that holds anything but a run of ours is never written to.
   """
-  run_dir, data_dir = epath.Path(run_dir), epath.Path(data_dir)
+  run_dir, shards = epath.Path(run_dir), epath.Path(shards)
   if (run_dir / CONFIG).exists():
     old = read_run(run_dir)
     changes = cfg.drift(old.config, config)
@@ -79,8 +81,8 @@ def open_run(run_dir: epath.PathLike, config: cfg.Config, data_dir: epath.PathLi
   if jax.process_index() == 0:
     run_dir.mkdir(parents=True, exist_ok=True)
     for name in (records.VOCABULARY, records.SENTENCEPIECE):
-      if (data_dir / name).exists():
-        (run_dir / name).write_bytes((data_dir / name).read_bytes())
+      if (shards / name).exists():
+        (run_dir / name).write_bytes((shards / name).read_bytes())
     fields = dataclasses.asdict(Run(config, str(data_dir), vocabulary))
     (run_dir / (CONFIG + '.tmp')).write_text(json.dumps(fields, indent=2) + '\n')
     (run_dir / (CONFIG + '.tmp')).rename(run_dir / CONFIG)

@@ -122,11 +122,27 @@ class Schedule:
 
 
 @dataclasses.dataclass(frozen=True)
+class Long:
+  """A last phase on longer rows: the paper has 90 % of the steps at 128 tokens and the rest at 512 (arXiv:1810.04805 appendix A.2)."""
+  share: float = 0.0
+  """Of the steps; 0: no such phase."""
+  sequence_length: int = 512
+  predictions: int = 77
+  """As batch.predictions: slots for predicted tokens in a row."""
+  size: int = 0
+  """Rows of a batch; 0: as many as batch.size."""
+
+  def __post_init__(self):
+    require(0 <= self.share < 1, f'long.share is {self.share}: wanted 0 <= share < 1')
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
   """A pretraining run, less its directories."""
   model: Model = Model()
   objective: Literal['mlm_nsp', 'mlm'] = 'mlm_nsp'
   batch: BatchConfig = BatchConfig()
+  long: Long = Long()
   optimizer: Optimizer = Optimizer()
   mesh: Mesh = Mesh()
   run: Schedule = Schedule()
@@ -139,6 +155,11 @@ class Config:
       raise ConfigError(str(error)) from error
     length, limit = self.batch.sequence_length, self.model.max_positions
     require(length <= limit, f'batch.sequence_length {length} is more than model.max_positions {limit}')
+    require(not self.long.share or length < self.long.sequence_length <= limit,
+            f'long.sequence_length is {self.long.sequence_length}: wanted more than batch.sequence_length {length} and at most '
+            f'model.max_positions {limit}, or long.share 0')
+    require(self.long.size % self.run.microbatches == 0,
+            f'long.size {self.long.size} is not a multiple of run.microbatches {self.run.microbatches}')
     require(self.batch.size % self.run.microbatches == 0,
             f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
     require(self.optimizer.warmup_steps <= self.run.steps,

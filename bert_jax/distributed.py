@@ -1,5 +1,6 @@
 """Several processes as one run: starting them, agreeing on what they do, and ending together."""
 
+import atexit
 import contextlib
 import hashlib
 import ipaddress
@@ -13,12 +14,15 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax._src import distributed as jax_distributed  # the service's keys have no public door; Orbax takes this one too
 from jax.experimental import multihost_utils
 
 from bert_jax import config as cfg
 
 FAILED = 13  # exit code: an error ended this process, or it did not find the others; a launcher starts the run again
-GRACE_SECONDS = 2  # by which process 0, whose end is everyone's, leaves later: an error that all have is then told by all
+POLL_SECONDS = 1  # between looks whether another process has failed
+GRACE_SECONDS = 2  # between hearing of an error and ending: one that all have is then told by all, with its own exit code
+FAILURE = 'bert_jax/failure'  # the key under which it is told
 
 
 class PeerError(RuntimeError):
@@ -51,6 +55,7 @@ def start(settings: cfg.Distributed) -> None:
       fail(f'the processes of this run could not meet at {settings.coordinator or "the coordinator"}: {type(error).__name__}: {error}')
   if processes > 1:
     sys.excepthook = end_at_once
+    watch_others()
   if jax.process_index() == 0:
     print(f'{processes} processes, {jax.device_count()} devices', file=sys.stderr, flush=True)
 
@@ -112,11 +117,34 @@ def fail(sentence: str) -> None:
 def leave(code: int) -> None:
   """Ends this process at once if others run beside it: they would wait for it in their next collective, and it for them in its shutdown."""
   if jax.distributed.is_initialized() and jax.process_count() > 1:
-    if jax.process_index() == 0:
-      time.sleep(GRACE_SECONDS)
+    word = f'process {jax.process_index()} ended with exit code {code}'
+    service = jax_distributed.global_state.client
+    tell = threading.Thread(target=lambda: service.key_value_set(FAILURE, word, allow_overwrite=True), daemon=True)
+    tell.start()
+    tell.join(GRACE_SECONDS)
+    if jax.process_index() == 0:  # whose end is everyone's
+      time.sleep(2 * GRACE_SECONDS)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def watch_others() -> None:
+  """Ends this process soon after another has told of its failure: in a collective, it would wait for it until the heartbeat's timeout."""
+  stop, service, first = threading.Event(), jax_distributed.global_state.client, jax.process_index() == 0
+
+  def watch():
+    while not stop.wait(POLL_SECONDS):
+      try:
+        word = service.key_value_try_get(FAILURE)
+      except Exception:  # no such key; or no service any more, and then JAX ends the process
+        continue
+      if not stop.wait(2 * GRACE_SECONDS if first else GRACE_SECONDS):
+        fail(f'{word}: its own output says why; this one ends with it')
+
+  thread = threading.Thread(target=watch, name='others', daemon=True)
+  thread.start()
+  atexit.register(lambda: (stop.set(), thread.join(POLL_SECONDS)))  # before JAX shuts its service down
 
 
 def end_at_once(kind, error, trace) -> None:

@@ -4,13 +4,15 @@ V vocabulary, B rows, P masked positions of a row.
 """
 
 import contextlib
+import dataclasses
 import json
+import sys
 
 import jax
 import numpy as np
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, mesh as mesh_lib, metrics, step as step_lib
+from bert_jax import checkpoint, config as cfg, mesh as mesh_lib, metrics, phases, step as step_lib
 from bert_jax.metrics import means
 from input_pipeline import loader
 
@@ -43,20 +45,31 @@ def run(eval_step, params, stream: 'loader.Stream', mesh, config: cfg.Config, ro
   return figures
 
 
+def open_validation(data_dir: epath.PathLike, config: cfg.Config, verify: str = 'full') -> 'loader.Stream':
+  """The validation split; where it has one document alone, without next-sentence pairs, which need two. Raises DataError."""
+  path = phases.directory(data_dir, config)
+  try:
+    return loader.open_split(path, 'validation', config.batch, verify)
+  except loader.OneDocument:
+    print(f'the validation split of {path} has one document alone: no next-sentence figures', file=sys.stderr)
+    return loader.open_split(path, 'validation', dataclasses.replace(config.batch, pairs='none'), verify)
+
+
 def unigram_log_probabilities(directory: epath.PathLike, config: cfg.Config) -> np.ndarray:  # -> [V]
   """Log frequencies of the training split's tokens, each counted once more, so that none is impossible."""
-  counts = loader.open_split(directory, 'train', config.batch, verify='framing').token_counts() + 1.0
+  counts = loader.open_split(phases.directory(directory, config), 'train', config.batch, verify='framing').token_counts() + 1.0
   return np.log(counts / counts.sum())
 
 
 def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, step: int | None = None, progress: bool = True) -> dict[str, float]:
   """The figures of a run's newest checkpoint, or of `step`, on the held-out documents of its data.
 
-  Also written to RUN/evaluation.json. Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, unigram_loss, documents, sequences, step. Raises ConfigError, DataError, CheckpointError.
+  Also written to RUN/evaluation.json. Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, unigram_loss, documents, sequences, step.
+  Raises ConfigError, DataError, CheckpointError.
   """
   loaded = checkpoint.load(run_dir, step)
-  config, data_dir = loaded.run.config, data_dir or loaded.run.data
-  validation = loader.open_split(data_dir, 'validation', config.batch)
+  config, data_dir = phases.at(loaded.run.config, loaded.step), data_dir or loaded.run.data
+  validation = open_validation(data_dir, config)
   cfg.require(validation.vocabulary.sha256 == loaded.run.vocabulary.sha256,
               f'{data_dir} was prepared with another vocabulary than {run_dir} was trained with: name its own data with --data')
   mesh = mesh_lib.make_mesh(cfg.Mesh(data=1), jax.local_devices()[:1])

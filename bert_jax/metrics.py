@@ -34,9 +34,11 @@ def means(sums: dict[str, float]) -> dict[str, float]:
   terms = [name.removesuffix('_weight') for name in sums if name.endswith('_weight')]
   result = {}
   for term in terms:
-    weight = max(sums[f'{term}_weight'], 1.0)
+    weight = sums[f'{term}_weight']
+    if not weight:
+      continue  # of a term without a prediction there is nothing to say
     result |= {f'{term}_loss': sums[f'{term}_loss'] / weight, f'{term}_accuracy': sums[f'{term}_hits'] / weight}
-  return {'loss': sum(result[f'{term}_loss'] for term in terms)} | result
+  return {'loss': sum(value for name, value in result.items() if name.endswith('_loss'))} | result
 
 
 class Writer:

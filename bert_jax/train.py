@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import jax
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, distributed, evaluate, flops, mesh as mesh_lib, metrics, step as step_lib
-from input_pipeline import loader
+from bert_jax import checkpoint, config as cfg, distributed, evaluate, flops, mesh as mesh_lib, metrics, phases, step as step_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,30 +39,34 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
   mesh = mesh_lib.make_mesh(config.mesh, devices)
-  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
-  stream = loader.open_split(data_dir, 'train', config.batch)
-  check_vocabulary(config.model, stream.vocabulary, data_dir)
+  for phase in phases.phases(config):
+    mesh_lib.check_batch(phase.config.batch.size, config.run.microbatches, mesh)
+  streams = phases.open_streams(data_dir, config)
+  vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
+  check_vocabulary(config.model, vocabulary, data_dir)
   say = print_once if progress else lambda *_: None
 
-  shards = {split: [shard.sha256 for shard in held.shards] for split, held in stream.manifest.splits.items()}
-  distributed.agree(cfg.flat(config) | {'the vocabulary': stream.vocabulary.sha256, 'the shards': shards})
-  distributed.in_turn(lambda: checkpoint.open_run(run_dir, config, data_dir, stream.vocabulary))
+  distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
+  shards = phases.directory(data_dir, config)
+  distributed.in_turn(lambda: checkpoint.open_run(run_dir, config, data_dir, vocabulary, shards))
   with jax.set_mesh(mesh), checkpoint.manager(run_dir, config.run.keep_checkpoints) as checkpoints:
     graphdef, abstract = step_lib.abstract_state(config, mesh)
     restored = checkpoint.restore(checkpoints, abstract)
     distributed.agree({'the step to resume from': restored and restored[1].step})
     if restored:
       state, meta = restored
-      if meta.data_fingerprint != stream.fingerprint:
+      if meta.data_fingerprint != fingerprint:
         raise checkpoint.DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: name its own --data, or another --run-dir')
       say(f'{run_dir}: resuming from step {meta.step:,} of {config.run.steps:,} ({meta.minutes:.1f} minutes of training so far)')
     else:
-      state, meta = step_lib.create_state(config, abstract), checkpoint.Meta(0, 0.0, {}, stream.fingerprint)
-      say(f'{run_dir}: starting; {stream.rows_per_epoch:,} rows an epoch, {config.run.steps:,} steps of {config.batch.size}, '
-          f'{config.run.steps * config.batch.size / stream.rows_per_epoch:.1f} epochs; mesh '
-          + ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items()))
+      state, meta = step_lib.create_state(config, abstract), checkpoint.Meta(0, 0.0, {}, fingerprint)
+      say(f'{run_dir}: starting; mesh ' + ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items()))
+      for phase, stream in streams:
+        steps, batch = phase.last - phase.first, phase.config.batch
+        say(f'  {steps:,} steps of {batch.size} rows of {batch.sequence_length}, {steps * batch.size / stream.rows_per_epoch:.1f} epochs of '
+            f'{stream.rows_per_epoch:,} rows')
 
-    loop = Loop(config, mesh, stream, data_dir, run_dir, checkpoints, meta, progress)
+    loop = Loop(config, mesh, streams, data_dir, run_dir, checkpoints, meta, progress)
     with contextlib.ExitStack() as stack:
       stack.callback(loop.close)
       stack.enter_context(loop.latch_signals())
@@ -94,15 +97,14 @@ def print_once(*words) -> None:
 class Loop:
   """The training loop, and what it holds on to. The host reads the figures of step n - 1 while step n runs."""
 
-  def __init__(self, config, mesh, stream, data_dir, run_dir, checkpoints, meta: checkpoint.Meta, progress: bool):
-    self.config, self.mesh, self.stream, self.data_dir, self.checkpoints = config, mesh, stream, data_dir, checkpoints
+  def __init__(self, config, mesh, streams, data_dir, run_dir, checkpoints, meta: checkpoint.Meta, progress: bool):
+    self.config, self.mesh, self.streams, self.data_dir, self.checkpoints = config, mesh, streams, data_dir, checkpoints
     self.first, self.step, self.saved, self.fingerprint = meta.step, meta.step, meta.step, meta.data_fingerprint
     self.window, self.clock = metrics.Window(meta.window), metrics.Clock(meta.minutes)
     self.writer = metrics.Writer(run_dir, meta.step) if jax.process_index() == 0 else None
     self.progress = metrics.Progress(meta.step, config.run.steps, progress and jax.process_index() == 0)
     peak = flops.peak(mesh.devices.flat[0].device_kind)
     self.peak = peak and peak * mesh.devices.size
-    self.flops = flops.per_step(config)
     self.stop_asked, self.calls = threading.Event(), itertools.count(1)
     self.skipped_in_row, self.skipped = 0, None
 
@@ -113,8 +115,7 @@ class Loop:
       return state, reason
     pending = None
     self.clock.mark(self.step)
-    batches = self.stream.batches(self.step, config.run.steps, *mesh_lib.process_slice(self.mesh), engine=engine)
-    with contextlib.closing(batches):
+    with contextlib.closing(self.host_batches(engine)) as batches:
       for batch, tokens in self.device_batches(batches):
         state, report = train_step(state, batch)
         if pending:
@@ -133,6 +134,13 @@ class Loop:
         if reason:
           return state, reason
     raise RuntimeError('the data ended before the steps did')
+
+  def host_batches(self, engine) -> Iterator[dict]:
+    """This process' batches from the step at hand on, phase after phase."""
+    for phase, stream in self.streams:
+      if phase.last > self.step:
+        with contextlib.closing(stream.batches(max(self.step, phase.first), phase.last, *mesh_lib.process_slice(self.mesh), engine=engine)) as batches:
+          yield from batches
 
   def ended(self) -> str | None:
     if distributed.asked_to_stop(next(self.calls)):  # on every step, whatever else is the case: it is said once
@@ -179,7 +187,7 @@ class Loop:
     processes = mesh_lib.process_slice(self.mesh)[1]
     scalars = self.window.means() | {'learning_rate': float(report['learning_rate']), 'gradient_norm': float(report['gradient_norm']),
                                      'skipped_steps': skipped}
-    rates = self.clock.rates(step, self.window.sums['tokens'] * processes, self.flops, self.peak)
+    rates = self.clock.rates(step, self.window.sums['tokens'] * processes, flops.per_step(phases.at(self.config, step)), self.peak)
     self.clock.mark(step)
     self.window = metrics.Window()
     if self.writer:
@@ -194,8 +202,9 @@ class Loop:
 
   def evaluate(self, eval_step, state) -> None:
     """Figures of the validation split to the log."""
-    validation = loader.open_split(self.data_dir, 'validation', self.config.batch, verify='framing')
-    figures = evaluate.run(eval_step, state.params, validation, self.mesh, self.config, self.config.run.evaluation_rows)
+    config = phases.at(self.config, self.step)
+    validation = evaluate.open_validation(self.data_dir, config, verify='framing')
+    figures = evaluate.run(eval_step, state.params, validation, self.mesh, config, config.run.evaluation_rows)
     if self.writer:
       self.writer.write(self.step, 'validation', figures)
 

@@ -27,10 +27,11 @@ class OneDocument(DataError):
   """A window whose pieces are all of one document: it has no next-sentence negatives."""
 
 
-def open_split(directory: epath.PathLike, split: str, config: BatchConfig, verify: str = 'full') -> 'Stream':
+def open_split(directory: epath.PathLike, split: str, config: BatchConfig, verify: str = 'full', first_step: int = 0) -> 'Stream':
   """Checks a split's shards and that they are what `config` wants, before any step. Raises DataError, or ValueError for the config.
 
-  verify='full' reads every byte once; 'framing' trusts the bytes and checks sizes and framing alone.
+  verify='full' reads every byte once; 'framing' trusts the bytes and checks sizes and framing alone. `first_step`: the step of the
+  run whose batch is the first of the stream, where other data came before.
   """
   config.check()
   manifest = records.read_manifest(directory)
@@ -43,14 +44,15 @@ def open_split(directory: epath.PathLike, split: str, config: BatchConfig, verif
     raise DataError(f'{directory} was prepared with pairs={manifest.pairs!r}, batch.pairs is {config.pairs!r}: set batch.pairs to {fit}, '
                     'or prepare the data again')
   tables = shards.read_tables(directory, manifest.vocabulary)
-  return Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, tables)
+  return Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, tables, first_step)
 
 
 class Stream:
   """The endless stream of rows of a split: epoch after epoch, window after window, each in a fresh order."""
 
-  def __init__(self, index: shards.Index, manifest: records.Manifest, split: str, config: BatchConfig, tables: shards.Tables):
-    self.index, self.manifest, self.config, self.tables = index, manifest, config, tables
+  def __init__(self, index: shards.Index, manifest: records.Manifest, split: str, config: BatchConfig, tables: shards.Tables,
+               first_step: int = 0):
+    self.index, self.manifest, self.config, self.tables, self.first_step = index, manifest, config, tables, first_step
     self.vocabulary = manifest.vocabulary
     self.separators = config.separators
     self.bounds = index.window_bounds
@@ -140,7 +142,7 @@ class Stream:
   def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> dict[str, np.ndarray]:
     """This process' rows of the global batch of `step`: a contiguous slice, the same whatever came before."""
     local = share_of(self.config.size, process_count)
-    first = step * self.config.size + process_index * local
+    first = (step - self.first_step) * self.config.size + process_index * local
     return self.rows(first, first + local, step)
 
   def batches(self, first_step: int, last_step: int | None = None, process_index: int = 0, process_count: int = 1,

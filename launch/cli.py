@@ -11,6 +11,7 @@ import tyro
 
 from bert_jax.config import BatchConfig, Config, ConfigError, Distributed
 from input_pipeline.records import DataError, Manifest, read_manifest
+from input_pipeline.settings import Prepare
 
 # Exit codes: 0 done, 1 a bug, 2 a wrong argument or bad input, and
 STOPPED, NOT_FINITE, STORAGE, DRIFT, FAILED = 3, 6, 7, 8, 13  # 13: a process of several failed, or the others did
@@ -39,12 +40,22 @@ def vocabulary(argv: list[str]) -> int:
   return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class PrepareCommand:
+  """Turn text into shuffled, pre-tokenized shards: train and validation."""
+  settings: Annotated[Prepare, tyro.conf.arg(name='')]
+  long_sequence_length: int | None = None
+  """Make data for longer rows too, for a recipe's last phase: then OUTPUT gets a folder for each length."""
+
+
 def prepare(argv: list[str]) -> int:
   """Text to pre-tokenized shards, train and validation."""
   from input_pipeline import corpus
-  settings = parse(corpus.Prepare, argv, 'prepare')
-  manifest = corpus.prepare(settings)
-  print(f'{settings.output}:\n' + table(counts(manifest)))
+  args = parse(PrepareCommand, argv, 'prepare')
+  lengths = [args.settings.sequence_length, args.long_sequence_length] if args.long_sequence_length else []
+  nested = [dataclasses.replace(args.settings, sequence_length=length, output=f'{args.settings.output}/{length}') for length in lengths]
+  for settings in nested or [args.settings]:
+    print(f'{settings.output}:\n' + table(counts(corpus.prepare(settings))))
   return 0
 
 

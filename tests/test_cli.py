@@ -11,7 +11,7 @@ from input_pipeline import records
 from launch import cli
 from tests import corpora
 
-TRAIN = ['--model.dtype', 'float32', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5', '--run.steps', '12',
+TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5', '--run.steps', '12',
          '--optimizer.warmup-steps', '2', '--run.log-every', '4', '--run.checkpoint-every', '6', '--mesh.data', '1', '--mesh.fsdp', '8']
 
 

@@ -167,7 +167,7 @@ def test_learns_a_language_that_can_be_learnt(tmp_path):
 def test_sigterm_saves_and_says_so(data, tmp_path):
   """A real process, a real signal: exit code 3, and the next run goes on from there."""
   command = [sys.executable, '-m', 'launch.cli', 'pretrain', 'tiny', '--data', str(data), '--run-dir', str(tmp_path / 'run'),
-             '--model.vocab-size', str(VOCABULARY), '--batch.sequence-length', '32', '--batch.predictions', '5', '--batch.size', '8',
+             '--model.vocab-size', str(VOCABULARY), '--batch.sequence-length', '32', '--batch.predictions', '5', '--batch.size', '8', '--long.share', '0',
              '--model.dtype', 'float32', '--run.steps', '100000', '--run.log-every', '1']
   process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
   deadline = time.time() + 120

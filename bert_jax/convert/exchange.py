@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, evaluate, metrics
+from bert_jax import checkpoint, config as cfg, evaluate, metrics, phases
 from bert_jax.convert import huggingface, tokenizer_files
 from bert_jax.convert.card import ModelCard
 from input_pipeline import records
@@ -46,14 +46,14 @@ def card(loaded: checkpoint.Loaded, source: epath.Path) -> ModelCard:
   trained = [line for line in metrics.read(run_dir) if line['kind'] == 'train' and line['step'] <= loaded.step]
   figures = {name: value for name, value in (trained[-1] if trained else {}).items() if name != 'kind'}
   held_out = evaluate.read(run_dir)
-  return ModelCard(steps=loaded.step, data=data_sentence(loaded.run.data), training=figures,
+  return ModelCard(steps=loaded.step, data=data_sentence(loaded.run), training=figures,
                    evaluation=held_out if held_out.get('step') == loaded.step else {}, settings=cfg.flat(loaded.run.config))
 
 
-def data_sentence(data_dir: str) -> str:
+def data_sentence(run: checkpoint.Run) -> str:
   """One sentence on the text, where the data is still there to ask."""
   try:
-    manifest = records.read_manifest(data_dir)
+    manifest = records.read_manifest(phases.directory(run.data, run.config))
   except records.DataError:
     return ''
   split = manifest.splits['train']

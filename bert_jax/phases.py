@@ -1,0 +1,74 @@
+"""The sequence-length phases of a run: which steps have rows of which length, and the shards that they read."""
+
+import dataclasses
+import hashlib
+
+from etils import epath
+
+from bert_jax import config as cfg
+from input_pipeline import loader, records
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """Steps first … last - 1 of a run, and the run's settings with the batches of these steps."""
+  first: int
+  last: int
+  config: cfg.Config
+
+
+def phases(config: cfg.Config) -> tuple[Phase, ...]:
+  """One phase, or two: most steps on short rows, then the share of `config.long` on longer ones (arXiv:1810.04805 appendix A.2)."""
+  steps, long = config.run.steps, config.long
+  border = steps - round(steps * long.share)
+  if border == steps:
+    return (Phase(0, steps, config),)
+  batch = dataclasses.replace(config.batch, sequence_length=long.sequence_length, predictions=long.predictions,
+                              size=long.size or config.batch.size)
+  return Phase(0, border, config), Phase(border, steps, dataclasses.replace(config, batch=batch, long=cfg.Long()))
+
+
+def at(config: cfg.Config, step: int) -> cfg.Config:
+  """The settings that trained the parameters of `step`: of the phase that its last update was in."""
+  return next((phase.config for phase in phases(config) if step <= phase.last), config)
+
+
+def directory(data_dir: epath.PathLike, config: cfg.Config) -> epath.Path:
+  """Where the shards for a phase are: `data_dir`, or its subfolder of that length, as `prepare --long-sequence-length 512` makes them.
+
+  Raises DataError where neither is there.
+  """
+  data_dir, length = epath.Path(data_dir), config.batch.sequence_length
+  nested = data_dir / str(length)
+  if (data_dir / records.MANIFEST).exists() or not data_dir.is_dir():
+    return data_dir
+  if (nested / records.MANIFEST).exists():
+    return nested
+  lengths = sorted(path.name for path in data_dir.iterdir() if (path / records.MANIFEST).exists())
+  raise records.DataError(
+      f'{data_dir} holds ' + (f'data for rows of {" and ".join(lengths)}' if lengths else f'no {records.MANIFEST}')
+      + f', wanted is data for rows of {length}: make it with `bert-jax prepare`')
+
+
+def open_streams(data_dir: epath.PathLike, config: cfg.Config) -> list[tuple[Phase, loader.Stream]]:
+  """The verified training split of every phase. Raises DataError, ConfigError."""
+  opened = []
+  for phase in phases(config):
+    path = directory(data_dir, phase.config)
+    if opened and path == epath.Path(data_dir):
+      raise records.DataError(
+          f'{data_dir} was prepared for rows of {config.batch.sequence_length} alone, and the recipe trains the last {config.long.share:.0%} of its '
+          f'steps on rows of {phase.config.batch.sequence_length}: prepare both with --long-sequence-length '
+          f'{phase.config.batch.sequence_length}, or pass --long.share 0')
+    opened.append((phase, loader.open_split(path, 'train', phase.config.batch, first_step=phase.first)))
+  vocabularies = {stream.vocabulary.sha256 for _, stream in opened}
+  if len(vocabularies) > 1:
+    raise records.DataError(f'the lengths in {data_dir} were prepared with different vocabularies: prepare them together')
+  return opened
+
+
+def fingerprint(streams: list[tuple[Phase, loader.Stream]]) -> str:
+  """SHA-256 over all that decides the batches of the run; that of the stream where there is one phase."""
+  prints = [stream.fingerprint for _, stream in streams]
+  borders = [phase.first for phase, _ in streams]
+  return prints[0] if len(prints) == 1 else hashlib.sha256(repr((prints, borders)).encode()).hexdigest()
