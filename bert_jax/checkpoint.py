@@ -116,7 +116,10 @@ def read_run(run_dir: epath.PathLike) -> Run:
 
 
 def manager(run_dir: epath.PathLike, keep: int = 3) -> ocp.CheckpointManager:
-  """Saves in the background and keeps the newest few. COMMIT_FILE: neither a save nor a deletion that is cut off leaves a step that looks whole."""
+  """Saves in the background and keeps the newest few.
+
+  COMMIT_FILE: neither a save nor a deletion that is cut off leaves a step that looks whole.
+  """
   mode = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, atomicity_options=mode, enable_async_checkpointing=True)
   handlers = {'params': ocp.StandardCheckpointHandler(), 'opt_state': ocp.StandardCheckpointHandler(), 'meta': ocp.JsonCheckpointHandler()}
@@ -124,12 +127,16 @@ def manager(run_dir: epath.PathLike, keep: int = 3) -> ocp.CheckpointManager:
 
 
 def save(checkpoints: ocp.CheckpointManager, state: step_lib.TrainState, meta: Meta) -> None:
-  """Begins to save; what it holds is copied before this returns, so the state may be donated. Raises CheckpointError, also for the last save."""
+  """Begins to save; what it holds is copied before this returns, so the state may be donated.
+
+  Raises CheckpointError, also for the save before this one.
+  """
   arrays = {'opt_state': state.opt_state, 'skipped': state.skipped}
   try:
     # force: when to save is decided elsewhere, and Orbax would ask for preemption by another count than train.Loop
     saved = checkpoints.save(meta.step, force=True, args=ocp.args.Composite(
-        params=ocp.args.StandardSave(state.params), opt_state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(dataclasses.asdict(meta))))
+        params=ocp.args.StandardSave(state.params), opt_state=ocp.args.StandardSave(arrays),
+        meta=ocp.args.JsonSave(dataclasses.asdict(meta))))
   except Exception as error:
     raise CheckpointError(f'a checkpoint could not be written to {checkpoints.directory}: {first_line(error)}') from error
   if not saved:
@@ -171,7 +178,10 @@ def _check_types(checkpoints, step: int, target: dict) -> None:
 
 
 def load(path: epath.PathLike, step: int | None = None) -> Loaded:
-  """The parameters of a run's newest step, or of `step`, on one device. `path`: RUN or RUN/checkpoints/STEP. Raises ConfigError, CheckpointError."""
+  """The parameters of a run's newest step, or of `step`, on one device. `path`: RUN or RUN/checkpoints/STEP.
+
+  Raises ConfigError, CheckpointError.
+  """
   path = epath.Path(path)
   if is_step(path):
     path, step = path.parent.parent, int(path.name)

@@ -67,7 +67,7 @@ class Optimizer:
   name: Literal['bert_adamw', 'adamw', 'lamb'] = 'bert_adamw'
   """bert_adamw: the original's, without bias correction; adamw: textbook; lamb: arXiv:1904.00962, trust ratios layer by layer."""
   schedule: Literal['bert', 'linear', 'constant'] = 'bert'
-  """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear: meets the peak; constant: after the warmup."""
+  """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear: meets the peak; constant: no decay."""
   peak_learning_rate: float = 1e-4
   warmup_steps: int = 10_000
   decay_power: float = 1.0

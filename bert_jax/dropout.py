@@ -20,7 +20,10 @@ def _mix(x: jax.Array) -> jax.Array:
 
 
 def keep_mask(shape: tuple[int, ...], rate: float, seed: jax.Array) -> jax.Array:
-  """bool[shape], False with probability `rate`. The rows are hashed first: one index of 32 bits would not number the elements of a pod's batch."""
+  """bool[shape], False with probability `rate`.
+
+  The rows are hashed first: one index of 32 bits would not number the elements of a pod's batch.
+  """
   rows = jnp.zeros((*shape[:-1], 1), jnp.uint32)
   for axis in range(len(shape) - 1):
     stride = math.prod(shape[axis + 1:-1]) % 2**32

@@ -61,7 +61,8 @@ def unigram_log_probabilities(directory: epath.PathLike, config: cfg.Config) -> 
   return np.log(counts / counts.sum())
 
 
-def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, step: int | None = None, progress: bool = True) -> dict[str, float]:
+def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, step: int | None = None,
+             progress: bool = True) -> dict[str, float]:
   """The figures of a run's newest checkpoint, or of `step`, on the held-out documents of its data.
 
   Also written to RUN/evaluation.json. Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, unigram_loss, documents, sequences, step.

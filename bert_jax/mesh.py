@@ -52,7 +52,7 @@ def make_mesh(shape: cfg.Mesh, devices=None) -> jax.sharding.Mesh:
               f'{flags}: wanted at least 1 each, or -1 for one of them')
   fixed = math.prod(size for size in sizes if size != -1)
   if -1 in sizes:
-    cfg.require(len(devices) % fixed == 0, f'{flags} do not divide the {len(devices)} devices here: {fixed} is no divisor of {len(devices)}')
+    cfg.require(len(devices) % fixed == 0, f'{flags} do not divide the {len(devices)} devices here: {fixed} is no divisor')
     sizes[sizes.index(-1)] = len(devices) // fixed
   cfg.require(math.prod(sizes) == len(devices),
               f'{flags} make {math.prod(sizes)} devices, but there are {len(devices)}: set one of them to -1 to use what is left')
@@ -111,7 +111,8 @@ def process_slice(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   rows = sorted(int(row) for row in np.unique(np.nonzero(owners == jax.process_index())[0]))
   count, rest = divmod(shards, len(rows))
   cfg.require(rest == 0 and rows == list(range(rows[0], rows[0] + len(rows))) and rows[0] % len(rows) == 0,
-              f'process {jax.process_index()} would feed shards {rows} of {shards}: the mesh axes data and fsdp must run along the processes')
+              f'process {jax.process_index()} would feed shards {rows} of {shards}: '
+              'the mesh axes data and fsdp must run along the processes')
   return rows[0] // len(rows), count
 
 

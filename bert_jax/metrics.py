@@ -30,7 +30,7 @@ class Window:
 
 
 def means(sums: dict[str, float]) -> dict[str, float]:
-  """{'loss', 'mlm_loss', 'mlm_accuracy' …} of {'mlm_loss', 'mlm_weight', 'mlm_hits' …}: means over predictions; 'loss' is the terms' sum."""
+  """{'loss', 'mlm_loss', 'mlm_accuracy' …} of {'mlm_loss', 'mlm_weight', 'mlm_hits' …}: means over predictions; 'loss' adds the terms."""
   terms = [name.removesuffix('_weight') for name in sums if name.endswith('_weight')]
   result = {}
   for term in terms:
@@ -42,7 +42,10 @@ def means(sums: dict[str, float]) -> dict[str, float]:
 
 
 class Writer:
-  """Scalars to RUN/metrics.jsonl and, where tensorboardX is installed, to RUN/tensorboard. Lines behind `step`, of a run cut off, are dropped."""
+  """Scalars to RUN/metrics.jsonl and, where tensorboardX is installed, to RUN/tensorboard.
+
+  Lines behind `step`, of a run that was cut off, are dropped.
+  """
 
   def __init__(self, run_dir: epath.PathLike, step: int):
     run_dir = epath.Path(run_dir)
@@ -98,7 +101,7 @@ class Clock:
     return self.before + (time.monotonic() - self.start) / 60
 
   def rates(self, step: int, tokens: float, flops_per_step: float, peak: float | None) -> dict[str, float]:
-    """tokens_per_second (real ones), steps_per_second, data_stall_share, and mfu where the devices' `peak` is known, since the last mark."""
+    """Since the last mark: tokens_per_second (real), steps_per_second, data_stall_share, and mfu where the devices' `peak` is known."""
     seconds = max(time.monotonic() - self.since, 1e-9)
     steps = step - self.step
     rates = {'tokens_per_second': tokens / seconds, 'steps_per_second': steps / seconds, 'data_stall_share': self.waited / seconds}

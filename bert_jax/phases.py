@@ -57,8 +57,8 @@ def open_streams(data_dir: epath.PathLike, config: cfg.Config) -> list[tuple[Pha
     path = directory(data_dir, phase.config)
     if opened and path == epath.Path(data_dir):
       raise records.DataError(
-          f'{data_dir} was prepared for rows of {config.batch.sequence_length} alone, and the recipe trains the last {config.long.share:.0%} of its '
-          f'steps on rows of {phase.config.batch.sequence_length}: prepare both with --long-sequence-length '
+          f'{data_dir} was prepared for rows of {config.batch.sequence_length} alone, and the recipe trains the last '
+          f'{config.long.share:.0%} of its steps on rows of {phase.config.batch.sequence_length}: prepare both with --long-sequence-length '
           f'{phase.config.batch.sequence_length}, or pass --long.share 0')
     opened.append((phase, loader.open_split(path, 'train', phase.config.batch, first_step=phase.first)))
   vocabularies = {stream.vocabulary.sha256 for _, stream in opened}

@@ -8,7 +8,7 @@ PICTURE = 'loss.png'
 
 
 def plot(run_dir: epath.PathLike) -> epath.Path:
-  """Draws the losses, accuracies and learning rate of RUN/metrics.jsonl to RUN/loss.png. Raises ConfigError where there is nothing to draw."""
+  """Draws losses, accuracies and learning rate of RUN/metrics.jsonl to RUN/loss.png. Raises ConfigError where there is nothing to draw."""
   import matplotlib
   matplotlib.use('Agg')
   from matplotlib import pyplot
@@ -33,7 +33,8 @@ def plot(run_dir: epath.PathLike) -> epath.Path:
         axis.plot(held_out['step'], held_out[name], 'k*', label=f'held-out {name}')
   if (baseline := held_out.get('unigram_loss')) is not None:
     axes[0].axhline(baseline, color='grey', linestyle=':')
-    axes[0].annotate('unigram baseline', (0.98, baseline), xycoords=('axes fraction', 'data'), ha='right', va='bottom', fontsize=8, color='grey')
+    axes[0].annotate('unigram baseline', (0.98, baseline), xycoords=('axes fraction', 'data'), ha='right', va='bottom', fontsize=8,
+                     color='grey')
   for axis in axes:
     if axis.get_legend_handles_labels()[0]:
       axis.legend(fontsize=8)

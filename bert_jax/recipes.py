@@ -52,7 +52,7 @@ def large() -> Config:
 def sample() -> Config:
   """Two layers of 128 on the Wikipedia slice of `--input sample`: minutes on two CPU cores, to see the whole way work.
 
-  No dropout, since nothing is learnt by heart in the time. The held-out MLM loss ends well under the unigram baseline, and far from a BERT's.
+  No dropout, since nothing is learnt by heart in the time. The held-out MLM loss ends well under the unigram baseline, far from a BERT's.
   """
   return Config(
       model=model_of(2, 128, vocab_size=8192, hidden_dropout=0.0, attention_dropout=0.0, dtype='float32', unroll=2),

@@ -25,7 +25,8 @@ def batch(vocab_size: int, rows: int, length: int, predictions: int, pairs: int 
   weights = np.take_along_axis(real & (within > 0), positions, axis=1).astype(np.float32)
   integer = lambda x: np.where(real, x, 0).astype(np.int32)
   return dict(
-      input_ids=integer(ids), token_type_ids=integer(within > length // pairs // 2), position_ids=integer(within), pair_ids=integer(pair + 1),
+      input_ids=integer(ids), token_type_ids=integer(within > length // pairs // 2), position_ids=integer(within),
+      pair_ids=integer(pair + 1),
       masked_lm_positions=positions, masked_lm_weights=weights,
       masked_lm_ids=rng.integers(FIRST_TOKEN, vocab_size, (rows, predictions), dtype=np.int32),
       cls_positions=cls_positions, next_sentence_labels=rng.integers(0, 2, (rows, pairs), dtype=np.int32),

@@ -56,15 +56,16 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
     if restored:
       state, meta = restored
       if meta.data_fingerprint != fingerprint:
-        raise checkpoint.DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: name its own --data, or another --run-dir')
+        raise checkpoint.DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: '
+                                    'name its own --data, or another --run-dir')
       say(f'{run_dir}: resuming from step {meta.step:,} of {config.run.steps:,} ({meta.minutes:.1f} minutes of training so far)')
     else:
       state, meta = step_lib.create_state(config, abstract), checkpoint.Meta(0, 0.0, {}, fingerprint)
       say(f'{run_dir}: starting; mesh ' + ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items()))
       for phase, stream in streams:
         steps, batch = phase.last - phase.first, phase.config.batch
-        say(f'  {steps:,} steps of {batch.size} rows of {batch.sequence_length}, {steps * batch.size / stream.rows_per_epoch:.1f} epochs of '
-            f'{stream.rows_per_epoch:,} rows')
+        epochs = steps * batch.size / stream.rows_per_epoch
+        say(f'  {steps:,} steps of {batch.size} rows of {batch.sequence_length}: {epochs:.1f} epochs of {stream.rows_per_epoch:,} rows')
 
     loop = Loop(config, mesh, streams, data_dir, run_dir, checkpoints, meta, progress)
     with contextlib.ExitStack() as stack:
@@ -139,7 +140,8 @@ class Loop:
     """This process' batches from the step at hand on, phase after phase."""
     for phase, stream in self.streams:
       if phase.last > self.step:
-        with contextlib.closing(stream.batches(max(self.step, phase.first), phase.last, *mesh_lib.process_slice(self.mesh), engine=engine)) as batches:
+        first, part = max(self.step, phase.first), mesh_lib.process_slice(self.mesh)
+        with contextlib.closing(stream.batches(first, phase.last, *part, engine=engine)) as batches:
           yield from batches
 
   def ended(self) -> str | None:

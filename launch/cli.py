@@ -105,7 +105,8 @@ def pretrain(argv: list[str]) -> int:
   """Train a recipe, or resume where the run directory stopped."""
   from bert_jax import distributed, recipes, train
   if not argv or argv[0] in ('-h', '--help'):
-    print('usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN [--model.… --optimizer.… --batch.… --mesh.… --run.… --distributed.…]\n\nRecipes:')
+    print('usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN\n'
+          '       [--model.… --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]\n\nRecipes:')
     print('\n'.join(f'  {name:<8} {recipe.__doc__.splitlines()[0]}' for name, recipe in recipes.RECIPES.items()))
     print('\n`bert-jax pretrain RECIPE --help` shows every setting with its value there.')
     return 0 if argv else 2
@@ -259,7 +260,8 @@ def run(argv: list[str]) -> int:
   if argv[0] not in COMMANDS:
     import difflib
     close = difflib.get_close_matches(argv[0], COMMANDS, 1)
-    raise ConfigError(f'there is no command {argv[0]!r}' + (f'; did you mean {close[0]!r}?' if close else f': wanted one of {", ".join(COMMANDS)}'))
+    hint = f'; did you mean {close[0]!r}?' if close else f': wanted one of {", ".join(COMMANDS)}'
+    raise ConfigError(f'there is no command {argv[0]!r}{hint}')
   return COMMANDS[argv[0]](argv[1:])
 
 

@@ -11,7 +11,8 @@ from input_pipeline import records
 from launch import cli
 from tests import corpora
 
-TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5', '--run.steps', '12',
+TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5',
+         '--run.steps', '12',
          '--optimizer.warmup-steps', '2', '--run.log-every', '4', '--run.checkpoint-every', '6', '--mesh.data', '1', '--mesh.fsdp', '8']
 
 
@@ -36,8 +37,8 @@ def data(corpus) -> pathlib.Path:
   folder = corpus.parent
   (folder / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
   with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-    patch.setattr('sys.argv', ['bert-jax', 'prepare', '--input', str(corpus), '--vocabulary', str(folder / 'vocab.txt'), '--sequence-length',
-                               '32', '--validation-share', '0.2', '--output', str(folder / 'data')])
+    patch.setattr('sys.argv', ['bert-jax', 'prepare', '--input', str(corpus), '--vocabulary', str(folder / 'vocab.txt'),
+                               '--sequence-length', '32', '--validation-share', '0.2', '--output', str(folder / 'data')])
     cli.main()
   assert ended.value.code == 0
   return folder / 'data'
@@ -46,9 +47,15 @@ def data(corpus) -> pathlib.Path:
 @pytest.mark.parametrize('kind, name, size', [('wordpiece', 'vocab.txt', 70), ('sentencepiece', 'spm.model', 34)])
 def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
   vocabulary, data, run = tmp_path / name, tmp_path / 'data', tmp_path / 'run'
-  done = lambda *argv: (lambda code, out, err: (out, err) if code == 0 else pytest.fail(f'{argv[0]}: exit code {code}: {err}'))(*call(capsys, *argv))
+
+  def done(*argv):
+    code, out, errors = call(capsys, *argv)
+    assert code == 0, errors
+    return out, errors
+
   done('vocabulary', '--input', corpus, '--kind', kind, '--size', size, '--output', vocabulary)
-  out, _ = done('prepare', '--input', corpus, '--vocabulary', vocabulary, '--sequence-length', 32, '--validation-share', 0.2, '--output', data)
+  out, _ = done('prepare', '--input', corpus, '--vocabulary', vocabulary, '--sequence-length', 32, '--validation-share', 0.2,
+                '--output', data)
   assert 'source documents' in out
   assert 'label 1' in done('inspect', data, '--examples', 8)[0]
 
@@ -119,7 +126,8 @@ BAD = {
 def test_bad_corpora(capsys, data, tmp_path, name):
   content, says = BAD[name]
   (tmp_path / name).write_bytes(content)
-  code, _, errors = call(capsys, 'prepare', '--input', tmp_path / name, '--vocabulary', data.parent / 'vocab.txt', '--output', tmp_path / 'out')
+  code, _, errors = call(capsys, 'prepare', '--input', tmp_path / name, '--vocabulary', data.parent / 'vocab.txt',
+                         '--output', tmp_path / 'out')
   assert code == 2 and name in errors and 'Traceback' not in errors
   assert says in errors, errors
   assert [path.name for path in tmp_path.iterdir()] == [name]

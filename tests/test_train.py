@@ -143,7 +143,8 @@ def test_bad_settings_leave_nothing_behind(data, config, tmp_path, change, messa
 
 def test_steps_that_are_not_finite_end_a_run(data, config, tmp_path, monkeypatch):
   monkeypatch.setattr(train, 'MOST_SKIPPED', 3)
-  wild = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_learning_rate=1e38, warmup_steps=0, clip_norm=0.0))
+  huge = dataclasses.replace(config.optimizer, peak_learning_rate=1e38, warmup_steps=0, clip_norm=0.0)
+  wild = dataclasses.replace(config, optimizer=huge)
   with pytest.raises(train.NonFiniteError, match='3 steps in a row'):
     run(wild, data, tmp_path / 'run')
 
@@ -153,7 +154,8 @@ def test_learns_a_language_that_can_be_learnt(tmp_path):
   rng = np.random.default_rng(0)
   made = [(i % 40, [14, 14]) for i in range(400)]
   topics = lambda total: 5 + np.repeat(rng.integers(0, 8, total // 28), 28) * 6 + rng.integers(0, 6, total)
-  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=53, sequence_length=32, made=made, splits=('train', 'validation'), ids=topics)
+  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=53, sequence_length=32, made=made, ids=topics,
+                              splits=('train', 'validation'))
   config = cfg.Config(
       model=recipes.model_of(2, 64, vocab_size=53, dtype='float32', hidden_dropout=0.0, attention_dropout=0.0),
       batch=cfg.BatchConfig(size=32, sequence_length=32, predictions=5, pairs='sop'), mesh=cfg.Mesh(data=1),
@@ -167,7 +169,8 @@ def test_learns_a_language_that_can_be_learnt(tmp_path):
 def test_sigterm_saves_and_says_so(data, tmp_path):
   """A real process, a real signal: exit code 3, and the next run goes on from there."""
   command = [sys.executable, '-m', 'launch.cli', 'pretrain', 'tiny', '--data', str(data), '--run-dir', str(tmp_path / 'run'),
-             '--model.vocab-size', str(VOCABULARY), '--batch.sequence-length', '32', '--batch.predictions', '5', '--batch.size', '8', '--long.share', '0',
+             '--model.vocab-size', str(VOCABULARY), '--batch.sequence-length', '32', '--batch.predictions', '5', '--batch.size', '8',
+             '--long.share', '0',
              '--model.dtype', 'float32', '--run.steps', '100000', '--run.log-every', '1']
   process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
   deadline = time.time() + 120

@@ -14,7 +14,8 @@ from input_pipeline import records
 def load(path: epath.PathLike) -> checkpoint.Loaded:
   """A run directory, one of its steps, or a Hugging Face directory. Raises ConfigError where it is none, DataError, CheckpointError."""
   path = epath.Path(path)
-  cfg.require(path.is_dir(), f'{path} is no directory: wanted a run directory, RUN/{checkpoint.CHECKPOINTS}/STEP, or a Hugging Face directory')
+  cfg.require(path.is_dir(), f'{path} is no directory: wanted a run directory, RUN/{checkpoint.CHECKPOINTS}/STEP, '
+              'or a Hugging Face directory')
   if checkpoint.run_of(path):
     return checkpoint.load(path)
   model, params = huggingface.import_checkpoint(path)
@@ -29,11 +30,11 @@ EXPORTERS: dict[str, Callable[[checkpoint.Loaded, epath.Path, epath.Path], epath
 
 
 def export(format: str, source: epath.PathLike, output: epath.PathLike | None = None) -> epath.Path:
-  """Writes the checkpoint `source` in `format` to `output`, RUN/export by default. Returns where. Raises as `load` and the format's writer do."""
+  """Writes the checkpoint `source` in `format` to `output`, RUN/export by default. Returns where. Raises as `load` and the writers do."""
   source = epath.Path(source)
   loaded = load(source)
   if output is None:
-    cfg.require(loaded.run is not None, f'{source} is no run directory, so there is no default place for its export: name one with --output')
+    cfg.require(loaded.run is not None, f'{source} is no run directory, so its export has no default place: name one with --output')
     output = checkpoint.run_of(source) / 'export'
   return EXPORTERS[format](loaded, source, epath.Path(output))
 
