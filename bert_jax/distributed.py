@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import hashlib
 import ipaddress
+import itertools
 import os
 import socket
 import sys
@@ -22,6 +23,8 @@ from bert_jax import config as cfg
 FAILED = 13  # exit code: an error ended this process, or it did not find the others; a launcher starts the run again
 POLL_SECONDS = 1  # between looks whether another process has failed
 GRACE_SECONDS = 2  # between hearing of an error and ending: one that all have is then told by all, with its own exit code
+LONGEST_ANSWER_MS = 3_600_000  # process 0 may be at its checkpoints; if it is lost, the heartbeat tells
+QUESTIONS = itertools.count()  # numbers what process 0 is asked
 FAILURE = 'bert_jax/failure'  # the key under which it is told
 
 
@@ -165,8 +168,17 @@ def asked_to_stop(call: int) -> bool:
 
 
 def process_0_says(answer: bool) -> bool:
-  """The answer of process 0, for all; every process must ask. It waits for the work that the devices have."""
-  return bool(multihost_utils.broadcast_one_to_all(np.bool_(answer))) if jax.process_count() > 1 else answer
+  """The answer of process 0, for all; every process must ask, in the same order.
+
+  It goes by the service and not by the devices: beside a step that is under way, two programs of collectives can wait for each other.
+  """
+  if jax.process_count() == 1:
+    return answer
+  key, service = f'bert_jax/answer/{next(QUESTIONS)}', jax_distributed.global_state.client
+  if jax.process_index() == 0:
+    service.key_value_set(key, str(int(answer)))
+    return answer
+  return bool(int(service.blocking_key_value_get(key, LONGEST_ANSWER_MS)))
 
 
 def in_turn(action: Callable):

@@ -1,0 +1,191 @@
+"""Two processes of four devices: the losses of one process of eight, one checkpoint, one end; and starts that cannot succeed."""
+
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from bert_jax import checkpoint, config as cfg, distributed, mesh as mesh_lib, metrics, recipes, step as step_lib, train
+from tests import synthetic, worker
+
+VOCABULARY, STEPS, SECONDS = 64, 6, 300
+FLAGS = '--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return synthetic.write_data(tmp_path_factory.mktemp('distributed') / 'data', vocabulary_size=VOCABULARY, pieces=100, documents=20,
+                              sequence_length=16, splits=('train', 'validation'))
+
+
+@pytest.fixture(scope='module')
+def config():
+  """What ARGUMENTS make, for a run in this process. max_minutes makes the processes ask process 0 for the time."""
+  sample, of = recipes.sample(), dataclasses.replace
+  return of(
+      sample, model=recipes.model_of(1, 64, vocab_size=VOCABULARY, dtype='float32'), mesh=cfg.Mesh(data=2, fsdp=4),
+      batch=of(sample.batch, size=16, sequence_length=16, predictions=4), optimizer=of(sample.optimizer, warmup_steps=2),
+      run=of(sample.run, steps=STEPS, max_minutes=60.0, log_every=1, evaluate_every=4, evaluation_rows=24))
+
+
+ARGUMENTS = (
+    'pretrain sample --model.layers 1 --model.hidden-size 64 --model.heads 1 --model.intermediate-size 256 --model.dtype float32 '
+    f'--model.vocab-size {VOCABULARY} --model.hidden-dropout 0.1 --model.attention-dropout 0.1 --model.unroll 1 --mesh.data 2 --run.log-every 1 '
+    '--batch.size 16 --batch.sequence-length 16 --batch.predictions 4 --optimizer.warmup-steps 2 --run.max-minutes 60 '
+    '--mesh.fsdp 4 --run.evaluate-every 4 --run.evaluation-rows 24').split()
+
+
+def free_port() -> int:
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    return probe.getsockname()[1]
+
+
+def launch(arguments, process_id: int, port: int, processes: int = 2, **env) -> subprocess.Popen:
+  command = [sys.executable, '-m', 'tests.worker', *map(str, arguments), '--distributed.coordinator', f'127.0.0.1:{port}',
+             '--distributed.processes', str(processes), '--distributed.process-id', str(process_id)]
+  return subprocess.Popen(command, env=os.environ | {'XLA_FLAGS': FLAGS} | env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def launch_pair(data, run_dir, *more, second=(), **env) -> list[subprocess.Popen]:
+  """`second` and `env` are of process 1 alone."""
+  arguments, port = [*ARGUMENTS, '--data', data, '--run-dir', run_dir, *more], free_port()
+  return [launch(arguments, 0, port), launch([*arguments, *second], 1, port, **env)]
+
+
+def ends(processes) -> list[tuple[int, str]]:
+  """The exit code and stderr of each; none outlives the test."""
+  processes = list(processes)
+  try:
+    errors = [process.communicate(timeout=SECONDS)[1] for process in processes]
+    return [(process.returncode, error) for process, error in zip(processes, errors)]
+  finally:
+    for process in processes:
+      process.kill()
+
+
+@pytest.fixture(scope='module')
+def pair(data, tmp_path_factory):
+  run_dir = tmp_path_factory.mktemp('pair') / 'run'
+  results = ends(launch_pair(data, run_dir, '--run.steps', STEPS))
+  assert [code for code, _ in results] == [0, 0], results
+  return run_dir
+
+
+def alone(config, data, run_dir):
+  return train.train(config, data, run_dir, engine='threads', progress=False)
+
+
+def test_losses_of_one_process(pair, data, config, tmp_path):
+  alone(config, data, tmp_path / 'run')
+  mine, theirs = metrics.read(pair), metrics.read(tmp_path / 'run')
+  assert [(line['step'], line['kind']) for line in mine] == [(line['step'], line['kind']) for line in theirs]
+  assert [line['kind'] for line in mine].count('validation') == 1 and len(mine) == STEPS + 1
+  for a, b in zip(mine, theirs):
+    assert abs(a['loss'] - b['loss']) < 1e-5 and abs(a['mlm_loss'] - b['mlm_loss']) < 1e-5 and a['mlm_accuracy'] == b['mlm_accuracy']
+
+
+@pytest.mark.parametrize('shape, devices', [(cfg.Mesh(data=8), 8), (cfg.Mesh(data=1), 1)])
+def test_one_process_restores_what_two_saved(pair, config, shape, devices):
+  mesh = mesh_lib.make_mesh(shape, jax.devices()[:devices])
+  with jax.set_mesh(mesh), checkpoint.manager(pair) as checkpoints:
+    state, meta = checkpoint.restore(checkpoints, step_lib.abstract_state(config, mesh)[1])
+  assert meta.step == int(state.step) == STEPS
+  assert worker.digest(state) == (pair / 'digest').read_text()
+
+
+def test_sigterm_to_one_stops_both_at_one_step(data, config, tmp_path):
+  run_dir = tmp_path / 'run'
+  processes = launch_pair(data, run_dir, '--run.steps', '1000000')
+  deadline = time.monotonic() + SECONDS
+  while time.monotonic() < deadline and not metrics.read(run_dir) and all(process.poll() is None for process in processes):
+    time.sleep(0.1)
+  processes[1].send_signal(signal.SIGTERM)
+  results = ends(processes)
+  assert [code for code, _ in results] == [3, 3], results
+  with checkpoint.manager(run_dir) as checkpoints:
+    stopped = checkpoints.latest_step()
+  assert stopped == metrics.read(run_dir)[-1]['step'] > 0
+  over = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1_000_000, max_minutes=1e-6))
+  assert alone(over, data, run_dir).resumed_from == stopped
+
+
+def test_processes_that_do_not_agree_say_on_what(data, tmp_path):
+  for code, errors in ends(launch_pair(data, tmp_path / 'run', '--run.steps', STEPS, second=['--optimizer.b1', '0.8'])):
+    assert code == 2 and 'do not agree on optimizer.b1' in errors, errors
+  assert not (tmp_path / 'run').exists()
+
+
+def test_an_error_in_one_ends_both_soon(data, tmp_path):
+  """Not after the shutdown's timeout, and none of them waits for ever."""
+  processes = launch_pair(data, tmp_path / 'run', '--run.steps', '1000000', FAIL_AT='3')
+  (first, heard), (second, errors) = ends(reversed(processes))[::-1]
+  assert second == distributed.FAILED and 'made to fail' in errors and 'process 1 of 2 failed' in errors
+  assert first == distributed.FAILED and 'process 1 ended with exit code 13' in heard, heard
+
+# ---------------------------------------------------------------- the start
+
+
+def test_alone_nothing_is_started(monkeypatch):
+  for name in list(os.environ):
+    if name.startswith(('SLURM_', 'TPU_', 'OMPI_', 'JAX_COORDINATOR', 'KUBERNETES_')):
+      monkeypatch.delenv(name)
+  for settings in (cfg.Distributed(), cfg.Distributed(auto=False)):
+    code = ('from bert_jax import config as cfg, distributed; import jax; '
+            f'distributed.start(cfg.{settings}); print(jax.distributed.is_initialized())')
+    ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert ran.stdout == 'False\n' and not ran.returncode, ran.stderr
+
+
+def test_slurm_is_detected():
+  """JAX's own detection, as srun starts two tasks on one node."""
+  code = ('from bert_jax import config as cfg, distributed; distributed.start(cfg.Distributed()); import jax; '
+          'print(jax.process_index(), jax.process_count(), jax.device_count())')
+  port = str(free_port())
+  env = {'SLURM_JOB_ID': '7', 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': '2', 'XLA_FLAGS': FLAGS, 'JAX_COORDINATOR_PORT': port,
+         'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{port}'}
+  tasks = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=os.environ | env | {'SLURM_PROCID': str(i), 'SLURM_LOCALID': str(i)}) for i in range(2)]
+  outputs = [task.communicate(timeout=SECONDS) for task in tasks]
+  assert [out.splitlines()[-1] for out, _ in outputs] == ['0 2 8', '1 2 8'], outputs
+
+
+@pytest.mark.parametrize('process_id', [0, 1])
+def test_others_that_do_not_come_are_one_sentence(process_id):
+  code = ('from bert_jax import config as cfg, distributed; '
+          f'distributed.start(cfg.Distributed("127.0.0.1:{free_port()}", 2, {process_id}, initialization_seconds=2))')
+  ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=SECONDS)
+  assert ran.returncode == distributed.FAILED
+  assert 'bert-jax: 2 processes did not all meet' in ran.stderr.splitlines()[-1] and 'Traceback' not in ran.stderr
+
+
+def test_a_port_that_is_taken():
+  with socket.socket() as taken:
+    taken.bind(('127.0.0.1', 0))
+    taken.listen()
+    with pytest.raises(cfg.ConfigError, match='port .* in use'):
+      distributed.start(cfg.Distributed(f'127.0.0.1:{taken.getsockname()[1]}', 2, 0))
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(coordinator='somewhere'), 'wanted host:port'),
+    (dict(coordinator='host:1', processes=2, process_id=2), 'wanted 0 … 1'),
+    (dict(coordinator='host:1', processes=2, auto=False), '--distributed.process-id is missing'),
+])
+def test_settings_that_cannot_work(settings, message):
+  with pytest.raises(cfg.ConfigError, match=message):
+    cfg.Distributed(**settings)
+
+
+@pytest.mark.parametrize('coordinator, address', [
+    ('127.0.0.1:80', '127.0.0.1:80'), ('localhost:80', 'localhost:80'), ('[::1]:80', '[::1]:80'),
+    ('10.0.0.1:80', None), ('host-0:80', None), (None, None),
+])
+def test_the_coordinator_of_one_machine_listens_to_that_machine_alone(coordinator, address):
+  assert distributed.bind_address(coordinator) == address

@@ -1,0 +1,51 @@
+"""One process of several: the command line as it is, which at its end writes down a digest of the state. A helper of the tests.
+
+FAIL_AT=n makes this process raise an error after step n.
+"""
+
+import hashlib
+import os
+import pathlib
+
+import jax
+import numpy as np
+
+from bert_jax import train
+from launch import cli
+
+TRAIN = train.train
+
+
+def whole(x: jax.Array) -> np.ndarray:
+  """The array put together from the shards of this process, which has all of them where data runs along the processes."""
+  array = np.zeros(x.shape, x.dtype)
+  for shard in x.addressable_shards:
+    array[shard.index] = shard.data
+  return array
+
+
+def digest(state) -> str:
+  leaves = [whole(x) for x in jax.tree.leaves((state.params, state.opt_state))]
+  return hashlib.sha256(b''.join(str((x.shape, x.dtype)).encode() + x.tobytes() for x in leaves)).hexdigest()
+
+
+def train_and_tell(config, data, run_dir):
+  result = TRAIN(config, data, run_dir, engine='threads')
+  if jax.process_index() == 0:
+    (pathlib.Path(run_dir) / 'digest').write_text(digest(result.state))
+  return result
+
+
+class Failing(train.Loop):
+
+  def ended(self):
+    if self.step == int(os.environ['FAIL_AT']):
+      raise RuntimeError('made to fail')
+    return super().ended()
+
+
+if __name__ == '__main__':
+  if 'FAIL_AT' in os.environ:
+    train.Loop = Failing
+  train.train = train_and_tell
+  cli.main()
