@@ -265,6 +265,20 @@ def run(argv: list[str]) -> int:
   return COMMANDS[argv[0]](argv[1:])
 
 
+# glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU takes a third less.
+HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
+COMPUTES = ('pretrain', 'evaluate', 'fill-mask', 'benchmark')
+
+
+def start() -> None:
+  """The console command. One that computes begins anew with huge pages, which glibc asks for only at the start of a process."""
+  name, value = HUGE_PAGES
+  if sys.argv[1:2] and sys.argv[1] in COMPUTES and sys.platform == 'linux' and name not in os.environ:
+    os.environ[name] = value
+    os.execv(sys.executable, [sys.executable, '-P', '-m', 'launch.cli', *sys.argv[1:]])
+  main()
+
+
 def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -293,4 +307,4 @@ def exit_code(error: Exception) -> int | None:
 
 
 if __name__ == '__main__':
-  main()
+  start()
