@@ -21,7 +21,7 @@ from bert_jax import config as cfg
     (lambda: cfg.Optimizer(warmup_steps=-1), 'optimizer.warmup_steps'),
     (lambda: cfg.Optimizer(clip_norm=-1.), 'optimizer.clip_norm'),
     (lambda: cfg.Schedule(microbatches=0), 'run.microbatches'),
-    (lambda: cfg.Config(batch=cfg.BatchConfig(sequence_length=513)), 'batch.sequence_length'),
+    (lambda: cfg.Config(batch=cfg.BatchConfig(sequence_length=513, predictions=77)), 'batch.sequence_length'),
     (lambda: cfg.Config(batch=cfg.BatchConfig(size=30), run=cfg.Schedule(microbatches=4)), 'batch.size'),
     (lambda: cfg.Config(run=cfg.Schedule(steps=9999)), 'optimizer.warmup_steps'),
     (lambda: cfg.Config(batch=cfg.BatchConfig(pairs='none')), 'batch.pairs'),
