@@ -22,14 +22,15 @@ def _mix(x: jax.Array) -> jax.Array:
 def keep_mask(shape: tuple[int, ...], rate: float, seed: jax.Array) -> jax.Array:
   """bool[shape], False with probability `rate`.
 
-  The rows are hashed first: one index of 32 bits would not number the elements of a pod's batch.
+  The rows are hashed first: one index of 32 bits would not number the elements of a pod's batch; and before the seed comes in, or the
+  masks of two seeds would be the same but for a shift.
   """
   rows = jnp.zeros((*shape[:-1], 1), jnp.uint32)
   for axis in range(len(shape) - 1):
     stride = math.prod(shape[axis + 1:-1]) % 2**32
     rows += jax.lax.broadcasted_iota(jnp.uint32, rows.shape, axis) * np.uint32(stride)
   columns = jax.lax.broadcasted_iota(jnp.uint32, shape, len(shape) - 1)
-  return _mix(_mix(rows + seed) + columns * np.uint32(0x9E3779B9)) >= np.uint32(round(rate * 2**32))
+  return _mix(_mix(_mix(rows) + seed) + columns * np.uint32(0x9E3779B9)) >= np.uint32(round(rate * 2**32))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -101,6 +101,13 @@ def check_batch(size: int, microbatches: int, mesh: jax.sharding.Mesh) -> None:
               f'run.microbatches {microbatches} = {shards * microbatches}: set --batch.size to a multiple')
 
 
+def check_model(model: cfg.Model, mesh: jax.sharding.Mesh) -> None:
+  """Raises ConfigError where the tensor axis would cut a head in two, or share out the feed-forward layer unevenly."""
+  for name in ('heads', 'intermediate_size'):
+    cfg.require(getattr(model, name) % mesh.shape['tensor'] == 0,
+                f'model.{name} {getattr(model, name)} does not divide over mesh.tensor {mesh.shape["tensor"]}: lower --mesh.tensor')
+
+
 def process_slice(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   """(index, count): which of how many equal runs of a batch's rows this process feeds.
 

@@ -38,11 +38,12 @@ def scale_by_bert_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTr
 
 
 def per_layer(transform: optax.GradientTransformation) -> optax.GradientTransformation:
-  """A stateless transform applied to each layer of a stack instead of to the stack as one tensor."""
+  """A stateless transform applied to each layer of a stack instead of to the stack as one tensor; only to what decays."""
   def update(updates, state, params):
     one = lambda u, p: transform.update(u, state, p)[0]
     each = lambda path, u, p: (jax.vmap(one) if path_name(path).startswith('blocks/') else one)(u, p)
-    return jax.tree.map_with_path(each, updates, params), state
+    one_or_none = lambda path, u, p, decays: each(path, u, p) if decays else u
+    return jax.tree.map_with_path(one_or_none, updates, params, decayed(params)), state
 
   return optax.GradientTransformation(transform.init, update)
 
@@ -57,7 +58,11 @@ def adamw(o: cfg.Optimizer) -> optax.GradientTransformation:
 
 
 def lamb(o: cfg.Optimizer) -> optax.GradientTransformation:
-  """arXiv:1904.00962 algorithm 2, with a trust ratio for each layer's each parameter."""
+  """arXiv:1904.00962 algorithm 2, with a trust ratio for each layer's each parameter that decays.
+
+  Biases and LayerNorm keep AdamW's update, as in the authors' code (exclude_from_layer_adaptation is exclude_from_weight_decay there): a
+  bias begins at 0, and with a ratio it would hardly leave.
+  """
   return optax.chain(adamw(o), per_layer(optax.scale_by_trust_ratio()))
 
 

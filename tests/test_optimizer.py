@@ -83,11 +83,12 @@ def test_adamw_is_that_of_optax():
 
 
 def test_lamb_sees_layers_not_the_stack_of_layers():
-  """Stacked layers move as if each were a parameter of its own, in optax.lamb."""
+  """Stacked layers move as if each were a parameter of its own, in LAMB as optax puts it together; what does not decay has no trust ratio."""
   settings = dataclasses.replace(SETTINGS, name='lamb', schedule='constant', warmup_steps=0)
   history, gradients = run(settings)
   unstack = lambda tree: {**tree, 'blocks': [jax.tree.map(lambda x, i=i: x[i], tree['blocks']) for i in range(3)]}
-  tx = optax.lamb(.01, .9, .999, 1e-6, weight_decay=.1, mask=optimizer.decayed)
+  tx = optax.chain(optax.scale_by_adam(.9, .999, 1e-6), optax.add_decayed_weights(.1, optimizer.decayed),
+                   optax.masked(optax.scale_by_trust_ratio(), optimizer.decayed), optax.scale_by_learning_rate(.01))
   params = follow(tx, unstack(history[0]), map(unstack, gradients))
   for name, x in leaves(unstack(history[-1])).items():
     np.testing.assert_allclose(x, leaves(params)[name], atol=2e-6, err_msg=name)
