@@ -73,13 +73,15 @@ def against_huggingface(stream: loader.Stream, seconds: float = 10.0) -> dict:
       **{f'{name}_token': f'[{name.upper()}]' for name in names})
   collate = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=config.masking.share, return_tensors='np')
   epoch, window, begin, end = next(stream.spans(0, config.size))
-  batch, placed = stream.laid_out(stream.arranged(epoch, window), begin, end)
+  arranged = stream.arranged(epoch, window)
+  batch, placed = stream.laid_out(arranged, begin, end)
   rows, examples = batch['input_ids'], [{'input_ids': row} for row in batch['input_ids'].tolist()]
   width = masking.words_per_pair(config.masking.unit, config.sequence_length, config.predictions)
 
   def ours(turn):
     words = random.words(random.key(turn, 'benchmark'), 0, len(placed['row']) * width).reshape(-1, width)
-    masking.mask_batch(rows.copy(), placed, words, config.masking, config.masking.share, config.predictions, stream.tables)
+    masking.mask_batch(rows.copy(), placed, words, config.masking, config.masking.share, config.predictions, stream.tables,
+                       arranged.word_starts)
 
   rates = {'ours': [], 'peer': []}
   for turn in range(ROUNDS):

@@ -32,7 +32,8 @@ from input_pipeline.settings import Prepare
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
 _NO_SIGNATURE = np.zeros(0, '<u4')
-_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'mwparserfromhell', 'tensorflow-cpu', 'tensorflow', 'tensorflow-datasets')
+_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-cpu', 'tensorflow',
+             'tensorflow-datasets')
 
 
 def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
@@ -71,10 +72,12 @@ def finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[str
   for name, content in ((records.VOCABULARY, vocabulary.vocab_txt), (records.SENTENCEPIECE, vocabulary.model)):
     if content is not None:
       (data / name).write_bytes(content)
-  writing.write_tfds_metadata(data, written, records.id_dtype(len(vocabulary.tokens)), settings.pairs == 'google')
+  writing.write_tfds_metadata(data, written, records.id_dtype(len(vocabulary.tokens)), settings.pairs == 'google',
+                              settings.words != 'none')
   manifest = records.Manifest(
       sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written, settings=description,
-      counts=dict(sorted(counts.items())), packages=_packages())
+      counts=dict(sorted(counts.items())), packages=_packages(),
+      words=settings.words)
   records.write_manifest(data, manifest)
   publishing.publish(data, settings.output, settings.overwrite)
   return manifest
@@ -84,6 +87,8 @@ def described(settings: Prepare, vocabulary: tokenizer.Tokenizer) -> dict:
   """The settings that decide what the shards hold, for the manifest: the same ones make the same data."""
   elsewhere = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')
   chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in elsewhere}
+  if settings.words == 'none':
+    del chosen['words']  # data from before there was this setting is the same data
   return chosen | {'lower_case': vocabulary.lower_case, 'input_bytes': sum(size for _, size, _ in _stamps(settings))}
 
 
@@ -117,7 +122,7 @@ def make_pieces(chunk: sources.Chunk, settings: Prepare, limit: int | None = Non
   vocabulary = _vocabulary(settings.vocabulary, settings.lower_case)
   parsed = sources.parse(chunk)
   counts = parsed.counts
-  cut = pieces.Cut(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed)
+  cut = pieces.Cut(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed, settings.words)
   made = []
   for document in parsed.documents[:limit]:
     copies = pieces.copies(document, chunk.weight)
@@ -151,7 +156,8 @@ def join(made: list['Made'], vocabulary_size: int) -> spill.Run:
       piece_documents=np.repeat(np.arange(len(made), dtype='<i4'), [len(one.pieces.keys) for one in made]),
       piece_tokens=np.zeros(0, '<u4'), keys=keys, piece_labels=np.zeros(len(keys), 'u1'),
       piece_sentences=column('piece_sentences', '<u4'),
-      sentence_lengths=column('sentence_lengths', '<u4'), input_ids=column('input_ids', records.id_dtype(vocabulary_size))))
+      sentence_lengths=column('sentence_lengths', '<u4'), input_ids=column('input_ids', records.id_dtype(vocabulary_size)),
+      word_starts=column('word_starts', bool)))
 
 
 @functools.lru_cache(maxsize=2)

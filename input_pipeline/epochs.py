@@ -23,6 +23,7 @@ class Rows:
   tokens: np.ndarray  # of the window
   pairs: pairs.Pairs
   row_pairs: np.ndarray  # [R + 1] first pair of each row
+  word_starts: np.ndarray | None  # of the window, where the data has them
 
 
 def arrange(window: shards.Window, epoch: int, number: int, rows: int, plan: Plan | None, config: BatchConfig,
@@ -32,7 +33,7 @@ def arrange(window: shards.Window, epoch: int, number: int, rows: int, plan: Pla
   if plan is None:
     made = make_pairs(window, key('pairs'), config, continues)
     order = random.permutation(key('order'), len(made.a))
-    return Rows(epoch, number, window.tokens, made.take(order), np.arange(len(order) + 1))
+    return Rows(epoch, number, window.tokens, made.take(order), np.arange(len(order) + 1), window.word_starts)
   best = None
   for attempt, more in enumerate(packing.MORE_SPLITS):
     made, placed = try_packing(window, rows, plan.split_share + more, config, continues, lambda purpose, k=attempt: key(purpose, k))
@@ -45,7 +46,7 @@ def arrange(window: shards.Window, epoch: int, number: int, rows: int, plan: Pla
   made, placed = packing.squeeze(*best[1:], rows, config.sequence_length, config.pairs_per_row, separators)
   row = random.permutation(key('order'), rows)[placed]
   order = np.lexsort((random.words(key('within'), 0, len(row)), row))
-  return Rows(epoch, number, window.tokens, made.take(order), np.searchsorted(row[order], np.arange(rows + 1)))
+  return Rows(epoch, number, window.tokens, made.take(order), np.searchsorted(row[order], np.arange(rows + 1)), window.word_starts)
 
 
 def make_pairs(window: shards.Window, stream: int, config: BatchConfig, continues: np.ndarray) -> pairs.Pairs:

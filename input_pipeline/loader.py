@@ -136,7 +136,7 @@ class Stream:
     stream = random.key(config.seed, 'masks', arranged.epoch, arranged.window)
     words = random.words(stream, int(arranged.row_pairs[begin]) * width, len(placed['row']) * width).reshape(-1, width)
     batch |= masking.mask_batch(batch['input_ids'], placed, words, config.masking, masking.share_at(config.masking, step),
-                                config.predictions, self.tables)
+                                config.predictions, self.tables, arranged.word_starts)
     return batch | packing.pair_slots(placed, end - begin, config.pairs_per_row, predict=config.pairs != 'none')
 
   def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> dict[str, np.ndarray]:

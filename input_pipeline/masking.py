@@ -63,12 +63,13 @@ def words_per_pair(unit: str, row_length: int, slots: int) -> int:
 
 
 def mask_batch(input_ids: np.ndarray, pairs: dict[str, np.ndarray], words: np.ndarray, masking: Masking, share: float, slots: int,
-               tables: Tables) -> dict[str, np.ndarray]:  # [B T], {[M]}, [M words_per_pair] -> {[B P]}
+               tables: Tables, stored: np.ndarray | None = None) -> dict[str, np.ndarray]:  # [B T], {[M]}, [M words_per_pair] -> {[B P]}
   """Chooses and replaces tokens: changes `input_ids` in place and returns masked_lm_positions, _ids and _weights.
 
   `pairs` has, for each pair in row order, its row, start (the place of its [CLS]), length, and the lengths a and b of its segments.
-  Special tokens are never chosen. What is chosen is sorted by position; unused slots are position 0, id 0, weight 0.0. Where the
-  pairs of one row want more than `slots` together, the last ones get fewer.
+  `stored`, where the data has it, says which tokens of the window start a word, and `pairs` where the segments lie there; else the
+  vocabulary says it. Special tokens are never chosen. What is chosen is sorted by position; unused slots are position 0, id 0,
+  weight 0.0. Where the pairs of one row want more than `slots` together, the last ones get fewer.
   """
   rows, row_length = input_ids.shape
   candidates = pairs['a'] + pairs['b']  # [M]
@@ -77,7 +78,7 @@ def mask_batch(input_ids: np.ndarray, pairs: dict[str, np.ndarray], words: np.nd
   first_of_row = np.searchsorted(pairs['row'], pairs['row'])
   slot = before - before[first_of_row] if len(before) else before  # the slot in its row where a pair's predictions start
   wanted = np.clip(slots - slot, 0, wanted)
-  starts = None if masking.unit == 'token' else word_starts(input_ids, pairs, candidates, tables.continues)
+  starts = None if masking.unit == 'token' else word_starts(input_ids, pairs, candidates, tables.continues, stored)
   chosen, used, group = CHOOSERS[masking.unit](words[:, :-slots], candidates, wanted, starts, pairs['a'])  # [M J] each
 
   counts = used.sum(1)
@@ -111,18 +112,21 @@ def replacement(original: np.ndarray, act: np.ndarray, draw: np.ndarray, masking
   return np.where(action < masking.mask, tables.vocabulary.mask_id, np.where(action < masking.mask + masking.random, drawn, original))
 
 
-def word_starts(input_ids: np.ndarray, pairs: dict[str, np.ndarray], candidates: np.ndarray, continues: np.ndarray) -> np.ndarray:
-  # -> bool [M C + 1]
+def word_starts(input_ids: np.ndarray, pairs: dict[str, np.ndarray], candidates: np.ndarray, continues: np.ndarray,
+                stored: np.ndarray | None) -> np.ndarray:  # -> bool [M C + 1]
   """Where words start among the candidates; the first of a segment always does. Behind the candidates all are True.
 
-  Words are what the vocabulary shows (## or ▁). Chinese whole words need the segmentation of the text, which only `prepare` sees:
-  it would store one bit a token beside the ids, and this function would read those bits in place of `continues`.
+  Words are what the vocabulary shows (## or ▁); where `prepare` stored the text's own (words.py), a_start and b_start of `pairs`
+  lead to them.
   """
   place = np.arange(int(candidates.max(initial=0)) + 1)
-  position = pairs['row'] * input_ids.shape[1] + pairs['start'] + 1
-  position = position[:, None] + place + (place >= pairs['a'][:, None])
-  starts = ~continues[np.take(input_ids.reshape(-1), position, mode='clip')]
-  return starts | (place == 0) | (place == pairs['a'][:, None]) | (place >= candidates[:, None])
+  first = pairs['a'][:, None]
+  if stored is None:
+    position = pairs['row'] * input_ids.shape[1] + pairs['start'] + 1
+    starts = ~continues[np.take(input_ids.reshape(-1), position[:, None] + place + (place >= first), mode='clip')]
+  else:
+    starts = np.take(stored, place + np.where(place < first, pairs['a_start'][:, None], pairs['b_start'][:, None] - first), mode='clip')
+  return starts | (place == 0) | (place == first) | (place >= candidates[:, None])
 
 
 def choose_tokens(words, candidates, wanted, starts, first_lengths):

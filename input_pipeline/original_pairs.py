@@ -123,7 +123,7 @@ def make_run(job: 'Job', path: pathlib.Path) -> None:
     run, sentences, _ = opened(job.runs[number])
     return run.sentence_lengths[sentences[place]:sentences[place + 1]].tolist()
 
-  ids, sizes, keys, labels, owners, ranks, numbers = [], [], [], [], [], [], []
+  ids, word_starts, sizes, keys, labels, owners, ranks, numbers = [], [], [], [], [], [], [], []
   for document in range(job.start, job.end):
     run, _, starts = opened(job.runs[index[document][0]])
     place = index[document][1]
@@ -134,8 +134,10 @@ def make_run(job: 'Job', path: pathlib.Path) -> None:
       for pair in pairs:
         other, _, other_starts = opened(job.runs[index[pair.b_document][0]])
         there = other_starts[index[pair.b_document][1]]
-        ids += [run.input_ids[starts[place] + pair.a_start:starts[place] + pair.a_end],
-                other.input_ids[there + pair.b_start:there + pair.b_end]]
+        a = slice(starts[place] + pair.a_start, starts[place] + pair.a_end)
+        b = slice(there + pair.b_start, there + pair.b_end)
+        ids += [run.input_ids[a], other.input_ids[b]]
+        word_starts += [run.word_starts[a], other.word_starts[b]]
         sizes += [pair.a_end - pair.a_start, pair.b_end - pair.b_start]
         labels.append(pair.is_random)
       owners += [document - job.start] * len(pairs)
@@ -147,7 +149,7 @@ def make_run(job: 'Job', path: pathlib.Path) -> None:
       document_signatures=np.zeros(0, '<u4'), keys=np.concatenate(keys),
       piece_documents=np.array(owners, '<i4'), piece_sentences=np.full(len(labels), 2, '<u4'),
       piece_tokens=np.zeros(0, '<u4'), piece_labels=np.array(labels, 'u1'), sentence_lengths=np.array(sizes, '<u4'),
-      input_ids=np.concatenate(ids))), {})
+      input_ids=np.concatenate(ids), word_starts=np.concatenate(word_starts))), {})
 
 
 def _open(path: pathlib.Path) -> tuple[spill.Run, np.ndarray, np.ndarray]:

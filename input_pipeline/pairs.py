@@ -66,18 +66,19 @@ def draw_cuts(window: Window, words: np.ndarray, continues: np.ndarray, among: n
   single = np.flatnonzero(last - first == 1)
   begin, stop = start[single], end[single]
   drawn = np.minimum(begin + 1 + random.below(words[single], np.maximum(stop - begin - 1, 1)), stop)
-  cut[single] = word_boundary(window.tokens, drawn, begin, stop, continues)
+  cut[single] = word_boundary(window, drawn, begin, stop, continues)
   return cut - start
 
 
-def word_boundary(tokens, drawn, begin, stop, continues):  # [F] x 4, [V] -> [F]
+def word_boundary(window: Window, drawn, begin, stop, continues):  # [F] x 3, [V] -> [F]
   """The next start of a word at or behind `drawn`, else the last before it, else `drawn` itself: all inside (begin, stop)."""
+  goes_on = lambda at: continues[window.tokens[at]] if window.word_starts is None else ~window.word_starts[at]
   for step in (1, -1):
     place, moving = drawn.copy(), np.arange(len(drawn))
     while len(moving):
       here = place[moving]
       inside = (begin[moving] < here) & (here < stop[moving])
-      moving = moving[inside & continues[tokens[np.minimum(here, len(tokens) - 1)]]]
+      moving = moving[inside][goes_on(here[inside])]
       place[moving] += step
     drawn = np.where((begin < place) & (place < stop), place, drawn)
   return drawn

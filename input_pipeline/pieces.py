@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-from input_pipeline import formats, sentences, tokenizer
+from input_pipeline import formats, sentences, tokenizer, words
 
 SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
 MIN_TOKENS = 2  # A and B need one each
@@ -17,25 +17,27 @@ _SPLITMIX = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 def of_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut', copy: int = 0) -> 'Pieces':
   """The pieces of a document. A pure function: chance comes from the hash of the seed, the document's id and its text."""
-  ids, lengths = vocabulary.encode_flat(sentences.split(document.text, cut.language))
+  ids, lengths, starts = _encode(document, vocabulary, cut)
   base = document_key(document, cut.seed, copy)
   most = cut.sequence_length - SPECIAL_TOKENS
-  lengths = _fitting(ids, lengths[lengths > 0].tolist(), most, vocabulary.is_continuation)
+  lengths = _fitting(ids, lengths[lengths > 0].tolist(), most, vocabulary.is_continuation, starts)
   counts = group(lengths, most, target_length(base, most, cut.short_piece_share))
   lengths, counts = np.array(lengths, np.int64), np.array(counts, np.int64)
   sizes = np.bincount(np.repeat(np.arange(len(counts)), counts), lengths, len(counts))
   kept = sizes >= MIN_TOKENS
   if not kept.all():
     kept_sentences = np.repeat(kept, counts)
-    ids, lengths, counts = ids[np.repeat(kept_sentences, lengths)], lengths[kept_sentences], counts[kept]
-  return Pieces(ids, lengths.astype(np.uint32), counts.astype(np.uint32), piece_keys(base, len(counts)), int(sizes[~kept].sum()))
+    kept_tokens = np.repeat(kept_sentences, lengths)
+    ids, starts = ids[kept_tokens], starts[kept_tokens] if len(starts) else starts
+    lengths, counts = lengths[kept_sentences], counts[kept]
+  return Pieces(ids, lengths.astype(np.uint32), counts.astype(np.uint32), piece_keys(base, len(counts)), starts, int(sizes[~kept].sum()))
 
 
 def join(many: list['Pieces']) -> 'Pieces':
   if len(many) == 1:
     return many[0]
   arrays = {name: np.concatenate([getattr(one, name) for one in many])
-            for name in ('input_ids', 'sentence_lengths', 'piece_sentences', 'keys')}
+            for name in ('input_ids', 'sentence_lengths', 'piece_sentences', 'keys', 'word_starts')}
   return Pieces(dropped_tokens=sum(one.dropped_tokens for one in many), **arrays)
 
 
@@ -47,11 +49,18 @@ def copies(document: formats.Document, weight: float) -> int:
 
 def whole_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut') -> 'Pieces':
   """A document as one piece, whatever its length: what static pairs are made of."""
-  ids, lengths = vocabulary.encode_flat(sentences.split(document.text, cut.language))
+  ids, lengths, starts = _encode(document, vocabulary, cut)
   lengths = lengths[lengths > 0]
   count = int(len(lengths) > 0)
   key = np.full(count, document_key(document, cut.seed), np.uint64)
-  return Pieces(ids, lengths.astype(np.uint32), np.full(count, len(lengths), np.uint32), key, 0)
+  return Pieces(ids, lengths.astype(np.uint32), np.full(count, len(lengths), np.uint32), key, starts, 0)
+
+
+def _encode(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut') -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  # -> ids [T], lengths [S], word starts [T] or [0]
+  texts = sentences.split(document.text, cut.language)
+  ids, lengths = vocabulary.encode_flat(texts)
+  return ids, lengths, words.STARTS[cut.words](texts, vocabulary, ids, lengths)
 
 
 def mixed(key: int, number: int) -> int:
@@ -105,7 +114,7 @@ def group(lengths: list[int], most: int, target: int) -> list[int]:  # [S] -> [N
   return counts
 
 
-def _fitting(ids: np.ndarray, lengths: list[int], most: int, is_continuation: np.ndarray) -> list[int]:
+def _fitting(ids: np.ndarray, lengths: list[int], most: int, is_continuation: np.ndarray, word_starts: np.ndarray) -> list[int]:
   """Sentence lengths [S] after those that fit in no row are cut, between words where there are any."""
   if not lengths or max(lengths) <= most:
     return lengths
@@ -113,7 +122,8 @@ def _fitting(ids: np.ndarray, lengths: list[int], most: int, is_continuation: np
   for length in lengths:
     end = at + length
     while end - at > most:
-      starts = np.flatnonzero(~is_continuation[ids[at + 1:at + most + 1]])
+      inside = slice(at + 1, at + most + 1)
+      starts = np.flatnonzero(word_starts[inside] if len(word_starts) else ~is_continuation[ids[inside]])
       step = int(starts[-1]) + 1 if len(starts) else most
       fitting.append(step)
       at += step
@@ -129,6 +139,7 @@ class Cut:
   language: str
   short_piece_share: float
   seed: int
+  words: str = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,4 +149,5 @@ class Pieces:
   sentence_lengths: np.ndarray  # [S] uint32
   piece_sentences: np.ndarray  # [N] uint32
   keys: np.ndarray  # [N] uint64, the order of the shuffle
+  word_starts: np.ndarray  # [T] bool; empty where it is not asked for
   dropped_tokens: int  # in sentences that were too short for a piece and fitted in no other

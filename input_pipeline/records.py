@@ -37,6 +37,7 @@ class Block:
   piece_sentences: np.ndarray  # [N] uint16, sentences of each piece
   document_ids: np.ndarray  # [N] int32, the low 31 bits of SHA-256 of the document's id
   next_sentence_labels: np.ndarray | None = None  # [N] uint16, only in static pairs: 1 = random; such a piece has two "sentences", A and B
+  word_starts: np.ndarray | None = None  # [ceil(T / 8)] uint8, one bit a token (np.packbits): it starts a word; only with --words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Manifest:
   packages: dict[str, str]  # versions of what made the data
   format: str = FORMAT
   version: int = VERSION
+  words: str = 'none'  # what stored the words' starts beside the tokens: none (the vocabulary tells), or jieba
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -142,12 +144,16 @@ def decode_block(record: bytes | memoryview, dtype: np.dtype) -> Block:
         sentence_lengths=np.frombuffer(features['sentence_lengths'], '<u2'),
         piece_sentences=np.frombuffer(features['piece_sentences'], '<u2'),
         document_ids=np.frombuffer(features['document_ids'], '<i4'),
-        next_sentence_labels=np.frombuffer(features['next_sentence_labels'], '<u2') if 'next_sentence_labels' in features else None)
+        next_sentence_labels=np.frombuffer(features['next_sentence_labels'], '<u2') if 'next_sentence_labels' in features else None,
+        word_starts=np.frombuffer(features['word_starts'], np.uint8) if 'word_starts' in features else None)
   except (KeyError, ValueError) as error:
     raise DataError(f'a record is not a block of pieces: {type(error).__name__} {error}') from error
   if (block.sentence_lengths.sum(dtype=np.int64) != len(block.input_ids) or len(block.document_ids) != len(block.piece_sentences)
       or block.piece_sentences.sum(dtype=np.int64) != len(block.sentence_lengths)):
     raise DataError('a block of pieces contradicts itself: its lengths do not add up')
+  if block.word_starts is not None and len(block.word_starts) != (wanted := -(-len(block.input_ids) // 8)):
+    raise DataError(f'a block of pieces contradicts itself: its word starts have {len(block.word_starts)} bytes; '
+                    f'wanted {wanted}, a bit for each of its {len(block.input_ids)} tokens')
   return block
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from input_pipeline import records, sentences
+from input_pipeline import records, sentences, words
 
 _LEAST_LENGTH = 8
 
@@ -21,6 +21,8 @@ class Prepare:
   """Tokens of a row, [CLS] and both [SEP] included."""
   language: str = 'en'
   """Language of the text, for finding its sentences: en, zh, ltg …"""
+  words: Literal['none', 'jieba'] = 'none'
+  """jieba: store where Chinese words start, so that masks of whole words and spans see them; none: ## and ▁ of the vocabulary tell."""
   lower_case: bool | None = None
   """Lower-case the text; None: where the vocabulary has no upper-case letter."""
   format: Literal['mediawiki', 'wikiextractor', 'text', 'jsonl'] | None = None
@@ -52,6 +54,7 @@ class Prepare:
 
   def __post_init__(self):
     sentences.check_language(self.language)
+    words.check(self.words)
     checks = {
         'sequence_length': (self.sequence_length >= _LEAST_LENGTH, f'at least {_LEAST_LENGTH}'),
         'validation_share': (0 <= self.validation_share <= 0.5, 'between 0 and 0.5'),

@@ -45,6 +45,7 @@ class Window:
   piece_starts: np.ndarray  # [N + 1] int64, places in sentence_starts
   document_ids: np.ndarray  # [N]
   labels: np.ndarray | None  # [N] of static pairs
+  word_starts: np.ndarray | None = None  # [T] bool, where the data has them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +127,8 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
     raise DataError('the block has no pieces, or an empty piece or sentence')
   if (manifest.pairs == 'google') != (block.next_sentence_labels is not None):
     raise DataError(f'the manifest says pairs={manifest.pairs!r}, the block says otherwise')
+  if (manifest.words == 'none') != (block.word_starts is None):
+    raise DataError(f'the manifest says words={manifest.words!r}, the block says otherwise')
   if verify != 'full':
     return
   room = manifest.sequence_length - SPECIALS
@@ -177,7 +180,13 @@ def read_window(index: Index, first: int, last: int) -> Window:
   starts_of = lambda lengths: np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
   static = blocks[0].next_sentence_labels is not None
   return Window(joined['input_ids'], starts_of(joined['sentence_lengths']), starts_of(joined['piece_sentences']), joined['document_ids'],
-                np.concatenate([block.next_sentence_labels for block in blocks]) if static else None)
+                np.concatenate([block.next_sentence_labels for block in blocks]) if static else None, _word_starts(blocks))
+
+
+def _word_starts(blocks: list[Block]) -> np.ndarray | None:  # -> [T] bool
+  if blocks[0].word_starts is None:
+    return None
+  return np.concatenate([np.unpackbits(block.word_starts, count=len(block.input_ids)) for block in blocks]).view(bool)
 
 
 def read_tables(directory: epath.PathLike, vocabulary: Vocabulary) -> Tables:

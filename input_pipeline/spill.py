@@ -55,7 +55,7 @@ def order(run: 'Run') -> 'Run':
   return dataclasses.replace(
       run, keys=run.keys[by_key], piece_documents=run.piece_documents[by_key], piece_sentences=run.piece_sentences[by_key],
       piece_tokens=tokens_of[by_key].astype('<u4'), piece_labels=run.piece_labels[by_key],
-      sentence_lengths=run.sentence_lengths[sentences], input_ids=run.input_ids[tokens])
+      sentence_lengths=run.sentence_lengths[sentences], input_ids=run.input_ids[tokens], word_starts=_pick(run.word_starts, tokens))
 
 
 def select(run: 'Run', fates: np.ndarray, fate: int, low: int, high: int) -> 'Selection':
@@ -73,7 +73,8 @@ def select(run: 'Run', fates: np.ndarray, fate: int, low: int, high: int) -> 'Se
       keys=run.keys[inside][kept], document_ids=run.document_numbers[documents[kept]],
       piece_sentences=counts[kept], piece_tokens=sizes[kept], labels=run.piece_labels[inside][kept],
       sentence_lengths=run.sentence_lengths[sentence:sentence + len(kept_sentences)][kept_sentences],
-      input_ids=run.input_ids[token:token + len(kept_tokens)][kept_tokens])
+      input_ids=run.input_ids[token:token + len(kept_tokens)][kept_tokens],
+      word_starts=_pick(run.word_starts[token:token + len(kept_tokens)], kept_tokens))
 
 
 def merge(selections: list['Selection']) -> 'Selection':
@@ -85,7 +86,7 @@ def merge(selections: list['Selection']) -> 'Selection':
   return Selection(
       keys=both.keys[which], document_ids=both.document_ids[which], piece_sentences=both.piece_sentences[which],
       piece_tokens=both.piece_tokens[which], labels=both.labels[which],
-      sentence_lengths=both.sentence_lengths[sentences], input_ids=both.input_ids[tokens])
+      sentence_lengths=both.sentence_lengths[sentences], input_ids=both.input_ids[tokens], word_starts=_pick(both.word_starts, tokens))
 
 
 def concatenate(selections: list['Selection']) -> 'Selection':
@@ -100,13 +101,18 @@ def cut(pieces: 'Selection', start: int, end: int) -> 'Selection':
       keys=pieces.keys[start:end], document_ids=pieces.document_ids[start:end], piece_sentences=pieces.piece_sentences[start:end],
       piece_tokens=pieces.piece_tokens[start:end], labels=pieces.labels[start:end],
       sentence_lengths=pieces.sentence_lengths[sentence:sentence + sentences],
-      input_ids=pieces.input_ids[token:token + tokens])
+      input_ids=pieces.input_ids[token:token + tokens], word_starts=pieces.word_starts[token:token + tokens])
 
 
 def key_ranges(count: int, low: int = 0, high: int = 2**64) -> Iterator[tuple[int, int]]:
   """[low, high) in `count` equal parts."""
   for i in range(count):
     yield low + (high - low) * i // count, low + (high - low) * (i + 1) // count
+
+
+def _pick(column: np.ndarray, which: np.ndarray) -> np.ndarray:
+  """column[which], of a column that is empty where nobody asked for it."""
+  return column[which] if len(column) else column
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
@@ -136,6 +142,7 @@ class Run:
   piece_labels: np.ndarray  # [N] uint8, of static pairs
   sentence_lengths: np.ndarray  # [S] uint32
   input_ids: np.ndarray  # [T] uint16 or int32
+  word_starts: np.ndarray  # [T] bool; empty where it is not asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,3 +155,4 @@ class Selection:
   labels: np.ndarray
   sentence_lengths: np.ndarray
   input_ids: np.ndarray
+  word_starts: np.ndarray

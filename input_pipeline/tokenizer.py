@@ -59,7 +59,8 @@ def _wordpiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'Token
   lower_case = not cased if lower_case is None else lower_case
   library = wordpiece_library(tokens, lower_case)
   words = WordCache(functools.partial(_encode_word, library, lower_case))
-  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special, encode_flat=functools.partial(_encode_wordpiece, words))
+  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special, encode_flat=functools.partial(_encode_wordpiece, words),
+                   offsets=functools.partial(_wordpiece_offsets, library))
 
 
 def wordpiece_library(tokens: Sequence[str], lower_case: bool, max_word: int = MAX_WORD):
@@ -89,6 +90,11 @@ def _encode_wordpiece(words: 'WordCache', texts: Sequence[str]) -> tuple[np.ndar
   return np.delete(ids, ends), np.diff(ends, prepend=-1) - 1
 
 
+def _wordpiece_offsets(library, text: str) -> np.ndarray:
+  offsets = library.encode(text.encode('utf-8', 'replace').decode(), add_special_tokens=False).offsets
+  return np.array([start for start, _ in offsets], np.int64)
+
+
 def _sentencepiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'Tokenizer':
   import sentencepiece
   library = sentencepiece.SentencePieceProcessor()
@@ -101,13 +107,24 @@ def _sentencepiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'T
   cased = lower_case is None and _has_upper_case(tokens)
   lower_case = not cased if lower_case is None else lower_case
   encode_flat = functools.partial(_encode_sentencepiece, library, lower_case)
-  return Tokenizer('sentencepiece', tuple(tokens), lower_case, *special, encode_flat=encode_flat, model=data)
+  return Tokenizer('sentencepiece', tuple(tokens), lower_case, *special, encode_flat=encode_flat,
+                   offsets=functools.partial(_sentencepiece_offsets, library, lower_case), model=data)
 
 
 def _encode_sentencepiece(library, lower_case: bool, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
   # No cache: the library's search runs over the whole text, so that a word's pieces can depend on its neighbours.
   ids = library.Encode([(text.lower() if lower_case else text).encode('utf-8', 'replace').decode() for text in texts], num_threads=1)
   return np.array(list(itertools.chain.from_iterable(ids)), np.int32), np.array(list(map(len, ids)), np.int64)
+
+
+def _sentencepiece_offsets(library, lower_case: bool, text: str) -> np.ndarray:
+  # Lower-casing may lengthen a text ('İ'); places are those of `text` itself.
+  sizes = [len(character.lower()) if lower_case else 1 for character in text]
+  origin = np.append(np.repeat(np.arange(len(text)), sizes), len(text))
+  data = (text.lower() if lower_case else text).encode('utf-8', 'replace')
+  of_byte = np.append(np.cumsum(np.frombuffer(data, np.uint8) & 0xC0 != 0x80) - 1, len(origin) - 1)  # the character of each byte
+  pieces = library.Encode(data.decode(), out_type='proto').pieces
+  return origin[of_byte[[piece.end - len(data[piece.begin:piece.end].lstrip()) for piece in pieces]]]  # '▁' is the space in front
 
 
 def _special_ids(tokens: list[str], path: epath.Path, aliases: dict[str, str]) -> list[int]:
@@ -168,6 +185,7 @@ class Tokenizer:
   sep_id: int
   mask_id: int
   encode_flat: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]] = dataclasses.field(repr=False)  # texts -> ids [T], lengths
+  offsets: Callable[[str], np.ndarray] = dataclasses.field(repr=False)  # text -> where in it each of its tokens begins [T]; slow
   model: bytes | None = dataclasses.field(default=None, repr=False)  # spm.model
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:  # -> a list of [T] int32

@@ -49,16 +49,18 @@ def _blocks(parts: Iterable[spill.Selection], static: bool) -> Iterator[records.
 def _block(pieces: spill.Selection, static: bool) -> records.Block:
   return records.Block(
       pieces.input_ids, pieces.sentence_lengths.astype('<u2'), pieces.piece_sentences.astype('<u2'), pieces.document_ids,
-      pieces.labels.astype('<u2') if static else None)
+      pieces.labels.astype('<u2') if static else None, np.packbits(pieces.word_starts) if len(pieces.word_starts) else None)
 
 
-def write_tfds_metadata(directory: pathlib.Path, splits: dict[str, records.Split], dtype: np.dtype, static: bool) -> None:
+def write_tfds_metadata(directory: pathlib.Path, splits: dict[str, records.Split], dtype: np.dtype, static: bool,
+                        words: bool) -> None:
   """features.json and dataset_info.json, so that tfds.builder_from_directory(directory) reads the blocks."""
   tensorflow()
   import tensorflow_datasets as tfds
   kinds = {'input_ids': np.uint16 if dtype.itemsize == 2 else np.int32, 'sentence_lengths': np.uint16, 'piece_sentences': np.uint16,
            'document_ids': np.int32}
   kinds |= {'next_sentence_labels': np.uint16} if static else {}
+  kinds |= {'word_starts': np.uint8} if words else {}
   features = tfds.features.FeaturesDict(
       {name: tfds.features.Tensor(shape=(None,), dtype=kind, encoding='bytes') for name, kind in kinds.items()})
   infos = []
