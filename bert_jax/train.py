@@ -154,7 +154,7 @@ class Loop:
     return 'signal' if self.stop_asked.is_set() else None
 
   def out_of_time(self) -> bool:
-    """Whether max_minutes are used up, by the clock of process 0. Several ask where a log line is due: the answer waits for the devices."""
+    """Whether max_minutes are used up, by the clock of process 0. Several ask where a log line is due: they wait for the answer."""
     run = self.config.run
     if run.max_minutes is None or jax.process_count() > 1 and self.step != self.first and self.step % run.log_every:
       return False
