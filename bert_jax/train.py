@@ -39,6 +39,7 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
   mesh = mesh_lib.make_mesh(config.mesh, devices)
+  mesh_lib.check_model(config.model, mesh)
   for phase in phases.phases(config):
     mesh_lib.check_batch(phase.config.batch.size, config.run.microbatches, mesh)
   streams = phases.open_streams(data_dir, config)

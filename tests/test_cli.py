@@ -11,8 +11,9 @@ from input_pipeline import records
 from launch import cli
 from tests import corpora
 
+ALONE = '--distributed.no-auto'  # this process has used its devices already, so it cannot look for others to join
 TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5',
-         '--run.steps', '12',
+         '--run.steps', '12', ALONE,
          '--optimizer.warmup-steps', '2', '--run.log-every', '4', '--run.checkpoint-every', '6', '--mesh.data', '1', '--mesh.fsdp', '8']
 
 
@@ -92,7 +93,7 @@ def test_help_teaches(capsys):
     (['pretrian'], "did you mean 'pretrain'"),
     (['pretrain', 'huge'], 'wanted one of sample, tiny'),
     (['pretrain', 'tiny', '--data', 'd', '--run-dir', 'r', '--optimizer.peak-learning-rat', '1'], '--optimizer.peak-learning-rate'),
-    (['pretrain', 'tiny', '--data', 'no-data', '--run-dir', 'r'], 'no-data holds no manifest.json'),
+    (['pretrain', 'tiny', '--data', 'no-data', '--run-dir', 'r', ALONE], 'no-data holds no manifest.json'),
     (['inspect', 'no-data'], 'no-data holds no manifest.json'),
     (['evaluate', 'no-run'], 'no-run is no run directory'),
     (['fill-mask', 'no-run', 'a [MASK]'], 'no-run is no directory'),
@@ -145,8 +146,9 @@ def test_data_that_does_not_fit(capsys, data, tmp_path):
   size = len(corpora.TOKENS)
   train = ['pretrain', 'tiny', '--data', data, '--run-dir', tmp_path / 'run', *TRAIN]
   for change, says in ((['--model.vocab-size', size + 1], f'--model.vocab-size {size}'),
-                       (['--model.vocab-size', size, '--batch.sequence-length', 64], '--batch.sequence-length 32'),
+                       (['--model.vocab-size', size, '--batch.sequence-length', 64, '--batch.predictions', 10], '--batch.sequence-length 32'),
                        (['--model.vocab-size', size, '--mesh.data', 3], 'mesh.data 3'),
+                       (['--model.vocab-size', size, '--mesh.fsdp', 1, '--mesh.tensor', 8], 'model.heads 2 does not divide'),
                        (['--model.vocab-size', size, '--batch.size', 12], 'batch.size 12')):
     code, _, errors = call(capsys, *train, *change)
     assert code == 2 and says in errors and 'Traceback' not in errors, errors
