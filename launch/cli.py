@@ -11,6 +11,7 @@ import tyro
 
 from bert_jax.config import BatchConfig, Config, ConfigError, Distributed
 from input_pipeline.records import DataError, Manifest, read_manifest
+from input_pipeline.masking import Masking
 from input_pipeline.settings import Prepare
 
 # Exit codes: 0 done, 1 a bug, 2 a wrong argument or bad input, and
@@ -78,13 +79,18 @@ class Inspect:
   """Rows of each split to show."""
   seed: int = 12345
   """Of the masks and pairs shown."""
+  pairs: Literal['nsp', 'google', 'sop', 'none'] | None = None
+  """How to pair; as the data was prepared by default."""
+  pack: bool = False
+  """Show packed rows."""
+  masking: Masking = Masking()
 
 
 def inspect(argv: list[str]) -> int:
   """What is in the shards, with examples; verifies checksums."""
   from input_pipeline import inspection
   args = parse(Inspect, argv, 'inspect')
-  print(inspection.inspect(args.data, args.examples, args.seed))
+  print(inspection.inspect(args.data, args.examples, args.seed, args.pairs, args.masking, args.pack))
   return 0
 
 # ---------------------------------------------------------------- training
