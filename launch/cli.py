@@ -1,275 +1,13 @@
-"""The `bert-jax` command: parse, call, print. Each subcommand is one function here and one line in COMMANDS."""
+"""The `bert-jax` command: finds the subcommand, and turns what happens into an exit code."""
 
-import dataclasses
-import json
+import difflib
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Literal
 
-import tyro
-
-from bert_jax.config import BatchConfig, Config, ConfigError, Distributed
-from input_pipeline.records import DataError, Manifest, read_manifest
-from input_pipeline.masking import Masking
-from input_pipeline.settings import Prepare
-
-# Exit codes: 0 done, 1 a bug, 2 a wrong argument or bad input, and
-STOPPED, NOT_FINITE, STORAGE, DRIFT, FAILED = 3, 6, 7, 8, 13  # 13: a process of several failed, or the others did
-
-
-def parse(kind, argv: list[str], command: str, default=None):
-  """`kind` from flags; --help shows every field. Exits with 2 on a wrong flag."""
-  extra = {} if default is None else {'default': default}
-  return tyro.cli(kind, args=argv, prog=f'bert-jax {command}', **extra)
-
-
-def table(rows: dict[str, object]) -> str:
-  width = max(map(len, rows))
-  return '\n'.join(f'{name:<{width}}  {value:,.4f}' if isinstance(value, float) else f'{name:<{width}}  {value:,}' if isinstance(value, int)
-                   else f'{name:<{width}}  {value}' for name, value in rows.items())
-
-# ---------------------------------------------------------------- text to shards
-
-
-def vocabulary(argv: list[str]) -> int:
-  """Train a WordPiece or SentencePiece vocabulary from a corpus."""
-  from input_pipeline import vocabulary
-  settings = parse(vocabulary.VocabularySettings, argv, 'vocabulary')
-  made = vocabulary.train_from(settings)
-  print(f'{settings.output}: {made.kind}, {len(made.tokens):,} tokens')
-  return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class PrepareCommand:
-  """Turn text into shuffled, pre-tokenized shards: train and validation."""
-  settings: Annotated[Prepare, tyro.conf.arg(name='')]
-  long_sequence_length: int | None = None
-  """Make data for longer rows too, for a recipe's last phase: then OUTPUT gets a folder for each length."""
-
-
-def prepare(argv: list[str]) -> int:
-  """Text to pre-tokenized shards, train and validation."""
-  from input_pipeline import corpus
-  args = parse(PrepareCommand, argv, 'prepare')
-  lengths = [args.settings.sequence_length, args.long_sequence_length] if args.long_sequence_length else []
-  nested = [dataclasses.replace(args.settings, sequence_length=length, output=f'{args.settings.output}/{length}') for length in lengths]
-  for settings in nested or [args.settings]:
-    print(f'{settings.output}:\n' + table(counts(corpus.prepare(settings))))
-  return 0
-
-
-def counts(manifest: Manifest) -> dict[str, object]:
-  """What the source held, what was left out, and what the shards hold."""
-  rows = {f'source {name.replace("_", " ")}': value for name, value in manifest.counts.items()}
-  for name, split in manifest.splits.items():
-    rows |= {f'{name} documents': split.documents, f'{name} pieces': split.pieces, f'{name} tokens': split.tokens,
-             f'{name} unknown': f'{split.unknown_tokens / max(split.tokens, 1):.3%}',
-             f'{name} shards': f'{len(split.shards)}, {sum(shard.bytes for shard in split.shards) / 1e6:,.1f} MB'}
-  return rows
-
-
-@dataclasses.dataclass(frozen=True)
-class Inspect:
-  """What is in prepared data: counts, lengths, padding, and examples with their masks and pairs; verifies every checksum."""
-  data: Annotated[str, tyro.conf.Positional]
-  """A directory that `bert-jax prepare` made."""
-  examples: int = 3
-  """Rows of each split to show."""
-  seed: int = 12345
-  """Of the masks and pairs shown."""
-  pairs: Literal['nsp', 'google', 'sop', 'none'] | None = None
-  """How to pair; as the data was prepared by default."""
-  pack: bool = False
-  """Show packed rows."""
-  masking: Masking = Masking()
-
-
-def inspect(argv: list[str]) -> int:
-  """What is in the shards, with examples; verifies checksums."""
-  from input_pipeline import inspection
-  args = parse(Inspect, argv, 'inspect')
-  print(inspection.inspect(args.data, args.examples, args.seed, args.pairs, args.masking, args.pack))
-  return 0
-
-# ---------------------------------------------------------------- training
-
-
-@dataclasses.dataclass(frozen=True)
-class Pretrain:
-  """Train a recipe, or go on where its run directory stopped."""
-  data: str
-  """A directory that `bert-jax prepare` made."""
-  run_dir: str
-  """Where checkpoints and figures go; the same command resumes there."""
-  config: Annotated[Config, tyro.conf.arg(name='')]
-  distributed: Distributed = Distributed()
-
-
-def pretrain(argv: list[str]) -> int:
-  """Train a recipe, or resume where the run directory stopped."""
-  from bert_jax import distributed, recipes, train
-  if not argv or argv[0] in ('-h', '--help'):
-    print('usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN\n'
-          '       [--model.… --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]\n\nRecipes:')
-    print('\n'.join(f'  {name:<8} {recipe.__doc__.splitlines()[0]}' for name, recipe in recipes.RECIPES.items()))
-    print('\n`bert-jax pretrain RECIPE --help` shows every setting with its value there.')
-    return 0 if argv else 2
-  name = argv[0]
-  if name not in recipes.RECIPES:
-    raise ConfigError(f'there is no recipe {name!r}: wanted one of {", ".join(recipes.RECIPES)}')
-  default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.RECIPES[name]())
-  args = parse(Pretrain, argv[1:], f'pretrain {name}', default)
-  distributed.start(args.distributed)
-  result = train.train(args.config, args.data, args.run_dir)
-  return STOPPED if result.reason == 'signal' else 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-  """Held-out MLM and NSP figures of a run, and the unigram baseline of the same targets."""
-  run_dir: Annotated[str, tyro.conf.Positional]
-  """A run directory of `bert-jax pretrain`."""
-  data: str | None = None
-  """Other data than the run's own, with the same vocabulary."""
-  step: int | None = None
-  """A checkpoint's step; the newest by default."""
-  json: bool = False
-  """One JSON object on stdout and nothing else there."""
-
-
-def evaluate(argv: list[str]) -> int:
-  """Held-out MLM and NSP figures beside the unigram baseline."""
-  from bert_jax import evaluate
-  args = parse(Evaluate, argv, 'evaluate')
-  figures = evaluate.evaluate(args.run_dir, args.data, args.step)
-  print(json.dumps(figures) if args.json else table(figures))
-  return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Plot:
-  """Draw a run's curves."""
-  run_dir: Annotated[str, tyro.conf.Positional]
-
-
-def plot(argv: list[str]) -> int:
-  """Draw a run's curves to RUN/loss.png."""
-  from bert_jax import plot
-  print(plot.plot(parse(Plot, argv, 'plot').run_dir))
-  return 0
-
-# ---------------------------------------------------------------- measurements
-
-
-@dataclasses.dataclass(frozen=True)
-class BenchmarkInput:
-  """Sequences and tokens a second from shards on disk to NumPy batches, in this process; `taskset -c 0` in front for one core."""
-  data: Annotated[str, tyro.conf.Positional]
-  """A directory that `bert-jax prepare` made."""
-  batch: BatchConfig = BatchConfig(size=256)
-  engine: Literal['tf.data', 'threads'] | None = None
-  """What makes batches ahead; none by default: each is made when it is asked for."""
-  seconds: float = 10.0
-  """How long to measure."""
-  peer: Literal['huggingface'] | None = None
-  """Take turns with transformers' NumPy collator at masking the same rows (needs the extra [peers])."""
-  json: bool = False
-  """One JSON object on stdout and nothing else there."""
-
-
-def benchmark(argv: list[str]) -> int:
-  """Measure: `benchmark input`, from shards to batches."""
-  from input_pipeline import benchmark
-  if not argv or argv[0] not in ('input',):
-    print('usage: bert-jax benchmark input DATA …\n\n`bert-jax benchmark input --help` shows every setting.')
-    return 0 if argv and argv[0] in ('-h', '--help') else 2
-  named = argv[1:2] and not argv[1].startswith('-')
-  default = BenchmarkInput(argv[1] if named else tyro.MISSING, batch_of(argv[1]) if named else BatchConfig(size=256))
-  args = parse(BenchmarkInput, argv[1:], 'benchmark input', default)
-  report = benchmark.measure(args.data, args.batch, seconds=args.seconds, engine=args.engine, peer=args.peer)
-  spread = lambda value: '  '.join(f'{name} {x:,.1f}' for name, x in value.items()) if isinstance(value, dict) else value
-  print(json.dumps(report) if args.json else table({name: spread(value) for name, value in report.items() if name != 'config'}))
-  return 0
-
-
-def batch_of(data: str) -> BatchConfig:
-  """Batches of 256 rows of the length that `data` was prepared for."""
-  manifest = read_manifest(data)
-  length = manifest.sequence_length
-  return BatchConfig(size=256, sequence_length=length, predictions=20 if length == 128 else round(length * 0.15),
-                     pairs='google' if manifest.pairs == 'google' else 'nsp')
-
-# ---------------------------------------------------------------- checkpoints in use
-
-
-@dataclasses.dataclass(frozen=True)
-class Export:
-  """Hand a checkpoint on to other software."""
-  checkpoint: Annotated[str, tyro.conf.Positional]
-  """A run directory, or one of its steps (RUN/checkpoints/STEP)."""
-  output: str | None = None
-  """A directory for the export; RUN/export by default. One that exists and is no export of ours is never overwritten."""
-  format: Literal['huggingface'] = 'huggingface'
-  """huggingface: config.json, model.safetensors, vocabulary, tokenizer.json and a model card."""
-
-
-def export(argv: list[str]) -> int:
-  """Hand a checkpoint on: a Hugging Face directory."""
-  from bert_jax.convert import exchange
-  args = parse(Export, argv, 'export')
-  print(exchange.export(args.format, args.checkpoint, args.output))
-  return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class FillMask:
-  """Fill the [MASK]s of a text."""
-  checkpoint: Annotated[str, tyro.conf.Positional]
-  """A run directory, one of its steps, or a Hugging Face directory."""
-  text: Annotated[tuple[str, ...], tyro.conf.Positional]
-  """Texts that each hold one [MASK] or more."""
-  top_k: int = 5
-  json: bool = False
-  """One JSON object on stdout and nothing else there."""
-
-
-def fill_mask(argv: list[str]) -> int:
-  """Fill the [MASK]s of a text."""
-  from bert_jax import fill_mask
-  from bert_jax.convert import exchange
-  args = parse(FillMask, argv, 'fill-mask')
-  loaded = exchange.load(args.checkpoint)
-  results = fill_mask.fill_mask(loaded.model, loaded.params, loaded.tokenizer(), args.text, args.top_k)
-  if args.json:
-    print(json.dumps({'results': [{'text': text, 'masks': masks} for text, masks in zip(args.text, results)]}))
-  else:
-    for text, masks in zip(args.text, results):
-      print(fill_mask.format_filled(text, masks))
-  return 0
-
-
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect, 'pretrain': pretrain, 'evaluate': evaluate, 'plot': plot,
-    'benchmark': benchmark, 'export': export, 'fill-mask': fill_mask,
-}
-
-
-def run(argv: list[str]) -> int:
-  """The exit code of one command line."""
-  if not argv or argv[0] in ('-h', '--help', 'help'):
-    print('usage: bert-jax COMMAND …\n\nThe way from text to a trained encoder, command by command:')
-    print('\n'.join(f'  {name:<12} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))
-    print('\n`bert-jax COMMAND --help` shows every setting with its default.')
-    return 0 if argv else 2
-  if argv[0] not in COMMANDS:
-    import difflib
-    close = difflib.get_close_matches(argv[0], COMMANDS, 1)
-    hint = f'; did you mean {close[0]!r}?' if close else f': wanted one of {", ".join(COMMANDS)}'
-    raise ConfigError(f'there is no command {argv[0]!r}{hint}')
-  return COMMANDS[argv[0]](argv[1:])
-
+# Exit codes: 0 done, 1 a bug, and
+WRONG, STOPPED, NOT_FINITE, STORAGE, DRIFT, FAILED = 2, 3, 6, 7, 8, 13  # STOPPED: and saved; FAILED: one process of several did
+CODES = {'ConfigError': WRONG, 'DataError': WRONG, 'DriftError': DRIFT, 'NonFiniteError': NOT_FINITE, 'CheckpointError': STORAGE,
+         'PeerError': FAILED}
 
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU takes a third less.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
@@ -306,10 +44,24 @@ def main() -> None:
 
 
 def exit_code(error: Exception) -> int | None:
-  """The exit code of an expected error, None of a bug."""
-  names = {cls.__name__ for cls in type(error).__mro__}
-  codes = {'DriftError': DRIFT, 'NonFiniteError': NOT_FINITE, 'CheckpointError': STORAGE, 'PeerError': FAILED}
-  return next((code for name, code in codes.items() if name in names), 2 if isinstance(error, (ConfigError, DataError)) else None)
+  """The exit code of an expected error, None of a bug. By name: the classes' modules import JAX, which most commands do without."""
+  return next((CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in CODES), None)
+
+
+def run(argv: list[str]) -> int:
+  """The exit code of one command line."""
+  from bert_jax.config import ConfigError
+  from launch.commands import COMMANDS
+  if not argv or argv[0] in ('-h', '--help', 'help'):
+    print('usage: bert-jax COMMAND …\n\nThe way from text to a trained encoder, command by command:')
+    print('\n'.join(f'  {name:<12} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))
+    print('\n`bert-jax COMMAND --help` shows every setting with its default.')
+    return 0 if argv else 2
+  if argv[0] not in COMMANDS:
+    close = difflib.get_close_matches(argv[0], COMMANDS, 1)
+    hint = f'; did you mean {close[0]!r}?' if close else f': wanted one of {", ".join(COMMANDS)}'
+    raise ConfigError(f'there is no command {argv[0]!r}{hint}')
+  return COMMANDS[argv[0]](argv[1:])
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ import pytest
 
 from bert_jax import metrics
 from input_pipeline import records
-from launch import cli
+from launch import cli, commands
 from tests import corpora
 
 ALONE = '--distributed.no-auto'  # this process has used its devices already, so it cannot look for others to join
@@ -81,7 +81,7 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
 
 def test_help_teaches(capsys):
   code, out, _ = call(capsys, '--help')
-  assert code == 0 and all(name in out for name in cli.COMMANDS)
+  assert code == 0 and all(name in out for name in commands.COMMANDS)
   for command in ('vocabulary', 'prepare', 'inspect', 'evaluate', 'plot', 'export', 'fill-mask'):
     code, out, _ = call(capsys, command, '--help')
     assert code == 0 and 'usage: bert-jax ' + command in out
@@ -146,7 +146,8 @@ def test_data_that_does_not_fit(capsys, data, tmp_path):
   size = len(corpora.TOKENS)
   train = ['pretrain', 'tiny', '--data', data, '--run-dir', tmp_path / 'run', *TRAIN]
   for change, says in ((['--model.vocab-size', size + 1], f'--model.vocab-size {size}'),
-                       (['--model.vocab-size', size, '--batch.sequence-length', 64, '--batch.predictions', 10], '--batch.sequence-length 32'),
+                       (['--model.vocab-size', size, '--batch.sequence-length', 64, '--batch.predictions', 10],
+                        '--batch.sequence-length 32'),
                        (['--model.vocab-size', size, '--mesh.data', 3], 'mesh.data 3'),
                        (['--model.vocab-size', size, '--mesh.fsdp', 1, '--mesh.tensor', 8], 'model.heads 2 does not divide'),
                        (['--model.vocab-size', size, '--batch.size', 12], 'batch.size 12')):

@@ -83,7 +83,7 @@ def test_adamw_is_that_of_optax():
 
 
 def test_lamb_sees_layers_not_the_stack_of_layers():
-  """Stacked layers move as if each were a parameter of its own, in LAMB as optax puts it together; what does not decay has no trust ratio."""
+  """Stacked layers move as if each were a parameter of its own, in optax's parts of LAMB; what does not decay has no trust ratio."""
   settings = dataclasses.replace(SETTINGS, name='lamb', schedule='constant', warmup_steps=0)
   history, gradients = run(settings)
   unstack = lambda tree: {**tree, 'blocks': [jax.tree.map(lambda x, i=i: x[i], tree['blocks']) for i in range(3)]}
