@@ -59,7 +59,7 @@ def sample() -> Config:
       model=model_of(2, 128, vocab_size=8192, hidden_dropout=0.0, attention_dropout=0.0, dtype='float32', unroll=2),
       batch=BatchConfig(size=32, sequence_length=128, predictions=20),
       optimizer=Optimizer(name='adamw', peak_learning_rate=2e-3, warmup_steps=100, schedule='linear'),
-      run=Schedule(steps=1000, max_minutes=6.0, checkpoint_every=250, log_every=10))
+      run=Schedule(steps=900, max_minutes=6.0, checkpoint_every=300, log_every=10))
 
 
 RECIPES = {recipe.__name__: recipe for recipe in (sample, tiny, mini, small, medium, base, large)}
