@@ -4,8 +4,8 @@ import difflib
 import os
 import sys
 
-# Exit codes: 0 done, 1 a bug, and
-WRONG, STOPPED, NOT_FINITE, STORAGE, DRIFT, FAILED = 2, 3, 6, 7, 8, 13  # STOPPED: and saved; FAILED: one process of several did
+# Exit codes: 0 done, 1 a bug, 3 stopped and saved (commands.STOPPED), and
+WRONG, NOT_FINITE, STORAGE, DRIFT, FAILED = 2, 6, 7, 8, 13  # FAILED: one process of several did
 CODES = {'ConfigError': WRONG, 'DataError': WRONG, 'DriftError': DRIFT, 'NonFiniteError': NOT_FINITE, 'CheckpointError': STORAGE,
          'PeerError': FAILED}
 
@@ -26,6 +26,7 @@ def start() -> None:
 def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  from launch.commands import STOPPED  # not sooner: `start` comes before all that is slow to import
   try:
     code = run(sys.argv[1:])
   except KeyboardInterrupt:

@@ -11,7 +11,8 @@ from bert_jax.config import BatchConfig, Config, ConfigError, Distributed
 from input_pipeline.masking import Masking
 from input_pipeline.records import Manifest, read_manifest
 from input_pipeline.settings import Prepare
-from launch.cli import STOPPED
+
+STOPPED = 3  # exit code: asked to stop, and saved
 
 
 def parse(kind, argv: list[str], command: str, default=None):
