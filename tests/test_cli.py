@@ -13,8 +13,7 @@ from tests import corpora
 
 ALONE = '--distributed.no-auto'  # this process has used its devices already, so it cannot look for others to join
 TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5',
-         '--run.steps', '12', ALONE,
-         '--optimizer.warmup-steps', '2', '--run.log-every', '4', '--run.checkpoint-every', '6', '--mesh.data', '1', '--mesh.fsdp', '8']
+         '--run.steps', '12', '--optimizer.warmup-steps', '2', '--run.log-every', '4', '--run.checkpoint-every', '6', ALONE]
 
 
 def call(capsys, *argv: str) -> tuple[int, str, str]:
@@ -149,7 +148,7 @@ def test_data_that_does_not_fit(capsys, data, tmp_path):
                        (['--model.vocab-size', size, '--batch.sequence-length', 64, '--batch.predictions', 10],
                         '--batch.sequence-length 32'),
                        (['--model.vocab-size', size, '--mesh.data', 3], 'mesh.data 3'),
-                       (['--model.vocab-size', size, '--mesh.fsdp', 1, '--mesh.tensor', 8], 'model.heads 2 does not divide'),
+                       (['--model.vocab-size', size, '--mesh.tensor', 8], 'model.heads 2 does not divide'),
                        (['--model.vocab-size', size, '--batch.size', 12], 'batch.size 12')):
     code, _, errors = call(capsys, *train, *change)
     assert code == 2 and says in errors and 'Traceback' not in errors, errors

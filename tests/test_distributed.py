@@ -122,6 +122,7 @@ def test_processes_that_do_not_agree_say_on_what(data, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_an_error_in_one_ends_both_soon(data, tmp_path):
   """Not after the shutdown's timeout, and none of them waits for ever."""
   processes = launch_pair(data, tmp_path / 'run', '--run.steps', '1000000', FAIL_AT='3')
