@@ -116,7 +116,8 @@ class Progress:
     if show and sys.stderr.isatty():
       try:
         from tqdm import tqdm
-        self.bar = tqdm(total=steps, initial=step, unit='step', dynamic_ncols=True, smoothing=0.1)
+        layout = '{percentage:3.0f}%|{bar:16}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'  # the time left stands in our own figures
+        self.bar = tqdm(total=steps, initial=step, dynamic_ncols=True, bar_format=layout)
       except ImportError:
         pass
 

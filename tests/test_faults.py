@@ -129,6 +129,7 @@ def test_faults_are_found_before_step_1(sound, tmp_path, name):
 
 
 def test_the_table_of_faults(capsys):
+  assert all('pieces-' in message or 'manifest' in message or 'vocab' in message for message in OUTCOMES.values())  # each names its file
   with capsys.disabled():
     print(f'\n{len(OUTCOMES)} faults, {len(OUTCOMES)} found before step 1, crashes 0')
     for name, message in OUTCOMES.items():
