@@ -1,29 +1,11 @@
 """Every setting of a run, as frozen dataclasses whose checks name the field to change."""
 
 import dataclasses
-import json
-import typing
 from typing import Literal
 
+from bert_jax.fields import ConfigError, flat, from_json, require, require_choices, to_json
 from input_pipeline.loader import BatchConfig
 from input_pipeline.records import DataError
-
-
-class ConfigError(ValueError):
-  """A setting that cannot work; the message names the field, what was found and what is wanted."""
-
-
-def require(condition: bool, message: str) -> None:
-  if not condition:
-    raise ConfigError(message)
-
-
-def require_choices(settings, prefix: str = '') -> None:
-  """Raises ConfigError for a Literal field of `settings` that has another value: flags are checked by their parser, files are not."""
-  for name, kind in typing.get_type_hints(type(settings)).items():
-    if typing.get_origin(kind) is Literal:
-      value, choices = getattr(settings, name), typing.get_args(kind)
-      require(value in choices, f'{prefix}{name} is {value!r}: wanted one of {", ".join(choices)}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,39 +185,6 @@ class Distributed:
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
 FREE_FIELDS = ('mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every', 'run.evaluation_rows',
                'run.max_minutes', 'run.microbatches', 'model.remat', 'model.unroll')
-
-
-def to_json(config) -> str:
-  return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + '\n'
-
-
-def from_json(kind, fields: dict):
-  """The dataclass `kind` from its JSON fields. Raises ConfigError where they are not those of `kind`."""
-  values = {}
-  known = {field.name: field for field in dataclasses.fields(kind)}
-  for name, value in fields.items():
-    require(name in known, f'{kind.__name__} has no field {name!r}: the file was written by another version')
-    default = known[name].default
-    if isinstance(value, dict) and dataclasses.is_dataclass(default):
-      value = from_json(type(default), value)
-    values[name] = tuple(map(_tuples, value)) if isinstance(value, list) else value
-  return kind(**values)
-
-
-def _tuples(value):
-  return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def flat(config, prefix: str = '') -> dict[str, object]:
-  """{'model.layers': 12 …}: every setting by the name that its flag has."""
-  items = {}
-  for field in dataclasses.fields(config):
-    value = getattr(config, field.name)
-    if dataclasses.is_dataclass(value):
-      items |= flat(value, f'{prefix}{field.name}.')
-    else:
-      items[prefix + field.name] = value
-  return items
 
 
 def drift(old: Config, new: Config) -> list[str]:
