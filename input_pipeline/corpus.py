@@ -25,15 +25,14 @@ from input_pipeline import (
   sources,
   spill,
   splits,
+  tfds_layout,
   tokenizer,
-  writing,
 )
 from input_pipeline.settings import Prepare
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
 _NO_SIGNATURE = np.zeros(0, '<u4')
-_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-cpu', 'tensorflow',
-             'tensorflow-datasets')
+_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-datasets')
 
 
 def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
@@ -72,8 +71,7 @@ def finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[str
   for name, content in ((records.VOCABULARY, vocabulary.vocab_txt), (records.SENTENCEPIECE, vocabulary.model)):
     if content is not None:
       (data / name).write_bytes(content)
-  writing.write_tfds_metadata(data, written, records.id_dtype(len(vocabulary.tokens)), settings.pairs == 'google',
-                              settings.words != 'none')
+  tfds_layout.write(data, written, records.id_dtype(len(vocabulary.tokens)), settings.pairs == 'google', settings.words != 'none')
   manifest = records.Manifest(
       sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written, settings=description,
       counts=dict(sorted(counts.items())), packages=_packages(),

@@ -14,7 +14,7 @@ def pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future]]:
   if workers == 1:
     yield now
     return
-  # Spawned, as a fork would copy the threads of TensorFlow and of the tokenizers in an unknown state.
+  # Spawned, as a fork would copy the threads of the libraries in an unknown state.
   with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as executor:
     try:
       yield executor.submit

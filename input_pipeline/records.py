@@ -2,7 +2,7 @@
 
 A *piece* is a run of whole sentences of one document, at most what one row of a batch holds, without special tokens. A
 *block* is one TFRecord record: a tf.train.Example that holds up to `PIECES_PER_BLOCK` pieces as flat arrays, so that a token costs
-two bytes, reading is sequential, and nothing is parsed per token. Reading needs NumPy alone; writing is in corpus.py.
+two bytes, reading is sequential, and nothing is parsed per token. Reading needs NumPy alone.
 
 Letters: N pieces of a block, S its sentences, T its tokens.
 """
@@ -157,6 +157,21 @@ def decode_block(record: bytes | memoryview, dtype: np.dtype) -> Block:
   return block
 
 
+def encode_block(block: Block) -> bytes:
+  """A block as a serialized tf.train.Example, each feature one bytes value; as TensorFlow writes it, keys in their order."""
+  features = [_field(1, name.encode()) + _field(2, _field(1, _field(1, value))) for name, value in sorted(block_features(block).items())]
+  return _field(1, b''.join(_field(1, feature) for feature in features))
+
+
+def _field(number: int, value: bytes) -> bytes:
+  """A length-delimited field of a protocol buffer message."""
+  length, size = bytearray(), len(value)
+  while size > 0x7F:
+    length.append(size & 0x7F | 0x80)
+    size >>= 7
+  return bytes([number << 3 | 2]) + length + bytes([size]) + value
+
+
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
   value = shift = 0
   while True:
@@ -196,6 +211,21 @@ def parse_example(record: bytes | memoryview) -> dict[str, memoryview]:
   return values
 
 # ---------------------------------------------------------------- framing
+
+
+def frame(payload: bytes) -> bytes:
+  """A record of a TFRecord file: length and payload, each with its checksum (tensorflow/core/lib/io/record_writer.cc)."""
+  length = struct.pack('<Q', len(payload))
+  return b''.join([length, _checksum(length), payload, _checksum(payload)])
+
+
+def _checksum(data: bytes) -> bytes:
+  try:
+    import google_crc32c  # here, as reading shards needs NumPy alone
+  except ImportError as error:
+    raise DataError(f"writing shards needs google-crc32c ({error}): pip install 'bert_jax[input]'") from error
+  crc = google_crc32c.value(data)
+  return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)  # crc32c.h, Mask
 
 
 def frame_spans(data: memoryview, name: str) -> list[tuple[int, int]]:

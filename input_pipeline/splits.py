@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from input_pipeline import near_duplicates, processes, records, spill, writing
+from input_pipeline import near_duplicates, records, spill, writing
 from input_pipeline.settings import Prepare
 
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
-_ALONE_TOKENS = 1 << 28  # up to here one process writes all shards: each that writes must import TensorFlow first
 _PART_TOKENS = 1 << 22  # merged in memory at once
 _DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'left_out', 'without_pieces', 'duplicates', 'near_duplicates')
 
@@ -78,10 +77,8 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], fates: 
           submit: Callable) -> dict[str, records.Split]:
   """Every shard of both splits; `submit` is an executor's. Raises DataError where there are more shards than pieces fill."""
   totals = totals_of(map(spill.read, paths), fates)
-  if sum(total.tokens for total in totals) <= _ALONE_TOKENS:
-    submit = processes.now
   files = shard_counts(settings, totals[spill.TRAIN].tokens)
-  splits = {}
+  futures = {}
   for fate, name in spill.SPLITS.items():
     total, count = totals[fate], files[fate]
     if not total.pieces:
@@ -91,9 +88,8 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], fates: 
     parts = max(1, math.ceil(total.tokens / count / _PART_TOKENS))
     jobs = [(directory / records.shard_name(name, i, count), paths, fates, fate, bounds, parts, unknown_id, settings.pairs == 'google')
             for i, bounds in enumerate(spill.key_ranges(count))]
-    futures = [submit(write_shard, *job) for job in jobs]
-    splits[name] = split_of(total.documents, [future.result() for future in futures])
-  return splits
+    futures[fate] = [submit(write_shard, *job) for job in jobs]
+  return {spill.SPLITS[fate]: split_of(totals[fate].documents, [future.result() for future in own]) for fate, own in futures.items()}
 
 
 def split_of(documents: int, done: list[tuple[records.Shard, dict[str, int]]]) -> records.Split:

@@ -55,13 +55,8 @@ def make_block(pieces, ids: np.ndarray, static: bool = False) -> records.Block:
 
 
 def write_shard(path: epath.Path, blocks: list[records.Block]) -> records.Shard:
-  import tensorflow as tf
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for block in blocks:
-      features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-                  for name, value in records.block_features(block).items()}
-      writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True))
-  data = path.read_bytes()
+  data = b''.join(records.frame(records.encode_block(block)) for block in blocks)
+  path.write_bytes(data)
   return records.Shard(path.name, len(blocks), sum(len(b.piece_sentences) for b in blocks), sum(len(b.input_ids) for b in blocks),
                        len(data), hashlib.sha256(data).hexdigest())
 
