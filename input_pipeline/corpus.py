@@ -121,16 +121,17 @@ def make_pieces(chunk: sources.Chunk, settings: Prepare, limit: int | None = Non
   parsed = sources.parse(chunk)
   counts = parsed.counts
   cut = pieces.Cut(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed, settings.words)
+  documents = parsed.documents[:limit]
+  copies = [pieces.copies(document, chunk.weight) for document in documents]
+  taken = [document for document, times in zip(documents, copies) if times]
+  if len(taken) < len(documents):
+    counts['left_out'] = len(documents) - len(taken)
   made = []
-  for document in parsed.documents[:limit]:
-    copies = pieces.copies(document, chunk.weight)
-    if not copies:
-      counts['left_out'] += 1
-      continue
+  for document, times, encoded in zip(taken, filter(None, copies), pieces.encode(taken, vocabulary, cut)):
     if settings.pairs == 'google':
-      many = [pieces.whole_document(document, vocabulary, cut)]
+      many = [pieces.whole_document(document, encoded, cut)]
     else:
-      many = [pieces.of_document(document, vocabulary, cut, copy) for copy in range(copies)]
+      many = [pieces.of_document(document, encoded, vocabulary, cut, copy) for copy in range(times)]
     counts['text_bytes'] += len(document.text.encode('utf-8', 'surrogatepass'))
     counts['dropped_tokens'] += sum(one.dropped_tokens for one in many)
     counts['without_pieces'] += not len(many[0].keys)

@@ -5,6 +5,8 @@ Letters: S sentences, T tokens, N pieces.
 
 import dataclasses
 import hashlib
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,12 +17,25 @@ MIN_TOKENS = 2  # A and B need one each
 _SPLITMIX = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def of_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut', copy: int = 0) -> 'Pieces':
+def encode(documents: Sequence[formats.Document], vocabulary: tokenizer.Tokenizer, cut: 'Cut') -> list['Encoded']:
+  """The tokens of each document. All in one go: NumPy and Arrow cost by the call."""
+  texts = [sentences.split(document.text, cut.language) for document in documents]
+  joined = list(itertools.chain.from_iterable(texts))
+  ids, lengths = vocabulary.encode_flat(joined)
+  starts = words.STARTS[cut.words](joined, vocabulary, ids, lengths)
+  of_document = np.cumsum([len(own) for own in texts], dtype=np.int64)
+  of_token = np.concatenate([[0], np.cumsum(lengths)])[of_document]
+  own_starts = np.split(starts, of_token) if len(starts) else [starts] * len(documents)
+  parts = zip(documents, np.split(ids, of_token), np.split(lengths, of_document), own_starts)
+  return [Encoded(ids, lengths[lengths > 0], starts) for _, ids, lengths, starts in parts]
+
+
+def of_document(document: formats.Document, encoded: 'Encoded', vocabulary: tokenizer.Tokenizer, cut: 'Cut', copy: int = 0) -> 'Pieces':
   """The pieces of a document. A pure function: chance comes from the hash of the seed, the document's id and its text."""
-  ids, lengths, starts = _encode(document, vocabulary, cut)
+  ids, starts = encoded.input_ids, encoded.word_starts
   base = document_key(document, cut.seed, copy)
   most = cut.sequence_length - SPECIAL_TOKENS
-  lengths = _fitting(ids, lengths[lengths > 0].tolist(), most, vocabulary.is_continuation, starts)
+  lengths = _fitting(ids, encoded.sentence_lengths.tolist(), most, vocabulary.is_continuation, starts)
   counts = group(lengths, most, target_length(base, most, cut.short_piece_share))
   lengths, counts = np.array(lengths, np.int64), np.array(counts, np.int64)
   sizes = np.bincount(np.repeat(np.arange(len(counts)), counts), lengths, len(counts))
@@ -47,20 +62,12 @@ def copies(document: formats.Document, weight: float) -> int:
   return int(weight) + (chance < (weight - int(weight)) * 2**64)
 
 
-def whole_document(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut') -> 'Pieces':
+def whole_document(document: formats.Document, encoded: 'Encoded', cut: 'Cut') -> 'Pieces':
   """A document as one piece, whatever its length: what static pairs are made of."""
-  ids, lengths, starts = _encode(document, vocabulary, cut)
-  lengths = lengths[lengths > 0]
+  lengths = encoded.sentence_lengths.astype(np.uint32)
   count = int(len(lengths) > 0)
   key = np.full(count, document_key(document, cut.seed), np.uint64)
-  return Pieces(ids, lengths.astype(np.uint32), np.full(count, len(lengths), np.uint32), key, starts, 0)
-
-
-def _encode(document: formats.Document, vocabulary: tokenizer.Tokenizer, cut: 'Cut') -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  # -> ids [T], lengths [S], word starts [T] or [0]
-  texts = sentences.split(document.text, cut.language)
-  ids, lengths = vocabulary.encode_flat(texts)
-  return ids, lengths, words.STARTS[cut.words](texts, vocabulary, ids, lengths)
+  return Pieces(encoded.input_ids, lengths, np.full(count, len(lengths), np.uint32), key, encoded.word_starts, 0)
 
 
 def mixed(key: int, number: int) -> int:
@@ -140,6 +147,14 @@ class Cut:
   short_piece_share: float
   seed: int
   words: str = 'none'
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """The tokens of one document."""
+  input_ids: np.ndarray  # [T] int32
+  sentence_lengths: np.ndarray  # [S], none of them 0
+  word_starts: np.ndarray  # [T] bool; empty where it is not asked for
 
 
 @dataclasses.dataclass(frozen=True)

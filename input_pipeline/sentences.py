@@ -10,12 +10,14 @@ _WIDE_SPACES = re.compile('[\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u300
 
 def split(text: str, language: str = 'en') -> list[str]:
   """The sentences of a text in order, without white space around them; a line end always ends a sentence."""
-  stripped = [sentence.strip() for line in _WIDE_SPACES.sub(' ', text).split('\n') if line for sentence in _segment(line, language)]
+  stripped = [sentence.strip() for line in text.split('\n') if line for sentence in _segment(line, language)]
   return [sentence for sentence in stripped if sentence]
 
 
 def _segment(line: str, language: str) -> list[str]:
   import sentencex
+  if not line.isascii():
+    line = _WIDE_SPACES.sub(' ', line)
   try:
     return sentencex.segment(language, line)
   except BaseException as error:

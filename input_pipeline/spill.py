@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from input_pipeline.word_cache import ranges
+
 TRAIN, VALIDATION, DROPPED = 0, 1, 2  # what becomes of a document
 SPLITS = {TRAIN: 'train', VALIDATION: 'validation'}
 _HEADER = 4096  # bytes of JSON before the columns
@@ -50,8 +52,8 @@ def order(run: 'Run') -> 'Run':
   """The same run, sorted by key."""
   by_key = np.argsort(run.keys, kind='stable')
   tokens_of = np.add.reduceat(run.sentence_lengths, _starts(run.piece_sentences), dtype=np.int64) if len(by_key) else _EMPTY
-  sentences = _ranges(_starts(run.piece_sentences)[by_key], run.piece_sentences[by_key])
-  tokens = _ranges(_starts(tokens_of)[by_key], tokens_of[by_key])
+  sentences = ranges(_starts(run.piece_sentences)[by_key], run.piece_sentences[by_key])
+  tokens = ranges(_starts(tokens_of)[by_key], tokens_of[by_key])
   return dataclasses.replace(
       run, keys=run.keys[by_key], piece_documents=run.piece_documents[by_key], piece_sentences=run.piece_sentences[by_key],
       piece_tokens=tokens_of[by_key].astype('<u4'), piece_labels=run.piece_labels[by_key],
@@ -81,8 +83,8 @@ def merge(selections: list['Selection']) -> 'Selection':
   """All of them as one, sorted by key; equal keys, less likely than a damaged disk, by document."""
   both = concatenate(selections)
   which = np.lexsort((both.document_ids, both.keys))
-  sentences = _ranges(_starts(both.piece_sentences)[which], both.piece_sentences[which])
-  tokens = _ranges(_starts(both.piece_tokens)[which], both.piece_tokens[which])
+  sentences = ranges(_starts(both.piece_sentences)[which], both.piece_sentences[which])
+  tokens = ranges(_starts(both.piece_tokens)[which], both.piece_tokens[which])
   return Selection(
       keys=both.keys[which], document_ids=both.document_ids[which], piece_sentences=both.piece_sentences[which],
       piece_tokens=both.piece_tokens[which], labels=both.labels[which],
@@ -117,12 +119,6 @@ def _pick(column: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
   return np.cumsum(lengths, dtype=np.int64) - lengths
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-  """arange(start, start + length) of every pair, one after the other."""
-  lengths = lengths.astype(np.int64)
-  return np.repeat(starts - _starts(lengths), lengths) + np.arange(lengths.sum())
 
 
 _EMPTY = np.zeros(0, np.int64)

@@ -1,7 +1,7 @@
 """WordPiece and SentencePiece behind one small interface, with a cache of words in front of the library.
 
-Text never yields a special token: '[MASK]' inside a document is four characters of text. A word is cached as the bytes of its ids,
-so that a text costs one look-up a word and one join; ids are the library's own (tests/test_tokenizer.py).
+Text never yields a special token: '[MASK]' inside a document is six characters of text. Ids are the library's own
+(tests/test_tokenizer.py), however they are found (word_cache.py).
 Letters: V vocabulary, T tokens of a text.
 """
 
@@ -9,24 +9,15 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import re
-import struct
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from etils import epath
 
-from input_pipeline import records
+from input_pipeline import records, word_cache
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 MAX_WORD = 200  # original tokenization.py: a longer word is [UNK]; Hugging Face's default is 100, so exports carry this one
-CACHED_WORDS = 1_000_000  # about 200 MB; then the cache starts anew, so that it follows the corpus
-_CACHED_LENGTH = 48  # longer ones hardly repeat: URLs, whole sentences of Chinese
-_END = '\n'  # stands between texts that are looked up together
-_END_ID = -1
-# What BERT's rules isolate wherever it stands, so that text may be cut there: ASCII and common other punctuation, CJK characters.
-_CUT_AT = '!-/:-@\\[-`{-~、。，！？：；（）《》「」『』“”‘’–—…\u4e00-\u9fff\u3400-\u4dbf'
-_CUT = re.compile(f'[{_CUT_AT}]|[^{_CUT_AT}]+')
 _SPACE = '▁'
 _ALIASES = {PAD: '<pad>', UNK: '<unk>'}  # in ALBERT's spm.model
 
@@ -58,8 +49,8 @@ def _wordpiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'Token
   cased = lower_case is None and _has_upper_case(tokens)
   lower_case = not cased if lower_case is None else lower_case
   library = wordpiece_library(tokens, lower_case)
-  words = WordCache(functools.partial(_encode_word, library, lower_case))
-  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special, encode_flat=functools.partial(_encode_wordpiece, words),
+  words = word_cache.WordCache(functools.partial(_encode_word, library, lower_case))
+  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special, encode_flat=functools.partial(word_cache.encode, words, lower_case),
                    offsets=functools.partial(_wordpiece_offsets, library))
 
 
@@ -78,16 +69,7 @@ def wordpiece_library(tokens: Sequence[str], lower_case: bool, max_word: int = M
 def _encode_word(library, lower_case: bool, word: str) -> list[int]:
   if word.isascii() and word.isalnum():  # most words: no rule but lower-casing applies, and the model alone takes a quarter of the time
     return [token.id for token in library.model.tokenize(word.lower() if lower_case else word)]
-  # Rust strings are UTF-8: a lone surrogate, which JSON can bring, becomes '?'.
-  return library.encode(word.encode('utf-8', 'replace').decode(), add_special_tokens=False).ids
-
-
-def _encode_wordpiece(words: 'WordCache', texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-  # Only ' ' is cut at here: what else counts as white space, and what is dropped without a gap, stays the library's affair.
-  joined = f' {_END} '.join([text.replace(_END, ' ') for text in texts] + [''])
-  ids = np.frombuffer(b''.join(map(words.__getitem__, joined.split(' '))), '<i4')
-  ends = np.flatnonzero(ids == _END_ID)
-  return np.delete(ids, ends), np.diff(ends, prepend=-1) - 1
+  return library.encode(word, add_special_tokens=False).ids
 
 
 def _wordpiece_offsets(library, text: str) -> np.ndarray:
@@ -150,27 +132,6 @@ def _has_upper_case(tokens: Sequence[str]) -> bool:
 def _is_bracketed(token: str) -> bool:
   """[MASK], [unused7], <pad>: names rather than text."""
   return len(token) > 2 and (token[0] + token[-1]) in ('[]', '<>')
-
-
-class WordCache(dict):
-  """word -> the bytes of its int32 ids; what is not known yet is cut at punctuation, and asked of the library at last."""
-
-  def __init__(self, encode_word: Callable[[str], list[int]], capacity: int = CACHED_WORDS):
-    self.encode_word, self.capacity = encode_word, capacity
-
-  def __missing__(self, word: str) -> bytes:
-    if len(self) >= self.capacity:
-      self.clear()
-    if word == _END:
-      value = _END_ID.to_bytes(4, 'little', signed=True)
-    elif word.isalnum() and word.isascii() or len(parts := _CUT.findall(word)) < 2:
-      ids = self.encode_word(word)
-      value = struct.pack(f'<{len(ids)}i', *ids)
-    else:
-      value = b''.join([self[part] for part in parts])
-    if len(word) <= _CACHED_LENGTH:
-      self[word] = value
-    return value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

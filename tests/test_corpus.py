@@ -161,7 +161,8 @@ def test_a_long_sentence_is_cut_between_words(made):
   vocabulary = tokenizer.load(made[0].vocabulary)
   text = 'one zzz ' * 50
   cut = pieces.Cut(sequence_length=16, language='en', short_piece_share=0, seed=0)
-  found = pieces.of_document(corpus.sources.formats.Document('1', '', text), vocabulary, cut)
+  document = corpus.sources.formats.Document('1', '', text)
+  found = pieces.of_document(document, *pieces.encode([document], vocabulary, cut), vocabulary, cut)
   assert found.input_ids.tolist() == vocabulary.encode([text])[0].tolist()
   starts = np.cumsum(found.sentence_lengths) - found.sentence_lengths
   assert not vocabulary.is_continuation[found.input_ids[starts]].any()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from input_pipeline import records, tokenizer
+from input_pipeline import records, tokenizer, word_cache
 
 VOCAB = pathlib.Path(__file__).parents[2] / 'shared/data/vocab'
 TOKENS = [*tokenizer.SPECIAL, *'abcdefghijklmnopqrstuvwxyz', *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), 'want', '##want', '##ed',
@@ -63,10 +63,25 @@ def test_vectors_of_the_originals_own_test(tmp_path):
 
 def test_the_cache_is_capped_and_changes_nothing():
   asked = []
-  cache = tokenizer.WordCache(lambda word: asked.append(word) or [len(word)], capacity=10)
+  cache = word_cache.WordCache(lambda word: asked.append(word) or [len(word)], capacity=10)
   words = [f'w{i % 37}' for i in range(500)]
   assert b''.join(map(cache.__getitem__, words)) == np.array([len(word) for word in words], '<i4').tobytes()
   assert len(cache) <= 10 and len(asked) > 37
+
+
+@settings(deadline=None)
+@given(st.lists(PARTS, max_size=4), st.booleans())
+def test_words_hold_all_but_spaces_and_are_numbered_alike_with_arrow_and_without(texts, lower_case):
+  data, starts, counts = word_cache.cut(texts, lower_case)
+  assert data.decode() == ''.join(
+      ''.join(c.lower() if lower_case and c.isascii() else c for c in text.encode('utf-8', 'replace').decode() if c not in ' \n')
+      for text in texts)
+  bounds = np.append(starts, len(data))
+  assert len(counts) == len(texts) and counts.sum() == len(starts) and (np.diff(bounds) > 0).all()
+  which, distinct = word_cache.factorize(data, starts)
+  assert ''.join(distinct[i] for i in which) == data.decode() and len(set(distinct)) == len(distinct)
+  without, the_same = word_cache.factorize_without_arrow(data, bounds)
+  assert (without.tolist(), the_same) == (which.tolist(), distinct)
 
 
 def test_lower_case_is_told_by_the_vocabulary_unless_set(tmp_path):
