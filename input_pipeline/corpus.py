@@ -31,6 +31,7 @@ from input_pipeline import (
 from input_pipeline.settings import Prepare
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
+_PRELOAD = 'input_pipeline.corpus', 'google_crc32c', 'pyarrow', 'sentencex', 'tokenizers'  # by the workers
 _NO_SIGNATURE = np.zeros(0, '<u4')
 _PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-datasets')
 
@@ -52,7 +53,7 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   with publishing.workplace(settings.output, identity) as workplace:
     runs = workplace / 'runs'
     runs.mkdir(exist_ok=True)
-    with processes.pool(settings.workers) as submit:
+    with processes.pool(settings.workers, _PRELOAD) as submit:
       counts = _make_runs(settings, runs, submit, progress)
       paths = sorted(runs.glob('*.run'))
       fates = splits.decide(paths, settings, counts)
