@@ -3,10 +3,15 @@
 B rows, T tokens, H heads, K head width.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+from bert_jax import config as cfg, pallas_attention
 from bert_jax.dropout import dropout
+from bert_jax.mesh import per_head_group
 
 
 def wide(dtype):
@@ -14,22 +19,46 @@ def wide(dtype):
   return jnp.promote_types(dtype, jnp.float32)
 
 
-def attend_xla(q, k, v, pair_ids, rate, seed):
+def attend_xla(q, k, v, pair_ids, numbers, rate, seed, causal):
   """Attention in plain JAX; scores and softmax in float32. [B T H K] x 3, [B T] -> [B T H K]"""
+  T, H = q.shape[1:3]
   scores = jnp.einsum('BTHK,BSHK->BHTS', q, k, preferred_element_type=wide(q.dtype)) * q.shape[-1]**-0.5
   same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]  # [B 1 T S]
+  if causal:
+    same &= jnp.tril(jnp.ones((T, T), bool))
   weights = jax.nn.softmax(jnp.where(same, scores, -1e9), axis=-1).astype(q.dtype)
-  return jnp.einsum('BHTS,BSHK->BTHK', dropout(weights, rate, seed), v)
+  weights = checkpoint_name(weights, 'weights')
+  of_weights = numbers[:, None, :, None] * jnp.uint32(H) + jnp.arange(H, dtype=jnp.uint32)[None, :, None, None]  # [B H T 1]
+  return jnp.einsum('BHTS,BSHK->BTHK', dropout(weights, of_weights, rate, seed), v)
 
 
-IMPLEMENTATIONS = {'xla': attend_xla}
+def attend_pallas(q, k, v, pair_ids, numbers, rate, seed, causal):
+  """The kernel for TPU, on each device's own heads."""
+  rate, seed = (0.0, jnp.zeros((), jnp.uint32)) if seed is None else (rate, seed)
+  kernel = functools.partial(pallas_attention.attend, rate=rate, causal=causal, all_heads=q.shape[2])
+  return per_head_group(kernel, heads=3)(q, k, v, pair_ids, numbers, seed)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, pair_ids: jax.Array, *, rate: float = 0.0, seed: jax.Array | None = None,
-           implementation: str = 'xla') -> jax.Array:
-  """softmax(q k' / sqrt K) v over the tokens that have the same pair id. [B T H K] x 3, [B T] -> [B T H K]
+IMPLEMENTATIONS = {'xla': attend_xla, 'pallas': attend_pallas, 'auto': attend_xla}  # auto: where `choose` was not asked
 
-  Padding (pair id 0) attends to padding alone, so it has no influence on any token, nor they on it. Dropout of `rate` falls on
-  the attention weights where `seed` is given (google-research/bert modeling.py attention_layer).
+
+def choose(model: cfg.Model, platform: str, tokens: int) -> str:
+  """The implementation for rows of `tokens` on devices of `platform` ('cpu', 'gpu', 'tpu'). Raises ConfigError."""
+  fits = pallas_attention.supported(tokens, model.heads, model.hidden_size // model.heads)
+  if model.attention == 'auto':
+    return 'pallas' if platform == 'tpu' and fits else 'xla'
+  cfg.require(model.attention != 'pallas' or platform == 'tpu' and fits,
+              f'model.attention pallas is for TPU and rows of a multiple of {pallas_attention.LANES} tokens, at most '
+              f'{pallas_attention.LONGEST}; found {platform} and {tokens} tokens: set --model.attention auto')
+  return model.attention
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, pair_ids: jax.Array, numbers: jax.Array, *, rate: float = 0.0,
+           seed: jax.Array | None = None, causal: bool = False, implementation: str = 'xla') -> jax.Array:
+  """softmax(q k' / sqrt K) v over the tokens that have the same pair id. [B T H K] x 3, [B T] x 2 -> [B T H K]
+
+  Padding (pair id 0) attends to padding alone, so it has no influence on any token, nor they on it. `causal`: nor is anything seen of
+  later tokens. Dropout of `rate` falls on the attention weights where `seed` is given (google-research/bert modeling.py
+  attention_layer), by the tokens' `numbers` (uint32).
   """
-  return IMPLEMENTATIONS[implementation](q, k, v, pair_ids, rate, seed)
+  return IMPLEMENTATIONS[implementation](q, k, v, pair_ids, numbers, rate, seed, causal)

@@ -29,8 +29,12 @@ class Model:
   layer_norm_epsilon: float = 1e-12
   dtype: Literal['bfloat16', 'float32'] = 'bfloat16'
   """What matrix products run in; parameters, statistics, softmax and losses are float32 always."""
-  remat: Literal['none', 'full', 'dots'] = 'none'
-  """What the backward pass computes again instead of keeping: nothing, whole layers, or all but the matrix products."""
+  attention: Literal['auto', 'xla', 'pallas'] = 'auto'
+  """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; xla: everywhere; auto: by chip, length and dropout."""
+  causal: bool = False
+  """Each token sees itself and those before it alone, as in OpenAI GPT (arXiv:1810.04805 section 5.1, LTR)."""
+  remat: Literal['none', 'elementwise', 'full'] = 'elementwise'
+  """What the backward pass computes again instead of keeping: nothing, all but the matrix products, or whole layers."""
   unroll: int = 1
   """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile."""
 
@@ -75,9 +79,18 @@ class Mesh:
   data: int = -1
   """Data parallel: each device holds all parameters and a share of the batch."""
   fsdp: int = 1
-  """Fully sharded data parallel: parameters and optimizer state are shared out too."""
+  """Data parallel too, but parameters and optimizer state are shared out; each step gathers the parameters once, in model.dtype."""
   tensor: int = 1
   """Tensor parallel: heads and feed-forward columns are shared out."""
+  reduce: Literal['compute', 'float32'] = 'compute'
+  """What gradients of matrices are sent and added up in between devices: model.dtype, or float32 at twice the bytes."""
+
+  def __post_init__(self):
+    require_choices(self, 'mesh.')
+
+  def reduction(self, compute: str) -> str:
+    """The dtype in which gradients are added up, for a model that computes in `compute`."""
+    return compute if self.reduce == 'compute' else self.reduce
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +197,7 @@ class Distributed:
 
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
 FREE_FIELDS = ('mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every', 'run.evaluation_rows',
-               'run.max_minutes', 'run.microbatches', 'model.remat', 'model.unroll')
+               'run.max_minutes', 'run.microbatches', 'model.attention', 'model.remat', 'model.unroll')
 
 
 def drift(old: Config, new: Config) -> list[str]:

@@ -74,12 +74,11 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
   cfg.require(validation.vocabulary.sha256 == loaded.run.vocabulary.sha256,
               f'{data_dir} was prepared with another vocabulary than {run_dir} was trained with: name its own data with --data')
   mesh = mesh_lib.make_mesh(cfg.Mesh(data=1), jax.local_devices()[:1])
-  with jax.set_mesh(mesh):
-    graphdef, _ = step_lib.abstract_state(config, mesh)
-    eval_step = step_lib.jit_eval_step(graphdef, config.objective)
-    params = jax.device_put(loaded.params, mesh_lib.state_sharding(loaded.params, mesh))
-    unigram = unigram_log_probabilities(data_dir, config)
-    figures = run(eval_step, params, validation, mesh, config, unigram=unigram, progress=progress)
+  graphdef, _ = step_lib.abstract_state(config, mesh)
+  eval_step = step_lib.jit_eval_step(graphdef, config, mesh)
+  params = jax.device_put(loaded.params, mesh_lib.state_sharding(loaded.params, mesh))
+  unigram = unigram_log_probabilities(data_dir, config)
+  figures = run(eval_step, params, validation, mesh, config, unigram=unigram, progress=progress)
   split = validation.manifest.splits['validation']
   figures |= {'documents': split.documents, 'sequences': split.pieces, 'step': loaded.step}
   (checkpoint.run_of(epath.Path(run_dir)) / FIGURES).write_text(json.dumps(figures) + '\n')

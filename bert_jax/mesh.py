@@ -1,18 +1,26 @@
-"""The device mesh and the one table from logical axes to mesh axes: the only file that knows the layout."""
+"""The device mesh and the one table from logical axes to mesh axes: the only file that knows the layout.
 
+Over the axes data and fsdp every device runs the program on its own rows (jax.shard_map), with whole parameters that it gathers once a
+step; what moves between devices stands here in full. The axis tensor is the compiler's, guided by `constrain`.
+"""
+
+import functools
 import math
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from bert_jax import config as cfg
 
 AXES = ('data', 'fsdp', 'tensor')
+ROWS = ('data', 'fsdp')  # the axes over which a batch's rows are shared out
 
 # Which mesh axes carry each logical axis of a parameter or an activation.
 RULES = {
-    'batch': ('data', 'fsdp'),
+    'batch': ROWS,
     'embed': 'fsdp',
     'heads': 'tensor',
     'mlp': 'tensor',
@@ -65,9 +73,31 @@ def spec(*axes: str | None) -> P:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-  """`x` laid out by its logical `axes`; as it is outside of a mesh."""
+  """`x`, inside `per_device`, laid out over the axis tensor by its logical `axes`; as it is in a program without a mesh."""
   mesh = jax.sharding.get_abstract_mesh()
   return x if mesh.empty else jax.lax.with_sharding_constraint(x, spec(*axes))
+
+
+def per_device(f: Callable, mesh: jax.sharding.Mesh, in_specs, out_specs) -> Callable:
+  """`f` run by each device on its own part of what is shared out over data and fsdp; the axis tensor stays the compiler's."""
+  return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=set(ROWS), check_vma=False)
+
+
+def per_head_group(f: Callable, heads: int) -> Callable:
+  """`f(first_head, *arrays)` run on each device's own heads; the first `heads` arrays are [B T H K], as is the result."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return functools.partial(f, 0)
+  own = P(None, None, RULES['heads'])
+
+  def local(*arrays):
+    return f(jax.lax.axis_index(RULES['heads']) * arrays[0].shape[2], *arrays)
+
+  def run(*arrays):
+    specs = (own,) * heads + (P(),) * (len(arrays) - heads)
+    return jax.shard_map(local, in_specs=specs, out_specs=own, axis_names={RULES['heads']}, check_vma=False)(*arrays)
+
+  return run
 
 
 def parameter_spec(path, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
@@ -87,6 +117,39 @@ def parameter_spec(path, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
 def state_sharding(state, mesh: jax.sharding.Mesh):
   """A NamedSharding for every leaf of an abstract state."""
   return jax.tree.map_with_path(lambda path, leaf: NamedSharding(mesh, parameter_spec(path, leaf.shape, mesh)), state)
+
+
+def row_parts(params, mesh: jax.sharding.Mesh):
+  """For `per_device`: how each parameter is shared out over fsdp."""
+  def of(path, leaf):
+    return P(*(axis if axis in ROWS else None for axis in parameter_spec(path, leaf.shape, mesh)))
+  return jax.tree.map_with_path(of, params)
+
+
+def is_wide(path) -> bool:
+  """Whether a parameter is a matrix of the table, which products read in the compute type and devices send in it."""
+  name = '/' + path_name(path)
+  return any(name.endswith('/' + end) and 'embed' in axes for end, axes in PARAMETERS.items())
+
+
+def whole(params, parts, dtype):
+  """The parameters that a device computes with, inside `per_device`: matrices first made narrow, then gathered."""
+  def gather(path, x, part):
+    x = x.astype(dtype) if is_wide(path) else x
+    return jax.lax.all_gather(x, 'fsdp', axis=part.index('fsdp'), tiled=True) if 'fsdp' in part else x
+  return jax.tree.map_with_path(gather, params, parts)
+
+
+def add_up(grads, parts, dtype):
+  """Sums gradients over the devices that share out the rows, in `dtype` for matrices; each device keeps its own part, in float32 again."""
+  def reduce(path, g, part):
+    wide = g.dtype if g.dtype == jnp.float64 else jnp.float32
+    g = g.astype(dtype if is_wide(path) else wide)
+    if 'fsdp' in part:
+      g = jax.lax.psum_scatter(g, 'fsdp', scatter_dimension=part.index('fsdp'), tiled=True)
+      return jax.lax.psum(g, 'data').astype(wide)
+    return jax.lax.psum(g, ROWS).astype(wide)
+  return jax.tree.map_with_path(reduce, grads, parts)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:

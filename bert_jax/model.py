@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name as name
 
 from bert_jax import config as cfg
 from bert_jax.attention import attend, wide
 from bert_jax.dropout import dropout
+from bert_jax.lookup import rows
 from bert_jax.mesh import constrain
 
+BIAS_ROWS = 8  # of ones: a product with a single row would be made a sum again
 SEEDS_PER_BLOCK = 3  # attention weights, attention output, feed-forward output
 
 
@@ -26,15 +29,70 @@ def gelu(x):
 
 ACTIVATIONS = {'gelu': gelu, 'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True)}
 
-REMAT = {'full': jax.checkpoint_policies.nothing_saveable, 'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+# What a layer keeps for its backward pass, by the names it gives them: 10 D numbers a token with the fused attention. All else is
+# elementwise, and cheaper to compute again beside the products that want it than to write to memory and read back.
+KEPT = ('qkv', 'weights', 'attended', 'normalized', 'scale', 'intermediate')
+REMAT = {'elementwise': jax.checkpoint_policies.save_only_these_names(*KEPT), 'full': jax.checkpoint_policies.nothing_saveable}
+
+
+def activate(config: cfg.Model, x):
+  """The activation, evaluated in float32 whatever its input is in."""
+  return ACTIVATIONS[config.activation](x.astype(wide(x.dtype))).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def normalize(x, epsilon, dtype):  # [... D] float32 -> [... D] dtype
+  """(x - mean) / standard deviation. Its backward pass needs the result, rounded to `dtype`, and one number a row; not x."""
+  return _normalize(x, epsilon, dtype)[0]
+
+
+def _normalize(x, epsilon, dtype):
+  centred = x - x.mean(axis=-1, keepdims=True)
+  scale = jax.lax.rsqrt(jnp.square(centred).mean(axis=-1) + epsilon)
+  normalized, scale = name((centred * scale[..., None]).astype(dtype), 'normalized'), name(scale, 'scale')
+  return normalized, (normalized, scale)
+
+
+def _normalize_backward(epsilon, dtype, residuals, g):
+  normalized, scale = (r.astype(wide(dtype)) for r in residuals)
+  g = g.astype(scale.dtype)
+  inner = g - g.mean(axis=-1, keepdims=True) - normalized * (g * normalized).mean(axis=-1, keepdims=True)
+  return (inner * scale[..., None],)
+
+
+normalize.defvjp(_normalize, _normalize_backward)
+
+
+class Linear(nnx.Module):
+  """x W + b in `dtype`."""
+
+  def __init__(self, inputs: int, outputs: int, *, dtype, initializer, rngs: nnx.Rngs):
+    self.dtype = jnp.dtype(dtype)
+    self.kernel = nnx.Param(initializer(rngs.params(), (inputs, outputs), jnp.float32))
+    self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+
+  def __call__(self, x):  # [... D] -> [... E]
+    return add_bias(x.astype(self.dtype) @ self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype))
+
+
+class LayerNorm(nnx.Module):
+  """arXiv:1607.06450; statistics in float32."""
+
+  def __init__(self, width: int, epsilon: float, dtype):
+    self.epsilon, self.dtype = epsilon, jnp.dtype(dtype)
+    self.scale, self.bias = nnx.Param(jnp.ones((width,), jnp.float32)), nnx.Param(jnp.zeros((width,), jnp.float32))
+
+  def __call__(self, x, residual=None):  # [... D] -> [... D]
+    x = x.astype(wide(self.dtype))
+    x = normalize(x if residual is None else x + residual.astype(x.dtype), self.epsilon, self.dtype)
+    return (x * self.scale[...] + self.bias[...]).astype(self.dtype)
 
 
 def layers_of(config: cfg.Model, rngs: nnx.Rngs):
   """The three kinds of layer, all initialised as BERT's are: (linear, norm, embed)."""
   normal = jax.nn.initializers.truncated_normal(config.initializer_range)  # cut at two sigma, as tf.truncated_normal
-  linear = functools.partial(nnx.Linear, dtype=config.dtype, kernel_init=normal, rngs=rngs)
-  norm = functools.partial(nnx.LayerNorm, config.hidden_size, epsilon=config.layer_norm_epsilon, use_fast_variance=False,
-                           dtype=config.dtype, rngs=rngs)
+  linear = functools.partial(Linear, dtype=config.dtype, initializer=normal, rngs=rngs)
+  norm = functools.partial(LayerNorm, config.hidden_size, config.layer_norm_epsilon, config.dtype)
   embed = functools.partial(nnx.Embed, features=config.hidden_size, embedding_init=normal, dtype=config.dtype, rngs=rngs)
   return linear, norm, embed
 
@@ -50,16 +108,18 @@ class Block(nnx.Module):
     self.attention_output, self.attention_norm = linear(D, D), norm()
     self.intermediate, self.output, self.output_norm = linear(D, F), linear(F, D), norm()
 
-  def __call__(self, x, pair_ids, seeds=None):  # [N D], [B T], [3] -> [N D]
+  def __call__(self, x, pair_ids, numbers, seeds=None):  # [N D], [B T], [B T], [3] -> [N D]
     config, (B, T) = self.config, pair_ids.shape
     of_attention, of_output, of_feed_forward = (None,) * SEEDS_PER_BLOCK if seeds is None else seeds
-    heads = lambda f: constrain(f(x), 'batch', 'heads').reshape(B, T, config.heads, -1)
-    h = attend(heads(self.query), heads(self.key), heads(self.value), pair_ids, rate=config.attention_dropout, seed=of_attention)
-    h = constrain(self.attention_output(h.reshape(B * T, -1)), 'batch', None)
-    x = self.attention_norm(x + dropout(h, config.hidden_dropout, of_output))
-    h = ACTIVATIONS[config.activation](constrain(self.intermediate(x), 'batch', 'mlp'))  # [N F]
-    h = constrain(self.output(h), 'batch', None)
-    return self.output_norm(x + dropout(h, config.hidden_dropout, of_feed_forward))
+    drop = lambda h, seed: dropout(h, numbers.reshape(-1, 1), config.hidden_dropout, seed)
+    heads = lambda linear: name(constrain(linear(x), None, 'heads'), 'qkv').reshape(B, T, config.heads, -1)
+    h = attend(heads(self.query), heads(self.key), heads(self.value), pair_ids, numbers, rate=config.attention_dropout,
+               seed=of_attention, causal=config.causal, implementation=config.attention)
+    h = constrain(self.attention_output(keep(h.reshape(B * T, -1), 'attended')), None, None)
+    x = self.attention_norm(drop(h, of_output), x)
+    h = activate(config, name(constrain(self.intermediate(x), None, 'mlp'), 'intermediate'))  # [N F]
+    h = constrain(self.output(h), None, None)
+    return self.output_norm(drop(h, of_feed_forward), x)
 
 
 class Bert(nnx.Module):
@@ -82,19 +142,22 @@ class Bert(nnx.Module):
   def encode(self, batch, seed=None):  # {[B T]} -> [B T D]
     """The last hidden states of a batch. `seed` (a typed PRNG key) turns dropout on.
 
-    Reads input_ids, token_type_ids, position_ids and pair_ids (0: padding; attention stays among equal ids), int32 [B T] each.
+    Reads input_ids, token_type_ids, position_ids and pair_ids (0: padding; attention stays among equal ids), int32 [B T] each; and, where
+    the batch is a part of a larger one, rows [B], its rows' numbers there, by which dropout masks are drawn.
     """
     config, (B, T) = self.config, batch['input_ids'].shape
     count = 1 + config.layers * SEEDS_PER_BLOCK
     seeds = None if seed is None else jax.random.bits(seed, (count,), jnp.uint32)
+    row_numbers = batch['rows'] if 'rows' in batch else jnp.arange(B)
+    numbers = row_numbers.astype(jnp.uint32)[:, None] * jnp.uint32(T) + jnp.arange(T, dtype=jnp.uint32)  # of tokens
     x = (lookup(self.word_embeddings, batch['input_ids']) + lookup(self.token_type_embeddings, batch['token_type_ids'])
          + lookup(self.position_embeddings, batch['position_ids']))
-    x = constrain(self.embeddings_norm(constrain(x, 'batch', None)), 'batch', None)  # [N D]: products of two axes are faster than of three
-    x = dropout(x, config.hidden_dropout, None if seeds is None else seeds[0])
+    x = self.embeddings_norm(x)  # [N D]: products of two axes are faster than of three
+    x = dropout(x, numbers.reshape(-1, 1), config.hidden_dropout, None if seeds is None else seeds[0])
 
     def step(x, layer):
       block, block_seeds = layer
-      return block(x, batch['pair_ids'], block_seeds), None
+      return block(x, batch['pair_ids'], numbers, block_seeds), None
 
     if config.remat != 'none':
       # A loop keeps forward and backward apart; unrolled, nothing but a barrier stops the compiler from running both copies at once.
@@ -110,35 +173,52 @@ class Bert(nnx.Module):
   def mlm_logits(self, hidden, positions):  # [B T D], [B P] -> [M V] float32
     """Scores of the vocabulary at the masked positions alone (run_pretraining.py get_masked_lm_output)."""
     h = gather(hidden, positions).reshape(-1, hidden.shape[-1])
-    h = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(h)))
-    table = whole_table(self.word_embeddings)
+    h = self.transform_norm(activate(self.config, self.transform(h)))
+    table = self.word_embeddings.embedding[...].astype(h.dtype)
     scores = jax.lax.dot_general(h, table, (((1,), (1,)), ((), ())), preferred_element_type=wide(h.dtype))
-    return add_bias(constrain(scores, 'batch', None), self.mlm_bias[...])
+    return add_bias(scores, self.mlm_bias[...])
 
   def nsp_logits(self, pooled):  # [B S D] -> [B S 2] float32: is next, is random
     return self.next_sentence(pooled)
 
 
-def whole_table(embed: nnx.Embed):  # -> [V D]
-  """An embedding's table in the compute type, gathered from the devices that share its width: narrow first, then move."""
-  return constrain(embed.embedding[...].astype(embed.dtype), None, None)
-
-
 def lookup(embed: nnx.Embed, ids):  # [B T] -> [N D]
-  return whole_table(embed)[ids.reshape(-1)]
+  return rows(embed.embedding[...].astype(embed.dtype), jnp.asarray(ids).reshape(-1))
 
 
 def gather(x, positions):  # [B T D], [B P] -> [B P D]
-  return jnp.take_along_axis(x, positions[..., None], axis=1)
+  return jax.vmap(rows)(x, jnp.asarray(positions))
 
 
 @jax.custom_vjp
-def add_bias(x, bias):  # [M V], [V] -> [M V]
-  """x + bias, whose gradient sums the columns by a product with ones: XLA on CPU reduces a wide array's rows 30 times slower."""
+def add_bias(x, bias):  # [... V], [V] -> [... V]
+  """x + bias, whose gradient sums the rows by a product with ones.
+
+  As a sum, XLA reads the gradient once more on TPU, four times slower than its memory; on CPU 30 times slower where rows are wide.
+  """
   return x + bias
 
 
-add_bias.defvjp(lambda x, bias: (x + bias, None), lambda _, g: (g, jnp.ones((g.shape[0],), g.dtype) @ g))
+def _add_bias_backward(_, g):
+  rows = g.reshape(-1, g.shape[-1])
+  return g, (jnp.ones((BIAS_ROWS, len(rows)), g.dtype) @ rows)[0]
+
+
+add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def keep(x, tag):
+  """`x`, named for REMAT as an array of bits: jax.checkpoint copies what it keeps of floating point through a pass of its own."""
+  return _keep(x, tag)[0]
+
+
+def _keep(x, tag):
+  bits = jnp.dtype(f'uint{8 * x.dtype.itemsize}')
+  return jax.lax.bitcast_convert_type(name(jax.lax.bitcast_convert_type(x, bits), tag), x.dtype), None
+
+
+keep.defvjp(_keep, lambda tag, _, g: (g,))
 
 
 def parameter_count(params) -> int:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bert_jax.lookup import one_of_each
 from bert_jax.model import Bert
 
 
@@ -21,7 +22,7 @@ class Sums(NamedTuple):
 def cross_entropy(logits, labels, weights) -> Sums:  # [M V], [M], [M]
   """Weighted sums of -log softmax(logits)[label], and of labels that have the top score."""
   top = logits.max(axis=-1)
-  of_label = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+  of_label = one_of_each(logits, jnp.asarray(labels))
   loss = jax.nn.logsumexp(logits, axis=-1) - of_label
   return Sums((loss * weights).sum(), weights.sum(), ((of_label >= top) * weights).sum())
 
@@ -45,9 +46,13 @@ WEIGHTS = {'mlm': 'masked_lm_weights', 'nsp': 'next_sentence_weights'}
 OBJECTIVES = {'mlm_nsp': ('mlm', 'nsp'), 'mlm': ('mlm',)}
 
 
-def totals(objective: str, batch) -> dict[str, jax.Array]:
-  """How many predictions each term has in the whole batch: what its mean divides by, known before the model runs."""
-  return {term: jnp.maximum(batch[WEIGHTS[term]].sum(), 1) for term in OBJECTIVES[objective]}
+def totals(objective: str, batch, axes: tuple[str, ...] = ()) -> dict[str, jax.Array]:
+  """How many predictions each term has in the whole batch: what its mean divides by, known before the model runs.
+
+  `axes`: mesh axes over which the batch's rows are shared out, where this runs on each device's own.
+  """
+  counts = {term: batch[WEIGHTS[term]].sum() for term in OBJECTIVES[objective]}
+  return {term: jnp.maximum(count, 1) for term, count in (jax.lax.psum(counts, axes) if axes else counts).items()}
 
 
 def evaluate(objective: str, model: Bert, batch, seed=None) -> dict[str, Sums]:

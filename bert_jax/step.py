@@ -1,6 +1,6 @@
 """The state of training, and the jitted steps that train and evaluate.
 
-B rows of a batch, A microbatches.
+B rows of a batch (of a device's part of it, inside `per_device`), A microbatches.
 """
 
 import dataclasses
@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
-from bert_jax import config as cfg, mesh as mesh_lib, model as model_lib, objectives, optimizer
+from bert_jax import attention, config as cfg, mesh as mesh_lib, model as model_lib, objectives, optimizer
 
 
 @jax.tree_util.register_dataclass
@@ -26,7 +27,9 @@ class TrainState:
 
 
 def abstract_state(config: cfg.Config, mesh: jax.sharding.Mesh):
-  """(graphdef, TrainState of ShapeDtypeStructs with their layout)."""
+  """(graphdef, TrainState of ShapeDtypeStructs with their layout). The graphdef holds the model's settings, made for the mesh's chips."""
+  implementation = attention.choose(config.model, mesh.devices.flat[0].platform, config.batch.sequence_length)
+  config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=implementation))
   graphdef, state = jax.eval_shape(functools.partial(create, config), jax.random.key(0))
   shardings = mesh_lib.state_sharding(state, mesh)
   return graphdef, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
@@ -46,35 +49,46 @@ def create_state(config: cfg.Config, abstract: TrainState) -> TrainState:
 
 
 def split_microbatches(batch, count: int):  # {[B ...]} -> {[A B/A ...]}
-  """Row r goes to microbatch r % A, so that each device splits its own rows and none travel."""
-  return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
+  return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
 
 
-def gradients(graphdef, config: cfg.Config, params, batch, seed):
-  """(gradient of the mean loss of the whole batch, sums of its terms): microbatches add sums, never means of means."""
-  weights = objectives.totals(config.objective, batch)
+def gradients(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, params, batch, seed):
+  """(gradient of the mean loss of the whole batch, sums of its terms): microbatches add sums, never means of means.
 
-  def loss(params, part, seed):
-    sums = objectives.evaluate(config.objective, nnx.merge(graphdef, params), part, seed)
+  Each device gathers the parameters once, works through its own rows, and the gradients are added over devices once, into the parts that
+  each keeps.
+  """
+  parts = mesh_lib.row_parts(params, mesh)
+  batch = batch | {'rows': jnp.arange(len(batch['input_ids']))}  # in the global batch: dropout is the same on any mesh
+
+  def loss(params, batch, weights, seed):
+    sums = objectives.evaluate(config.objective, nnx.merge(graphdef, params), batch, seed)
     return objectives.loss_of(sums, weights), sums
 
-  grad = jax.grad(loss, has_aux=True)
-  count = config.run.microbatches
-  if count == 1:
-    return grad(params, batch, seed)
+  def local(params, batch, seed):
+    weights = objectives.totals(config.objective, batch, mesh_lib.ROWS)
+    params = mesh_lib.whole(params, parts, config.model.dtype)
+    grad = jax.grad(loss, has_aux=True)
+    if config.run.microbatches == 1:
+      grads, sums = grad(params, batch, weights, seed)
+    else:
+      grads, sums = accumulate(lambda part: grad(params, part, weights, seed), batch, config.run.microbatches)
+    return mesh_lib.add_up(grads, parts, config.mesh.reduction(config.model.dtype)), jax.lax.psum(sums, mesh_lib.ROWS)
 
-  def add(total, part):
-    batch, index = part
-    batch = jax.tree.map(lambda x: mesh_lib.constrain(x, 'batch'), batch)
-    return jax.tree.map(jnp.add, total, grad(params, batch, None if seed is None else jax.random.fold_in(seed, index))), None
-
-  parts = (split_microbatches(batch, count), jnp.arange(count))
-  shapes = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], parts[0]), seed)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  return jax.lax.scan(add, zeros, parts)[0]
+  rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
+  return mesh_lib.per_device(local, mesh, (parts, rows, P()), (parts, P()))(params, batch, seed)
 
 
-def train_step(graphdef, config: cfg.Config, key: jax.Array, state: TrainState, batch) -> tuple[TrainState, dict]:
+def accumulate(f: Callable, batch, count: int):
+  """The sum of f(microbatch) over `count` equal parts of `batch`, in float32 at least."""
+  add = lambda total, part: (jax.tree.map(lambda x, y: x + y.astype(x.dtype), total, f(part)), None)
+  microbatches = split_microbatches(batch, count)
+  shapes = jax.eval_shape(f, jax.tree.map(lambda x: x[0], microbatches))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), shapes)
+  return jax.lax.scan(add, zeros, microbatches)[0]
+
+
+def train_step(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, key: jax.Array, state: TrainState, batch) -> tuple[TrainState, dict]:
   """One update. Returns the next state and what happened: sums of the terms, gradient norm, learning rate, all float32 scalars.
 
   A loss or gradient that is not finite leaves parameters and moments as they were, bit for bit, and is counted.
@@ -82,7 +96,7 @@ def train_step(graphdef, config: cfg.Config, key: jax.Array, state: TrainState, 
   tx, schedule = optimizer.make(config.optimizer, config.run.steps)
   dropout = config.model.hidden_dropout or config.model.attention_dropout
   seed = jax.random.fold_in(key, state.step) if dropout else None
-  grads, sums = gradients(graphdef, config, state.params, batch, seed)
+  grads, sums = gradients(graphdef, config, mesh, state.params, batch, seed)
   norm = optax.tree.norm(grads)
   finite = jnp.isfinite(norm)
   for term in sums.values():
@@ -95,13 +109,23 @@ def train_step(graphdef, config: cfg.Config, key: jax.Array, state: TrainState, 
   return state, {'terms': sums, 'gradient_norm': norm, 'learning_rate': rate, 'skipped': state.skipped}
 
 
-def jit_train_step(graphdef, config: cfg.Config, abstract: TrainState) -> Callable:
+def jit_train_step(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, abstract: TrainState) -> Callable:
   """(state, batch) -> (state, report), compiled once; the old state's memory becomes the new one's."""
   key = jax.random.key(config.run.seed + 1)
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
-  return jax.jit(functools.partial(train_step, graphdef, config, key), donate_argnums=0, out_shardings=(shardings, None))
+  return jax.jit(functools.partial(train_step, graphdef, config, mesh, key), donate_argnums=0, out_shardings=(shardings, None))
 
 
-def jit_eval_step(graphdef, objective: str) -> Callable:
+def jit_eval_step(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh) -> Callable:
   """(params, batch) -> sums of the terms, without dropout."""
-  return jax.jit(lambda params, batch: objectives.evaluate(objective, nnx.merge(graphdef, params), batch))
+  def evaluate(params, batch):
+    parts = mesh_lib.row_parts(params, mesh)
+
+    def local(params, batch):
+      model = nnx.merge(graphdef, mesh_lib.whole(params, parts, config.model.dtype))
+      return jax.lax.psum(objectives.evaluate(config.objective, model, batch), mesh_lib.ROWS)
+
+    rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
+    return mesh_lib.per_device(local, mesh, (parts, rows), P())(params, batch)
+
+  return jax.jit(evaluate)

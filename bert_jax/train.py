@@ -50,7 +50,7 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
   shards = phases.directory(data_dir, config)
   distributed.in_turn(lambda: checkpoint.open_run(run_dir, config, data_dir, vocabulary, shards))
-  with jax.set_mesh(mesh), checkpoint.manager(run_dir, config.run.keep_checkpoints) as checkpoints:
+  with checkpoint.manager(run_dir, config.run.keep_checkpoints) as checkpoints:
     graphdef, abstract = step_lib.abstract_state(config, mesh)
     restored = checkpoint.restore(checkpoints, abstract)
     distributed.agree({'the step to resume from': restored and restored[1].step})
@@ -72,8 +72,8 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
     with contextlib.ExitStack() as stack:
       stack.callback(loop.close)
       stack.enter_context(loop.latch_signals())
-      state, reason = loop.run(step_lib.jit_train_step(graphdef, config, abstract), step_lib.jit_eval_step(graphdef, config.objective),
-                               state, engine)
+      state, reason = loop.run(step_lib.jit_train_step(graphdef, config, mesh, abstract),
+                               step_lib.jit_eval_step(graphdef, config, mesh), state, engine)
     checkpoints.wait_until_finished()
     checkpoints.check_for_errors()
   say(f'{run_dir}: stopped at step {loop.step:,}: ' + ENDINGS[reason].format(config=config))

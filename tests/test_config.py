@@ -33,7 +33,7 @@ def test_what_cannot_work_is_refused_by_the_name_of_its_field(make, field):
 
 
 def test_json_round_trip_keeps_every_setting():
-  config = cfg.Config(model=cfg.Model(layers=3, remat='dots'), objective='mlm', mesh=cfg.Mesh(fsdp=4),
+  config = cfg.Config(model=cfg.Model(layers=3, remat='full'), objective='mlm', mesh=cfg.Mesh(fsdp=4),
                       batch=cfg.BatchConfig(size=64, seed=7), run=cfg.Schedule(max_minutes=1.5, seed=9))
   again = cfg.from_json(cfg.Config, json.loads(cfg.to_json(config)))
   assert again == config and hash(again) == hash(config)

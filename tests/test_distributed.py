@@ -94,7 +94,7 @@ def test_losses_of_one_process(pair, data, config, tmp_path):
 @pytest.mark.parametrize('shape, devices', [(cfg.Mesh(data=8), 8), (cfg.Mesh(data=1), 1)])
 def test_one_process_restores_what_two_saved(pair, config, shape, devices):
   mesh = mesh_lib.make_mesh(shape, jax.devices()[:devices])
-  with jax.set_mesh(mesh), checkpoint.manager(pair) as checkpoints:
+  with checkpoint.manager(pair) as checkpoints:
     state, meta = checkpoint.restore(checkpoints, step_lib.abstract_state(config, mesh)[1])
   assert meta.step == int(state.step) == STEPS
   assert worker.digest(state) == (pair / 'digest').read_text()

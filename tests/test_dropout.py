@@ -6,10 +6,23 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from bert_jax.dropout import dropout, keep_mask
+from bert_jax import dropout as dropout_lib
 
 SHAPE = (8, 4, 64, 128)
 SEED = jnp.uint32(123456789)
+
+
+def numbers(shape):  # -> [... 1]
+  """Each row's own."""
+  return jnp.arange(np.prod(shape[:-1]), dtype=jnp.uint32).reshape(*shape[:-1], 1)
+
+
+def keep_mask(shape, rate, seed):
+  return dropout_lib.keep_mask(numbers(shape), shape[-1], rate, seed)
+
+
+def dropout(x, rate, seed):
+  return dropout_lib.dropout(x, numbers(x.shape), rate, seed)
 
 
 def four_sigma(rate, count):
@@ -53,12 +66,11 @@ def test_neighbours_are_independent():
     assert abs(both - .25) < four_sigma(.25, dropped.size)
 
 
-def test_a_slice_of_a_large_array_needs_no_large_array():
-  """Elements are numbered by rows and columns, so 2^32 of them do not wrap: two rows never share a mask."""
-  jaxpr = jax.make_jaxpr(lambda s: keep_mask((2048, 64, 512, 512), .5, s))(SEED)
-  assert jaxpr.out_avals[0].shape == (2048, 64, 512, 512)
-  rows = np.packbits(np.asarray(keep_mask((64, 1024, 64), .5, SEED)).reshape(-1, 64), axis=1)
+def test_no_two_rows_share_a_mask_and_a_row_keeps_its_own_wherever_it_stands():
+  rows = np.packbits(np.asarray(keep_mask((64 * 1024, 64), .5, SEED)), axis=1)
   assert len(np.unique(rows, axis=0)) == len(rows)
+  alone = dropout_lib.keep_mask(jnp.full((1, 1), 4321, jnp.uint32), 64, .5, SEED)
+  np.testing.assert_array_equal(np.packbits(np.asarray(alone)), rows[4321])
 
 
 @pytest.mark.parametrize('spec', [P(('a', 'b')), P('a', 'b'), P(None, None, 'a', 'b')])

@@ -20,14 +20,13 @@ def train(config, shape):
   config = dataclasses.replace(config, mesh=shape)
   mesh = mesh_lib.make_mesh(shape, jax.devices()[:shape.data * shape.fsdp * shape.tensor])
   losses = []
-  with jax.set_mesh(mesh):
-    graphdef, abstract = step_lib.abstract_state(config, mesh)
-    state, step = step_lib.create_state(config, abstract), step_lib.jit_train_step(graphdef, config, abstract)
-    for seed in range(STEPS):
-      state, report = step(state, mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, seed=seed, shortest=.4), mesh))
-      losses.append(float(objectives.loss_of(report['terms'], {term: s.weight for term, s in report['terms'].items()})))
-    batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4), mesh)
-    return losses, state, step, lambda: step.lower(state, batch).compile().as_text()
+  graphdef, abstract = step_lib.abstract_state(config, mesh)
+  state, step = step_lib.create_state(config, abstract), step_lib.jit_train_step(graphdef, config, mesh, abstract)
+  for seed in range(STEPS):
+    state, report = step(state, mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, seed=seed, shortest=.4), mesh))
+    losses.append(float(objectives.loss_of(report['terms'], {term: s.weight for term, s in report['terms'].items()})))
+  batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4), mesh)
+  return losses, state, step, lambda: step.lower(state, batch).compile().as_text()
 
 
 @pytest.fixture(scope='module')
@@ -48,8 +47,7 @@ def test_every_mesh_gives_the_losses_of_one_device(tiny, straight, shape):
     assert {shard.data.shape for shard in x.addressable_shards} == {(64, 16 // fsdp)}
   if shape == (2, 2, 2):
     # Where the partitioner gives up ("involuntary full rematerialization") a device holds the activations of all 256 tokens.
-    with jax.set_mesh(mesh_lib.make_mesh(cfg.Mesh(*shape))):
-      arrays = {tuple(map(int, dims.split(','))) for dims in re.findall(r'(?:f32|pred|u32)\[([0-9,]+)\]', text())}
+    arrays = {tuple(map(int, dims.split(','))) for dims in re.findall(r'(?:f32|pred|u32)\[([0-9,]+)\]', text())}
     assert (64, 16) in arrays  # those of a quarter
     assert not [dims for dims in arrays if math.prod(dims) >= 256 * 16]
 

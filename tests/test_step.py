@@ -16,6 +16,7 @@ class Trainer:
   """A step compiled once for the module."""
   graphdef: object
   abstract: step_lib.TrainState
+  mesh: jax.sharding.Mesh
   create: object
   step: object
 
@@ -23,9 +24,9 @@ class Trainer:
 @pytest.fixture(scope='module')
 def trainer(tiny):
   mesh = mesh_lib.make_mesh(tiny.mesh, jax.devices()[:1])
-  with jax.set_mesh(mesh):
-    graphdef, abstract = step_lib.abstract_state(tiny, mesh)
-    yield Trainer(graphdef, abstract, lambda: step_lib.create_state(tiny, abstract), step_lib.jit_train_step(graphdef, tiny, abstract))
+  graphdef, abstract = step_lib.abstract_state(tiny, mesh)
+  return Trainer(graphdef, abstract, mesh, lambda: step_lib.create_state(tiny, abstract),
+                 step_lib.jit_train_step(graphdef, tiny, mesh, abstract))
 
 
 def batch_of(seed=0):
@@ -50,19 +51,22 @@ def test_gradient_of_microbatches_is_that_of_the_batch(still, trainer):
 
   def of(count):
     config = dataclasses.replace(still, run=dataclasses.replace(still.run, microbatches=count))
-    return jax.jit(functools.partial(step_lib.gradients, graphdef, config))(params, batch, None)
+    return jax.jit(functools.partial(step_lib.gradients, graphdef, config, trainer.mesh))(params, batch, None)
   (grads, sums), (part_grads, part_sums) = of(1), of(4)
   jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), grads, part_grads)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), sums, part_sums)
   assert float(sums['mlm'].weight) == batch['masked_lm_weights'].sum()
 
 
-def test_microbatches_partition_the_rows_without_moving_them_between_devices():
-  rows = np.arange(24)
-  parts = step_lib.split_microbatches({'x': rows}, 3)['x']
-  assert sorted(parts.ravel().tolist()) == rows.tolist()
-  for device, own in enumerate(rows.reshape(4, 6)):  # of a batch over 4 devices, each part's share comes from the device's own rows
-    assert set(parts.reshape(3, 4, 2)[:, device].ravel().tolist()) == set(own.tolist())
+def test_dropout_is_the_same_whatever_the_microbatches(tiny, trainer):
+  params, seed = trainer.create().params, jax.random.key(5)
+
+  def of(count):
+    config = dataclasses.replace(tiny, run=dataclasses.replace(tiny.run, microbatches=count))
+    return jax.jit(functools.partial(step_lib.gradients, trainer.graphdef, config, trainer.mesh))(params, batch_of(), seed)
+  (grads, sums), (part_grads, part_sums) = of(1), of(4)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), grads, part_grads)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), sums, part_sums)
 
 
 def test_the_first_step_has_rate_zero_and_moves_moments_alone(trainer):
@@ -120,10 +124,10 @@ def test_the_update_is_the_clipped_gradient_times_the_rate(still, trainer):
   config = dataclasses.replace(still, optimizer=dataclasses.replace(still.optimizer, clip_norm=limit, warmup_steps=0))
   state, batch = trainer.create(), batch_of()
   before = copy(state.params)
-  one = jax.jit(functools.partial(step_lib.train_step, trainer.graphdef, config, jax.random.key(0)))
+  one = jax.jit(functools.partial(step_lib.train_step, trainer.graphdef, config, trainer.mesh, jax.random.key(0)))
   after, report = one(state, batch)
   graphdef = step_lib.abstract_state(still, mesh_lib.make_mesh(still.mesh, jax.devices()[:1]))[0]
-  grads, _ = jax.jit(functools.partial(step_lib.gradients, graphdef, still))(before, batch, None)
+  grads, _ = jax.jit(functools.partial(step_lib.gradients, graphdef, still, trainer.mesh))(before, batch, None)
   norm = np.sqrt(sum(float((np.asarray(g, np.float64)**2).sum()) for g in jax.tree.leaves(grads)))
   assert norm > limit and float(report['gradient_norm']) == pytest.approx(norm, rel=1e-5)
   decays = optimizer.decayed(before)
@@ -143,8 +147,8 @@ def test_a_batch_is_learnt(trainer):
   assert losses[-1] < losses[0] - .02
 
 
-def test_evaluation_has_no_dropout_and_repeats(trainer):
-  step = step_lib.jit_eval_step(trainer.graphdef, 'mlm_nsp')
+def test_evaluation_has_no_dropout_and_repeats(tiny, trainer):
+  step = step_lib.jit_eval_step(trainer.graphdef, tiny, trainer.mesh)
   params = trainer.create().params
   equal(copy(step(params, batch_of())), copy(step(params, batch_of())))
   assert set(step(params, batch_of())) == {'mlm', 'nsp'}

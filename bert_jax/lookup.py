@@ -1,0 +1,61 @@
+"""Rows of a table by number, the way each chip is good at: TPU multiplies by one-hot rows where the table is small, others gather.
+
+A gather's gradient is a scatter, for which TPU sorts; besides, each takes the compiler as long as a few layers.
+
+N numbers, V rows of the table, D columns.
+"""
+
+import jax
+import jax.numpy as jnp
+
+SMALL = 1024  # rows of a table: products of so many columns cost less than a scatter
+
+
+def by_platform(tpu, other, *arrays):
+  return jax.lax.platform_dependent(*arrays, tpu=tpu, default=other)
+
+
+def one_hot(ids, size: int, dtype):  # [N] -> [N V]
+  return (ids[:, None] == jnp.arange(size)).astype(dtype)
+
+
+def exact_product(x, y):
+  """x @ y of which x only chooses: float32 must not be rounded on its way."""
+  return jnp.matmul(x, y, precision='highest')
+
+
+@jax.custom_vjp
+def rows(table: jax.Array, ids: jax.Array) -> jax.Array:  # [V D], int32 [N] -> [N D]
+  """table[ids]"""
+  gather = lambda table, ids: table[ids]
+  if len(table) > SMALL:
+    return gather(table, ids)
+  return by_platform(lambda table, ids: exact_product(one_hot(ids, len(table), table.dtype), table), gather, table, ids)
+
+
+def _rows_backward(residuals, g):
+  (size, _), ids = residuals[0].shape, residuals[1]
+  scatter = lambda g, ids: jnp.zeros((size, g.shape[1]), g.dtype).at[ids].add(g)
+  if size > SMALL:
+    return scatter(g, ids), None
+  return by_platform(lambda g, ids: exact_product(one_hot(ids, size, g.dtype).T, g), scatter, g, ids), None
+
+
+rows.defvjp(lambda table, ids: (rows(table, ids), (jnp.zeros((len(table), 0)), ids)), _rows_backward)
+
+
+@jax.custom_vjp
+def one_of_each(x: jax.Array, ids: jax.Array) -> jax.Array:  # [N V], int32 [N] -> [N]
+  """x[n, ids[n]] for every n"""
+  choose = lambda x, ids: jnp.where(ids[:, None] == jnp.arange(x.shape[1]), x, 0).sum(axis=1)
+  return by_platform(choose, lambda x, ids: jnp.take_along_axis(x, ids[:, None], axis=1)[:, 0], x, ids)
+
+
+def _one_of_each_backward(residuals, g):
+  (_, width), ids = residuals[0].shape, residuals[1]
+  choose = lambda g, ids: jnp.where(ids[:, None] == jnp.arange(width), g[:, None], 0)
+  scatter = lambda g, ids: jnp.zeros((len(g), width), g.dtype).at[jnp.arange(len(g)), ids].set(g)
+  return by_platform(choose, scatter, g, ids), None
+
+
+one_of_each.defvjp(lambda x, ids: (one_of_each(x, ids), (jnp.zeros((0, x.shape[1])), ids)), _one_of_each_backward)
