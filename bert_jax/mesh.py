@@ -51,10 +51,21 @@ def path_name(path) -> str:
   return '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
 
 
-def make_mesh(shape: cfg.Mesh, devices=None) -> jax.sharding.Mesh:
-  """The mesh of `shape` over all devices. Raises ConfigError where it does not divide them."""
-  devices = jax.devices() if devices is None else devices
-  sizes = [shape.data, shape.fsdp, shape.tensor]
+def place(device) -> tuple:
+  """Where a device stands: slice, coordinates on its torus, core; or its number where a chip has no coordinates."""
+  coords = getattr(device, 'coords', None)
+  where = (*reversed(coords), getattr(device, 'core_on_chip', 0)) if coords is not None else (device.id,)
+  return (getattr(device, 'slice_index', 0) or 0, device.process_index if coords is None else 0, *where)
+
+
+def make_mesh(shape: cfg.Mesh, devices=None, *, model: cfg.Model | None = None, rows: int | None = None) -> jax.sharding.Mesh:
+  """The mesh of `shape` over all devices, neighbours side by side and slices outermost. Raises ConfigError where it does not divide them.
+
+  `model` and `rows` (of a microbatch) are what mesh.auto goes by.
+  """
+  devices = sorted(jax.devices() if devices is None else devices, key=place)
+  slices = len({place(device)[0] for device in devices})
+  sizes = choose(len(devices), slices, model, rows) if shape.auto else [shape.data, shape.fsdp, shape.tensor]
   flags = ', '.join(f'mesh.{axis} {size}' for axis, size in zip(AXES, sizes))
   cfg.require(all(size >= 1 or size == -1 for size in sizes) and sizes.count(-1) <= 1,
               f'{flags}: wanted at least 1 each, or -1 for one of them')
@@ -64,7 +75,38 @@ def make_mesh(shape: cfg.Mesh, devices=None) -> jax.sharding.Mesh:
     sizes[sizes.index(-1)] = len(devices) // fixed
   cfg.require(math.prod(sizes) == len(devices),
               f'{flags} make {math.prod(sizes)} devices, but there are {len(devices)}: set one of them to -1 to use what is left')
-  return jax.make_mesh(sizes, AXES, devices=devices, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+  cfg.require(sizes[0] % slices == 0, f'mesh.data is {sizes[0]} on {slices} slices: wanted a multiple, so that only data parallel '
+              'gradients cross between slices; set --mesh.data')
+  return jax.sharding.Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+
+
+def choose(devices: int, slices: int, model: cfg.Model, rows: int) -> list[int]:
+  """Axis sizes of mesh.auto: fsdp inside a slice, which sends no more than data and keeps less; tensor where rows are too few."""
+  within = devices // slices
+  shards = max((n for n in range(1, within + 1) if within % n == 0 and rows % (n * slices) == 0), default=0)
+  tensor = within // max(shards, 1)
+  cfg.require(shards > 0 and model.heads % tensor == 0 and model.intermediate_size % tensor == 0,
+              f'mesh.auto finds no mesh for {rows} rows a microbatch and {model.heads} heads on {devices} devices: set --batch.size to a '
+              f'multiple of {devices}')
+  fsdp = max(n for n in range(1, shards + 1) if shards % n == 0 and model.hidden_size % n == 0)
+  return [slices * shards // fsdp, fsdp, tensor]
+
+
+def rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
+  """The sizes, slowest first, into which the axis fsdp parts along the torus: TPU scatters along one physical axis at a time.
+
+  Over several at once its compiler sends everything everywhere, twice the bytes.
+  """
+  line = [place(device) for device in mesh.devices[0, :, 0]]
+  sizes, stride = [], 1
+  while stride < len(line):
+    changed = [{axis for axis, x in enumerate(line[i]) if x != line[0][axis]} for i in range(stride, len(line), stride)]
+    size = 1 + next((i for i, axes in enumerate(changed) if axes != changed[0] or len(axes) > 1), len(changed))
+    if size == 1 or len(line) % (stride * size):
+      return (len(line),)
+    sizes.append(size)
+    stride *= size
+  return tuple(reversed(sizes))
 
 
 def spec(*axes: str | None) -> P:
@@ -140,16 +182,24 @@ def whole(params, parts, dtype):
   return jax.tree.map_with_path(gather, params, parts)
 
 
-def add_up(grads, parts, dtype):
+def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
   """Sums gradients over the devices that share out the rows, in `dtype` for matrices; each device keeps its own part, in float32 again."""
   def reduce(path, g, part):
     wide = g.dtype if g.dtype == jnp.float64 else jnp.float32
     g = g.astype(dtype if is_wide(path) else wide)
-    if 'fsdp' in part:
-      g = jax.lax.psum_scatter(g, 'fsdp', scatter_dimension=part.index('fsdp'), tiled=True)
-      return jax.lax.psum(g, 'data').astype(wide)
-    return jax.lax.psum(g, ROWS).astype(wide)
+    if 'fsdp' not in part:
+      return jax.lax.psum(g, ROWS).astype(wide)
+    return jax.lax.psum(scatter(g, part.index('fsdp'), rings(mesh)), 'data').astype(wide)
   return jax.tree.map_with_path(reduce, grads, parts)
+
+
+def scatter(x, axis: int, sizes: tuple[int, ...]):
+  """Sums `x` over fsdp, of which each device keeps its part of `axis`: ring after ring, each on what the one before left."""
+  numbers = np.arange(math.prod(sizes)).reshape(sizes)
+  for i, size in enumerate(sizes):
+    groups = np.moveaxis(numbers, i, -1).reshape(-1, size).tolist() if len(sizes) > 1 else None
+    x = jax.lax.psum_scatter(x, 'fsdp', scatter_dimension=axis, tiled=True, axis_index_groups=groups)
+  return x
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -176,18 +226,29 @@ def process_slice(mesh: jax.sharding.Mesh) -> tuple[int, int]:
 
   Processes that share rows, because the tensor axis runs across them, get the same index.
   """
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
-  owners = np.vectorize(lambda device: device.process_index)(mesh.devices).reshape(shards, -1)
-  rows = sorted(int(row) for row in np.unique(np.nonzero(owners == jax.process_index())[0]))
-  count, rest = divmod(shards, len(rows))
-  cfg.require(rest == 0 and rows == list(range(rows[0], rows[0] + len(rows))) and rows[0] % len(rows) == 0,
-              f'process {jax.process_index()} would feed shards {rows} of {shards}: '
-              'the mesh axes data and fsdp must run along the processes')
-  return rows[0] // len(rows), count
+  owners = np.vectorize(lambda device: device.process_index)(mesh.devices).reshape(-1, mesh.shape['tensor'])
+  shares = {process: tuple(np.flatnonzero((owners == process).any(axis=1)).tolist()) for process in np.unique(owners).tolist()}
+  distinct = sorted(set(shares.values()))
+  cfg.require(len({len(share) for share in distinct}) == 1 and len(set().union(*distinct)) == sum(map(len, distinct)),
+              f'mesh.data {mesh.shape["data"]} x mesh.fsdp {mesh.shape["fsdp"]} x mesh.tensor {mesh.shape["tensor"]} gives the processes '
+              'overlapping shares of the rows: make mesh.tensor a divisor of the devices of a process, or a multiple')
+  return distinct.index(shares[jax.process_index()]), len(distinct)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-  """The rows of this process as its part of the global batch on the devices. [rows ...] -> [B ...]"""
-  sharding = batch_sharding(mesh)
-  _, count = process_slice(mesh)
-  return {name: jax.make_array_from_process_local_data(sharding, x, (x.shape[0] * count, *x.shape[1:])) for name, x in batch.items()}
+  """The rows of this process as its part of the global batch on the devices. [rows ...] -> [B ...]
+
+  Adds `rows`, the number of each row in the batch as it was read, since on a torus the devices of a process do not stand in line.
+  """
+  sharding, (index, count) = batch_sharding(mesh), process_slice(mesh)
+  rows = len(batch['input_ids'])
+  size = rows * count
+  first = {device: at[0].indices(size)[0] for device, at in sharding.addressable_devices_indices_map((size,)).items()}
+  begins = sorted(set(first.values()))
+  each = rows // len(begins)
+
+  def put(x):
+    parts = [jax.device_put(x[begins.index(begin) * each:][:each], device) for device, begin in first.items()]
+    return jax.make_array_from_single_device_arrays((size, *x.shape[1:]), sharding, parts)
+
+  return {name: put(x) for name, x in (batch | {'rows': np.arange(index * rows, (index + 1) * rows, dtype=np.uint32)}).items()}

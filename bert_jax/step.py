@@ -59,7 +59,7 @@ def gradients(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, params, bat
   each keeps.
   """
   parts = mesh_lib.row_parts(params, mesh)
-  batch = batch | {'rows': jnp.arange(len(batch['input_ids']))}  # in the global batch: dropout is the same on any mesh
+  batch = {'rows': jnp.arange(len(batch['input_ids']), dtype=jnp.uint32)} | batch  # by these numbers dropout is the same on any mesh
 
   def loss(params, batch, weights, seed):
     sums = objectives.evaluate(config.objective, nnx.merge(graphdef, params), batch, seed)
@@ -73,7 +73,7 @@ def gradients(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, params, bat
       grads, sums = grad(params, batch, weights, seed)
     else:
       grads, sums = accumulate(lambda part: grad(params, part, weights, seed), batch, config.run.microbatches)
-    return mesh_lib.add_up(grads, parts, config.mesh.reduction(config.model.dtype)), jax.lax.psum(sums, mesh_lib.ROWS)
+    return mesh_lib.add_up(grads, parts, config.mesh.reduction(config.model.dtype), mesh), jax.lax.psum(sums, mesh_lib.ROWS)
 
   rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
   return mesh_lib.per_device(local, mesh, (parts, rows, P()), (parts, P()))(params, batch, seed)

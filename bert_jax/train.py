@@ -38,7 +38,7 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
   `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.loader.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
-  mesh = mesh_lib.make_mesh(config.mesh, devices)
+  mesh = mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=config.batch.size // config.run.microbatches)
   mesh_lib.check_model(config.model, mesh)
   for phase in phases.phases(config):
     mesh_lib.check_batch(phase.config.batch.size, config.run.microbatches, mesh)

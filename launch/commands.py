@@ -117,10 +117,21 @@ def pretrain(argv: list[str]) -> int:
   if name not in recipes.RECIPES:
     raise ConfigError(f'there is no recipe {name!r}: wanted one of {", ".join(recipes.RECIPES)}')
   default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.RECIPES[name]())
-  args = parse(Pretrain, argv[1:], f'pretrain {name}', default)
+  args = parse(Pretrain, spell_out(argv[1:]), f'pretrain {name}', default)
   distributed.start(args.distributed)
   result = train.train(args.config, args.data, args.run_dir)
   return STOPPED if result.reason == 'signal' else 0
+
+
+def spell_out(argv: list[str]) -> list[str]:
+  """`--mesh auto` as the flag that it stands for."""
+  words = []
+  for word in argv:
+    if words[-1:] == ['--mesh'] and word == 'auto':
+      words[-1] = '--mesh.auto'
+    else:
+      words.append(word)
+  return words
 
 
 @dataclasses.dataclass(frozen=True)

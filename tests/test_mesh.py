@@ -96,7 +96,7 @@ def test_a_batch_that_does_not_divide_is_refused():
 @pytest.mark.parametrize('shape', [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8), (1, 2, 4)])
 @pytest.mark.parametrize('processes', [1, 2, 4, 8])
 def test_processes_feed_every_row_and_only_sharers_the_same(monkeypatch, shape, processes):
-  devices = np.array([types.SimpleNamespace(process_index=i * processes // 8) for i in range(8)], object).reshape(shape)
+  devices = np.array([types.SimpleNamespace(process_index=i * processes // 8, id=i) for i in range(8)], object).reshape(shape)
   mesh = types.SimpleNamespace(devices=devices, shape=dict(zip(mesh_lib.AXES, shape)))
   parts = []
   for process in range(processes):
@@ -106,6 +106,70 @@ def test_processes_feed_every_row_and_only_sharers_the_same(monkeypatch, shape, 
   assert {count for _, count in parts} == {min(shards, processes)}
   count = min(shards, processes)
   assert [index for index, _ in parts] == [process * count // processes for process in range(processes)]
+
+
+def torus(*sizes, host=(2, 2, 1), slices=1):
+  """Stand-ins for the chips of some slices, as a TPU's devices list them: coordinates x y z, host by host."""
+  chips = []
+  for piece in range(slices):
+    for z, y, x in np.ndindex(*reversed(sizes)):
+      hosts = [size // h for size, h in zip(sizes, host)]
+      process = (z // host[2] * hosts[1] + y // host[1]) * hosts[0] + x // host[0] + piece * math.prod(hosts)
+      chips.append(types.SimpleNamespace(coords=[x, y, z], core_on_chip=0, slice_index=piece, process_index=process, id=len(chips)))
+  return sorted(chips, key=lambda chip: (chip.process_index, chip.id))
+
+
+def fake_mesh(devices, shape):
+  devices = np.array(sorted(devices, key=mesh_lib.place), object).reshape(shape)
+  return types.SimpleNamespace(devices=devices, shape=dict(zip(mesh_lib.AXES, shape)))
+
+
+@pytest.mark.parametrize('sizes, shape, rings', [
+    ((4, 4, 1), (1, 16, 1), (4, 4)), ((16, 16, 1), (1, 256, 1), (16, 16)), ((4, 4, 4), (1, 64, 1), (4, 4, 4)), ((4, 4, 1), (4, 4, 1), (4,)),
+    ((4, 4, 1), (16, 1, 1), (1,)), ((8, 4, 1), (1, 32, 1), (4, 8))])
+def test_a_scatter_goes_along_one_axis_of_the_torus_at_a_time(sizes, shape, rings):
+  got = mesh_lib.rings(fake_mesh(torus(*sizes), shape))
+  assert got == rings or rings == (1,) and math.prod(got) == 1
+
+
+@pytest.mark.parametrize('sizes', [(2, 4), (2, 2, 2), (8,)])
+def test_a_scatter_in_rings_is_the_scatter(sizes):
+  mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
+  x = jax.random.normal(jax.random.key(0), (8, 3, 16))
+  run = mesh_lib.per_device(lambda x: mesh_lib.scatter(x[0], 1, sizes), mesh, jax.P('fsdp'), jax.P(None, 'fsdp'))
+  np.testing.assert_allclose(jax.jit(run)(x), x.sum(0), atol=1e-6)
+
+
+def test_processes_whose_chips_do_not_stand_in_line_feed_every_row_once(monkeypatch):
+  mesh = fake_mesh(torus(4, 4, 1), (1, 16, 1))
+  parts = []
+  for process in range(4):
+    monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+    parts.append(mesh_lib.process_slice(mesh))
+  assert parts == [(0, 4), (1, 4), (2, 4), (3, 4)]
+
+
+def test_rows_keep_their_numbers_wherever_they_lie():
+  mesh = mesh_lib.make_mesh(cfg.Mesh(data=2, fsdp=2, tensor=2))
+  ids = np.arange(24, dtype=np.int32).reshape(8, 3)
+  batch = mesh_lib.put_batch({'input_ids': ids}, mesh)
+  np.testing.assert_array_equal(batch['input_ids'], ids)
+  np.testing.assert_array_equal(batch['rows'], np.arange(8))
+  assert {shard.data.shape for shard in batch['input_ids'].addressable_shards} == {(2, 3)}
+
+
+@pytest.mark.parametrize('devices, slices, rows, sizes', [
+    (1, 1, 32, [1, 1, 1]), (8, 1, 256, [1, 8, 1]), (256, 1, 256, [1, 256, 1]), (512, 2, 1024, [2, 256, 1]), (512, 1, 1024, [2, 256, 1]),
+    (512, 1, 256, [1, 256, 2]), (6, 1, 36, [1, 6, 1]), (5, 1, 20, [5, 1, 1])])
+def test_a_mesh_is_chosen(devices, slices, rows, sizes):
+  assert mesh_lib.choose(devices, slices, cfg.Model(), rows) == sizes
+
+
+def test_what_no_mesh_suits_is_refused():
+  with pytest.raises(cfg.ConfigError, match='batch.size'):
+    mesh_lib.choose(8, 1, cfg.Model(), 3)
+  with pytest.raises(cfg.ConfigError, match='2 slices.*mesh.data'):
+    mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=-1), torus(2, 2, 1, slices=2))
 
 
 def test_constraints_outside_of_a_mesh_do_nothing():
