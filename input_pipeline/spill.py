@@ -37,7 +37,7 @@ def write(path: pathlib.Path, run: 'Run', counts: dict[str, int]) -> None:
 
 def read(path: pathlib.Path) -> 'Run':
   """The columns of a run, mapped from the file rather than read."""
-  data = np.memmap(path, np.uint8, 'r')
+  data = np.memmap(path, np.uint8, 'r').view(np.ndarray)  # whose slices cost a fifth of a memmap's
   columns = json.loads(data[:_HEADER].tobytes())['columns']
   return Run(**{name: data[offset:offset + count * np.dtype(dtype).itemsize].view(dtype)
                 for name, (dtype, count, offset) in columns.items()})

@@ -26,7 +26,7 @@ def encode(words: 'WordCache', lower_case: bool, texts: Sequence[str]) -> tuple[
   # [S] -> int32 [T], tokens of each text [S]
   data, bounds, counts = cut(texts, lower_case)
   which, distinct = factorize(data, bounds)
-  ids_of = [words[word] for word in distinct]  # D look-ups, not W
+  ids_of = [words[word.strip(_SPACES)] for word in distinct]  # D look-ups, not W
   ids, sizes = np.frombuffer(b''.join(ids_of), '<i4'), np.fromiter(map(len, ids_of), np.int64, len(ids_of)) // 4
   of_word = sizes[which]
   ids = ids[ranges((np.cumsum(sizes) - sizes)[which], of_word)]
@@ -86,9 +86,7 @@ class WordCache(dict):
   def __missing__(self, word: str) -> bytes:
     if len(self) >= self.capacity:
       self.clear()
-    if (bare := word.rstrip(_SPACES)) != word:
-      value = self[bare]
-    elif word.isascii() or len(parts := _CUT.findall(word)) < 2:
+    if word.isascii() or len(parts := _CUT.findall(word)) < 2:
       ids = self.encode_word(word)
       value = struct.pack(f'<{len(ids)}i', *ids)
     else:

@@ -9,9 +9,10 @@ WRONG, NOT_FINITE, STORAGE, DRIFT, FAILED = 2, 6, 7, 8, 13  # FAILED: one proces
 CODES = {'ConfigError': WRONG, 'DataError': WRONG, 'DriftError': DRIFT, 'NonFiniteError': NOT_FINITE, 'CheckpointError': STORAGE,
          'PeerError': FAILED}
 
-# glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU takes a third less.
+# glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU takes a third less,
+# and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
-COMPUTES = ('pretrain', 'evaluate', 'fill-mask', 'benchmark')
+COMPUTES = ('prepare', 'pretrain', 'evaluate', 'fill-mask', 'benchmark')
 
 
 def start() -> None:
