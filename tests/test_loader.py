@@ -12,7 +12,7 @@ import pytest
 import synthetic
 
 from input_pipeline import loader, records, shards
-from input_pipeline.loader import BatchConfig
+from input_pipeline.loader import BatchConfig, Masking
 
 CONFIG = BatchConfig(size=32, sequence_length=64, predictions=10)
 
@@ -84,11 +84,19 @@ def test_processes_must_divide_the_batch(stream):
     stream.batch(0, 0, 3)
 
 
-@pytest.mark.parametrize('engine', ['threads', 'tf.data'])
-def test_engines_resume_anywhere_with_the_same_batches(stream, engine):
-  made = list(stream.batches(90, 97, engine=engine))
-  assert len(made) == 7
-  assert all(equal(batch, stream.batch(90 + i)) for i, batch in enumerate(made))
+@pytest.mark.parametrize('engine', ['threads', 'tf.data', 'none'])
+@pytest.mark.parametrize('first, count', [(90, 7), (0, 8), (3, 20), (5, 0)])
+def test_engines_resume_anywhere_with_the_same_batches(stream, engine, first, count):
+  made = list(stream.batches(first, first + count, engine=engine))
+  assert len(made) == count
+  assert all(equal(batch, stream.batch(first + i)) for i, batch in enumerate(made))
+
+
+@pytest.mark.parametrize('masking, processes', [(Masking(schedule=((0, 0.15), (10, 0.05))), 1), (Masking(), 2)])
+def test_small_batches_are_the_same_where_they_cannot_be_made_together(data, masking, processes):
+  stream = loader.open_split(data, 'train', dataclasses.replace(CONFIG, size=4, masking=masking))
+  made = list(stream.batches(0, 12, processes - 1, processes, engine='none'))
+  assert len(made) == 12 and all(equal(batch, stream.batch(i, processes - 1, processes)) for i, batch in enumerate(made))
 
 
 @pytest.mark.parametrize('engine', ['threads', 'tf.data'])
@@ -112,8 +120,8 @@ def test_a_program_ends_with_its_iterators_open(data):
 @pytest.mark.parametrize('engine', ['threads', 'tf.data'])
 def test_errors_of_the_background_come_out(data, engine, monkeypatch):
   stream = loader.open_split(data, 'train', CONFIG)
-  batch = stream.batch
-  monkeypatch.setattr(stream, 'batch', lambda step, *rest: batch(step, *rest) if step < 3 else (_ for _ in ()).throw(
+  rows = stream.rows
+  monkeypatch.setattr(stream, 'rows', lambda first, *rest: rows(first, *rest) if first < 600 else (_ for _ in ()).throw(
       records.DataError('the disk went away')))
   made = stream.batches(0, engine=engine)
   with pytest.raises(records.DataError, match='the disk went away'):
