@@ -174,11 +174,15 @@ def is_wide(path) -> bool:
   return any(name.endswith('/' + end) and 'embed' in axes for end, axes in PARAMETERS.items())
 
 
-def whole(params, parts, dtype):
+def whole(params, parts, dtype, mesh: jax.sharding.Mesh):
   """The parameters that a device computes with, inside `per_device`: matrices first made narrow, then gathered."""
   def gather(path, x, part):
     x = x.astype(dtype) if is_wide(path) else x
-    return jax.lax.all_gather(x, 'fsdp', axis=part.index('fsdp'), tiled=True) if 'fsdp' in part else x
+    if 'fsdp' not in part:
+      return x
+    shape, axis = x.shape, part.index('fsdp')
+    whole_shape = (shape[axis] * mesh.shape['fsdp'], *shape[:axis], *shape[axis + 1:])
+    return in_line(lambda x: jax.lax.all_gather(x, 'fsdp', tiled=True), x, axis, whole_shape, mesh)
   return jax.tree.map_with_path(gather, params, parts)
 
 
@@ -189,16 +193,27 @@ def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
     g = g.astype(dtype if is_wide(path) else wide)
     if 'fsdp' not in part:
       return jax.lax.psum(g, ROWS).astype(wide)
-    return jax.lax.psum(scatter(g, part.index('fsdp'), rings(mesh)), 'data').astype(wide)
+    shape, axis = g.shape, part.index('fsdp')
+    part_shape = (shape[axis] // mesh.shape['fsdp'], *shape[:axis], *shape[axis + 1:])
+    return jax.lax.psum(in_line(lambda g: scatter(g, rings(mesh)), g, axis, part_shape, mesh), 'data').astype(wide)
   return jax.tree.map_with_path(reduce, grads, parts)
 
 
-def scatter(x, axis: int, sizes: tuple[int, ...]):
-  """Sums `x` over fsdp, of which each device keeps its part of `axis`: ring after ring, each on what the one before left."""
+def in_line(f: Callable, x, axis: int, shape: tuple[int, ...], mesh: jax.sharding.Mesh):
+  """`f`, which gathers or scatters axis 0, applied to `axis` of x: as one run of memory, where no tensor axis shares x out as well.
+
+  A part can be a few columns wide. Sent as such, TPU pads it, or sends zeros around all devices and adds them up.
+  """
+  x = jnp.moveaxis(x, axis, 0)
+  return jnp.moveaxis(f(x) if mesh.shape['tensor'] > 1 else f(x.reshape(-1)).reshape(shape), 0, axis)
+
+
+def scatter(x, sizes: tuple[int, ...]):
+  """Sums `x` over fsdp, of which each device keeps its part of axis 0: ring after ring, each on what the one before left."""
   numbers = np.arange(math.prod(sizes)).reshape(sizes)
   for i, size in enumerate(sizes):
     groups = np.moveaxis(numbers, i, -1).reshape(-1, size).tolist() if len(sizes) > 1 else None
-    x = jax.lax.psum_scatter(x, 'fsdp', scatter_dimension=axis, tiled=True, axis_index_groups=groups)
+    x = jax.lax.psum_scatter(x, 'fsdp', tiled=True, axis_index_groups=groups)
   return x
 
 

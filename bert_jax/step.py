@@ -67,7 +67,7 @@ def gradients(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, params, bat
 
   def local(params, batch, seed):
     weights = objectives.totals(config.objective, batch, mesh_lib.ROWS)
-    params = mesh_lib.whole(params, parts, config.model.dtype)
+    params = mesh_lib.whole(params, parts, config.model.dtype, mesh)
     grad = jax.grad(loss, has_aux=True)
     if config.run.microbatches == 1:
       grads, sums = grad(params, batch, weights, seed)
@@ -122,7 +122,7 @@ def jit_eval_step(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh) -> Call
     parts = mesh_lib.row_parts(params, mesh)
 
     def local(params, batch):
-      model = nnx.merge(graphdef, mesh_lib.whole(params, parts, config.model.dtype))
+      model = nnx.merge(graphdef, mesh_lib.whole(params, parts, config.model.dtype, mesh))
       return jax.lax.psum(objectives.evaluate(config.objective, model, batch), mesh_lib.ROWS)
 
     rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
