@@ -39,17 +39,26 @@ def attend_pallas(q, k, v, pair_ids, numbers, rate, seed, causal):
   return per_head_group(kernel, heads=3)(q, k, v, pair_ids, numbers, seed)
 
 
-IMPLEMENTATIONS = {'xla': attend_xla, 'pallas': attend_pallas, 'auto': attend_xla}  # auto: where `choose` was not asked
+def attend_cudnn(q, k, v, pair_ids, numbers, rate, seed, causal, implementation='cudnn'):
+  """NVIDIA's fused kernel, as jax.nn offers it: without dropout, in 16 bits."""
+  del numbers, seed, rate  # `choose` refuses dropout
+  same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]
+  return jax.nn.dot_product_attention(q, k, v, mask=same, is_causal=causal, implementation=implementation)
+
+
+IMPLEMENTATIONS = {'xla': attend_xla, 'pallas': attend_pallas, 'cudnn': attend_cudnn, 'auto': attend_xla}  # auto: where none was chosen
 
 
 def choose(model: cfg.Model, platform: str, tokens: int) -> str:
   """The implementation for rows of `tokens` on devices of `platform` ('cpu', 'gpu', 'tpu'). Raises ConfigError."""
-  fits = pallas_attention.supported(tokens, model.heads, model.hidden_size // model.heads)
+  fits = {'pallas': platform == 'tpu' and pallas_attention.supported(tokens, model.heads, model.hidden_size // model.heads),
+          'cudnn': platform in ('gpu', 'cuda') and model.attention_dropout == 0 and model.dtype == 'bfloat16' and tokens % 64 == 0}
   if model.attention == 'auto':
-    return 'pallas' if platform == 'tpu' and fits else 'xla'
-  cfg.require(model.attention != 'pallas' or platform == 'tpu' and fits,
-              f'model.attention pallas is for TPU and rows of a multiple of {pallas_attention.LANES} tokens, at most '
-              f'{pallas_attention.LONGEST}; found {platform} and {tokens} tokens: set --model.attention auto')
+    return next((name for name, fit in fits.items() if fit), 'xla')
+  cfg.require(fits.get(model.attention, True), f'model.attention is {model.attention!r} on {platform} with rows of {tokens} tokens and '
+              f'attention dropout {model.attention_dropout} in {model.dtype}: pallas wants TPU and a multiple of {pallas_attention.LANES} '
+              f'tokens, at most {pallas_attention.LONGEST}; cudnn an NVIDIA GPU, a multiple of 64, no attention dropout and bfloat16; '
+              'set --model.attention auto')
   return model.attention
 
 

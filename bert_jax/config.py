@@ -29,8 +29,8 @@ class Model:
   layer_norm_epsilon: float = 1e-12
   dtype: Literal['bfloat16', 'float32'] = 'bfloat16'
   """What matrix products run in; parameters, statistics, softmax and losses are float32 always."""
-  attention: Literal['auto', 'xla', 'pallas'] = 'auto'
-  """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; xla: everywhere; auto: by chip, length and dropout."""
+  attention: Literal['auto', 'xla', 'pallas', 'cudnn'] = 'auto'
+  """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; cudnn: NVIDIA's, without dropout; xla: everywhere; auto: what fits."""
   causal: bool = False
   """Each token sees itself and those before it alone, as in OpenAI GPT (arXiv:1810.04805 section 5.1, LTR)."""
   remat: Literal['none', 'elementwise', 'full'] = 'elementwise'

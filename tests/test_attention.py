@@ -9,7 +9,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from bert_jax import config as cfg, mesh as mesh_lib, pallas_attention
-from bert_jax.attention import attend, choose
+from bert_jax.attention import attend, attend_cudnn, choose
 from bert_jax.dropout import keep_mask
 
 B, T, H, K = 2, 12, 3, 4
@@ -110,6 +110,10 @@ def test_the_kernel_is_chosen_for_what_it_can_do():
   assert choose(model, 'cpu', 128) == choose(model, 'tpu', 100) == choose(model, 'tpu', 2048) == 'xla'
   with pytest.raises(cfg.ConfigError, match='--model.attention auto'):
     choose(dataclasses.replace(model, attention='pallas'), 'cpu', 128)
+  assert choose(model, 'gpu', 128) == 'xla'  # dropout, which the library's kernel does not draw
+  assert choose(dataclasses.replace(model, attention_dropout=0.), 'gpu', 128) == 'cudnn'
+  with pytest.raises(cfg.ConfigError, match='no attention dropout'):
+    choose(dataclasses.replace(model, attention='cudnn'), 'gpu', 128)
   for tokens, width, head_width in ((128, 768, 64), (512, 1024, 64), (512, 128, 64), (256, 384, 96)):
     columns = pallas_attention.columns(tokens, width, head_width)
     assert width % columns == 0 and columns % 128 == 0 and columns % head_width == 0
@@ -123,3 +127,11 @@ def test_a_causal_token_sees_itself_and_those_before_it_in_its_pair(qkv):
     seen = (PAIRS[1] == PAIRS[1, t]) & (np.arange(T) <= t)
     np.testing.assert_array_equal(of_v, seen)
     assert not of_k[~seen].any()
+
+
+@pytest.mark.parametrize('causal', [False, True])
+def test_the_library_sees_the_same_tokens(qkv, causal):
+  """All but cuDNN itself, which runs on NVIDIA GPUs alone: its call with jax.nn's own implementation."""
+  arguments = (*qkv, jnp.asarray(PAIRS), NUMBERS)
+  got = attend_cudnn(*arguments, 0., None, causal, implementation='xla')
+  np.testing.assert_allclose(got, attend(*arguments, causal=causal), atol=2e-6)
