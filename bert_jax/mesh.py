@@ -1,7 +1,7 @@
 """The device mesh and the one table from logical axes to mesh axes: the only file that knows the layout.
 
-Over the axes data and fsdp every device runs the program on its own rows (jax.shard_map), with whole parameters that it gathers once a
-step; what moves between devices stands here in full. The axis tensor is the compiler's, guided by `constrain`.
+Over the axes data and fsdp every device runs the program on its own rows (jax.shard_map), with whole parameters (collectives.py). The
+axis tensor is the compiler's, guided by `constrain`.
 """
 
 import functools
@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 
@@ -92,23 +91,6 @@ def choose(devices: int, slices: int, model: cfg.Model, rows: int) -> list[int]:
   return [slices * shards // fsdp, fsdp, tensor]
 
 
-def rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
-  """The sizes, slowest first, into which the axis fsdp parts along the torus: TPU scatters along one physical axis at a time.
-
-  Over several at once its compiler sends everything everywhere, twice the bytes.
-  """
-  line = [place(device) for device in mesh.devices[0, :, 0]]
-  sizes, stride = [], 1
-  while stride < len(line):
-    changed = [{axis for axis, x in enumerate(line[i]) if x != line[0][axis]} for i in range(stride, len(line), stride)]
-    size = 1 + next((i for i, axes in enumerate(changed) if axes != changed[0] or len(axes) > 1), len(changed))
-    if size == 1 or len(line) % (stride * size):
-      return (len(line),)
-    sizes.append(size)
-    stride *= size
-  return tuple(reversed(sizes))
-
-
 def spec(*axes: str | None) -> P:
   """The mesh axes of logical `axes`."""
   return P(*(RULES.get(axis) for axis in axes))
@@ -168,53 +150,10 @@ def row_parts(params, mesh: jax.sharding.Mesh):
   return jax.tree.map_with_path(of, params)
 
 
-def is_wide(path) -> bool:
+def is_matrix(path) -> bool:
   """Whether a parameter is a matrix of the table, which products read in the compute type and devices send in it."""
   name = '/' + path_name(path)
   return any(name.endswith('/' + end) and 'embed' in axes for end, axes in PARAMETERS.items())
-
-
-def whole(params, parts, dtype, mesh: jax.sharding.Mesh):
-  """The parameters that a device computes with, inside `per_device`: matrices first made narrow, then gathered."""
-  def gather(path, x, part):
-    x = x.astype(dtype) if is_wide(path) else x
-    if 'fsdp' not in part:
-      return x
-    shape, axis = x.shape, part.index('fsdp')
-    whole_shape = (shape[axis] * mesh.shape['fsdp'], *shape[:axis], *shape[axis + 1:])
-    return in_line(lambda x: jax.lax.all_gather(x, 'fsdp', tiled=True), x, axis, whole_shape, mesh)
-  return jax.tree.map_with_path(gather, params, parts)
-
-
-def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
-  """Sums gradients over the devices that share out the rows, in `dtype` for matrices; each device keeps its own part, in float32 again."""
-  def reduce(path, g, part):
-    wide = g.dtype if g.dtype == jnp.float64 else jnp.float32
-    g = g.astype(dtype if is_wide(path) else wide)
-    if 'fsdp' not in part:
-      return jax.lax.psum(g, ROWS).astype(wide)
-    shape, axis = g.shape, part.index('fsdp')
-    part_shape = (shape[axis] // mesh.shape['fsdp'], *shape[:axis], *shape[axis + 1:])
-    return jax.lax.psum(in_line(lambda g: scatter(g, rings(mesh)), g, axis, part_shape, mesh), 'data').astype(wide)
-  return jax.tree.map_with_path(reduce, grads, parts)
-
-
-def in_line(f: Callable, x, axis: int, shape: tuple[int, ...], mesh: jax.sharding.Mesh):
-  """`f`, which gathers or scatters axis 0, applied to `axis` of x: as one run of memory, where no tensor axis shares x out as well.
-
-  A part can be a few columns wide. Sent as such, TPU pads it, or sends zeros around all devices and adds them up.
-  """
-  x = jnp.moveaxis(x, axis, 0)
-  return jnp.moveaxis(f(x) if mesh.shape['tensor'] > 1 else f(x.reshape(-1)).reshape(shape), 0, axis)
-
-
-def scatter(x, sizes: tuple[int, ...]):
-  """Sums `x` over fsdp, of which each device keeps its part of axis 0: ring after ring, each on what the one before left."""
-  numbers = np.arange(math.prod(sizes)).reshape(sizes)
-  for i, size in enumerate(sizes):
-    groups = np.moveaxis(numbers, i, -1).reshape(-1, size).tolist() if len(sizes) > 1 else None
-    x = jax.lax.psum_scatter(x, 'fsdp', tiled=True, axis_index_groups=groups)
-  return x
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from bert_jax import attention, config as cfg, mesh as mesh_lib, model as model_lib, objectives, optimizer
+from bert_jax import attention, collectives, config as cfg, mesh as mesh_lib, model as model_lib, objectives, optimizer
 
 
 @jax.tree_util.register_dataclass
@@ -67,13 +67,13 @@ def gradients(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, params, bat
 
   def local(params, batch, seed):
     weights = objectives.totals(config.objective, batch, mesh_lib.ROWS)
-    params = mesh_lib.whole(params, parts, config.model.dtype, mesh)
+    params = collectives.whole(params, parts, config.model.dtype, mesh)
     grad = jax.grad(loss, has_aux=True)
     if config.run.microbatches == 1:
       grads, sums = grad(params, batch, weights, seed)
     else:
       grads, sums = accumulate(lambda part: grad(params, part, weights, seed), batch, config.run.microbatches)
-    return mesh_lib.add_up(grads, parts, config.mesh.reduction(config.model.dtype), mesh), jax.lax.psum(sums, mesh_lib.ROWS)
+    return collectives.add_up(grads, parts, config.mesh.reduction(config.model.dtype), mesh), jax.lax.psum(sums, mesh_lib.ROWS)
 
   rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
   return mesh_lib.per_device(local, mesh, (parts, rows, P()), (parts, P()))(params, batch, seed)
@@ -122,7 +122,7 @@ def jit_eval_step(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh) -> Call
     parts = mesh_lib.row_parts(params, mesh)
 
     def local(params, batch):
-      model = nnx.merge(graphdef, mesh_lib.whole(params, parts, config.model.dtype, mesh))
+      model = nnx.merge(graphdef, collectives.whole(params, parts, config.model.dtype, mesh))
       return jax.lax.psum(objectives.evaluate(config.objective, model, batch), mesh_lib.ROWS)
 
     rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)

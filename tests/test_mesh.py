@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import config as cfg, mesh as mesh_lib, objectives, step as step_lib, synthetic
+from bert_jax import collectives, config as cfg, mesh as mesh_lib, objectives, step as step_lib, synthetic
 
 STEPS = 6
 
@@ -130,7 +130,7 @@ def fake_mesh(devices, shape):
     ((4, 4, 1), (1, 16, 1), (4, 4)), ((16, 16, 1), (1, 256, 1), (16, 16)), ((4, 4, 4), (1, 64, 1), (4, 4, 4)), ((4, 4, 1), (4, 4, 1), (4,)),
     ((4, 4, 1), (16, 1, 1), (1,)), ((8, 4, 1), (1, 32, 1), (4, 8))])
 def test_a_scatter_goes_along_one_axis_of_the_torus_at_a_time(sizes, shape, rings):
-  got = mesh_lib.rings(fake_mesh(torus(*sizes), shape))
+  got = collectives.rings(fake_mesh(torus(*sizes), shape))
   assert got == rings or rings == (1,) and math.prod(got) == 1
 
 
@@ -138,7 +138,7 @@ def test_a_scatter_goes_along_one_axis_of_the_torus_at_a_time(sizes, shape, ring
 def test_a_scatter_in_rings_is_the_scatter(sizes):
   mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
   x = jax.random.normal(jax.random.key(0), (8, 16, 3))
-  run = mesh_lib.per_device(lambda x: mesh_lib.scatter(x[0], sizes), mesh, jax.P('fsdp'), jax.P('fsdp'))
+  run = mesh_lib.per_device(lambda x: collectives.scatter(x[0], sizes), mesh, jax.P('fsdp'), jax.P('fsdp'))
   np.testing.assert_allclose(jax.jit(run)(x), x.sum(0), atol=1e-6)
 
 
