@@ -1,0 +1,156 @@
+"""Reading compiled programs: what is counted is known beforehand, of programs that XLA compiled for the CPU and for TPUs."""
+
+import functools
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+from bert_jax import flops
+from launch import hlo, hlo_costs
+
+pytestmark = pytest.mark.filterwarnings('ignore:Error reading persistent compilation cache')
+tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
+
+
+def shaped(mesh, spec, *shape, dtype=jnp.bfloat16):
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+
+def line_of(devices):
+  return Mesh(np.array(devices), 'x')
+
+
+@functools.cache
+def tpus(topology):
+  from launch import plan_step
+  return line_of(plan_step.topology_devices(topology))
+
+
+def costs_of(function, *arguments):
+  return hlo_costs.read(jax.jit(function).lower(*arguments).compile().as_text())
+
+
+def test_flops_of_loops_in_loops_count_every_trip():
+  def nested(x, w):
+    inner = lambda x, _: (jnp.tanh(x @ w), None)
+    return jax.lax.scan(lambda x, _: (jax.lax.scan(inner, x, length=3)[0], None), x, length=5)[0]
+  x = jax.ShapeDtypeStruct((32, 64), jnp.float32)
+  assert costs_of(nested, x, jax.ShapeDtypeStruct((64, 64), jnp.float32)).flops == 15 * 2 * 32 * 64 * 64
+
+
+def test_a_loop_without_a_known_end_counts_once_and_is_named():
+  costs = costs_of(lambda x: jax.lax.while_loop(lambda x: jnp.sum(x) < 1e3, lambda x: x @ x, x), jax.ShapeDtypeStruct((4, 4), jnp.float32))
+  assert costs.flops == 2 * 4**3 and len(costs.endless) == 1
+
+
+@tpu
+def test_batched_products_count_once_though_tpus_compile_them_to_dilated_convolutions():
+  mesh = tpus('v5e:2x2')
+  B, T, H, K = 2, 128, 4, 64
+  q = shaped(mesh, P(), B, T, H, K)
+  forward = lambda q, k: jnp.einsum('bthk,bshk->bhts', q, k)
+  assert costs_of(forward, q, q).flops == 2 * B * H * T * T * K
+  backward = jax.grad(lambda q, k: jnp.sum(jnp.square(forward(q, k))), (0, 1))
+  assert costs_of(backward, q, q).flops == 3 * 2 * B * H * T * T * K
+
+
+def test_convolutions_count_no_padding_and_no_holes():
+  x, w = jax.ShapeDtypeStruct((2, 10, 10, 3), jnp.float32), jax.ShapeDtypeStruct((3, 3, 3, 8), jnp.float32)
+  same = functools.partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding='SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  assert hlo.pairs(10, 3, 10, 1, 1, 1, 1) == 28  # 30, less one tap over each edge
+  assert costs_of(same, x, w).flops == 2 * 2 * 3 * 8 * 28**2
+  assert hlo.pairs(4, 1, 7, 0, 1, 2, 1) == 4  # every second place is a hole
+
+
+@pytest.mark.parametrize('kind,whole', [('all-reduce', 1), ('all-gather', 8), ('reduce-scatter', 1), ('all-to-all', 1)])
+def test_collectives_are_found_with_their_bytes_and_trips(kind, whole):
+  operation = {'all-reduce': lambda x: jax.lax.psum(x, 'x') / 8,
+               'all-gather': lambda x: x + jnp.sum(jax.lax.all_gather(x * 2, 'x')),
+               'reduce-scatter': lambda x: x + jnp.sum(jax.lax.psum_scatter(x * 2, 'x', tiled=True)),
+               'all-to-all': lambda x: jax.lax.all_to_all(x, 'x', 0, 1, tiled=True).reshape(x.shape)}[kind]
+  mesh = line_of(jax.devices())
+  loop = lambda x: jax.lax.fori_loop(0, 5, lambda _, x: operation(x), x)
+  costs = costs_of(jax.shard_map(loop, mesh=mesh, in_specs=P('x'), out_specs=P('x'), check_vma=False),
+                   shaped(mesh, P('x'), 8 * 512, 256, dtype=jnp.float32))
+  found = [item for item in costs.collectives if item.kind == kind and item.bytes >= hlo_costs.LARGE]
+  assert sum(item.bytes for item in found) == costs.collective_bytes()[kind] == 5 * whole * 512 * 256 * 4
+  assert {item.devices for item in found} == {8} and {item.times for item in found} == {5}
+
+
+@pytest.mark.parametrize('written,size', [
+    ('replica_groups={{0,1,2},{3,4,5}}', 3), ('replica_groups=[2,4]<=[8]', 4), ('replica_groups=[4,2]<=[2,4]T(1,0)', 2),
+    ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4), ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", 8),
+    ("replica_groups=mesh['axis_0'=2,'axis_1'=3,'axis_2'=2], device_ids=([2,2]T(1,0)) {'axis_1'}, dimensions={2}", 3),
+    ("replica_groups=mesh['a'=8] {'a':(1)2}", 2), ('replica_groups={}', 0), ('source_target_pairs={{0,1}}', 0)])
+def test_group_sizes_in_every_notation(written, size):
+  assert hlo_costs.group_size(f', channel_id=1, {written}, use_global_device_ids=true') == size
+
+
+@tpu
+def test_a_gather_that_runs_beside_products_is_asynchronous_and_counts_once():
+  mesh = tpus('v5e:2x2')
+
+  def body(w, x, y):
+    gathered = jax.lax.all_gather(w, 'x', axis=0, tiled=True)
+    for _ in range(3):
+      x = jnp.tanh(x @ y)
+    return jax.lax.psum(x @ gathered, 'x')
+
+  call = jax.shard_map(body, mesh=mesh, in_specs=(P('x'), P('x'), P()), out_specs=P(), check_vma=False)
+  costs = costs_of(call, shaped(mesh, P('x'), 2048, 1024), shaped(mesh, P('x'), 4 * 1024, 2048), shaped(mesh, P(), 2048, 2048))
+  gather, = (item for item in costs.collectives if item.kind == 'all-gather')
+  assert gather.asynchronous and gather.bytes == 2 * 2048 * 1024 and gather.devices == 4
+  total, = (item for item in costs.collectives if item.kind == 'all-reduce')
+  assert not total.asynchronous and total.bytes == 2 * 1024 * 1024
+  assert costs.flops == 2 * 1024 * 2048 * (3 * 2048 + 1024)
+
+
+@tpu
+@pytest.mark.parametrize('topology', ['v5e:2x2', *(pytest.param(name, marks=pytest.mark.slow)
+                                                   for name in ('v4:2x2x1', 'v5p:2x2x1', 'v6e:2x2', 'tpu7x:2x2x1'))])
+def test_cycles_at_the_clock_come_near_the_peak_for_a_large_product(topology):
+  mesh = tpus(topology)
+  from launch import plan_step
+  devices = list(mesh.devices.flat)
+  chip, each = flops.chip(devices[0].device_kind), len(devices) // plan_step.chip_count(devices)
+  x = shaped(line_of(devices[:1]), P(), 4096, 4096)
+  costs = costs_of(jnp.matmul, x, x)
+  rate = costs.flops / (costs.cycles / chip.clock)
+  assert costs.flops == 2 * 4096**3
+  assert 0.8 < rate / (chip.peak / each) <= 1.001
+
+
+@tpu
+def test_kernels_are_found_in_loops_with_their_own_estimate_or_as_attention():
+  mesh = tpus('v5e:2x2')
+
+  def double(x_ref, o_ref):
+    o_ref[...] = x_ref[...] * 2
+
+  def call(x):
+    kernel = pl.pallas_call(double, out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype), name='double',
+                            cost_estimate=pl.CostEstimate(flops=10**9, bytes_accessed=1, transcendentals=0))
+    return jax.lax.fori_loop(0, 7, lambda _, x: kernel(x), x)
+
+  costs = costs_of(call, shaped(line_of(mesh.devices.flat[:1]), P(), 256, 512))
+  kernel, = costs.kernels
+  assert (kernel.times, kernel.flops, kernel.bytes) == (7, 10**9, 2 * 256 * 512 * 2) and costs.flops == 7 * 10**9
+  assert kernel.seconds(peak=2e12, memory_rate=1e12) == pytest.approx(1e-3)  # by its FLOPs at half the peak
+  assert kernel.seconds(peak=2e18, memory_rate=1e9) == pytest.approx(5.24288e-4)  # by its bytes
+
+
+def test_attention_kernels_without_an_estimate_are_counted_from_their_operands():
+  def module(operands, results):
+    shape = 'bf16[4,8,128,64]{3,2,1,0}'
+    lines = [f'  %p{i} = {shape} parameter({i})' for i in range(operands)]
+    result = shape if results == 1 else f'({", ".join([shape] * results)})'
+    call = f'  ROOT %c = {result} custom-call({", ".join(f"%p{i}" for i in range(operands))}), custom_call_target="tpu_custom_call"'
+    return '\n'.join(['ENTRY %main (x: f32[]) -> f32[] {', *lines, call, '}'])
+  product = 2 * 4 * 8 * 128 * 128 * 64
+  assert hlo_costs.read(module(3, 1)).kernels[0].flops == 2 * product
+  assert hlo_costs.read(module(5, 3)).kernels[0].flops == 5 * product
