@@ -171,6 +171,12 @@ def plot(argv: list[str]) -> int:
 # ---------------------------------------------------------------- measurements
 
 
+def plan(argv: list[str]) -> int:
+  """Compile a recipe for a TPU pod, on any machine: memory, collectives, step time, days and cost."""
+  from launch import plan
+  return plan.main(argv)
+
+
 @dataclasses.dataclass(frozen=True)
 class BenchmarkInput:
   """Sequences and tokens a second from shards on disk to NumPy batches, in this process; `taskset -c 0` in front for one core."""
@@ -260,5 +266,5 @@ def fill_mask(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect, 'pretrain': pretrain, 'evaluate': evaluate, 'plot': plot,
-    'benchmark': benchmark, 'export': export, 'fill-mask': fill_mask,
+    'plan': plan, 'benchmark': benchmark, 'export': export, 'fill-mask': fill_mask,
 }

@@ -1,0 +1,109 @@
+"""What `bert-jax plan` found out, in lines for people. `f` is a plan_step.Figures by name."""
+
+
+def describe(recipe: str, result: dict) -> str:
+  """Every length that was planned, their sum, and what a search tried."""
+  planned = [result, *result.get('others', ())]
+  parts = [describe_one(recipe, f) for f in planned]
+  if len(planned) > 1 and all(f['days'] is not None for f in planned):
+    cost = f', {sum(f["cost"] for f in planned):,.2f} for the chip-hours' if result['cost'] is not None else ''
+    parts.append(f'the whole run: {sum(f["steps"] for f in planned):,} steps in {days(sum(f["days"] for f in planned))}{cost}')
+  if 'search' in result:
+    parts.append('the best of what was tried, by tokens a day:\n' + found(result['search']))
+  return '\n\n'.join(parts)
+
+
+def describe_one(recipe: str, f: dict) -> str:
+  title = (f'{recipe}: {f["steps"]:,} steps of {f["batch"]:,} rows of {f["sequence_length"]} on {f["topology"] or "this machine"}: '
+           f'{f["chips"]:,} {f["device_kind"]}, {f["batch"] / f["chips"]:g} rows each; mesh {mesh_name(f)}, remat {f["remat"]}. '
+           'Figures of one chip:')
+  rows = memory(f) + work(f) + [('compiled in', f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing')]
+  return '\n'.join([title, *(f'{name:<15}{text}' for name, text in rows), *collectives(f), *dearest(f)])
+
+
+def memory(f: dict) -> list[tuple[str, str]]:
+  fits = {True: 'fits', False: 'DOES NOT FIT', None: 'how much there is, is not known'}[f['fits']]
+  return [
+      ('memory', f'{gigabytes(f["needed_bytes"])} of {gigabytes(f["memory_bytes"])}: {fits}'),
+      ('  arguments', f'{gigabytes(f["argument_bytes"])}: parameters {gigabytes(f["parameter_bytes"])}, optimizer '
+                      f'{gigabytes(f["optimizer_bytes"])}, batch {gigabytes(f["batch_bytes"])}'),
+      ('  temporaries', gigabytes(f['temporary_bytes']))]
+
+
+def work(f: dict) -> list[tuple[str, str]]:
+  """FLOPs, the time of a step and of the run."""
+  unknown = 'not known, as it does not fit' if f['fits'] is False else 'not known of this kind of device'
+  compiled, step = f['flops_compiled'], f['estimated_step_seconds']
+  rows = [('FLOPs a step', f'{f["flops_formula"]:.4g} by formula, as compiled '
+           + (f'{compiled:.4g} ({compiled / f["flops_formula"]:.3f} times)' if compiled else unknown))]
+  if f['loops_counted_once']:
+    rows.append(('TOO LITTLE', f'loops whose trips could not be told count once: {", ".join(f["loops_counted_once"])}'))
+  if not step:
+    return [*rows, ('step', unknown)]
+  cost = f', {f["cost"]:,.2f} for the chip-hours' if f['cost'] is not None else ''
+  return [
+      *rows,
+      ('step', f'{milliseconds(step)} by the compiler\'s cycles, {percent(f["kernel_seconds"] / step)} of it added for {f["kernels"]} '
+               f'custom kernels; ideal {milliseconds(f["ideal_step_seconds"])}, MFU {percent(f["estimated_mfu"])}'),
+      ('  not in it', f'{milliseconds(f["exposed_collective_seconds"])} at least of collectives that nothing runs beside, about '
+                      f'{milliseconds(f["unestimated_seconds"])} of gathers, scatters and sorts'),
+      ('run', f'{days(f["days"])} for these {f["steps"]:,} steps, {billions(f["tokens_per_day"])} tokens a day, padding among them{cost}')]
+
+
+def collectives(f: dict) -> list[str]:
+  if f['collectives'] is None:
+    return []
+  total = ', '.join(f'{kind} {megabytes(size)}' for kind, size in f['collective_bytes'].items()) or 'none'
+  rows = [(item['kind'], megabytes(item['bytes']), 'asynchronous' if item['asynchronous'] else 'waited for', str(item['times']),
+           str(item['devices'] or 'all'), item['op_name']) for item in f['collectives']]
+  return [f'collectives    {total}; bytes are of whole operands, of a gather the result, times the trips of loops'
+          + (', those of 1 MB and more:' if rows else ''), *table(('', '', '', 'times', 'devices', ''), rows)]
+
+
+def dearest(f: dict) -> list[str]:
+  step = f['estimated_step_seconds']
+  rows = [(milliseconds(item['seconds']), percent(item['seconds'] / step), f'{item["count"]:,}', item['op_name'])
+          for item in f['dearest'] or ()]
+  return ['dearest, by name:', *table(('', 'of the step', 'times', ''), rows)] if rows else []
+
+
+def found(tried: list[dict]) -> str:
+  rows = [(f'{f["batch"] / f["chips"]:g}', f['remat'], mesh_name(f), gigabytes(f['needed_bytes']),
+           *((milliseconds(f['estimated_step_seconds']), percent(f['estimated_mfu']), billions(f['tokens_per_day'])) if f['fits']
+             else ('does not fit', '', ''))) for f in tried]
+  return '\n'.join(table(('rows a chip', 'remat', 'mesh', 'memory', 'step', 'MFU', 'tokens a day'), rows))
+
+
+def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+  if not rows:
+    return []
+  widths = [max(map(len, column)) for column in zip(titles, *rows)]
+  return ['  ' + '  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths)).rstrip() for row in [titles, *rows]]
+
+
+def mesh_name(f: dict) -> str:
+  return ' x '.join(f'{axis} {size}' for axis, size in f['mesh'].items())
+
+
+def gigabytes(size: float | None) -> str:
+  return '?' if size is None else f'{size / 1e9:.2f} GB'
+
+
+def megabytes(size: float) -> str:
+  return f'{size / 1e6:,.1f} MB'
+
+
+def milliseconds(value: float) -> str:
+  return f'{value * 1e3:,.2f} ms'
+
+
+def percent(value: float) -> str:
+  return f'{value:.1%}'
+
+
+def billions(value: float) -> str:
+  return f'{value / 1e9:,.2f} billion'
+
+
+def days(value: float) -> str:
+  return f'{value:,.2f} days' if value >= 1 else f'{value * 24:,.2f} hours'
