@@ -52,12 +52,17 @@ class Optimizer:
   """How parameters move (google-research/bert optimization.py)."""
   name: Literal['bert_adamw', 'adamw', 'lamb'] = 'bert_adamw'
   """bert_adamw: the original's, without bias correction; adamw: textbook; lamb: arXiv:1904.00962, trust ratios layer by layer."""
-  schedule: Literal['bert', 'linear', 'constant'] = 'bert'
-  """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear: meets the peak; constant: no decay."""
+  schedule: Literal['bert', 'linear', 'cosine', 'wsd', 'constant'] = 'bert'
+  """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear and cosine: from the peak;
+  wsd (warmup, stable, decay, arXiv:2404.06395): stays at the peak until the last decay_share of the steps; constant: no decay."""
   peak_learning_rate: float = 1e-4
   warmup_steps: int = 10_000
+  final_learning_rate: float = 0.0
+  """What the decay ends at, with the last step."""
   decay_power: float = 1.0
-  """Power of the polynomial decay."""
+  """Power of the polynomial decay of bert, linear and wsd; 1: a straight line."""
+  decay_share: float = 0.1
+  """wsd: share of the steps, the last, in which the rate falls."""
   b1: float = 0.9
   b2: float = 0.999
   epsilon: float = 1e-6
@@ -69,6 +74,12 @@ class Optimizer:
   def __post_init__(self):
     require_choices(self, 'optimizer.')
     require(self.peak_learning_rate > 0, f'optimizer.peak_learning_rate is {self.peak_learning_rate}: wanted more than 0')
+    require(0 <= self.final_learning_rate <= self.peak_learning_rate,
+            f'optimizer.final_learning_rate is {self.final_learning_rate}: wanted 0 up to the peak, {self.peak_learning_rate}')
+    require(0 < self.decay_share <= 1, f'optimizer.decay_share is {self.decay_share}: wanted a share above 0 and up to 1')
+    require(self.decay_power > 0, f'optimizer.decay_power is {self.decay_power}: wanted more than 0')
+    for name in ('b1', 'b2'):
+      require(0 <= getattr(self, name) < 1, f'optimizer.{name} is {getattr(self, name)}: wanted 0 <= {name} < 1')
     require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
     require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')
 
@@ -161,6 +172,10 @@ class Config:
             f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
     require(self.optimizer.warmup_steps <= self.run.steps,
             f'optimizer.warmup_steps {self.optimizer.warmup_steps} is more than run.steps {self.run.steps}')
+    decay = round(self.optimizer.decay_share * self.run.steps) if self.optimizer.schedule == 'wsd' else 0
+    require(self.optimizer.warmup_steps + decay <= self.run.steps,
+            f'optimizer.warmup_steps {self.optimizer.warmup_steps} and the {decay} steps of optimizer.decay_share '
+            f'{self.optimizer.decay_share} are more than run.steps {self.run.steps}: lower one of the two')
     require(self.objective == 'mlm' or self.batch.pairs != 'none',
             f'objective {self.objective!r} wants pairs, batch.pairs is {self.batch.pairs!r}: set --objective mlm or --batch.pairs nsp')
 

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bert_jax import config as cfg
-from bert_jax.mesh import path_name
+from bert_jax.mesh import constrain, path_name
 
 
 def decayed(params):
@@ -37,15 +38,57 @@ def scale_by_bert_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTr
   return optax.GradientTransformation(init, update)
 
 
-def per_layer(transform: optax.GradientTransformation) -> optax.GradientTransformation:
-  """A stateless transform applied to each layer of a stack instead of to the stack as one tensor; only to what decays."""
-  def update(updates, state, params):
-    one = lambda u, p: transform.update(u, state, p)[0]
-    each = lambda path, u, p: (jax.vmap(one) if path_name(path).startswith('blocks/') else one)(u, p)
-    one_or_none = lambda path, u, p, decays: each(path, u, p) if decays else u
-    return jax.tree.map_with_path(one_or_none, updates, params, decayed(params)), state
+class TrustRatios(NamedTuple):
+  """What `scale_by_trust_ratio` multiplied the last updates by."""
+  ratios: optax.Params  # [L] for a stack of layers, a scalar for any other parameter; none where nothing decays
 
-  return optax.GradientTransformation(transform.init, update)
+
+def scale_by_trust_ratio() -> optax.GradientTransformation:
+  """|parameter| / |update| times the update, for each layer of a stack on its own; only for what decays.
+
+  A parameter or an update of norm 0 has the ratio 1. The ratios stay in the state, where `trust_ratios` finds them.
+  """
+  def ratio(path, update, param, decays):
+    if not decays:
+      return None
+    axes = tuple(range(1, param.ndim)) if is_stacked(path) else None
+    of_param, of_update = (jnp.sqrt(jnp.square(x).sum(axes)) for x in (param, update))
+    return jnp.where((of_param > 0) & (of_update > 0), of_param / jnp.where(of_update > 0, of_update, 1), 1)
+
+  def init(params):
+    one = lambda path, param, decays: jnp.ones(param.shape[:is_stacked(path)], jnp.float32) if decays else None
+    return TrustRatios(jax.tree.map_with_path(one, params, decayed(params)))
+
+  def update(updates, state, params):
+    del state
+    ratios = jax.tree.map_with_path(ratio, updates, params, decayed(params))
+    scale = lambda r, u: u if r is None else u * r.reshape(r.shape + (1,) * (u.ndim - r.ndim))
+    return jax.tree.map(scale, ratios, updates, is_leaf=lambda x: x is None), TrustRatios(ratios)
+
+  return optax.GradientTransformation(init, update)
+
+
+def is_stacked(path) -> bool:
+  """Whether a parameter is a stack of layers."""
+  return path_name(path).startswith('blocks/')
+
+
+def trust_ratios(opt_state: optax.OptState) -> dict[str, jax.Array]:
+  """{'blocks/query/kernel': [L], 'word_embeddings/embedding': []}: LAMB's ratios of the last update; {} for other optimizers."""
+  states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, TrustRatios))
+  return {path_name(path): constrain(ratio) for state in states if isinstance(state, TrustRatios)
+          for path, ratio in jax.tree.leaves_with_path(state.ratios)}
+
+
+def by_layer(ratios: dict[str, np.ndarray]) -> dict[str, float]:  # {[L] or []} -> {}
+  """{'blocks/0/query/kernel': 0.21 …, 'word_embeddings/embedding': 0.3}: one entry for each layer of a stack."""
+  named = {}
+  for name, ratio in ratios.items():
+    if np.ndim(ratio):
+      named |= {name.replace('blocks/', f'blocks/{layer}/', 1): float(value) for layer, value in enumerate(ratio)}
+    else:
+      named[name] = float(ratio)
+  return named
 
 
 def bert_adamw(o: cfg.Optimizer) -> optax.GradientTransformation:
@@ -63,36 +106,54 @@ def lamb(o: cfg.Optimizer) -> optax.GradientTransformation:
   Biases and LayerNorm keep AdamW's update, as in the authors' code (exclude_from_layer_adaptation is exclude_from_weight_decay there): a
   bias begins at 0, and with a ratio it would hardly leave.
   """
-  return optax.chain(adamw(o), per_layer(optax.scale_by_trust_ratio()))
+  return optax.chain(adamw(o), scale_by_trust_ratio())
 
 
 OPTIMIZERS = {'bert_adamw': bert_adamw, 'adamw': adamw, 'lamb': lamb}
 
-# ---------------------------------------------------------------- schedules: (settings, steps) -> step -> learning rate
+# ---------------------------------------------------------------- schedules: (settings, steps) -> step -> learning rate after the warmup
+
+
+def falling(o: cfg.Optimizer, first: int, steps: int, shape=None) -> optax.Schedule:
+  """The peak until step `first`, then down to the final rate at `steps`. `shape` bends the share of the steps left, 1 … 0, else a power."""
+  def rate(step):
+    left = jnp.clip((steps - step) / max(steps - first, 1), 0, 1)
+    return o.final_learning_rate + (o.peak_learning_rate - o.final_learning_rate) * (shape(left) if shape else left ** o.decay_power)
+  return rate
 
 
 def bert_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
-  """Linear warmup, then polynomial decay counted from step 0, so that the rate drops where they join (optimization.py create_optimizer)."""
-  def rate(step):
-    decay = o.peak_learning_rate * (1 - jnp.minimum(step, steps) / steps) ** o.decay_power
-    return jnp.where(step < o.warmup_steps, o.peak_learning_rate * step / max(o.warmup_steps, 1), decay)
-  return rate
+  """Counted from step 0, so that the rate drops where the warmup ends (optimization.py create_optimizer)."""
+  return falling(o, 0, steps)
 
 
 def linear_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
-  """Linear warmup to the peak, then polynomial decay from the peak to 0."""
-  def rate(step):
-    left = jnp.clip((steps - step) / max(steps - o.warmup_steps, 1), 0, 1)
-    return o.peak_learning_rate * jnp.where(step < o.warmup_steps, step / max(o.warmup_steps, 1), left ** o.decay_power)
-  return rate
+  return falling(o, o.warmup_steps, steps)
+
+
+def cosine_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
+  """Half a cosine from the end of the warmup on (arXiv:1608.03983, without restarts)."""
+  return falling(o, o.warmup_steps, steps, lambda left: (1 - jnp.cos(jnp.pi * left)) / 2)
+
+
+def wsd_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
+  """Warmup, stable, decay: the peak until the last share of the steps, in which the rate falls (arXiv:2404.06395 section 4.2)."""
+  return falling(o, steps - round(o.decay_share * steps), steps)
 
 
 def constant_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
   del steps
-  return lambda step: o.peak_learning_rate * jnp.minimum(1, step / max(o.warmup_steps, 1)) if o.warmup_steps else o.peak_learning_rate
+  return lambda step: jnp.float32(o.peak_learning_rate)
 
 
-SCHEDULES = {'bert': bert_schedule, 'linear': linear_schedule, 'constant': constant_schedule}
+SCHEDULES = {'bert': bert_schedule, 'linear': linear_schedule, 'cosine': cosine_schedule, 'wsd': wsd_schedule,
+             'constant': constant_schedule}
+
+
+def learning_rate(o: cfg.Optimizer, steps: int) -> optax.Schedule:
+  """The rate of each step from 0: a linear warmup from 0, then the schedule's."""
+  after = SCHEDULES[o.schedule](o, steps)
+  return lambda step: jnp.where(step < o.warmup_steps, o.peak_learning_rate * step / max(o.warmup_steps, 1), after(step))
 
 
 def clip_by_global_norm(limit: float, norm: jax.Array, grads):
@@ -102,4 +163,4 @@ def clip_by_global_norm(limit: float, norm: jax.Array, grads):
 
 def make(o: cfg.Optimizer, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """The direction of each update (before the learning rate) and the learning rate of each step, from 0."""
-  return OPTIMIZERS[o.name](o), SCHEDULES[o.schedule](o, steps)
+  return OPTIMIZERS[o.name](o), learning_rate(o, steps)
