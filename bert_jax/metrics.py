@@ -1,6 +1,7 @@
 """Sums that travel, means taken last: what a run reports to the console, to TensorBoard and to a file of JSON lines."""
 
 import json
+import re
 import sys
 import time
 
@@ -41,6 +42,15 @@ def means(sums: dict[str, float]) -> dict[str, float]:
   return {'loss': sum(value for name, value in result.items() if name.endswith('_loss'))} | result
 
 
+def columns(ratios: dict[str, float]) -> str:
+  """A line for each parameter, with a column for each layer, of {'blocks/0/query/kernel': 0.21 …}."""
+  lines: dict[str, list[float]] = {}
+  for name, value in ratios.items():
+    lines.setdefault(re.sub(r'/\d+/', '/*/', name), []).append(value)
+  width = max(map(len, lines))
+  return '\n'.join(f'  {name:<{width}}  ' + ' '.join(f'{value:7.3f}' for value in values) for name, values in lines.items())
+
+
 class Writer:
   """Scalars to RUN/metrics.jsonl and, where tensorboardX is installed, to RUN/tensorboard.
 
@@ -61,7 +71,7 @@ class Writer:
       print('tensorboardX is not installed: scalars go to metrics.jsonl alone', file=sys.stderr)
 
   def write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
-    """One line of `kind`: train or validation."""
+    """One line of `kind`: train, validation or trust_ratio."""
     self._file.write(json.dumps({'step': step, 'kind': kind} | scalars) + '\n')
     self._file.flush()
     if self._board:

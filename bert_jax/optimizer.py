@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from bert_jax import config as cfg
-from bert_jax.mesh import constrain, path_name
+from bert_jax.mesh import path_name
 
 
 def decayed(params):
@@ -76,7 +76,7 @@ def is_stacked(path) -> bool:
 def trust_ratios(opt_state: optax.OptState) -> dict[str, jax.Array]:
   """{'blocks/query/kernel': [L], 'word_embeddings/embedding': []}: LAMB's ratios of the last update; {} for other optimizers."""
   states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, TrustRatios))
-  return {path_name(path): constrain(ratio) for state in states if isinstance(state, TrustRatios)
+  return {path_name(path): ratio for state in states if isinstance(state, TrustRatios)
           for path, ratio in jax.tree.leaves_with_path(state.ratios)}
 
 

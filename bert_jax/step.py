@@ -89,7 +89,8 @@ def accumulate(f: Callable, batch, count: int):
 
 
 def train_step(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, key: jax.Array, state: TrainState, batch) -> tuple[TrainState, dict]:
-  """One update. Returns the next state and what happened: sums of the terms, gradient norm, learning rate, all float32 scalars.
+  """One update. Returns the next state and what happened: sums of the terms, gradient norm, learning rate, all float32 scalars; and the
+  trust ratios of LAMB, by parameter.
 
   A loss or gradient that is not finite leaves parameters and moments as they were, bit for bit, and is counted.
   """
@@ -106,14 +107,16 @@ def train_step(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, key: jax.A
   params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
   keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
   state = TrainState(state.step + 1, state.skipped + ~finite, keep(params, state.params), keep(opt_state, state.opt_state))
-  return state, {'terms': sums, 'gradient_norm': norm, 'learning_rate': rate, 'skipped': state.skipped}
+  return state, {'terms': sums, 'gradient_norm': norm, 'learning_rate': rate, 'skipped': state.skipped,
+                 'trust_ratios': optimizer.trust_ratios(opt_state)}
 
 
 def jit_train_step(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh, abstract: TrainState) -> Callable:
   """(state, batch) -> (state, report), compiled once; the old state's memory becomes the new one's."""
   key = jax.random.key(config.run.seed + 1)
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
-  return jax.jit(functools.partial(train_step, graphdef, config, mesh, key), donate_argnums=0, out_shardings=(shardings, None))
+  return jax.jit(functools.partial(train_step, graphdef, config, mesh, key), donate_argnums=0,
+                 out_shardings=(shardings, jax.sharding.NamedSharding(mesh, P())))  # every process reads the report
 
 
 def jit_eval_step(graphdef, config: cfg.Config, mesh: jax.sharding.Mesh) -> Callable:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jax
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, distributed, evaluate, flops, mesh as mesh_lib, metrics, phases, step as step_lib
+from bert_jax import checkpoint, config as cfg, distributed, evaluate, flops, mesh as mesh_lib, metrics, optimizer, phases, step as step_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,8 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
                                step_lib.jit_eval_step(graphdef, config, mesh), state, engine)
     checkpoints.wait_until_finished()
     checkpoints.check_for_errors()
+  if loop.trust_ratios:
+    say('trust ratios of LAMB\n' + metrics.columns(loop.trust_ratios))
   say(f'{run_dir}: stopped at step {loop.step:,}: ' + ENDINGS[reason].format(config=config))
   return Result(loop.step, meta.step if restored else None, reason, state)
 
@@ -108,7 +110,7 @@ class Loop:
     peak = flops.peak(mesh.devices.flat[0].device_kind)
     self.peak = peak and peak * mesh.devices.size
     self.stop_asked, self.calls = threading.Event(), itertools.count(1)
-    self.skipped_in_row, self.skipped = 0, None
+    self.skipped_in_row, self.skipped, self.trust_ratios = 0, None, {}
 
   def run(self, train_step, eval_step, state, engine):
     """Steps until one of the run's ends. Returns the state and the reason."""
@@ -177,7 +179,7 @@ class Loop:
 
   def record(self, report, tokens: int, step: int) -> None:
     """Reads a step's figures from the devices, which waits for it, and logs where a line is due."""
-    report = jax.device_get(report)
+    ratios, report = report['trust_ratios'], jax.device_get(report | {'trust_ratios': {}})
     skipped = int(report['skipped'])
     self.skipped_in_row = self.skipped_in_row + 1 if self.skipped is not None and skipped > self.skipped else 0
     self.skipped = skipped
@@ -195,6 +197,9 @@ class Loop:
     self.window = metrics.Window()
     if self.writer:
       self.writer.write(step, 'train', scalars | rates | {'minutes': self.clock.minutes()})
+      self.trust_ratios = optimizer.by_layer(jax.device_get(ratios))
+      if self.trust_ratios:
+        self.writer.write(step, 'trust_ratio', self.trust_ratios)
     minutes_left = self.config.run.max_minutes and self.config.run.max_minutes - self.clock.minutes()
     self.progress.update(step, metrics.describe(scalars | rates), rates['steps_per_second'], minutes_left)
 

@@ -94,6 +94,19 @@ def test_what_a_run_keeps(straight, config):
   assert checkpoint.read_run(run_dir).config == config
 
 
+def test_lamb_tells_its_trust_ratios_by_name(data, config, tmp_path, capsys):
+  lamb = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, name='lamb'),
+                             run=dataclasses.replace(config.run, steps=16, evaluate_every=0))
+  run(lamb, data, tmp_path / 'run', stop_at=8)
+  train.train(dataclasses.replace(lamb, mesh=cfg.Mesh(fsdp=4)), data, tmp_path / 'run')  # goes on with the ratios, on another mesh
+  lines = [line for line in metrics.read(tmp_path / 'run') if line['kind'] == 'trust_ratio']
+  assert [line['step'] for line in lines] == [8, 16]
+  assert {'blocks/0/query/kernel', 'blocks/1/query/kernel', 'word_embeddings/embedding'} < set(lines[0])
+  assert not any('bias' in name or 'norm' in name for name in lines[0])
+  printed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().err.splitlines() if line.startswith('  blocks/')}
+  assert printed['blocks/*/output/kernel'] == [f'{lines[1][f"blocks/{layer}/output/kernel"]:.3f}' for layer in range(2)]
+
+
 def test_restores_on_another_mesh(straight, data, config, tmp_path):
   run_dir, whole = straight
   run(config, data, tmp_path / 'run', stop_at=20)
