@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from bert_jax.fields import ConfigError, flat, from_json, require, require_choices, to_json
-from input_pipeline.loader import BatchConfig
+from input_pipeline.loader import BatchConfig, Masking
 from input_pipeline.records import DataError
 
 
@@ -148,7 +148,8 @@ class Long:
 class Config:
   """A pretraining run, less its directories."""
   model: Model = Model()
-  objective: Literal['mlm_nsp', 'mlm'] = 'mlm_nsp'
+  objective: Literal['mlm_nsp', 'mlm_sop', 'mlm', 'left_to_right'] = 'mlm_nsp'
+  """mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; left_to_right: each token from those before."""
   batch: BatchConfig = BatchConfig()
   long: Long = Long()
   optimizer: Optimizer = Optimizer()
@@ -176,8 +177,26 @@ class Config:
     require(self.optimizer.warmup_steps + decay <= self.run.steps,
             f'optimizer.warmup_steps {self.optimizer.warmup_steps} and the {decay} steps of optimizer.decay_share '
             f'{self.optimizer.decay_share} are more than run.steps {self.run.steps}: lower one of the two')
-    require(self.objective == 'mlm' or self.batch.pairs != 'none',
-            f'objective {self.objective!r} wants pairs, batch.pairs is {self.batch.pairs!r}: set --objective mlm or --batch.pairs nsp')
+    self.check_objective()
+
+  def check_objective(self):
+    """Raises ConfigError where batches or model are not what the objective wants."""
+    objective, batch = self.objective, self.batch
+    wanted = PAIRS.get(objective, (batch.pairs,))
+    fit = next((name for name, pairs in PAIRS.items() if batch.pairs in pairs), 'mlm')
+    require(batch.pairs in wanted, f'objective {objective!r} wants batch.pairs {" or ".join(wanted)}, found {batch.pairs!r}: '
+            f'set --batch.pairs {wanted[0]}, or --objective {fit}')
+    causal = objective == 'left_to_right'
+    require(self.model.causal == causal, f'objective {objective!r} wants model.causal {causal}: it predicts '
+            + ('each token from those before it: set --model.causal' if causal else
+               'masked tokens from both sides: set --model.no-causal, or --objective left_to_right'))
+    masks = batch.masking.share > 0 or bool(batch.masking.schedule)
+    require(masks != causal, f'objective {objective!r} wants batch.masking.share ' + (
+        '0 and no schedule: it reads the text as it is' if causal else 'above 0: without masks there is nothing to predict'))
+
+
+# The pairs that an objective is about; the others go with any.
+PAIRS = {'mlm_nsp': ('nsp', 'google'), 'mlm_sop': ('sop',)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,5 +244,5 @@ def drift(old: Config, new: Config) -> list[str]:
           if before.get(name) != after.get(name) and not free(name)]
 
 
-__all__ = ['BatchConfig', 'Config', 'ConfigError', 'DataError', 'Distributed', 'FREE_FIELDS', 'Mesh', 'Model', 'Optimizer', 'Schedule',
-           'drift', 'flat', 'from_json', 'require', 'to_json']
+__all__ = ['BatchConfig', 'Config', 'ConfigError', 'DataError', 'Distributed', 'FREE_FIELDS', 'Masking', 'Mesh', 'Model', 'Optimizer',
+           'Schedule', 'drift', 'flat', 'from_json', 'require', 'to_json']

@@ -1,6 +1,6 @@
-"""Held-out figures: MLM and NSP loss and accuracy over a whole split, and the unigram baseline of the same targets.
+"""Held-out figures: loss and accuracy of each term over a whole split, and the unigram baseline of the same targets.
 
-V vocabulary, B rows, P masked positions of a row.
+V vocabulary.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, mesh as mesh_lib, metrics, phases, step as step_lib
+from bert_jax import checkpoint, config as cfg, mesh as mesh_lib, metrics, objectives, phases, step as step_lib
 from bert_jax.metrics import means
 from input_pipeline import loader
 
@@ -21,7 +21,7 @@ FIGURES = 'evaluation.json'  # in the run's directory
 
 def run(eval_step, params, stream: 'loader.Stream', mesh, config: cfg.Config, rows: int | None = None, unigram: np.ndarray | None = None,
         progress: bool = False) -> dict[str, float]:
-  """Means over the first `rows` rows of a split, or all: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy.
+  """Means over the first `rows` rows of a split, or all: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, or the objective's other terms.
 
   The masks and pairs are those of the stream's first epoch, so the figures of two runs compare. With `unigram`, log probabilities of the
   vocabulary [V], also unigram_loss: what these cost on the same targets, in nats.
@@ -34,8 +34,8 @@ def run(eval_step, params, stream: 'loader.Stream', mesh, config: cfg.Config, ro
       sums = jax.device_get(eval_step(params, mesh_lib.put_batch(batch, mesh)))
       values = {f'{term}_{name}': float(value) for term, term_sums in sums.items() for name, value in term_sums._asdict().items()}
       if unigram is not None:
-        values['unigram'] = float(-(unigram[batch['masked_lm_ids']] * batch['masked_lm_weights']).sum())
-        values['unigram_targets'] = float(batch['masked_lm_weights'].sum())
+        labels, weights = objectives.token_targets(config.objective, batch)
+        values['unigram'], values['unigram_targets'] = float(-(unigram[labels] * weights).sum()), float(weights.sum())
       totals = {name: totals.get(name, 0.0) + value for name, value in values.items()}
       if done.bar is not None:
         done.bar.update(index + 1 - done.bar.n)
@@ -56,8 +56,14 @@ def open_validation(data_dir: epath.PathLike, config: cfg.Config, verify: str = 
 
 
 def unigram_log_probabilities(directory: epath.PathLike, config: cfg.Config) -> np.ndarray:  # -> [V]
-  """Log frequencies of the training split's tokens, each counted once more, so that none is impossible."""
-  counts = loader.open_split(phases.directory(directory, config), 'train', config.batch, verify='framing').token_counts() + 1.0
+  """Log frequencies of the training split's tokens, each counted once more, so that none is impossible.
+
+  [SEP] is counted where it is predicted: from left to right.
+  """
+  stream = loader.open_split(phases.directory(directory, config), 'train', config.batch, verify='framing')
+  counts = stream.token_counts() + 1.0
+  if config.objective == 'left_to_right':
+    counts[stream.vocabulary.sep_id] += stream.separators * int(stream.index.pieces.sum())
   return np.log(counts / counts.sum())
 
 
@@ -65,7 +71,8 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
              progress: bool = True) -> dict[str, float]:
   """The figures of a run's newest checkpoint, or of `step`, on the held-out documents of its data.
 
-  Also written to RUN/evaluation.json. Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, unigram_loss, documents, sequences, step.
+  Also written to RUN/evaluation.json. Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy (sop_…, lm_… where the objective has
+  those terms), unigram_loss, documents, sequences, step.
   Raises ConfigError, DataError, CheckpointError.
   """
   loaded = checkpoint.load(run_dir, step)

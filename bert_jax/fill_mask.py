@@ -29,6 +29,7 @@ def fill_mask(model: cfg.Model, params, tokenizer: Tokenizer, texts: Sequence[st
   Compiled once for each power of two that lengths are rounded up to; computed in float32. Raises ConfigError where a text has no
   [MASK] or is too long, or where the vocabulary is not the model's.
   """
+  cfg.require(not model.causal, 'this model was trained from left to right (model.causal): it knows no [MASK]')
   cfg.require(1 <= top_k <= model.vocab_size, f'--top-k {top_k}: wanted 1 to {model.vocab_size}, the tokens of the vocabulary')
   cfg.require(len(tokenizer.tokens) == model.vocab_size,
               f'the vocabulary has {len(tokenizer.tokens)} tokens, the model {model.vocab_size}: name the one that it was trained with')

@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from bert_jax import config as cfg, evaluate, metrics
+from bert_jax import config as cfg, evaluate, metrics, objectives
 
 PICTURE = 'loss.png'
 
@@ -15,7 +15,7 @@ def plot(run_dir: epath.PathLike) -> epath.Path:
 
   lines = metrics.read(run_dir)
   cfg.require(bool(lines), f'{run_dir} has no {metrics.LOG} with a line in it: train it first')
-  columns = ('mlm_loss', 'nsp_loss'), ('mlm_accuracy', 'nsp_accuracy'), ('learning_rate',)
+  columns = *(tuple(f'{term}_{figure}' for term in objectives.TERMS) for figure in ('loss', 'accuracy')), ('learning_rate',)
   titles = 'loss (nats)', 'accuracy', 'learning rate'
   figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), layout='constrained')
   for axis, names, title in zip(axes, columns, titles):

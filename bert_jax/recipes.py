@@ -1,6 +1,9 @@
 """Published recipes by name: each a Config, its docstring with the source, the cost and what to expect."""
 
-from bert_jax.config import BatchConfig, Config, Long, Model, Optimizer, Schedule
+import dataclasses
+import difflib
+
+from bert_jax.config import BatchConfig, Config, Long, Masking, Model, Optimizer, Schedule, require
 
 
 def model_of(layers: int, hidden_size: int, **changes) -> Model:
@@ -64,3 +67,45 @@ def sample() -> Config:
 
 RECIPES = {recipe.__name__: recipe for recipe in (sample, tiny, mini, small, medium, base, large)}
 
+# ---------------------------------------------------------------- the same with another objective
+
+
+def no_nsp(config: Config) -> Config:
+  """Masked tokens alone, on one segment: "No NSP" (arXiv:1810.04805 section 5.1).
+
+  Table 5, dev, BERT-BASE with and without NSP: MNLI-m 84.4, 83.9; QNLI 88.4, 84.9; MRPC 86.7, 86.5; SST-2 92.7, 92.6; SQuAD F1 88.5, 87.9.
+  """
+  return dataclasses.replace(config, objective='mlm', batch=dataclasses.replace(config.batch, pairs='none'))
+
+
+def left_to_right(config: Config) -> Config:
+  """Each token from those before it, as OpenAI GPT: "LTR & No NSP" (arXiv:1810.04805 section 5.1). Input and encoder are BERT's, less the
+  masks and the view to the right; a step costs more, since the head runs at every token.
+
+  Table 5, dev, BERT-BASE's size: MNLI-m 82.1, QNLI 84.3, MRPC 77.5, SST-2 92.1, SQuAD F1 77.8.
+  """
+  batch = dataclasses.replace(config.batch, pairs='none', predictions=1, masking=Masking(share=0.0))
+  return dataclasses.replace(config, objective='left_to_right', model=dataclasses.replace(config.model, causal=True), batch=batch,
+                             long=dataclasses.replace(config.long, predictions=1))
+
+
+def sop(config: Config) -> Config:
+  """Sentence order in place of next sentence, as ALBERT (arXiv:1909.11942 section 3.1).
+
+  Table 5 there, ALBERT-base, mean of five tasks: SOP 80.1, NSP 79.2, neither 79.0; accuracy at its own task 86.5 %.
+  """
+  return dataclasses.replace(config, objective='mlm_sop', batch=dataclasses.replace(config.batch, pairs='sop'))
+
+
+VARIANTS = {variant.__name__: variant for variant in (no_nsp, left_to_right, sop)}
+
+
+def recipe(name: str) -> Config:
+  """The settings of 'base', or of 'base_left_to_right': any recipe with any variant behind it. Raises ConfigError."""
+  size, _, variant = name.partition('_')
+  if size in RECIPES and (not variant or variant in VARIANTS):
+    config = RECIPES[size]()
+    return VARIANTS[variant](config) if variant else config
+  close = difflib.get_close_matches(name, [*RECIPES, *(f'{size}_{variant}' for size in RECIPES for variant in VARIANTS)], 1)
+  require(False, f'there is no recipe {name!r}' + (f', did you mean {close[0]!r}?' if close else ':') + f' wanted one of '
+          f'{", ".join(RECIPES)}, and behind it nothing, or one of {", ".join("_" + variant for variant in VARIANTS)}')

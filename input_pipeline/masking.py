@@ -21,7 +21,7 @@ SPAN_LENGTHS = SPAN_LENGTHS / SPAN_LENGTHS[-1]
 class Masking:
   """The paper's masks are the defaults (section 3.1); its table 8 compares other mixes."""
   share: float = 0.15
-  """Share of a sequence's tokens, the special ones counted, that are predicted."""
+  """Share of a sequence's tokens, the special ones counted, that are predicted; 0: none, all stay as they are."""
   mask: float = 0.8
   """Of the predicted tokens, the share that [MASK] replaces."""
   random: float = 0.1
@@ -34,8 +34,8 @@ class Masking:
   def check(self) -> None:
     """Raises ValueError, naming the field."""
     for share in (self.share, *(share for _, share in self.schedule)):
-      if not 0 < share < 1:
-        raise ValueError(f'masking.share or a point of masking.schedule is {share}; wanted more than 0 and less than 1, as 0.15')
+      if not 0 <= share < 1:
+        raise ValueError(f'masking.share or a point of masking.schedule is {share}; wanted less than 1 and not less than 0, as 0.15')
     steps = [step for step, _ in self.schedule]
     if steps != sorted(set(steps)):
       raise ValueError(f'masking.schedule has the steps {steps}; wanted rising ones')
@@ -53,8 +53,11 @@ def share_at(masking: Masking, step: int) -> float:
 
 
 def prediction_count(lengths: np.ndarray, share: float, slots: int) -> np.ndarray:  # [M] -> [M] int64
-  """The original's rule (create_masked_lm_predictions, under Python 3): min(slots, max(1, round half to even of length * share))."""
-  return np.minimum(slots, np.maximum(1, np.rint(lengths * share))).astype(np.int64)
+  """The original's rule (create_masked_lm_predictions, under Python 3): min(slots, max(1, round half to even of length * share)).
+
+  With the share 0, none.
+  """
+  return np.minimum(slots, np.maximum(share > 0, np.rint(lengths * share))).astype(np.int64)
 
 
 def words_per_pair(unit: str, row_length: int, slots: int) -> int:

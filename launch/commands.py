@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bert_jax.config import BatchConfig, Config, ConfigError, Distributed
+from bert_jax.config import BatchConfig, Config, Distributed
 from input_pipeline.masking import Masking
 from input_pipeline.records import Manifest, read_manifest
 from input_pipeline.settings import Prepare
@@ -110,13 +110,11 @@ def pretrain(argv: list[str]) -> int:
   if not argv or argv[0] in ('-h', '--help'):
     print('usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN\n'
           '       [--model.… --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]\n\nRecipes:')
-    print('\n'.join(f'  {name:<8} {recipe.__doc__.splitlines()[0]}' for name, recipe in recipes.RECIPES.items()))
+    print(listed(recipes.RECIPES) + '\nVariants, as in base_no_nsp:\n' + listed(recipes.VARIANTS, '_'))
     print('\n`bert-jax pretrain RECIPE --help` shows every setting with its value there.')
     return 0 if argv else 2
   name = argv[0]
-  if name not in recipes.RECIPES:
-    raise ConfigError(f'there is no recipe {name!r}: wanted one of {", ".join(recipes.RECIPES)}')
-  default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.RECIPES[name]())
+  default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(name))
   args = parse(Pretrain, spell_out(argv[1:]), f'pretrain {name}', default)
   distributed.start(args.distributed)
   result = train.train(args.config, args.data, args.run_dir)
@@ -132,6 +130,10 @@ def spell_out(argv: list[str]) -> list[str]:
     else:
       words.append(word)
   return words
+
+
+def listed(recipes: dict[str, Callable], before: str = '') -> str:
+  return '\n'.join(f'  {before + name:<15} {recipe.__doc__.splitlines()[0]}' for name, recipe in recipes.items())
 
 
 @dataclasses.dataclass(frozen=True)

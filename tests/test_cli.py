@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from bert_jax import metrics
+from bert_jax import metrics, recipes
 from input_pipeline import records
 from launch import cli, commands
 from tests import corpora
@@ -84,6 +84,8 @@ def test_help_teaches(capsys):
   for command in ('vocabulary', 'prepare', 'inspect', 'evaluate', 'plot', 'export', 'fill-mask'):
     code, out, _ = call(capsys, command, '--help')
     assert code == 0 and 'usage: bert-jax ' + command in out
+  code, out, _ = call(capsys, 'pretrain', '--help')
+  assert code == 0 and all(name in out for name in (*recipes.RECIPES, *recipes.VARIANTS))
   code, out, _ = call(capsys, 'pretrain', 'base', '--help')
   assert code == 0 and '--optimizer.peak-learning-rate FLOAT' in out and 'default: 0.0001' in out
 

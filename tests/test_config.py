@@ -7,6 +7,8 @@ import pytest
 
 from bert_jax import config as cfg
 
+NO_MASKS = cfg.Masking(share=0.)
+
 
 @pytest.mark.parametrize('make, field', [
     (lambda: cfg.Model(hidden_size=100, heads=12), 'model.heads'),
@@ -29,7 +31,13 @@ from bert_jax import config as cfg
     (lambda: cfg.Config(batch=cfg.BatchConfig(sequence_length=513, predictions=77)), 'batch.sequence_length'),
     (lambda: cfg.Config(batch=cfg.BatchConfig(size=30), run=cfg.Schedule(microbatches=4)), 'batch.size'),
     (lambda: cfg.Config(run=cfg.Schedule(steps=9999)), 'optimizer.warmup_steps'),
-    (lambda: cfg.Config(batch=cfg.BatchConfig(pairs='none')), 'batch.pairs'),
+    (lambda: cfg.Config(batch=cfg.BatchConfig(pairs='none')), '--batch.pairs nsp, or --objective mlm$'),
+    (lambda: cfg.Config(batch=cfg.BatchConfig(pairs='sop')), '--objective mlm_sop'),
+    (lambda: cfg.Config(objective='mlm_sop'), '--batch.pairs sop, or --objective mlm_nsp'),
+    (lambda: cfg.Config(objective='left_to_right', batch=cfg.BatchConfig(masking=NO_MASKS)), '--model.causal'),
+    (lambda: cfg.Config(model=cfg.Model(causal=True)), '--model.no-causal'),
+    (lambda: cfg.Config(objective='left_to_right', model=cfg.Model(causal=True)), 'batch.masking.share'),
+    (lambda: cfg.Config(batch=cfg.BatchConfig(masking=NO_MASKS)), 'batch.masking.share'),
     (lambda: cfg.Config(objective='electra'), 'objective'),
 ])
 def test_what_cannot_work_is_refused_by_the_name_of_its_field(make, field):

@@ -146,6 +146,13 @@ def test_spans_are_geometric_whole_words_and_replaced_together():
   assert abs(masked.sum() / chosen.sum() - .8) < .01
 
 
+@pytest.mark.parametrize('unit', masking.CHOOSERS)
+def test_a_share_of_zero_leaves_the_text_as_it_is(unit):
+  before, batch, _ = make([60, 4, 33], 64, 1, Masking(unit=unit, share=0.), share=0.)
+  assert np.array_equal(batch['input_ids'], before) and not batch['masked_lm_weights'].any()
+  assert batch['masked_lm_ids'].shape == (3, 1)
+
+
 def test_units_are_stateless_too():
   for unit in ('word', 'span'):
     _, whole, _ = make([60] * 64, 64, 10, Masking(unit=unit))

@@ -1,4 +1,6 @@
-"""Losses and hits against NumPy; what has no weight has no effect; an objective is the terms it names."""
+"""Losses and hits against NumPy; what has no weight has no effect; an objective is the terms it names, and sees what it may see."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +49,7 @@ def losses(setup):
       return objectives.loss_of(sums, objectives.totals(objective, batch)), sums
     step = jax.jit(jax.grad(loss, has_aux=True))
     return lambda batch: step(params, batch)[::-1]
-  return {objective: of(objective) for objective in objectives.OBJECTIVES}
+  return {objective: of(objective) for objective in ('mlm_nsp', 'mlm')}
 
 
 def equal(a, b):
@@ -85,8 +87,16 @@ def test_mlm_alone_ignores_next_sentences(setup, losses):
   assert all(np.any(x) for x in jax.tree.leaves(losses['mlm_nsp'](batch)[1]['pooler']))
 
 
+def test_sentence_order_is_learnt_as_next_sentences_are(setup, losses):
+  graphdef, params, batch = setup
+  sums = jax.jit(lambda params: objectives.evaluate('mlm_sop', nnx.merge(graphdef, params), batch))(params)
+  assert list(sums) == ['mlm', 'sop']
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), list(sums.values()), list(losses['mlm_nsp'](batch)[0].values()))
+
+
 def test_a_batch_without_predictions_has_loss_zero_and_not_nan(setup, losses):
-  sums, grads = losses['mlm_nsp'](setup[2] | {name: np.zeros_like(setup[2][name]) for name in objectives.WEIGHTS.values()})
+  none = {name: np.zeros_like(x) for name, x in setup[2].items() if name.endswith('weights')}
+  sums, grads = losses['mlm_nsp'](setup[2] | none)
   assert all(float(term.loss) == 0 for term in sums.values())
   assert all(np.all(np.asarray(x) == 0) for x in jax.tree.leaves(grads))
 
@@ -95,3 +105,52 @@ def test_loss_is_the_sum_of_the_means():
   one = lambda *values: objectives.Sums(*map(jnp.float32, values))
   sums = {'mlm': one(6, 2, 0), 'nsp': one(4, 4, 0)}
   assert float(objectives.loss_of(sums, {'mlm': jnp.float32(2), 'nsp': jnp.float32(4)})) == 4
+
+# ---------------------------------------------------------------- what a prediction sees
+
+PAIR_IDS = np.array([[1] * 16, [1] * 6 + [2] * 7 + [0] * 3], np.int32)  # one pair a row, and packed
+
+
+def test_from_left_to_right_the_target_is_the_next_token_of_the_pair():
+  batch = synthetic.batch(64, 2, 16, 4) | {'pair_ids': PAIR_IDS}
+  labels, weights = objectives.token_targets('left_to_right', batch)
+  np.testing.assert_array_equal(labels, batch['input_ids'][:, 1:])
+  np.testing.assert_array_equal(weights, [[1] * 15, [1] * 5 + [0] + [1] * 6 + [0] * 3])
+
+
+def influence(model, objective, batch):  # -> [B M/B T]: |gradient of each prediction's loss with respect to each token's input embedding|
+  """Each token has a position embedding of its own here: the gradient with respect to it is that with respect to the sum it is part of."""
+  B, T = batch['input_ids'].shape
+  model = dataclasses.replace(model, causal=objective == 'left_to_right', max_positions=B * T)
+  graphdef, params = model_lib.build(model, jax.random.key(0))
+  batch = batch | {'position_ids': np.arange(B * T).reshape(B, T)}
+  term = objectives.TERMS[objectives.OBJECTIVES[objective][0]]
+  labels, _ = term.targets(batch)
+
+  def losses(table):
+    bert = nnx.merge(graphdef, params | {'position_embeddings': {'embedding': table}})
+    logits = term.logits(bert, bert.encode(batch), batch)
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels.reshape(-1, 1), axis=1).reshape(labels.shape)
+
+  gradient = jax.jit(jax.jacrev(losses))(params['position_embeddings']['embedding'])  # [B P B*T D]
+  gradient = np.abs(np.asarray(gradient)).sum(-1).reshape(*labels.shape, B, T)
+  for b in range(B):
+    assert not gradient[b, :, np.arange(B) != b].any()  # rows do not see each other
+  return gradient[np.arange(B), :, np.arange(B)]
+
+
+def test_from_left_to_right_no_future_is_seen_and_all_of_the_past(still):
+  """Exactly: the gradient of the loss at t is zero for every later token, for other pairs and for padding, and for no other."""
+  batch = synthetic.batch(64, 2, 16, 4, seed=1) | {'pair_ids': PAIR_IDS}
+  seen = influence(still.model, 'left_to_right', batch) > 0
+  place = np.arange(16)
+  real = objectives.token_targets('left_to_right', batch)[1] > 0
+  allowed = (PAIR_IDS[:, :-1, None] == PAIR_IDS[:, None, :]) & (place[:-1, None] >= place)
+  np.testing.assert_array_equal(seen[real], allowed[real])
+
+
+def test_masked_tokens_are_seen_from_both_sides(still):
+  batch = synthetic.batch(64, 2, 16, 4, seed=1) | {'pair_ids': PAIR_IDS, 'masked_lm_positions': np.array([[0, 3, 8, 15], [2, 5, 6, 10]])}
+  seen = influence(still.model, 'mlm', batch) > 0
+  of_predicted = np.take_along_axis(PAIR_IDS, batch['masked_lm_positions'], axis=1)
+  np.testing.assert_array_equal(seen, of_predicted[:, :, None] == PAIR_IDS[:, None, :])

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from bert_jax import model as model_lib, objectives
@@ -41,13 +42,14 @@ def rows_of(groups):
   return batch
 
 
-def test_packed_pairs_are_the_unpacked_pairs(still):
+@pytest.mark.parametrize('objective', ['mlm_nsp', 'left_to_right'])
+def test_packed_pairs_are_the_unpacked_pairs(still, objective):
   rng = np.random.default_rng(0)
   groups = [[pair(rng, length) for length in row] for row in LENGTHS]
   packed, single = rows_of(groups), rows_of([[one] for group in groups for one in group])
   config = still.model
   with jax.enable_x64(True):
-    wide = dataclasses.replace(config)
+    wide = dataclasses.replace(config, causal=objective == 'left_to_right')
     object.__setattr__(wide, 'dtype', 'float64')  # not among the choices: only proofs want it
     graphdef, shapes = jax.eval_shape(lambda key: model_lib.build(wide, key), jax.random.key(0))
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) / 4), shapes)
@@ -57,12 +59,12 @@ def test_packed_pairs_are_the_unpacked_pairs(still):
       def loss(params):
         model = nnx.merge(graphdef, params)
         hidden = model.encode(batch)
-        sums = {term: objectives.TERMS[term](model, hidden, batch) for term in ('mlm', 'nsp')}
-        return objectives.loss_of(sums, objectives.totals('mlm_nsp', batch)), (hidden, sums)
+        sums = {term: objectives.sums_of(term, model, hidden, batch) for term in objectives.OBJECTIVES[objective]}
+        return objectives.loss_of(sums, objectives.totals(objective, batch)), (hidden, sums)
       return jax.grad(loss, has_aux=True)(params)
 
     (grads, (hidden, sums)), (other_grads, (other_hidden, other_sums)) = grad(params, packed), grad(params, single)
-  assert hidden.dtype == np.float64 and sums['nsp'].loss.dtype == np.float64
+  assert hidden.dtype == np.float64 and {term.loss.dtype for term in sums.values()} == {np.dtype(np.float64)}
   np.testing.assert_allclose(hidden[packed['pair_ids'] > 0], other_hidden[single['pair_ids'] > 0], atol=1e-10)
   np.testing.assert_allclose(jax.tree.leaves(sums), jax.tree.leaves(other_sums), rtol=1e-10)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), grads, other_grads)

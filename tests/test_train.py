@@ -171,12 +171,37 @@ def test_learns_a_language_that_can_be_learnt(tmp_path):
                               splits=('train', 'validation'))
   config = cfg.Config(
       model=recipes.model_of(2, 64, vocab_size=53, dtype='float32', hidden_dropout=0.0, attention_dropout=0.0),
-      batch=cfg.BatchConfig(size=32, sequence_length=32, predictions=5, pairs='sop'), mesh=cfg.Mesh(data=1),
+      objective='mlm_sop', batch=cfg.BatchConfig(size=32, sequence_length=32, predictions=5, pairs='sop'), mesh=cfg.Mesh(data=1),
       optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=20, schedule='linear'), run=cfg.Schedule(steps=120, log_every=40))
   run(config, data, tmp_path / 'run')
   figures = evaluate.evaluate(tmp_path / 'run', progress=False)
-  assert figures['mlm_loss'] < figures['unigram_loss'] - 0.4
+  assert figures['mlm_loss'] < figures['unigram_loss'] - 0.4 and 0 < figures['sop_loss'] < 1 and 'nsp_loss' not in figures
   assert figures['sequences'] == 400 and evaluate.read(tmp_path / 'run') == figures
+
+
+@pytest.mark.parametrize('pack', [False, True])
+def test_learns_from_left_to_right(tmp_path, pack):
+  """Half of all tokens are named by the one before them, the others are free: what a reader from the left can know is half."""
+  rng = np.random.default_rng(0)
+  made = [(i % 40, [14, 14] if i % 4 else [14]) for i in range(400)]
+
+  def couples(total):
+    first = rng.integers(0, 24, total // 2)
+    return 5 + np.stack([first, 24 + first], axis=1).reshape(-1)
+
+  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=53, sequence_length=32, made=made, ids=couples,
+                              splits=('train', 'validation'))
+  config = recipes.left_to_right(cfg.Config(
+      model=recipes.model_of(2, 64, vocab_size=53, dtype='float32', hidden_dropout=0.0, attention_dropout=0.0),
+      batch=cfg.BatchConfig(size=32, sequence_length=32, pack=pack, pairs_per_row=2 if pack else 1), mesh=cfg.Mesh(data=1),
+      optimizer=cfg.Optimizer(peak_learning_rate=3e-3, warmup_steps=20, schedule='linear'), run=cfg.Schedule(steps=100, log_every=50)))
+  run(config, data, tmp_path / 'run')
+  figures = evaluate.evaluate(tmp_path / 'run', progress=False)
+  assert set(figures) == {'loss', 'lm_loss', 'lm_accuracy', 'unigram_loss', 'documents', 'sequences', 'step'}
+  tokens = np.where(np.arange(400) % 4, 28, 14)
+  floor = (tokens / 2).sum() * np.log(24) / (tokens + 1).sum()  # a [SEP] behind each piece, known only by where it stands
+  assert figures['unigram_loss'] == pytest.approx(np.log(48), rel=.03)
+  assert floor - .05 < figures['lm_loss'] < floor + .25 and figures['lm_accuracy'] > .48
 
 
 def test_sigterm_saves_and_says_so(data, tmp_path):
