@@ -94,6 +94,20 @@ def test_logits(tmp_path, activation, record_property):
   assert np.abs(wrong - theirs.prediction_logits.numpy())[real].max() > 1e-4  # the test would see the other GELU
 
 
+def test_a_causal_model_is_causal_there_too(tmp_path):
+  import torch
+  model = dataclasses.replace(MODEL, causal=True)
+  params, path = exported(tmp_path, model)
+  assert huggingface.import_checkpoint(path)[0].causal
+  batch = synthetic.batch(model.vocab_size, rows=5, length=48, predictions=6, shortest=.3)
+  mlm, _ = logits(model, params, batch, np.broadcast_to(np.arange(48), (5, 48)))
+  with torch.no_grad():
+    theirs = load(path)(**their_inputs(batch)).prediction_logits.numpy()
+  difference = np.abs(mlm - theirs)[batch['pair_ids'] > 0].max()
+  print('causal', difference)
+  assert difference < 2e-5
+
+
 @pytest.mark.parametrize('activation', ['gelu_tanh', 'gelu'])
 def test_losses_and_gradients(tmp_path, activation):
   """Against torch's autograd in float64."""

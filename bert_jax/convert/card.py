@@ -44,11 +44,13 @@ def readme(card: ModelCard, model: cfg.Model, name: str, kind: str, lower_case: 
   """The card as Markdown with the YAML header of the Hugging Face hub. `kind` is the vocabulary's."""
   exact = {'gelu': 'exact', 'gelu_tanh': 'tanh approximation'}[model.activation]
   trained = f'Recipe `{card.recipe}`, ' if card.recipe else ''
+  task = 'text-generation' if model.causal else 'fill-mask'
+  what = ('A causal BERT encoder, which sees no later token,' if model.causal else 'A BERT encoder')
   parts = [
-      '---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags:\n- bert\n- fill-mask\n- jax\n'
+      f'---\nlibrary_name: transformers\npipeline_tag: {task}\ntags:\n- bert\n- {task}\n- jax\n'
       '# Left to you, who know the text that it learnt from:\n# language: en\n# license: apache-2.0\n---',
       f'# {name}',
-      f'A BERT encoder ([arXiv:1810.04805](https://arxiv.org/abs/1810.04805)) with its masked language model and next-sentence heads, '
+      f'{what} ([arXiv:1810.04805](https://arxiv.org/abs/1810.04805)) with its masked language model and next-sentence heads, '
       f'trained with bert_jax. {model.layers} layers of {model.hidden_size}, {model.heads} heads, feed-forward {model.intermediate_size}, '
       f'up to {model.max_positions} tokens, {parameters:,} parameters, GELU ({exact}). '
       f'{"Uncased" if lower_case else "Cased"} {KINDS[kind]} vocabulary of {model.vocab_size:,}.',
@@ -58,6 +60,9 @@ def readme(card: ModelCard, model: cfg.Model, name: str, kind: str, lower_case: 
   if card.evaluation:
     parts.append('## Evaluation\n\nOn documents held out from training; losses are in nats per prediction.\n\n'
                  + table(('figure', 'value'), card.evaluation))
+  fill = "pipeline('fill-mask', model=directory)('The capital of France is [MASK].')\n"
+  heads = """Of the next-sentence head's two scores, 0 stands for "is next" and 1 for "is random".
+`bert-jax fill-mask` and `bert-jax finetune` read this directory too."""
   parts.append(f"""## Use
 
 ```python
@@ -66,11 +71,9 @@ from transformers import AutoModelForPreTraining, AutoTokenizer, pipeline
 directory = '.'  # where this file lies
 tokenizer = AutoTokenizer.from_pretrained(directory)
 model = AutoModelForPreTraining.from_pretrained(directory)
-pipeline('fill-mask', model=directory)('The capital of France is {"[MASK]"}.')
-```
-
-Of the next-sentence head's two scores, 0 stands for "is next" and 1 for "is random".
-`bert-jax fill-mask` and `bert-jax finetune` read this directory too.""")
+{'' if model.causal else fill}```""")
+  if not model.causal:
+    parts.append(heads)
   if card.settings:
     parts.append('## Settings\n\n' + table(('setting', 'value'), card.settings))
   parts.append(f'## Citation\n\n```bibtex\n{CITATION}\n```')

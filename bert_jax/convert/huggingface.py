@@ -49,11 +49,11 @@ FIELDS = {  # config.Model: BertConfig
     'vocab_size': 'vocab_size', 'hidden_size': 'hidden_size', 'layers': 'num_hidden_layers', 'heads': 'num_attention_heads',
     'intermediate_size': 'intermediate_size', 'max_positions': 'max_position_embeddings', 'type_vocab_size': 'type_vocab_size',
     'hidden_dropout': 'hidden_dropout_prob', 'attention_dropout': 'attention_probs_dropout_prob',
-    'initializer_range': 'initializer_range', 'layer_norm_epsilon': 'layer_norm_eps'}
+    'initializer_range': 'initializer_range', 'layer_norm_epsilon': 'layer_norm_eps', 'causal': 'is_decoder'}
 # Theirs is the right one of what we call gelu_tanh; the first name of each of ours is what an export says.
 ACTIVATIONS = {'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_new': 'gelu_tanh', 'gelu_python_tanh': 'gelu_tanh',
                'gelu': 'gelu', 'gelu_python': 'gelu'}
-FIXED = {'model_type': 'bert', 'position_embedding_type': 'absolute', 'is_decoder': False, 'add_cross_attention': False,
+FIXED = {'model_type': 'bert', 'position_embedding_type': 'absolute', 'add_cross_attention': False,
          'tie_word_embeddings': True}  # what our encoder is, and any import must be
 
 
