@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bert_jax.config import BatchConfig, Config, Distributed
+from bert_jax.config import Config, Distributed
 from input_pipeline.masking import Masking
-from input_pipeline.records import Manifest, read_manifest
+from input_pipeline.records import Manifest
 from input_pipeline.settings import Prepare
 
 STOPPED = 3  # exit code: asked to stop, and saved
@@ -179,43 +179,10 @@ def plan(argv: list[str]) -> int:
   return plan.main(argv)
 
 
-@dataclasses.dataclass(frozen=True)
-class BenchmarkInput:
-  """Sequences and tokens a second from shards on disk to NumPy batches, in this process; `taskset -c 0` in front for one core."""
-  data: Annotated[str, tyro.conf.Positional]
-  """A directory that `bert-jax prepare` made."""
-  batch: BatchConfig = BatchConfig(size=256)
-  engine: Literal['tf.data', 'threads'] | None = None
-  """What makes batches ahead; none by default: each is made when it is asked for."""
-  seconds: float = 10.0
-  """How long to measure."""
-  peer: Literal['huggingface'] | None = None
-  """Take turns with transformers' NumPy collator at masking the same rows (needs the extra [peers])."""
-  json: bool = False
-  """One JSON object on stdout and nothing else there."""
-
-
 def benchmark(argv: list[str]) -> int:
-  """Measure: `benchmark input`, from shards to batches."""
-  from input_pipeline import benchmark
-  if not argv or argv[0] not in ('input',):
-    print('usage: bert-jax benchmark input DATA …\n\n`bert-jax benchmark input --help` shows every setting.')
-    return 0 if argv and argv[0] in ('-h', '--help') else 2
-  named = argv[1:2] and not argv[1].startswith('-')
-  default = BenchmarkInput(argv[1] if named else tyro.MISSING, batch_of(argv[1]) if named else BatchConfig(size=256))
-  args = parse(BenchmarkInput, argv[1:], 'benchmark input', default)
-  report = benchmark.measure(args.data, args.batch, seconds=args.seconds, engine=args.engine, peer=args.peer)
-  spread = lambda value: '  '.join(f'{name} {x:,.1f}' for name, x in value.items()) if isinstance(value, dict) else value
-  print(json.dumps(report) if args.json else table({name: spread(value) for name, value in report.items() if name != 'config'}))
-  return 0
-
-
-def batch_of(data: str) -> BatchConfig:
-  """Batches of 256 rows of the length that `data` was prepared for."""
-  manifest = read_manifest(data)
-  length = manifest.sequence_length
-  return BatchConfig(size=256, sequence_length=length, predictions=20 if length == 128 else round(length * 0.15),
-                     pairs='google' if manifest.pairs == 'google' else 'nsp')
+  """Measure: `benchmark step`, the training step; `benchmark input`, from shards to batches."""
+  from launch import benchmarks
+  return benchmarks.run(argv)
 
 # ---------------------------------------------------------------- checkpoints in use
 

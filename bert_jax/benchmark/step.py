@@ -1,0 +1,133 @@
+"""How fast the training step is, what it needs, and how it compares with transformers in turns. Needs no data and no TensorFlow.
+
+B rows, T tokens.
+"""
+
+import contextlib
+import dataclasses
+import os
+import resource
+import statistics
+import time
+
+import jax
+import numpy as np
+from etils import epath
+
+from bert_jax import config as cfg, flops, mesh as mesh_lib, objectives, phases, step as step_lib, synthetic
+from bert_jax.benchmark import peers, turns
+
+BATCHES = 8  # different ones, that come round and round
+PROFILED = 5  # steps in a trace
+
+
+def measure(config: cfg.Config, data_dir: epath.PathLike | None = None, *, rounds: int = 5, seconds: float = 10.0, warmup: int = 3,
+            peer: str | None = None, compiled_peer: bool = False, profile: epath.PathLike | None = None, devices=None) -> dict:
+  """Rates, spread and memory of the step of `config`, compiled as `pretrain` compiles it: a dict that is ready for JSON.
+
+  Batches are random tokens, or those of `data_dir`. tokens_per_second counts real tokens, sequences_per_second pairs: in packed rows
+  several a row. With peer='huggingface', transformers' model trains on the same weights and batches in turns, each in a process of its
+  own that sleeps while the other works; peer_ratio is ours over theirs, in tokens a second, round by round.
+  Raises ConfigError, DataError.
+  """
+  mesh = mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=config.batch.size // config.run.microbatches)
+  mesh_lib.check_model(config.model, mesh)
+  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  cfg.require(rounds >= 1 and warmup >= 1, f'--rounds is {rounds} and --warmup {warmup}: wanted at least 1 each')
+  if peer:
+    peers.check(config, peer, mesh)
+  batches = host_batches(config, data_dir, mesh)
+  ours = Trainer(config, mesh, batches)
+  with contextlib.ExitStack() as stack:
+    rivals = stack.enter_context(peers.started(config, ours.state.params, batches, compiled_peer)) if peer else []
+    report = {'peer_loss_difference': abs(rivals[0].loss() - ours.loss(batches[0]))} if peer else {}
+    ours.warm_up(warmup)
+    for rival in rivals:
+      rival.warm_up()
+    for number in range(rounds):
+      for one in [ours, *rivals][::-1 if number % 2 else 1]:  # there and back: what drifts meets all alike
+        one.take_turn(seconds)
+    report |= ours.report() | (peers.against(rivals, ours.taken) if peer else {})
+  if profile:
+    ours.profile(profile)
+  return report
+
+
+def host_batches(config: cfg.Config, data_dir: epath.PathLike | None, mesh) -> list[dict[str, np.ndarray]]:
+  """This process' rows of some batches: of the data, or of random tokens."""
+  index, count = mesh_lib.process_slice(mesh)
+  batch = config.batch
+  if data_dir is not None:
+    from bert_jax import train
+    _, stream = phases.open_streams(data_dir, dataclasses.replace(config, long=cfg.Long()))[0]
+    train.check_vocabulary(config.model, stream.vocabulary, data_dir)
+    return [stream.batch(step, index, count) for step in range(BATCHES)]
+  rows = slice(index * batch.size // count, (index + 1) * batch.size // count)
+  shape = config.model.vocab_size, batch.size, batch.sequence_length, batch.predictions, batch.pairs_per_row
+  return [{name: array[rows] for name, array in synthetic.batch(*shape, seed).items()} for seed in range(BATCHES)]
+
+
+class Trainer:
+  """The compiled step, its state, and batches on the devices."""
+
+  def __init__(self, config: cfg.Config, mesh: jax.sharding.Mesh, batches: list[dict[str, np.ndarray]]):
+    self.config, self.mesh = config, mesh
+    self.taken: list[turns.Turn] = []
+    processes = mesh_lib.process_slice(mesh)[1]
+    self.content = [(int((batch['pair_ids'] > 0).sum()) * processes, int(batch['pair_ids'].max(1).sum()) * processes) for batch in batches]
+    self.real_token_share = sum(tokens for tokens, _ in self.content) / len(batches) / (config.batch.size * config.batch.sequence_length)
+    self.graphdef, abstract = step_lib.abstract_state(config, mesh)
+    self.state = step_lib.create_state(config, abstract)
+    self.batches = [mesh_lib.put_batch(batch, mesh) for batch in batches]
+    begin = time.perf_counter()
+    self.step = step_lib.jit_train_step(self.graphdef, config, mesh, abstract).lower(self.state, self.batches[0]).compile()
+    self.compile_seconds = time.perf_counter() - begin
+
+  def loss(self, batch: dict[str, np.ndarray]) -> float:
+    """Of a host batch, without dropout, with the parameters at hand."""
+    evaluate = step_lib.jit_eval_step(self.graphdef, self.config, self.mesh)
+    sums = evaluate(self.state.params, mesh_lib.put_batch(batch, self.mesh))
+    return float(objectives.loss_of(sums, objectives.totals(self.config.objective, batch)))
+
+  def launch(self, index: int):
+    self.state, report = self.step(self.state, self.batches[index])
+    return report
+
+  def warm_up(self, steps: int) -> None:
+    for index in range(steps):
+      report = self.launch(index % len(self.batches))
+    jax.block_until_ready(report)
+
+  def take_turn(self, seconds: float) -> None:
+    self.taken.append(turns.take(self.launch, jax.block_until_ready, self.content, seconds, ahead=True))
+
+  def profile(self, directory: epath.PathLike) -> None:
+    """Writes a trace of some steps that TensorBoard and Perfetto open."""
+    with jax.profiler.trace(os.fspath(directory), create_perfetto_trace=False):
+      for index in range(PROFILED):
+        with jax.profiler.StepTraceAnnotation('train', step_num=index):
+          report = self.launch(index % len(self.batches))
+      jax.block_until_ready(report)
+
+  def report(self) -> dict:
+    """Medians over rounds; step_seconds over all steps."""
+    taken = self.taken
+    steps = turns.spread([second for turn in taken for second in turn.seconds])
+    devices = self.mesh.devices.flat
+    peak = flops.peak(devices[0].device_kind)
+    work = flops.per_step(self.config)
+    memory, stats = self.step.memory_analysis(), devices[0].memory_stats() or {}
+    return {
+        'sequences_per_second': statistics.median(turn.sequences / sum(turn.seconds) for turn in taken),
+        'tokens_per_second': statistics.median(turn.tokens_per_second for turn in taken),
+        'real_token_share': self.real_token_share,
+        'step_seconds': steps,
+        'mfu': work / steps['median'] / (peak * self.mesh.devices.size) if peak else None,
+        'flops_per_second': work / steps['median'],
+        'compile_seconds': self.compile_seconds,
+        'argument_bytes': memory.argument_size_in_bytes, 'temporary_bytes': memory.temp_size_in_bytes,
+        'peak_device_bytes': stats.get('peak_bytes_in_use'),
+        'peak_rss_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        'steps': sum(len(turn.seconds) for turn in taken), 'rounds': len(taken),
+        'devices': f'{self.mesh.devices.size} x {devices[0].device_kind}', 'huge_pages': peers.huge_pages(),
+        'config': dataclasses.asdict(self.config)}

@@ -1,0 +1,151 @@
+"""The benchmark of the step: turns are timed as said, figures belong together, and the peer does the same work."""
+
+import dataclasses
+import json
+import math
+import sys
+
+import jax
+import numpy as np
+import parameters
+import pytest
+
+from bert_jax import config as cfg, synthetic
+from bert_jax.benchmark import huggingface, peers, step, turns
+from launch import cli
+from tests import synthetic as shards
+
+ALONE = '--distributed.no-auto'
+
+
+def one_device(config, **changes):
+  return step.measure(config, rounds=2, seconds=0.05, warmup=1, devices=jax.devices()[:1], **changes)
+
+
+@pytest.mark.parametrize('ahead', [False, True])
+def test_a_turn_counts_all_steps_but_its_first(monkeypatch, ahead):
+  """On a clock that only steps move, by 1 second each: where the device works by itself when one waits, else at once."""
+  clock, events = [0.0], []
+  monkeypatch.setattr(turns.time, 'perf_counter', lambda: clock[0])
+
+  def launch(index):
+    events.append(('launch', index))
+    clock[0] += 0 if ahead else 1
+    return index
+
+  def finish(index):
+    events.append(('finish', index))
+    clock[0] += 1 if ahead else 0
+
+  turn = turns.take(launch, finish, [(10, 1), (20, 2), (30, 3)], 7.0, ahead)
+  assert turn.seconds == [1.0] * len(turn.seconds) and 7 <= len(turn.seconds) <= 9
+  counted = [1, 2, 0, 1, 2, 0, 1, 2, 0][:len(turn.seconds)]  # batch 0 was the first, which is not
+  assert turn.tokens == sum(10 * (i + 1) for i in counted) and turn.sequences == sum(i + 1 for i in counted)
+  assert [i for name, i in events if name == 'launch'] == [i for name, i in events if name == 'finish'] == [0, *counted]
+  assert events[2:4] == ([('launch', 1), ('launch', 2)] if ahead else [('launch', 1), ('finish', 1)])
+
+
+def test_a_turn_has_some_steps_however_long_they_take():
+  assert len(turns.take(lambda i: i, lambda i: None, [(1, 1)], 0.0, ahead=False).seconds) == turns.LEAST
+  assert len(turns.take(lambda i: i, lambda i: None, [(1, 1)], 0.0, ahead=True, least=1).seconds) == 1
+
+
+@pytest.fixture(scope='module')
+def report(tiny):
+  return one_device(tiny)
+
+
+def test_figures_belong_together(report, tiny):
+  B, T = tiny.batch.size, tiny.batch.sequence_length
+  assert {'sequences_per_second', 'tokens_per_second', 'real_token_share', 'step_seconds', 'mfu'} <= set(report)
+  assert report['real_token_share'] == 1 and report['mfu'] is None  # nobody knows a CPU's peak
+  assert report['tokens_per_second'] == pytest.approx(T * report['sequences_per_second'])
+  seconds = report['step_seconds']
+  assert 0 < seconds['min'] <= seconds['median'] <= seconds['max']
+  assert seconds['min'] <= B / report['sequences_per_second'] <= seconds['max']
+  assert report['rounds'] == 2 and report['steps'] >= 2 * turns.LEAST
+  params = sum(x.size * 4 for x in jax.tree.leaves(parameters.random(tiny.model)))
+  assert 3 * params < report['argument_bytes'] < 3 * params + 100_000 and report['temporary_bytes'] > 0
+  assert report['peak_rss_bytes'] > 1e8 and report['compile_seconds'] > 0
+  assert cfg.from_json(cfg.Config, json.loads(json.dumps(report))['config']) == tiny
+
+
+def test_real_rows_are_counted_without_their_padding(tiny, tmp_path):
+  data = shards.write_data(tmp_path, pieces=400, documents=40, sequence_length=16, vocabulary_size=64)
+  packed = dataclasses.replace(tiny, batch=dataclasses.replace(tiny.batch, pack=True, pairs_per_row=3))
+  loose, full = (one_device(config, data_dir=data) for config in (tiny, packed))
+  assert .3 < loose['real_token_share'] < full['real_token_share'] <= 1
+
+
+def test_data_of_another_vocabulary_is_refused(tiny, tmp_path):
+  data = shards.write_data(tmp_path, sequence_length=16, vocabulary_size=65)
+  with pytest.raises(cfg.ConfigError, match='--model.vocab-size 65'):
+    one_device(tiny, data_dir=data)
+
+
+def test_the_command(capsys, tmp_path, monkeypatch):
+  flags = ['--batch.size', '8', '--batch.sequence-length', '16', '--batch.predictions', '4', '--model.vocab-size', '64',
+           '--model.layers', '1', '--model.dtype', 'float32', '--model.hidden-size', '16', '--model.intermediate-size', '32',
+           '--rounds', '1', '--seconds', '0', '--warmup', '1', ALONE]
+
+  def call(*argv):
+    monkeypatch.setattr(sys, 'argv', ['bert-jax', 'benchmark', 'step', *argv])
+    with pytest.raises(SystemExit) as ended:
+      cli.main()
+    return ended.value.code, *capsys.readouterr()
+
+  code, out, _ = call('tiny', *flags, '--json', '--profile', str(tmp_path))
+  assert code == 0 and json.loads(out)['step_seconds']['min'] > 0
+  assert list(tmp_path.rglob('*.xplane.pb'))
+  code, out, _ = call('tiny_left_to_right', *flags)
+  assert code == 0 and 'tokens per second' in out
+  assert call('tinny', *flags)[0] == 2 and call()[0] == 2
+  code, _, errors = call('tiny', *flags, '--batch.pack', '--batch.pairs-per-row', '2', '--peer', 'huggingface')
+  assert code == 2 and ('no packed rows' in errors or 'pip install' in errors)
+
+
+@pytest.fixture
+def comparable(tiny):
+  return dataclasses.replace(tiny, batch=dataclasses.replace(tiny.batch, size=4))
+
+
+def test_without_torch_the_peer_is_refused(comparable, monkeypatch):
+  monkeypatch.setattr(peers.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(cfg.ConfigError, match=r'needs torch and transformers: pip install'):
+    one_device(comparable, peer='huggingface')
+
+# ---------------------------------------------------------------- with torch
+
+
+@pytest.mark.peers
+def test_the_peer_trains_the_same_model_in_turns(comparable, monkeypatch):
+  pytest.importorskip('torch')
+  monkeypatch.setenv(peers.TUNABLES, 'glibc.malloc.hugetlb=1')
+  report = one_device(comparable, peer='huggingface')
+  assert report['peer_loss_difference'] < 1e-5
+  assert set(report['peer_ratios']) == {'huggingface', 'as_shipped', 'without_huge_pages'}
+  for name, ratio in report['peer_ratios'].items():
+    assert 0 < ratio['min'] <= ratio['median'] <= ratio['max']
+    assert report['peers'][name]['tokens_per_second'] == pytest.approx(16 * report['peers'][name]['sequences_per_second'])
+  assert report['peer_ratio'] == report['peer_ratios']['huggingface']
+
+
+@pytest.mark.peers
+def test_the_head_on_masked_positions_has_the_loss_and_gradient_of_the_head_everywhere(comparable, tmp_path):
+  torch = pytest.importorskip('torch')
+  batches = [synthetic.batch(64, 4, 16, 4, seed=1, shortest=.4)]
+  batches[0]['masked_lm_weights'][0, 2:] = 0
+  still = dataclasses.replace(comparable, model=dataclasses.replace(comparable.model, hidden_dropout=0., attention_dropout=0.))
+  peers.write(tmp_path, still, parameters.random(still.model), batches)
+  trainer = huggingface.Trainer(tmp_path)
+  trainer.model.eval()
+  found = []
+  for loss_of in huggingface.LOSSES.values():
+    trainer.model.zero_grad()
+    loss = loss_of(trainer.model, trainer.batches[0])
+    loss.backward()
+    found.append([loss.detach(), *(p.grad.clone() for p in trainer.model.parameters())])
+  for masked, everywhere in zip(*found):
+    torch.testing.assert_close(masked, everywhere, atol=1e-6, rtol=1e-5)
+  assert math.isclose(trainer.evaluate()['loss'], float(found[0][0]), rel_tol=1e-6)
+  assert trainer.content == [(int((batches[0]['pair_ids'] > 0).sum()), 4)] and np.isfinite(trainer.turn('masked', 0.)['seconds']).all()
