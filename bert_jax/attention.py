@@ -7,7 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
+from jax.ad_checkpoint import checkpoint_name as name
 
 from bert_jax import config as cfg, pallas_attention
 from bert_jax.dropout import dropout
@@ -27,7 +27,7 @@ def attend_xla(q, k, v, pair_ids, numbers, rate, seed, causal):
   if causal:
     same &= jnp.tril(jnp.ones((T, T), bool))
   weights = jax.nn.softmax(jnp.where(same, scores, -1e9), axis=-1).astype(q.dtype)
-  weights = checkpoint_name(weights, 'weights')
+  weights = name(weights, 'weights')
   of_weights = numbers[:, None, :, None] * jnp.uint32(H) + jnp.arange(H, dtype=jnp.uint32)[None, :, None, None]  # [B H T 1]
   return jnp.einsum('BHTS,BSHK->BTHK', dropout(weights, of_weights, rate, seed), v)
 

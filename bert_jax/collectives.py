@@ -3,7 +3,7 @@
 Both travel as one array, cut so that TPU's compiler sends each byte once. Left alone it sends arrays under 32 MB, or whose parts are a
 few columns wide, around all devices as zeros and adds them up; and scatters over two axes of a torus by sending everything everywhere.
 
-F devices of the axis fsdp, n elements of a parameter's share, S runs of 128 in all that a device has.
+F devices of the axis fsdp, D elements of the axis that it shares out, S runs of 128 elements that a device has of all parameters.
 """
 
 import math
@@ -14,8 +14,9 @@ import numpy as np
 
 from bert_jax.mesh import ROWS, is_matrix, place
 
-BLOCK = 64 * 128  # elements: shares of whole blocks are scattered as they are
-TILE = 8 * 128  # elements: where a parameter may begin
+LANES = 128  # elements of a run, TPU's vector
+TILE = 8  # runs: where a parameter may begin
+BLOCK = 64  # runs: shares of whole blocks are scattered as they are
 
 
 def rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
@@ -35,41 +36,38 @@ def rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
   return tuple(reversed(sizes))
 
 
-def to_front(x, part):
-  return jnp.moveaxis(x, part.index('fsdp'), 0)
+def pad_to(x, axis: int, multiple: int):
+  return jnp.pad(x, [(0, -size % multiple if i == axis else 0) for i, size in enumerate(x.shape)])
 
 
-def pack(shares):  # [F n] each -> [F S 128]
-  """One array whose rows are the devices' shares, each parameter beginning on a tile."""
-  F = len(shares[0])
-  padded = [jnp.pad(x, ((0, 0), (0, -x.shape[1] % TILE))) for x in shares]
-  rest = -sum(x.shape[1] for x in padded) % BLOCK
-  return jnp.concatenate([*padded, jnp.zeros((F, rest), shares[0].dtype)], axis=1).reshape(F, -1, 128)
+def pack(fronts, devices: int):  # [D …] each -> [F S 128]
+  """One array whose rows are the devices' shares: runs of 128, in which each parameter begins on a tile."""
+  runs = [pad_to(pad_to(x, x.ndim - 1, LANES).reshape(devices, -1, LANES), 1, TILE) for x in fronts]
+  rest = -sum(x.shape[1] for x in runs) % BLOCK
+  return jnp.concatenate([*runs, jnp.zeros((devices, rest, LANES), runs[0].dtype)], axis=1)
 
 
-def unpack(packed, sizes: list[int]):  # [F S 128] -> [F n] each
-  flat, begin, shares = packed.reshape(len(packed), -1), 0, []
-  for size in sizes:
-    shares.append(flat[:, begin:begin + size])
-    begin += size + -size % TILE
-  return shares
+def unpack(packed, shapes: list[tuple[int, ...]]):  # [F S 128] -> [D …] each
+  fronts, begin = [], 0
+  for shape in shapes:
+    padded = (*shape[:-1], shape[-1] + -shape[-1] % LANES)
+    runs = math.prod(padded) // len(packed) // LANES
+    fronts.append(packed[:, begin:begin + runs].reshape(padded)[..., :shape[-1]])
+    begin += runs + -runs % TILE
+  return fronts
 
 
 def whole(params, parts, dtype, mesh: jax.sharding.Mesh):
   """The parameters that a device computes with, inside `per_device`: matrices first made narrow, then gathered."""
   params = jax.tree.map_with_path(lambda path, x: x.astype(dtype) if is_matrix(path) else x, params)
+  gather = lambda x: jax.lax.all_gather(x, 'fsdp', tiled=True)
 
-  def gather(leaves, parts):
-    F = mesh.shape['fsdp']
-    fronts = [to_front(x, part) for x, part in zip(leaves, parts)]
+  def gather_all(fronts):
     if mesh.shape['tensor'] > 1:  # the compiler shares these out further: each travels as it is
-      gathered = [jax.lax.all_gather(x, 'fsdp', tiled=True) for x in fronts]
-    else:
-      packed = jax.lax.all_gather(pack([x.reshape(1, -1) for x in fronts]), 'fsdp', tiled=True)
-      gathered = [share.reshape(F * x.shape[0], *x.shape[1:]) for share, x in zip(unpack(packed, [x.size for x in fronts]), fronts)]
-    return [jnp.moveaxis(x, 0, part.index('fsdp')) for x, part in zip(gathered, parts)]
+      return [gather(x) for x in fronts]
+    return unpack(gather(pack(fronts, 1)), [(len(x) * mesh.shape['fsdp'], *x.shape[1:]) for x in fronts])
 
-  return replace_shared(params, parts, gather)
+  return replace_shared(params, parts, gather_all)
 
 
 def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
@@ -77,28 +75,25 @@ def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
   wide = lambda g: jnp.promote_types(g.dtype, jnp.float32)
   widths = jax.tree.map(wide, grads)
   grads = jax.tree.map_with_path(lambda path, g: g.astype(dtype if is_matrix(path) else wide(g)), grads)
+  reduce = lambda g: jax.lax.psum(scatter(g, rings(mesh)), 'data')
 
-  def reduce(leaves, parts):
+  def reduce_all(fronts):
     F = mesh.shape['fsdp']
-    fronts = [to_front(g, part) for g, part in zip(leaves, parts)]
     if mesh.shape['tensor'] > 1:
-      own = [jax.lax.psum(scatter(g, rings(mesh)), 'data') for g in fronts]
-    else:
-      packed = jax.lax.psum(scatter(pack([g.reshape(F, -1) for g in fronts]), rings(mesh)), 'data')
-      shares = unpack(packed, [g.size // F for g in fronts])
-      own = [share.reshape(g.shape[0] // F, *g.shape[1:]) for share, g in zip(shares, fronts)]
-    return [jnp.moveaxis(g, 0, part.index('fsdp')) for g, part in zip(own, parts)]
+      return [reduce(g) for g in fronts]
+    return unpack(reduce(pack(fronts, F)), [(len(g) // F, *g.shape[1:]) for g in fronts])
 
-  grads = replace_shared(grads, parts, reduce, lambda g: jax.lax.psum(g, ROWS))
+  grads = replace_shared(grads, parts, reduce_all, lambda g: jax.lax.psum(g, ROWS))
   return jax.tree.map(lambda g, width: g.astype(width), grads, widths)
 
 
 def replace_shared(tree, parts, of_shared, of_others=lambda x: x):
-  """`tree` with of_shared(leaves, parts) in place of the leaves that fsdp shares out, and of_others(leaf) in place of others."""
+  """`tree` with of_shared([leaves]) in place of the leaves that fsdp shares out, that axis in front, and of_others(leaf) of the rest."""
   leaves, structure = jax.tree.flatten(tree)
   parts = structure.flatten_up_to(parts)
-  shared = [i for i, part in enumerate(parts) if 'fsdp' in part]
-  new = dict(zip(shared, of_shared([leaves[i] for i in shared], [parts[i] for i in shared]))) if shared else {}
+  axes = {i: part.index('fsdp') for i, part in enumerate(parts) if 'fsdp' in part}
+  new = of_shared([jnp.moveaxis(leaves[i], axis, 0) for i, axis in axes.items()]) if axes else []
+  new = {i: jnp.moveaxis(x, 0, axis) for (i, axis), x in zip(axes.items(), new)}
   return structure.unflatten([new[i] if i in new else of_others(x) for i, x in enumerate(leaves)])
 
 

@@ -47,9 +47,14 @@ def normalize(x, epsilon, dtype):  # [... D] float32 -> [... D] dtype
 
 
 def _normalize(x, epsilon, dtype):
-  centred = x - x.mean(axis=-1, keepdims=True)
-  scale = jax.lax.rsqrt(jnp.square(centred).mean(axis=-1) + epsilon)
-  normalized, scale = name((centred * scale[..., None]).astype(dtype), 'normalized'), name(scale, 'scale')
+  mean = x.mean(axis=-1)
+  if jnp.dtype(dtype).itemsize == 2:
+    # As a difference, so that one pass has both: float32 loses less by that than the 16 bits of what was added up to x have lost.
+    variance = jnp.maximum(jnp.square(x).mean(axis=-1) - jnp.square(mean), 0)
+  else:
+    variance = jnp.square(x - mean[..., None]).mean(axis=-1)
+  scale = jax.lax.rsqrt(variance + epsilon)
+  normalized, scale = name(((x - mean[..., None]) * scale[..., None]).astype(dtype), 'normalized'), name(scale, 'scale')
   return normalized, (normalized, scale)
 
 
@@ -63,6 +68,15 @@ def _normalize_backward(epsilon, dtype, residuals, g):
 normalize.defvjp(_normalize, _normalize_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x, kernel, tag):  # [N D], [D E] -> [N E]
+  """x @ kernel. Its backward pass reads x by the name `tag`, the forward pass x itself: what both read, jax.checkpoint copies first."""
+  return x @ kernel
+
+
+product.defvjp(lambda x, kernel, tag: (x @ kernel, (name(x, tag), kernel)), lambda tag, kept, g: (g @ kept[1].T, kept[0].T @ g))
+
+
 class Linear(nnx.Module):
   """x W + b in `dtype`."""
 
@@ -71,8 +85,10 @@ class Linear(nnx.Module):
     self.kernel = nnx.Param(initializer(rngs.params(), (inputs, outputs), jnp.float32))
     self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
 
-  def __call__(self, x):  # [... D] -> [... E]
-    return add_bias(x.astype(self.dtype) @ self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype))
+  def __call__(self, x, keep: str = ''):  # [... D] -> [... E]
+    """`keep`: the name by which REMAT is told to keep x [N D]."""
+    x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+    return add_bias(product(x, kernel, keep) if keep else x @ kernel, self.bias[...].astype(self.dtype))
 
 
 class LayerNorm(nnx.Module):
@@ -115,7 +131,7 @@ class Block(nnx.Module):
     heads = lambda linear: name(constrain(linear(x), None, 'heads'), 'qkv').reshape(B, T, config.heads, -1)
     h = attend(heads(self.query), heads(self.key), heads(self.value), pair_ids, numbers, rate=config.attention_dropout,
                seed=of_attention, causal=config.causal, implementation=config.attention)
-    h = constrain(self.attention_output(keep(h.reshape(B * T, -1), 'attended')), None, None)
+    h = constrain(self.attention_output(h.reshape(B * T, -1), keep='attended'), None, None)
     x = self.attention_norm(drop(h, of_output), x)
     h = activate(config, name(constrain(self.intermediate(x), None, 'mlp'), 'intermediate'))  # [N F]
     h = constrain(self.output(h), None, None)
@@ -205,20 +221,6 @@ def _add_bias_backward(_, g):
 
 
 add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def keep(x, tag):
-  """`x`, named for REMAT as an array of bits: jax.checkpoint copies what it keeps of floating point through a pass of its own."""
-  return _keep(x, tag)[0]
-
-
-def _keep(x, tag):
-  bits = jnp.dtype(f'uint{8 * x.dtype.itemsize}')
-  return jax.lax.bitcast_convert_type(name(jax.lax.bitcast_convert_type(x, bits), tag), x.dtype), None
-
-
-keep.defvjp(_keep, lambda tag, _, g: (g,))
 
 
 def parameter_count(params) -> int:

@@ -95,7 +95,7 @@ def call(kernel, outputs: int, products: int, arrays, pair_ids, numbers, scalars
   row = pl.BlockSpec((1, 1, T), lambda b, h, _: (b, 0, 0))
   like = jax.ShapeDtypeStruct((B, T, D), arrays[0].dtype)
   cost = pl.CostEstimate(flops=2 * products * B * T * T * D, transcendentals=B * T * T * (D // K),
-                         bytes_accessed=(len(arrays) + outputs) * like.size * like.dtype.itemsize)
+                         bytes_accessed=(len(arrays) + outputs) * arrays[0].nbytes)
   return pl.pallas_call(
       functools.partial(kernel, K=K, H=H, rate=rate, causal=causal), out_shape=[like] * outputs, cost_estimate=cost,
       grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -106,11 +106,12 @@ def call(kernel, outputs: int, products: int, arrays, pair_ids, numbers, scalars
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9))
 def flat_attention(q, k, v, pair_ids, numbers, scalars, K, H, rate, causal):  # [B T D] x 3, [B T] x 2, [2] -> [B T D]
-  return call(forward_kernel, 1, 2, (q, k, v), pair_ids, numbers, scalars, K=K, H=H, rate=rate, causal=causal)[0]
+  return _forward(q, k, v, pair_ids, numbers, scalars, K, H, rate, causal)[0]
 
 
 def _forward(q, k, v, pair_ids, numbers, scalars, K, H, rate, causal):
-  return flat_attention(q, k, v, pair_ids, numbers, scalars, K, H, rate, causal), (q, k, v, pair_ids, numbers, scalars)
+  out, = call(forward_kernel, 1, 2, (q, k, v), pair_ids, numbers, scalars, K=K, H=H, rate=rate, causal=causal)
+  return out, (q, k, v, pair_ids, numbers, scalars)
 
 
 def _backward(K, H, rate, causal, residuals, g):
