@@ -40,34 +40,50 @@ def pad_to(x, axis: int, multiple: int):
   return jnp.pad(x, [(0, -size % multiple if i == axis else 0) for i, size in enumerate(x.shape)])
 
 
-def pack(fronts, devices: int):  # [D …] each -> [F S 128]
+def pack(shares):  # [F …] each -> [F S 128]
   """One array whose rows are the devices' shares: runs of 128, in which each parameter begins on a tile."""
-  runs = [pad_to(pad_to(x, x.ndim - 1, LANES).reshape(devices, -1, LANES), 1, TILE) for x in fronts]
+  F = len(shares[0])
+  runs = [pad_to(pad_to(x, x.ndim - 1, LANES).reshape(F, -1, LANES), 1, TILE) for x in shares]
   rest = -sum(x.shape[1] for x in runs) % BLOCK
-  return jnp.concatenate([*runs, jnp.zeros((devices, rest, LANES), runs[0].dtype)], axis=1)
+  return jnp.concatenate([*runs, jnp.zeros((F, rest, LANES), runs[0].dtype)], axis=1)
 
 
-def unpack(packed, shapes: list[tuple[int, ...]]):  # [F S 128] -> [D …] each
-  fronts, begin = [], 0
+def unpack(packed, shapes: list[tuple[int, ...]]):  # [F S 128], shapes of shares [F …] -> [F …] each
+  shares, begin = [], 0
   for shape in shapes:
-    padded = (*shape[:-1], shape[-1] + -shape[-1] % LANES)
-    runs = math.prod(padded) // len(packed) // LANES
-    fronts.append(packed[:, begin:begin + runs].reshape(padded)[..., :shape[-1]])
+    padded = (len(packed), *shape[1:-1], shape[-1] + -shape[-1] % LANES)
+    runs = math.prod(padded[1:]) // LANES
+    shares.append(packed[:, begin:begin + runs].reshape(padded)[..., :shape[-1]])
     begin += runs + -runs % TILE
-  return fronts
+  return shares
+
+
+def split(x, axis: int, devices: int):  # [… D …] -> [F … D/F …], or [F D/F …] where D is the last axis
+  """The devices' shares of `axis` one after the other; a last axis goes in front, since parts of rows make short runs."""
+  if axis == x.ndim - 1:
+    return jnp.moveaxis(x, axis, 0).reshape(devices, -1, *x.shape[:-1])
+  return jnp.moveaxis(x.reshape(*x.shape[:axis], devices, -1, *x.shape[axis + 1:]), axis, 0)
+
+
+def join(shares, axis: int):  # what `split` takes apart
+  if axis == shares.ndim - 2:
+    return jnp.moveaxis(shares.reshape(-1, *shares.shape[2:]), 0, -1)
+  shares = jnp.moveaxis(shares, 0, axis)
+  return shares.reshape(*shares.shape[:axis], -1, *shares.shape[axis + 2:])
 
 
 def whole(params, parts, dtype, mesh: jax.sharding.Mesh):
   """The parameters that a device computes with, inside `per_device`: matrices first made narrow, then gathered."""
   params = jax.tree.map_with_path(lambda path, x: x.astype(dtype) if is_matrix(path) else x, params)
-  gather = lambda x: jax.lax.all_gather(x, 'fsdp', tiled=True)
 
-  def gather_all(fronts):
+  def gather(leaves, axes):
     if mesh.shape['tensor'] > 1:  # the compiler shares these out further: each travels as it is
-      return [gather(x) for x in fronts]
-    return unpack(gather(pack(fronts, 1)), [(len(x) * mesh.shape['fsdp'], *x.shape[1:]) for x in fronts])
+      return [jax.lax.all_gather(x, 'fsdp', axis=axis, tiled=True) for x, axis in zip(leaves, axes)]
+    shares = [split(x, axis, 1) for x, axis in zip(leaves, axes)]
+    gathered = unpack(jax.lax.all_gather(pack(shares), 'fsdp', tiled=True), [x.shape for x in shares])
+    return [join(x, axis) for x, axis in zip(gathered, axes)]
 
-  return replace_shared(params, parts, gather_all)
+  return replace_shared(params, parts, gather)
 
 
 def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
@@ -75,32 +91,30 @@ def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
   wide = lambda g: jnp.promote_types(g.dtype, jnp.float32)
   widths = jax.tree.map(wide, grads)
   grads = jax.tree.map_with_path(lambda path, g: g.astype(dtype if is_matrix(path) else wide(g)), grads)
-  reduce = lambda g: jax.lax.psum(scatter(g, rings(mesh)), 'data')
 
-  def reduce_all(fronts):
-    F = mesh.shape['fsdp']
+  def reduce(leaves, axes):
     if mesh.shape['tensor'] > 1:
-      return [reduce(g) for g in fronts]
-    return unpack(reduce(pack(fronts, F)), [(len(g) // F, *g.shape[1:]) for g in fronts])
+      return [jax.lax.psum(scatter(g, axis, rings(mesh)), 'data') for g, axis in zip(leaves, axes)]
+    shares = [split(g, axis, mesh.shape['fsdp']) for g, axis in zip(leaves, axes)]
+    own = jax.lax.psum(scatter(pack(shares), 0, rings(mesh)), 'data')
+    return [join(g, axis) for g, axis in zip(unpack(own, [x.shape for x in shares]), axes)]
 
-  grads = replace_shared(grads, parts, reduce_all, lambda g: jax.lax.psum(g, ROWS))
+  grads = replace_shared(grads, parts, reduce, lambda g: jax.lax.psum(g, ROWS))
   return jax.tree.map(lambda g, width: g.astype(width), grads, widths)
 
 
 def replace_shared(tree, parts, of_shared, of_others=lambda x: x):
-  """`tree` with of_shared([leaves]) in place of the leaves that fsdp shares out, that axis in front, and of_others(leaf) of the rest."""
+  """`tree` with of_shared(leaves, axes) in place of the leaves that fsdp shares out along these axes, and of_others(leaf) of the rest."""
   leaves, structure = jax.tree.flatten(tree)
-  parts = structure.flatten_up_to(parts)
-  axes = {i: part.index('fsdp') for i, part in enumerate(parts) if 'fsdp' in part}
-  new = of_shared([jnp.moveaxis(leaves[i], axis, 0) for i, axis in axes.items()]) if axes else []
-  new = {i: jnp.moveaxis(x, 0, axis) for (i, axis), x in zip(axes.items(), new)}
+  axes = {i: part.index('fsdp') for i, part in enumerate(structure.flatten_up_to(parts)) if 'fsdp' in part}
+  new = dict(zip(axes, of_shared([leaves[i] for i in axes], list(axes.values())))) if axes else {}
   return structure.unflatten([new[i] if i in new else of_others(x) for i, x in enumerate(leaves)])
 
 
-def scatter(x, sizes: tuple[int, ...]):
-  """Sums `x` over fsdp, of which each device keeps its part of axis 0: ring after ring, each on what the one before left."""
+def scatter(x, axis: int, sizes: tuple[int, ...]):
+  """Sums `x` over fsdp, of which each device keeps its part of `axis`: ring after ring, each on what the one before left."""
   numbers = np.arange(math.prod(sizes)).reshape(sizes)
   for i, size in enumerate(sizes):
     groups = np.moveaxis(numbers, i, -1).reshape(-1, size).tolist() if len(sizes) > 1 else None
-    x = jax.lax.psum_scatter(x, 'fsdp', tiled=True, axis_index_groups=groups)
+    x = jax.lax.psum_scatter(x, 'fsdp', scatter_dimension=axis, tiled=True, axis_index_groups=groups)
   return x

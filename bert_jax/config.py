@@ -86,15 +86,16 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-  """How many devices along each axis; -1: all that are left. `--mesh auto` chooses them."""
-  data: int = -1
-  """Data parallel: each device holds all parameters and a share of the batch."""
-  fsdp: int = 1
+  """How many devices along each axis; -1: all that are left. Where none is given (`--mesh auto`) all three are chosen.
+
+  Chosen is fsdp inside a slice of a pod, data over slices, and tensor where the batch has fewer rows than there are devices.
+  """
+  data: int = 0
+  """Data parallel: each device holds all parameters and a share of the batch. 0, where another is given: all that are left."""
+  fsdp: int = 0
   """Data parallel too, but parameters and optimizer state are shared out; each step gathers the parameters once, in model.dtype."""
-  tensor: int = 1
+  tensor: int = 0
   """Tensor parallel: heads and feed-forward columns are shared out."""
-  auto: bool = False
-  """Choose the three: fsdp inside a slice of a pod, data over slices, tensor where the batch has fewer rows than there are devices."""
   reduce: Literal['compute', 'float32'] = 'compute'
   """What gradients of matrices are sent and added up in between devices: model.dtype, or float32 at twice the bytes."""
 

@@ -60,11 +60,14 @@ def place(device) -> tuple:
 def make_mesh(shape: cfg.Mesh, devices=None, *, model: cfg.Model | None = None, rows: int | None = None) -> jax.sharding.Mesh:
   """The mesh of `shape` over all devices, neighbours side by side and slices outermost. Raises ConfigError where it does not divide them.
 
-  `model` and `rows` (of a microbatch) are what mesh.auto goes by.
+  `model` and `rows` (of a microbatch) are what a mesh of which nothing is given is chosen by.
   """
   devices = sorted(jax.devices() if devices is None else devices, key=place)
   slices = len({place(device)[0] for device in devices})
-  sizes = choose(len(devices), slices, model, rows) if shape.auto else [shape.data, shape.fsdp, shape.tensor]
+  sizes = [shape.data, shape.fsdp, shape.tensor]
+  if not any(sizes) and model is not None:
+    sizes = choose(len(devices), slices, model, rows)
+  sizes = [size or (1 if axis or -1 in sizes else -1) for axis, size in enumerate(sizes)]
   flags = ', '.join(f'mesh.{axis} {size}' for axis, size in zip(AXES, sizes))
   cfg.require(all(size >= 1 or size == -1 for size in sizes) and sizes.count(-1) <= 1,
               f'{flags}: wanted at least 1 each, or -1 for one of them')
@@ -80,12 +83,12 @@ def make_mesh(shape: cfg.Mesh, devices=None, *, model: cfg.Model | None = None, 
 
 
 def choose(devices: int, slices: int, model: cfg.Model, rows: int) -> list[int]:
-  """Axis sizes of mesh.auto: fsdp inside a slice, which sends no more than data and keeps less; tensor where rows are too few."""
+  """Axis sizes for what nobody chose: fsdp inside a slice, which sends no more than data and keeps less; tensor where rows are too few."""
   within = devices // slices
   shards = max((n for n in range(1, within + 1) if within % n == 0 and rows % (n * slices) == 0), default=0)
   tensor = within // max(shards, 1)
   cfg.require(shards > 0 and model.heads % tensor == 0 and model.intermediate_size % tensor == 0,
-              f'mesh.auto finds no mesh for {rows} rows a microbatch and {model.heads} heads on {devices} devices: set --batch.size to a '
+              f'there is no mesh for {rows} rows a microbatch and {model.heads} heads on {devices} devices: set --batch.size to a '
               f'multiple of {devices}')
   fsdp = max(n for n in range(1, shards + 1) if shards % n == 0 and model.hidden_size % n == 0)
   return [slices * shards // fsdp, fsdp, tensor]
@@ -135,7 +138,10 @@ def parameter_spec(path, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
     return P()
   axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
   entries = [RULES.get(axis) for axis in axes]
-  return P(*(entry if entry and size % mesh.shape[entry] == 0 else None for entry, size in zip(entries, shape)))
+  entries = [entry if entry and size % mesh.shape[entry] == 0 else None for entry, size in zip(entries, shape)]
+  if mesh.shape['tensor'] == 1 and entries[-1:] == ['fsdp'] and shape[-2] % mesh.shape['fsdp'] == 0:
+    entries[-2:] = ['fsdp', None]  # whole rows travel better than parts of all rows
+  return P(*entries)
 
 
 def state_sharding(state, mesh: jax.sharding.Mesh):

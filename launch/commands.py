@@ -122,11 +122,11 @@ def pretrain(argv: list[str]) -> int:
 
 
 def spell_out(argv: list[str]) -> list[str]:
-  """`--mesh auto` as the flag that it stands for."""
+  """`--mesh auto` as the flags that it stands for."""
   words = []
   for word in argv:
     if words[-1:] == ['--mesh'] and word == 'auto':
-      words[-1] = '--mesh.auto'
+      words[-1:] = [part for axis in ('data', 'fsdp', 'tensor') for part in (f'--mesh.{axis}', '0')]
     else:
       words.append(word)
   return words

@@ -9,7 +9,7 @@ import tyro
 
 from bert_jax.config import Config, ConfigError, Long, require
 from launch import plan_text
-from launch.commands import parse
+from launch.commands import parse, spell_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     return 0 if argv else 2
   if argv[0] not in recipes.RECIPES:
     raise ConfigError(f'there is no recipe {argv[0]!r}: wanted one of {", ".join(recipes.RECIPES)}')
-  args = parse(Plan, argv[1:], f'plan {argv[0]}', Plan(recipes.RECIPES[argv[0]]()))
+  args = parse(Plan, spell_out(argv[1:]), f'plan {argv[0]}', Plan(recipes.RECIPES[argv[0]]()))
   result = run(args)
   print(json.dumps(result) if args.json else plan_text.describe(argv[0], result))
   return 0
@@ -74,7 +74,8 @@ def run(args: Plan) -> dict:
   if args.topology:
     jax.config.update('jax_platforms', 'cpu')  # nothing is run: a TPU or GPU of this machine is left to whoever uses it
   devices = plan_step.topology_devices(args.topology, args.slices) if args.topology else jax.devices()
-  mesh = mesh_lib.make_mesh(args.config.mesh, devices)
+  rows = args.batch_per_chip * len(devices) if args.batch_per_chip else args.config.batch.size
+  mesh = mesh_lib.make_mesh(args.config.mesh, devices, model=args.config.model, rows=rows // args.config.run.microbatches)
   shards = mesh.shape['data'] * mesh.shape['fsdp']
   planned = lengths(args)
   if args.batch_per_chip:

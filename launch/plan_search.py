@@ -22,7 +22,7 @@ class Choice:
 
 def search(config: cfg.Config, steps: int, devices: list, topology: str, price: float | None, tries: int) -> list[plan_step.Figures]:
   """The best of at most `tries` programs, the best first; those that do not fit come last. Raises ConfigError."""
-  mesh = mesh_lib.make_mesh(config.mesh, devices)
+  mesh = mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=config.batch.size // config.run.microbatches)
   start = Choice(max(config.batch.size // (mesh.shape['data'] * mesh.shape['fsdp']), 1), config.model.remat, mesh.shape['fsdp'],
                  mesh.shape['tensor'])
   seen: dict[Choice, plan_step.Figures | None] = {}

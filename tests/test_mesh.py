@@ -46,7 +46,7 @@ def test_every_mesh_gives_the_losses_of_one_device(tiny, straight, shape):
   for where, x in kernels.items():
     assert {shard.data.shape for shard in x.addressable_shards} == {(2, 16 // fsdp, 16 // tensor)}, where
   for x in (state.params['word_embeddings']['embedding'], state.opt_state[0].mu['word_embeddings']['embedding']):
-    assert {shard.data.shape for shard in x.addressable_shards} == {(64, 16 // fsdp)}
+    assert {math.prod(shard.data.shape) for shard in x.addressable_shards} == {64 * 16 // fsdp}
   if shape == (2, 2, 2):
     # Where the partitioner gives up ("involuntary full rematerialization") a device holds the activations of all 256 tokens.
     arrays = {tuple(map(int, dims.split(','))) for dims in re.findall(r'(?:f32|pred|u32)\[([0-9,]+)\]', text())}
@@ -76,7 +76,7 @@ def test_the_table_names_parameters_that_exist_and_moments_lie_as_they():
 
 
 @pytest.mark.parametrize('shape, field', [((3, 1, 1), 'mesh.data 3'), ((-1, 3, 1), 'mesh.fsdp 3'), ((-1, -1, 1), 'mesh.fsdp -1'),
-                                          ((0, 8, 1), 'mesh.data 0'), ((-1, 1, 16), 'mesh.tensor 16'), ((2, 2, 1), 'mesh.tensor 1')])
+                                          ((-2, 8, 1), 'mesh.data -2'), ((-1, 1, 16), 'mesh.tensor 16'), ((2, 2, 1), 'mesh.tensor 1')])
 def test_a_mesh_that_does_not_fit_is_refused(shape, field):
   with pytest.raises(cfg.ConfigError, match=field):
     mesh_lib.make_mesh(cfg.Mesh(*shape))
@@ -138,8 +138,19 @@ def test_a_scatter_goes_along_one_axis_of_the_torus_at_a_time(sizes, shape, ring
 def test_a_scatter_in_rings_is_the_scatter(sizes):
   mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
   x = jax.random.normal(jax.random.key(0), (8, 16, 3))
-  run = mesh_lib.per_device(lambda x: collectives.scatter(x[0], sizes), mesh, jax.P('fsdp'), jax.P('fsdp'))
+  run = mesh_lib.per_device(lambda x: collectives.scatter(x[0], 0, sizes), mesh, jax.P('fsdp'), jax.P('fsdp'))
   np.testing.assert_allclose(jax.jit(run)(x), x.sum(0), atol=1e-6)
+
+
+@pytest.mark.parametrize('shape, axis', [((3, 16, 5), 1), ((16, 5), 0), ((5, 16), 1), ((3, 5, 16), 2), ((300, 16), 1)])
+def test_what_is_split_and_packed_comes_back(shape, axis):
+  x, other = np.arange(math.prod(shape), dtype=np.float32).reshape(shape), np.ones((8, 1000), np.float32)
+  shares = collectives.split(x, axis, 8)
+  for i, part in enumerate(np.split(x, 8, axis)):  # each row is what one device has
+    np.testing.assert_array_equal(collectives.join(shares[i:i + 1], axis), part)
+  packed = collectives.pack([other, shares])
+  assert packed.shape[0] == 8 and packed.shape[1] % collectives.BLOCK == 0
+  np.testing.assert_array_equal(collectives.join(collectives.unpack(packed, [other.shape, shares.shape])[1], axis), x)
 
 
 def test_processes_whose_chips_do_not_stand_in_line_feed_every_row_once(monkeypatch):
