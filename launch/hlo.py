@@ -125,7 +125,7 @@ def uses(module: Module) -> Iterator[Use]:
 def trip_count(module: Module, loop: Instruction) -> int | None:
   """How often the body of a `while` runs: what the compiler noted, else what its condition compares the counter with; None where unclear.
 
-  JAX's scans count from 0 by 1.
+  JAX's scans count from 0 by 1, and so do the unsigned counters of the loops that TPU's compiler makes of large reshapes.
   """
   known = re.search(r'"?known_trip_count"?:\{"n":"?(\d+)', loop.attributes)
   if known:
@@ -133,7 +133,7 @@ def trip_count(module: Module, loop: Instruction) -> int | None:
   condition = re.search(r'condition=%?([\w.\-]+)', loop.attributes)[1]
   names = [condition, *(name for item in module.computations[condition].values() if item.opcode == 'fusion' for name in item.called())]
   items = [item for name in names for item in module.computations[name].values()]
-  limits = [int(item.literal) for item in items if item.opcode == 'constant' and item.shape.startswith('s32[]')]
+  limits = [int(item.literal) for item in items if item.opcode == 'constant' and re.match(r'[su]32\[\]', item.shape)]
   return limits[0] if len(limits) == 1 and any('direction=LT' in item.attributes for item in items) else None
 
 

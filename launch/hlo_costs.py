@@ -99,7 +99,7 @@ def read(text: str) -> Costs:
       cycles[use.instruction.op_name] += int(found[1]) * use.times
       counts[use.instruction.op_name] += use.times
     elif use.scheduled and takes_time(use):
-      unestimated[use.instruction.op_name] += traffic(use) * use.times
+      unestimated[use.instruction.op_name] += moved(use) * use.times
   return Costs(
       flops=sum(hlo.flops(use) * use.times for use in used) + sum(item.flops * item.times for item in kernels),
       cycles=cycles.total() if cycles else None,
@@ -126,6 +126,15 @@ def takes_time(use: hlo.Use) -> bool:
 def traffic(use: hlo.Use) -> int:
   """Bytes of operands and results."""
   return sum(map(hlo.size, hlo.operand_shapes(use))) + hlo.size(use.instruction.shape)
+
+
+def moved(use: hlo.Use) -> int:
+  """Bytes that an instruction reads and writes: of a slice, which leaves the rest of its operand alone, only the slice."""
+  if use.instruction.opcode == 'dynamic-slice':
+    return 2 * hlo.size(use.instruction.shape)
+  if use.instruction.opcode == 'dynamic-update-slice':
+    return 2 * hlo.size(hlo.operand_shapes(use)[1])
+  return traffic(use)
 
 
 def kernel(use: hlo.Use) -> Kernel:

@@ -48,6 +48,33 @@ def test_a_loop_without_a_known_end_counts_once_and_is_named():
   assert costs.flops == 2 * 4**3 and len(costs.endless) == 1
 
 
+def test_loops_that_the_compiler_made_count_by_their_unsigned_limit():
+  text = '''
+%body (p: (u32[], f32[4,4])) -> (u32[], f32[4,4]) {
+  %p = (u32[]{:T(128)}, f32[4,4]{1,0}) parameter(0)
+  %x = f32[4,4]{1,0} get-tuple-element(%p), index=1
+  %d = f32[4,4]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %t = (u32[]{:T(128)}, f32[4,4]{1,0}) tuple(%p, %d)
+}
+
+%condition (q: (u32[], f32[4,4])) -> pred[] {
+  %limit = u32[] constant(22)
+  %q = (u32[]{:T(128)}, f32[4,4]{1,0}) parameter(0)
+  %i = u32[]{:T(128)} get-tuple-element(%q), index=0
+  ROOT %c = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+
+ENTRY %main (a: f32[4,4]) -> f32[4,4] {
+  %a = f32[4,4]{1,0} parameter(0)
+  %zero = u32[] constant(0)
+  %s = (u32[]{:T(128)}, f32[4,4]{1,0}) tuple(%zero, %a)
+  ROOT %w = (u32[]{:T(128)}, f32[4,4]{1,0}) while(%s), condition=%condition, body=%body
+}
+'''
+  costs = hlo_costs.read(text)
+  assert costs.flops == 22 * 2 * 4**3 and costs.endless == ()
+
+
 @tpu
 def test_batched_products_count_once_though_tpus_compile_them_to_dilated_convolutions():
   mesh = tpus('v5e:2x2')
