@@ -69,7 +69,7 @@ def hopeless(choice: Choice, seen: dict[Choice, plan_step.Figures | None]) -> bo
 
 
 def attempt(choice: Choice, config: cfg.Config, steps: int, devices: list, topology: str, price: float | None) -> plan_step.Figures:
-  shape = cfg.Mesh(data=-1, fsdp=choice.fsdp, tensor=choice.tensor)
+  shape = dataclasses.replace(config.mesh, data=-1, fsdp=choice.fsdp, tensor=choice.tensor)
   mesh = mesh_lib.make_mesh(shape, devices)
   config = dataclasses.replace(
       config, mesh=shape, model=dataclasses.replace(config.model, remat=choice.remat),

@@ -161,7 +161,8 @@ def fake(config, mesh, steps, topology, price):
 def test_search_finds_the_best_in_few_programs(monkeypatch):
   calls = []
   monkeypatch.setattr(plan_step, 'figures', lambda *args: calls.append(args) or fake(*args))
-  config = with_model(dataclasses.replace(recipes.tiny(), batch=dataclasses.replace(recipes.tiny().batch, size=64)), remat='none')
+  batch = dataclasses.replace(recipes.tiny().batch, size=64)
+  config = with_model(dataclasses.replace(recipes.tiny(), batch=batch, mesh=cfg.Mesh(data=-1, fsdp=1)), remat='none')
   best, *others = plan_search.search(config, 10, jax.devices(), 'v5e:2x4', None, tries=12)
   assert (best.batch // 8, best.remat, best.mesh['fsdp']) == (16, 'none', 4)
   assert len(calls) <= 12 and len(others) == plan_search.SHOWN - 1 and all(item.tokens_per_day <= best.tokens_per_day for item in others)
