@@ -5,7 +5,6 @@ import difflib
 
 from bert_jax.config import BatchConfig, Config, Long, Masking, Model, Optimizer, Schedule, require
 
-
 UNROLLED = 12  # layers at most
 
 
