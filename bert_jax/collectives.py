@@ -16,7 +16,7 @@ from bert_jax.mesh import ROWS, is_matrix, place
 
 LANES = 128  # elements of a run, TPU's vector
 TILE = 8  # runs: where a parameter may begin
-BLOCK = 64  # runs: shares of whole blocks are scattered as they are
+BLOCK = 128  # runs: shares of whole blocks are scattered as they are; of 64, some are not
 
 
 def rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
