@@ -49,16 +49,20 @@ def attend_cudnn(q, k, v, pair_ids, numbers, rate, seed, causal, implementation=
 IMPLEMENTATIONS = {'xla': attend_xla, 'pallas': attend_pallas, 'cudnn': attend_cudnn, 'auto': attend_xla}  # auto: where none was chosen
 
 
-def choose(model: cfg.Model, platform: str, tokens: int) -> str:
-  """The implementation for rows of `tokens` on devices of `platform` ('cpu', 'gpu', 'tpu'). Raises ConfigError."""
-  fits = {'pallas': platform == 'tpu' and pallas_attention.supported(tokens, model.heads, model.hidden_size // model.heads),
+def choose(model: cfg.Model, platform: str, tokens: int, tensor: int = 1) -> str:
+  """The implementation for rows of `tokens` on devices of `platform` ('cpu', 'gpu', 'tpu'). Raises ConfigError.
+
+  `tensor`: the mesh axis of that name. libtpu 0.0.42's partitioner aborts on the kernel where heads are shared out.
+  """
+  fits = {'pallas': platform == 'tpu' and tensor == 1 and pallas_attention.supported(tokens, model.heads, model.hidden_size // model.heads),
           'cudnn': platform in ('gpu', 'cuda') and model.attention_dropout == 0 and model.dtype == 'bfloat16' and tokens % 64 == 0}
   if model.attention == 'auto':
     return next((name for name, fit in fits.items() if fit), 'xla')
-  cfg.require(fits.get(model.attention, True), f'model.attention is {model.attention!r} on {platform} with rows of {tokens} tokens and '
-              f'attention dropout {model.attention_dropout} in {model.dtype}: pallas wants TPU and a multiple of {pallas_attention.LANES} '
-              f'tokens, at most {pallas_attention.LONGEST}; cudnn an NVIDIA GPU, a multiple of 64, no attention dropout and bfloat16; '
-              'set --model.attention auto')
+  found = f'{platform}, rows of {tokens} tokens, attention dropout {model.attention_dropout}, {model.dtype}, mesh.tensor {tensor}'
+  wanted = (f'pallas wants TPU, a multiple of {pallas_attention.LANES} tokens, at most {pallas_attention.LONGEST}, and mesh.tensor 1; '
+            'cudnn an NVIDIA GPU, a multiple of 64, no attention dropout, and bfloat16')
+  cfg.require(fits.get(model.attention, True),
+              f'model.attention {model.attention!r} is not for {found}: {wanted}; set --model.attention auto')
   return model.attention
 
 

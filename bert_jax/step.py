@@ -28,7 +28,7 @@ class TrainState:
 
 def abstract_state(config: cfg.Config, mesh: jax.sharding.Mesh):
   """(graphdef, TrainState of ShapeDtypeStructs with their layout). The graphdef holds the model's settings, made for the mesh's chips."""
-  implementation = attention.choose(config.model, mesh.devices.flat[0].platform, config.batch.sequence_length)
+  implementation = attention.choose(config.model, mesh.devices.flat[0].platform, config.batch.sequence_length, mesh.shape['tensor'])
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=implementation))
   graphdef, state = jax.eval_shape(functools.partial(create, config), jax.random.key(0))
   shardings = mesh_lib.state_sharding(state, mesh)

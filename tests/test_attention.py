@@ -108,6 +108,7 @@ def test_the_kernel_is_chosen_for_what_it_can_do():
   model = cfg.Model()
   assert choose(model, 'tpu', 512) == choose(model, 'tpu', 128) == 'pallas'
   assert choose(model, 'cpu', 128) == choose(model, 'tpu', 100) == choose(model, 'tpu', 2048) == 'xla'
+  assert choose(model, 'tpu', 128, tensor=2) == 'xla'
   with pytest.raises(cfg.ConfigError, match='--model.attention auto'):
     choose(dataclasses.replace(model, attention='pallas'), 'cpu', 128)
   assert choose(model, 'gpu', 128) == 'xla'  # dropout, which the library's kernel does not draw

@@ -89,7 +89,7 @@ def test_a_scan_over_layers_counts_as_much_as_layers_in_a_row(still, unroll):
     (['--topology', 'v5e'], 'no TPU topology'),
     pytest.param(['--topology', 'v5e:3x3'], 'libtpu knows no topology .v5e:3x3.: .*not divisible', marks=tpu),
     pytest.param(['--topology', 'v5e:2x2', '--mesh.fsdp', '3'], 'mesh.fsdp 3.* 4 devices', marks=tpu),
-    pytest.param(['--topology', 'v5e:2x2', '--batch.size', '30'], 'batch.size 30 does not divide', marks=tpu),
+    pytest.param(['--topology', 'v5e:2x2', '--mesh.data', '4', '--batch.size', '30'], 'batch.size 30 does not divide', marks=tpu),
     pytest.param(['--topology', 'v5e:4x4', '--mesh.tensor', '16'], 'model.heads 12 does not divide over mesh.tensor 16', marks=tpu),
     (['--batch-per-chip', '0'], '--batch-per-chip is 0'), (['--price', '-1'], '--price is -1'),
     (['--slices', '2'], '--slices 2 needs --topology'), (['--search'], 'name a --topology')])
