@@ -4,6 +4,8 @@ import difflib
 import os
 import sys
 
+from launch import without_tpu
+
 # Exit codes: 0 done, 1 a bug, 3 stopped and saved (commands.STOPPED), and
 WRONG, NOT_FINITE, STORAGE, DRIFT, FAILED = 2, 6, 7, 8, 13  # FAILED: one process of several did
 CODES = {'ConfigError': WRONG, 'DataError': WRONG, 'DriftError': DRIFT, 'NonFiniteError': NOT_FINITE, 'CheckpointError': STORAGE,
@@ -27,6 +29,7 @@ def start() -> None:
 def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  without_tpu.keep_quiet()
   from launch.commands import STOPPED  # not sooner: `start` comes before all that is slow to import
   try:
     code = run(sys.argv[1:])

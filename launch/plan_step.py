@@ -15,15 +15,10 @@ import jax
 from jax.sharding import Mesh
 
 from bert_jax import config as cfg, flops, mesh as mesh_lib, step as step_lib, synthetic
-from launch import hlo_costs
+from launch import hlo_costs, without_tpu
 
-# Compiling for a TPU loads libtpu, which looks for one and for the machine around it. None is used here, so it need not:
-ENVIRONMENT = {
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true',  # its lock keeps two programs from one TPU; a plan may run beside another, or beside a test
-    'TPU_SKIP_MDS_QUERY': '1',  # outside of Google Cloud nobody answers what machine this is
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-4',  # any will do: it complains on stderr without one
-    'TPU_WORKER_HOSTNAMES': 'localhost',  # likewise
-}
+# None is used here, and libtpu's lock keeps two programs from one TPU: a plan may run beside another, or beside a test.
+ENVIRONMENT = without_tpu.VARIABLES | {'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true'}
 # (axes, most chips) of the topologies that exist (cloud.google.com/tpu/docs: the page of each generation).
 GENERATIONS = {'v4': (3, 4096), 'v5e': (2, 256), 'v5p': (3, 8960), 'v6e': (2, 256), 'tpu7x': (3, 9216)}
 DAY = 86_400  # seconds
