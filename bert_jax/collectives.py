@@ -1,12 +1,13 @@
 """What moves between the devices that share out a batch's rows: parameters are gathered once a step, gradients added up once.
 
-Both travel as one array, cut so that TPU's compiler sends each byte once. Left alone it sends arrays under 32 MB, or whose parts are a
-few columns wide, around all devices as zeros and adds them up; and scatters over two axes of a torus by sending everything everywhere.
+Both go ring by ring along the axes of the torus, each array along its own axis. Over several axes at once TPU's compiler scatters by
+sending everything everywhere, and gathers by adding up zeros; so it does as well with parts that are no whole tiles, or awkward to cut.
 
 F devices of the axis fsdp, D elements of the axis that it shares out, S runs of 128 elements that a device has of all parameters.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +16,12 @@ import numpy as np
 from bert_jax.mesh import ROWS, is_matrix, place
 
 LANES = 128  # elements of a run, TPU's vector
-TILE = 8  # runs: where a parameter may begin
-BLOCK = 128  # runs: shares of whole blocks are scattered as they are; of 64, some are not
+TILE = 8  # rows of a matrix, or runs: what TPU keeps together
+CUTS = 6  # bits: sizes of so many leading bits have the divisors by which the compiler cuts an array into what fits its fast memory
 
 
 def rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
-  """The sizes, slowest first, into which the axis fsdp parts along the torus: TPU scatters along one physical axis at a time.
-
-  Over several at once its compiler sends everything everywhere, twice the bytes.
-  """
+  """The sizes, slowest first, into which the axis fsdp parts along the torus, one for each physical axis."""
   line = [place(device) for device in mesh.devices[0, :, 0]]
   sizes, stride = [], 1
   while stride < len(line):
@@ -40,12 +38,17 @@ def pad_to(x, axis: int, multiple: int):
   return jnp.pad(x, [(0, -size % multiple if i == axis else 0) for i, size in enumerate(x.shape)])
 
 
+def smooth(n: int) -> int:
+  """`n` rounded up to CUTS leading bits: at most a thirty-second more."""
+  return n + -n % 2**max(n.bit_length() - CUTS, 0)
+
+
 def pack(shares):  # [F …] each -> [F S 128]
   """One array whose rows are the devices' shares: runs of 128, in which each parameter begins on a tile."""
   F = len(shares[0])
   runs = [pad_to(pad_to(x, x.ndim - 1, LANES).reshape(F, -1, LANES), 1, TILE) for x in shares]
-  rest = -sum(x.shape[1] for x in runs) % BLOCK
-  return jnp.concatenate([*runs, jnp.zeros((F, rest, LANES), runs[0].dtype)], axis=1)
+  size = sum(x.shape[1] for x in runs)
+  return jnp.concatenate([*runs, jnp.zeros((F, smooth(size) - size, LANES), runs[0].dtype)], axis=1)
 
 
 def unpack(packed, shapes: list[tuple[int, ...]]):  # [F S 128], shapes of shares [F …] -> [F …] each
@@ -58,32 +61,39 @@ def unpack(packed, shapes: list[tuple[int, ...]]):  # [F S 128], shapes of share
   return shares
 
 
-def split(x, axis: int, devices: int):  # [… D …] -> [F … D/F …], or [F D/F …] where D is the last axis
-  """The devices' shares of `axis` one after the other; a last axis goes in front, since parts of rows make short runs."""
-  if axis == x.ndim - 1:
-    return jnp.moveaxis(x, axis, 0).reshape(devices, -1, *x.shape[:-1])
+def split(x, axis: int, devices: int):  # [… D …] -> [F … D/F …]
+  """The devices' shares of `axis` one after the other."""
   return jnp.moveaxis(x.reshape(*x.shape[:axis], devices, -1, *x.shape[axis + 1:]), axis, 0)
 
 
 def join(shares, axis: int):  # what `split` takes apart
-  if axis == shares.ndim - 2:
-    return jnp.moveaxis(shares.reshape(-1, *shares.shape[2:]), 0, -1)
   shares = jnp.moveaxis(shares, 0, axis)
   return shares.reshape(*shares.shape[:axis], -1, *shares.shape[axis + 2:])
+
+
+def runs_of(x, devices: int):  # [V D] -> [F S 128]
+  """The devices' shares of the columns, which are short runs, turned into long ones, in the order in which TPU keeps [D/F V]."""
+  x = pad_to(x.T, 1, LANES)
+  lanes = x.shape[1] // LANES
+  x = jnp.pad(x, [(0, 0), (0, (smooth(lanes) - lanes) * LANES)])
+  tile = TILE if len(x) // devices % TILE == 0 else 1
+  return x.reshape(devices, -1, tile, smooth(lanes), LANES).swapaxes(2, 3).reshape(devices, -1, LANES)
+
+
+def columns_of(runs, shape: tuple[int, int]):  # [F S 128] -> [V D]
+  """What `runs_of` takes apart, of this shape."""
+  rows, columns = shape
+  lanes = smooth(-(-rows // LANES))
+  tile = TILE if columns // len(runs) % TILE == 0 else 1
+  x = runs.reshape(len(runs), -1, lanes, tile, LANES).swapaxes(2, 3)
+  return x.reshape(columns, -1)[:, :rows].T
 
 
 def whole(params, parts, dtype, mesh: jax.sharding.Mesh):
   """The parameters that a device computes with, inside `per_device`: matrices first made narrow, then gathered."""
   params = jax.tree.map_with_path(lambda path, x: x.astype(dtype) if is_matrix(path) else x, params)
-
-  def gather(leaves, axes):
-    if mesh.shape['tensor'] > 1:  # the compiler shares these out further: each travels as it is
-      return [jax.lax.all_gather(x, 'fsdp', axis=axis, tiled=True) for x, axis in zip(leaves, axes)]
-    shares = [split(x, axis, 1) for x, axis in zip(leaves, axes)]
-    gathered = unpack(jax.lax.all_gather(pack(shares), 'fsdp', tiled=True), [x.shape for x in shares])
-    return [join(x, axis) for x, axis in zip(gathered, axes)]
-
-  return replace_shared(params, parts, gather)
+  sizes = rings(mesh)
+  return replace_shared(params, parts, lambda leaves, axes: [gather(x, axis, sizes) for x, axis in zip(leaves, axes)])
 
 
 def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
@@ -93,11 +103,8 @@ def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
   grads = jax.tree.map_with_path(lambda path, g: g.astype(dtype if is_matrix(path) else wide(g)), grads)
 
   def reduce(leaves, axes):
-    if mesh.shape['tensor'] > 1:
-      return [jax.lax.psum(scatter(g, axis, rings(mesh)), 'data') for g, axis in zip(leaves, axes)]
-    shares = [split(g, axis, mesh.shape['fsdp']) for g, axis in zip(leaves, axes)]
-    own = jax.lax.psum(scatter(pack(shares), 0, rings(mesh)), 'data')
-    return [join(g, axis) for g, axis in zip(unpack(own, [x.shape for x in shares]), axes)]
+    own = scatter_all(leaves, axes, rings(mesh), together=mesh.shape['tensor'] == 1)
+    return [jax.lax.psum(g, 'data') for g in own]
 
   grads = replace_shared(grads, parts, reduce, lambda g: jax.lax.psum(g, ROWS))
   return jax.tree.map(lambda g, width: g.astype(width), grads, widths)
@@ -111,10 +118,37 @@ def replace_shared(tree, parts, of_shared, of_others=lambda x: x):
   return structure.unflatten([new[i] if i in new else of_others(x) for i, x in enumerate(leaves)])
 
 
-def scatter(x, axis: int, sizes: tuple[int, ...]):
-  """Sums `x` over fsdp, of which each device keeps its part of `axis`: ring after ring, each on what the one before left."""
-  numbers = np.arange(math.prod(sizes)).reshape(sizes)
-  for i, size in enumerate(sizes):
-    groups = np.moveaxis(numbers, i, -1).reshape(-1, size).tolist() if len(sizes) > 1 else None
-    x = jax.lax.psum_scatter(x, 'fsdp', scatter_dimension=axis, tiled=True, axis_index_groups=groups)
+def groups(sizes: tuple[int, ...], ring: int) -> list[list[int]] | None:
+  """The devices of every ring along one axis of the torus."""
+  return np.moveaxis(np.arange(math.prod(sizes)).reshape(sizes), ring, -1).reshape(-1, sizes[ring]).tolist() if len(sizes) > 1 else None
+
+
+def gather(x, axis: int, sizes: tuple[int, ...]):  # [… D/F …] -> [… D …]
+  for ring in reversed(range(len(sizes))):
+    x = jax.lax.all_gather(x, 'fsdp', axis=axis, tiled=True, axis_index_groups=groups(sizes, ring))
   return x
+
+
+def scatter(x, axis: int, sizes: tuple[int, ...], some: Sequence[int]):  # [… D …] -> [… D/F …]
+  """Sums `x` over `some` of the rings, of which each device keeps its part of `axis`: ring after ring, each on what the one before left."""
+  for ring in some:
+    x = jax.lax.psum_scatter(x, 'fsdp', scatter_dimension=axis, tiled=True, axis_index_groups=groups(sizes, ring))
+  return x
+
+
+def scatter_all(arrays, axes: list[int], sizes: tuple[int, ...], together: bool):  # [… D …] each -> [… D/F …] each
+  """Each array by itself while its parts are whole tiles; what that leaves, then little, as one array, if `together`."""
+  every, F = range(len(sizes)), math.prod(sizes)
+  in_rows = {i for i, (x, axis) in enumerate(zip(arrays, axes)) if axis < x.ndim - 1 or not together}
+  alone = 0
+  while alone < len(sizes) and (not together or all(arrays[i].shape[axes[i]] // math.prod(sizes[:alone + 1]) % TILE == 0 for i in in_rows)):
+    alone += 1
+  found = {i: scatter(arrays[i], axes[i], sizes, every[:alone]) for i in in_rows}
+  if every[alone:]:
+    shares = [split(x, axes[i], math.prod(sizes[alone:])) for i, x in found.items()]
+    own = unpack(scatter(pack(shares), 0, sizes, every[alone:]), [x.shape for x in shares])
+    found = {i: join(x, axes[i]) for i, x in zip(found, own)}
+  for i, x in enumerate(arrays):
+    if i not in in_rows:
+      found[i] = columns_of(scatter(runs_of(x, F), 0, sizes, every), (len(x), x.shape[1] // F))
+  return [found[i] for i in range(len(arrays))]

@@ -159,7 +159,7 @@ def attention_flops(use: hlo.Use) -> int:
 
 
 def collectives_of(used: list[hlo.Use]) -> tuple[Collective, ...]:
-  """Every collective once, though its parts stand in several fusions."""
+  """Every collective once, though its parts stand in several fusions; some inside a loop that it runs beside, not once a trip."""
   found = {}
   for place, use in enumerate(used):
     kind = use.instruction.opcode.removesuffix('-start')
@@ -167,8 +167,9 @@ def collectives_of(used: list[hlo.Use]) -> tuple[Collective, ...]:
       chain = re.search(r'chain_id="(\d+)"', use.instruction.attributes)
       steps = 'async_collective_fusion_config' in use.instruction.attributes
       channel = re.search(r'channel_id=(\d+)', use.instruction.attributes)
-      key = (kind, channel and channel[1], chain[1] if chain else None, use.times) if steps else place
-      found.setdefault(key, collective(use, kind, steps))
+      key = (kind, channel and channel[1], chain[1] if chain else None) if steps else place
+      item = collective(use, kind, steps)
+      found[key] = min(found.get(key, item), item, key=lambda part: part.times)
   return tuple(sorted(found.values(), key=lambda item: -item.bytes))
 
 

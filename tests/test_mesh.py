@@ -138,19 +138,51 @@ def test_a_scatter_goes_along_one_axis_of_the_torus_at_a_time(sizes, shape, ring
 def test_a_scatter_in_rings_is_the_scatter(sizes):
   mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
   x = jax.random.normal(jax.random.key(0), (8, 16, 3))
-  run = mesh_lib.per_device(lambda x: collectives.scatter(x[0], 0, sizes), mesh, jax.P('fsdp'), jax.P('fsdp'))
+  run = mesh_lib.per_device(lambda x: collectives.scatter(x[0], 0, sizes, range(len(sizes))), mesh, jax.P('fsdp'), jax.P('fsdp'))
   np.testing.assert_allclose(jax.jit(run)(x), x.sum(0), atol=1e-6)
 
 
-@pytest.mark.parametrize('shape, axis', [((3, 16, 5), 1), ((16, 5), 0), ((5, 16), 1), ((3, 5, 16), 2), ((300, 16), 1)])
+@pytest.mark.parametrize('sizes', [(2, 4), (2, 2, 2), (8,)])
+@pytest.mark.parametrize('together', [False, True])
+def test_what_is_scattered_is_summed_and_what_is_gathered_is_whole(sizes, together):
+  mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
+  shapes, axes = [(3, 128, 5), (24, 130), (300, 16), (2, 64)], [1, 0, 1, 1]  # the second is cut into parts that are no whole tiles
+  arrays = [jax.random.normal(jax.random.key(i), (8, *shape)) for i, shape in enumerate(shapes)]
+  parts = [jax.P(*('fsdp' if i == axis else None for i in range(len(shape)))) for shape, axis in zip(shapes, axes)]
+
+  def local(arrays):
+    own = collectives.scatter_all([x[0] for x in arrays], axes, sizes, together)
+    return own, [collectives.gather(x, axis, sizes) for x, axis in zip(own, axes)]
+
+  own, gathered = jax.jit(mesh_lib.per_device(local, mesh, jax.P('fsdp'), (parts, jax.P())))(arrays)
+  for one, same, x in zip(own, gathered, arrays):
+    np.testing.assert_allclose(one, x.sum(0), atol=1e-5)
+    np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize('shape, axis', [((3, 16, 5), 1), ((16, 5), 0), ((3, 5, 16), 2)])
 def test_what_is_split_and_packed_comes_back(shape, axis):
   x, other = np.arange(math.prod(shape), dtype=np.float32).reshape(shape), np.ones((8, 1000), np.float32)
   shares = collectives.split(x, axis, 8)
   for i, part in enumerate(np.split(x, 8, axis)):  # each row is what one device has
     np.testing.assert_array_equal(collectives.join(shares[i:i + 1], axis), part)
   packed = collectives.pack([other, shares])
-  assert packed.shape[0] == 8 and packed.shape[1] % collectives.BLOCK == 0
+  assert packed.shape[0] == 8 and packed.shape[1] == collectives.smooth(packed.shape[1])
   np.testing.assert_array_equal(collectives.join(collectives.unpack(packed, [other.shape, shares.shape])[1], axis), x)
+
+
+@pytest.mark.parametrize('shape', [(300, 64), (2, 16), (30522, 24)])
+def test_each_device_finds_its_columns_among_the_runs(shape):
+  x = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+  runs = collectives.runs_of(x, 8)
+  np.testing.assert_array_equal(collectives.columns_of(runs, shape), x)
+  for i, part in enumerate(np.split(x, 8, axis=1)):
+    np.testing.assert_array_equal(collectives.columns_of(runs[i:i + 1], part.shape), part)
+
+
+def test_sizes_are_rounded_up_to_what_has_divisors():
+  for n in range(1, 100_000, 7):
+    assert n <= collectives.smooth(n) <= n * 33 / 32 and collectives.smooth(n) >> max(n.bit_length() - collectives.CUTS, 0) <= 64
 
 
 def test_processes_whose_chips_do_not_stand_in_line_feed_every_row_once(monkeypatch):
