@@ -11,10 +11,10 @@ import pytest
 
 from bert_jax import collectives, config as cfg, mesh as mesh_lib, objectives, step as step_lib, synthetic
 
-STEPS = 6
+STEPS = 20
 
 
-def train(config, shape):
+def train(config, shape, pairs=1):
   """(losses of STEPS steps with dropout, the last state, the jitted step, its compiled text)."""
   shape = cfg.Mesh(*shape)
   config = dataclasses.replace(config, mesh=shape)
@@ -23,22 +23,24 @@ def train(config, shape):
   graphdef, abstract = step_lib.abstract_state(config, mesh)
   state, step = step_lib.create_state(config, abstract), step_lib.jit_train_step(graphdef, config, mesh, abstract)
   for seed in range(STEPS):
-    batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, seed=seed, shortest=.4), mesh)
+    batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, pairs, seed=seed, shortest=.4), mesh)
     with jax.transfer_guard('disallow'):  # all that a step needs is there
       state, report = step(state, batch)
     losses.append(float(objectives.loss_of(report['terms'], {term: s.weight for term, s in report['terms'].items()})))
-  batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4), mesh)
+  batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, pairs), mesh)
   return losses, state, step, lambda: step.lower(state, batch).compile().as_text()
 
 
-@pytest.fixture(scope='module')
-def straight(tiny):
-  return train(tiny, (1, 1, 1))
+@pytest.fixture(scope='module', params=[1, 3], ids=['', 'packed'])
+def straight(tiny, request):
+  """(pairs of a row, what one device makes of such rows)"""
+  return request.param, train(tiny, (1, 1, 1), request.param)
 
 
 @pytest.mark.parametrize('shape', [(8, 1, 1), (1, 8, 1), (2, 4, 1), (2, 2, 2)])
 def test_every_mesh_gives_the_losses_of_one_device(tiny, straight, shape):
-  losses, state, step, text = train(tiny, shape)
+  pairs, straight = straight
+  losses, state, step, text = train(tiny, shape, pairs)
   np.testing.assert_allclose(losses, straight[0], atol=1e-5)
   assert step._cache_size() == 1 == straight[2]._cache_size()
   _, fsdp, tensor = shape
