@@ -31,7 +31,7 @@ from input_pipeline import (
 from input_pipeline.settings import Prepare
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
-_PRELOAD = 'input_pipeline.corpus', 'google_crc32c', 'pyarrow', 'sentencex', 'tokenizers'  # by the workers
+_WORDS = 'words'  # the directory by which workers tell each other the ids of words
 _NO_SIGNATURE = np.zeros(0, '<u4')
 _PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-datasets')
 
@@ -53,7 +53,8 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   with publishing.workplace(settings.output, identity) as workplace:
     runs = workplace / 'runs'
     runs.mkdir(exist_ok=True)
-    with processes.pool(settings.workers, _PRELOAD) as submit:
+    publishing.empty(workplace / _WORDS)
+    with processes.pool(settings.workers) as submit:
       counts = _make_runs(settings, runs, submit, progress)
       paths = sorted(runs.glob('*.run'))
       fates = splits.decide(paths, settings, counts)
@@ -111,8 +112,11 @@ def make_run(chunk: sources.Chunk, path: pathlib.Path, settings: Prepare, limit:
   """The run of a chunk's documents; gives the counts of what the chunk held. A run that is there already is not made again."""
   if path.exists():
     return collections.Counter(spill.read_counts(path))
+  vocabulary = _vocabulary(settings.vocabulary, settings.lower_case)
+  if settings.workers > 1 and vocabulary.words is not None:
+    vocabulary.words.exchange(path.parents[1] / _WORDS)
   made, counts = make_pieces(chunk, settings, limit)
-  spill.write(path, join(made, len(_vocabulary(settings.vocabulary, settings.lower_case).tokens)), counts)
+  spill.write(path, join(made, len(vocabulary.tokens)), counts)
   return counts
 
 

@@ -5,9 +5,12 @@ are not ASCII. What else counts as white space, is dropped or has accents stays 
 Letters: S texts, W words, D distinct words, T tokens, N numbers to be joined.
 """
 
+import marshal
+import pathlib
 import re
 import string
 import struct
+import uuid
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -82,6 +85,7 @@ class WordCache(dict):
 
   def __init__(self, encode_word: Callable[[str], list[int]], capacity: int = CACHED_WORDS):
     self.encode_word, self.capacity = encode_word, capacity
+    self.found, self.taken = {}, set()  # for and from other processes, once `exchange` was called
 
   def __missing__(self, word: str) -> bytes:
     if len(self) >= self.capacity:
@@ -93,4 +97,17 @@ class WordCache(dict):
       value = b''.join([self[part] for part in parts])
     if len(word) <= _CACHED_LENGTH:
       self[word] = value
+      if self.taken:
+        self.found[word] = value
     return value
+
+  def exchange(self, directory: pathlib.Path) -> None:
+    """Leaves in `directory` what this process has found since the last time, and takes what others have left: most words come again."""
+    own = directory / f'{uuid.uuid4()}.words'
+    own.with_suffix('.tmp').write_bytes(marshal.dumps(self.found))
+    own.with_suffix('.tmp').rename(own)
+    self.found = {}
+    for path in set(directory.glob('*.words')) - self.taken:
+      self.taken.add(path)
+      if path != own and len(self) < self.capacity:
+        self.update(marshal.loads(path.read_bytes()))

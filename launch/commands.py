@@ -48,8 +48,10 @@ class PrepareCommand:
 
 def prepare(argv: list[str]) -> int:
   """Text to pre-tokenized shards, train and validation."""
-  from input_pipeline import corpus
   args = parse(PrepareCommand, argv, 'prepare')
+  from input_pipeline import processes
+  processes.begin(args.settings.workers)
+  from input_pipeline import corpus
   lengths = [args.settings.sequence_length, args.long_sequence_length] if args.long_sequence_length else []
   nested = [dataclasses.replace(args.settings, sequence_length=length, output=f'{args.settings.output}/{length}') for length in lengths]
   for settings in nested or [args.settings]:

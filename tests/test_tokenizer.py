@@ -84,6 +84,21 @@ def test_words_are_numbered_alike_with_arrow_and_without(texts, lower_case):
   assert (without.tolist(), the_same) == (which.tolist(), distinct)
 
 
+def test_processes_tell_each_other_the_words_that_they_know(tmp_path):
+  asked = []
+  first, second = (word_cache.WordCache(lambda word, name=name: asked.append(name + word) or [len(word)]) for name in 'ab')
+  for cache in (first, second):
+    cache.exchange(tmp_path)
+  theirs = [first['one'], first['three']]
+  first.exchange(tmp_path)
+  second['two']
+  second.exchange(tmp_path)
+  assert [second['one'], second['three']] == theirs and asked == ['aone', 'athree', 'btwo']
+  first.exchange(tmp_path)
+  assert first['two'] == second['two'] and asked == ['aone', 'athree', 'btwo']
+
+
+
 def test_lower_case_is_told_by_the_vocabulary_unless_set(tmp_path):
   assert tokenizer.load(write(tmp_path / 'a.txt', TOKENS)).lower_case
   assert not tokenizer.load(write(tmp_path / 'b.txt', CASED)).lower_case
