@@ -103,7 +103,8 @@ def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
   grads = jax.tree.map_with_path(lambda path, g: g.astype(dtype if is_matrix(path) else wide(g)), grads)
 
   def reduce(leaves, axes):
-    own = scatter_all(leaves, axes, rings(mesh), together=mesh.shape['tensor'] == 1)
+    # Along the axis tensor the compiler shares out arrays further: each travels as it is.
+    own = scatter_all(leaves, axes, rings(mesh), together=mesh.shape['tensor'] == 1 < mesh.shape['fsdp'])
     return [jax.lax.psum(g, 'data') for g in own]
 
   grads = replace_shared(grads, parts, reduce, lambda g: jax.lax.psum(g, ROWS))
@@ -139,7 +140,7 @@ def scatter(x, axis: int, sizes: tuple[int, ...], some: Sequence[int]):  # [… 
 def scatter_all(arrays, axes: list[int], sizes: tuple[int, ...], together: bool):  # [… D …] each -> [… D/F …] each
   """Each array by itself while its parts are whole tiles; what that leaves, then little, as one array, if `together`."""
   every, F = range(len(sizes)), math.prod(sizes)
-  in_rows = {i for i, (x, axis) in enumerate(zip(arrays, axes)) if axis < x.ndim - 1 or not together}
+  in_rows = {i for i, (x, axis) in enumerate(zip(arrays, axes)) if axis < x.ndim - 1 or x.ndim > 2 or not together}
   alone = 0
   while alone < len(sizes) and (not together or all(arrays[i].shape[axes[i]] // math.prod(sizes[:alone + 1]) % TILE == 0 for i in in_rows)):
     alone += 1

@@ -1,5 +1,7 @@
 """What `bert-jax plan` found out, in lines for people. `f` is a plan_step.Figures by name."""
 
+import collections
+
 
 def describe(recipe: str, result: dict) -> str:
   """Every length that was planned, their sum, and what a search tried."""
@@ -54,10 +56,13 @@ def collectives(f: dict) -> list[str]:
   if f['collectives'] is None:
     return []
   total = ', '.join(f'{kind} {megabytes(size)}' for kind, size in f['collective_bytes'].items()) or 'none'
-  rows = [(item['kind'], megabytes(item['bytes']), 'asynchronous' if item['asynchronous'] else 'waited for', str(item['times']),
-           str(item['devices'] or 'all'), item['op_name']) for item in f['collectives']]
-  return [f'collectives    {total}; bytes are of whole operands, of a gather the result, times the trips of loops'
-          + (', those of 1 MB and more:' if rows else ''), *table(('', '', '', 'times', 'devices', ''), rows)]
+  alike = collections.Counter()
+  for item in f['collectives']:
+    alike[item['kind'], item['bytes'] // item['times'], item['asynchronous'], item['devices'], item['op_name']] += item['times']
+  rows = [(kind, megabytes(size), 'asynchronous' if asynchronous else 'waited for', str(times), str(devices or 'all'), name)
+          for (kind, size, asynchronous, devices, name), times in alike.items()]
+  return [f'collectives    {total}; bytes are of whole operands, of a gather the result'
+          + ('. Of those of 1 MB and more, one:' if rows else ''), *table(('', '', '', 'times', 'devices', ''), rows)]
 
 
 def dearest(f: dict) -> list[str]:
