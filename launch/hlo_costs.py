@@ -4,7 +4,7 @@ How TPU's compiler writes a collective that runs beside other work: as a fusion 
 named async_collective_fusion that each do a product and a step of it, and one that ends in AsyncCollectiveDone, all with the same
 collective inside and one chain_id; or as a pair -start and -done. One that holds up the chip stands alone in the schedule, even where an
 attribute async_collective_name tells that it was once meant to be asynchronous. A reduce-scatter may be a fusion of a computation
-all-reduce-scatter.
+all-reduce-scatter. What crosses from slice to slice goes through the hosts, by pairs of send and recv.
 """
 
 import collections
@@ -24,7 +24,8 @@ KERNELS = ('tpu_custom_call',)  # Pallas
 # What takes no time of its own, or is carried out beside other work by the engines that copy.
 FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call', 'after-all', 'partition-id',
         'replica-id', 'copy-start', 'copy-done', 'slice-start', 'slice-done', 'opt-barrier', 'iota', 'async-start', 'async-done',
-        'async-update')
+        'async-update', 'send', 'send-done', 'recv', 'recv-done')
+BETWEEN_SLICES = 'between-slices'  # as the kind of a collective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +171,9 @@ def collectives_of(used: list[hlo.Use]) -> tuple[Collective, ...]:
       key = (kind, channel and channel[1], chain[1] if chain else None) if steps else place
       item = collective(use, kind, steps)
       found[key] = min(found.get(key, item), item, key=lambda part: part.times)
+    elif kind == 'send' and 'xla_megascale' in use.instruction.attributes:
+      found[place] = Collective(BETWEEN_SLICES, hlo.size(hlo.operand_shapes(use)[0]) * use.times, True, use.times, 0,
+                                use.instruction.op_name)
   return tuple(sorted(found.values(), key=lambda item: -item.bytes))
 
 

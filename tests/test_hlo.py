@@ -109,6 +109,24 @@ def test_collectives_are_found_with_their_bytes_and_trips(kind, whole):
   assert {item.devices for item in found} == {8} and {item.times for item in found} == {5}
 
 
+def test_what_crosses_between_slices_is_found():
+  text = '''HloModule m, is_scheduled=true
+
+ENTRY %main (a: bf16[4,8,128]) -> bf16[4,8,128] {
+  %a = bf16[4,8,128]{2,1,0} parameter(0)
+  %t = token[] after-all()
+  %send = (bf16[4,8,128]{2,1,0}, u32[], token[]) send(%a, %t), channel_id=3, is_host_transfer=true, HANDLER
+  %recv = (bf16[4,8,128]{2,1,0}, u32[], token[]) recv(%t), channel_id=2, is_host_transfer=true, HANDLER
+  %sent = token[] send-done(%send), channel_id=3, is_host_transfer=true
+  %got = (bf16[4,8,128]{2,1,0}, token[]) recv-done(%recv), channel_id=2, is_host_transfer=true
+  ROOT %b = bf16[4,8,128]{2,1,0} get-tuple-element(%got), index=0
+}
+'''
+  costs = hlo_costs.read(text.replace('HANDLER', 'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}'))
+  assert costs.collective_bytes() == {hlo_costs.BETWEEN_SLICES: 2 * 4 * 8 * 128} and costs.collectives[0].asynchronous
+  assert sum(size for _, size in costs.unestimated) == 0
+
+
 @pytest.mark.parametrize('written,size', [
     ('replica_groups={{0,1,2},{3,4,5}}', 3), ('replica_groups=[2,4]<=[8]', 4), ('replica_groups=[4,2]<=[2,4]T(1,0)', 2),
     ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4), ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", 8),
