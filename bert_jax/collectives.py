@@ -139,17 +139,18 @@ def scatter(x, axis: int, sizes: tuple[int, ...], some: Sequence[int]):  # [… 
 
 def scatter_all(arrays, axes: list[int], sizes: tuple[int, ...], together: bool):  # [… D …] each -> [… D/F …] each
   """Each array by itself while its parts are whole tiles; what that leaves, then little, as one array, if `together`."""
-  every, F = range(len(sizes)), math.prod(sizes)
-  in_rows = {i for i, (x, axis) in enumerate(zip(arrays, axes)) if axis < x.ndim - 1 or x.ndim > 2 or not together}
-  alone = 0
-  while alone < len(sizes) and (not together or all(arrays[i].shape[axes[i]] // math.prod(sizes[:alone + 1]) % TILE == 0 for i in in_rows)):
-    alone += 1
-  found = {i: scatter(arrays[i], axes[i], sizes, every[:alone]) for i in in_rows}
-  if every[alone:]:
+  F = math.prod(sizes)
+  columns = [i for i, x in enumerate(arrays) if together and x.ndim == 2 and axes[i] == 1]
+  rows = [i for i in range(len(arrays)) if i not in columns]
+  whole_tiles = lambda count: all(arrays[i].shape[axes[i]] // math.prod(sizes[:count]) % TILE == 0 for i in rows)
+  alone = max(count for count in range(len(sizes) + 1) if count == 0 or not together or whole_tiles(count))
+  first, others = range(alone), range(alone, len(sizes))
+  found = {i: scatter(arrays[i], axes[i], sizes, first) for i in rows}
+  if others and rows:
     shares = [split(x, axes[i], math.prod(sizes[alone:])) for i, x in found.items()]
-    own = unpack(scatter(pack(shares), 0, sizes, every[alone:]), [x.shape for x in shares])
-    found = {i: join(x, axes[i]) for i, x in zip(found, own)}
-  for i, x in enumerate(arrays):
-    if i not in in_rows:
-      found[i] = columns_of(scatter(runs_of(x, F), 0, sizes, every), (len(x), x.shape[1] // F))
+    own = unpack(scatter(pack(shares), 0, sizes, others), [x.shape for x in shares])
+    found = {i: join(x, axes[i]) for i, x in zip(rows, own)}
+  for i in columns:
+    own = scatter(runs_of(arrays[i], F), 0, sizes, range(len(sizes)))
+    found[i] = columns_of(own, (len(arrays[i]), arrays[i].shape[1] // F))
   return [found[i] for i in range(len(arrays))]

@@ -6,6 +6,7 @@ Letters: S texts, W words, D distinct words, T tokens, N numbers to be joined.
 """
 
 import marshal
+import os
 import pathlib
 import re
 import string
@@ -103,11 +104,12 @@ class WordCache(dict):
 
   def exchange(self, directory: pathlib.Path) -> None:
     """Leaves in `directory` what this process has found since the last time, and takes what others have left: most words come again."""
-    own = directory / f'{uuid.uuid4()}.words'
-    own.with_suffix('.tmp').write_bytes(marshal.dumps(self.found))
-    own.with_suffix('.tmp').rename(own)
+    own = f'{uuid.uuid4()}.words'
+    (directory / own).with_suffix('.tmp').write_bytes(marshal.dumps(self.found))
+    (directory / own).with_suffix('.tmp').rename(directory / own)
     self.found = {}
-    for path in set(directory.glob('*.words')) - self.taken:
-      self.taken.add(path)
-      if path != own and len(self) < self.capacity:
-        self.update(marshal.loads(path.read_bytes()))
+    self.taken.add(own)
+    for name in set(os.listdir(directory)) - self.taken:
+      if name.endswith('.words') and len(self) < self.capacity:
+        self.taken.add(name)
+        self.update(marshal.loads((directory / name).read_bytes()))

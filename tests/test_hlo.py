@@ -109,6 +109,47 @@ def test_collectives_are_found_with_their_bytes_and_trips(kind, whole):
   assert {item.devices for item in found} == {8} and {item.times for item in found} == {5}
 
 
+def test_a_gather_around_a_loop_counts_once_though_its_steps_are_in_the_loop():
+  text = '''HloModule m, is_scheduled=true
+
+%step (p: f32[4,8]) -> f32[16,8] {
+  %p = f32[4,8]{1,0} parameter(0)
+  ROOT %part = f32[16,8]{1,0} all-gather(%p), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}, STEP
+}
+
+%start (p.1: f32[4,8]) -> f32[16,8] {
+  %p.1 = f32[4,8]{1,0} parameter(0)
+  ROOT %begin = f32[16,8]{1,0} all-gather(%p.1), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}, STEP
+}
+
+%body (s: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %s = (s32[], f32[4,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  %x = f32[4,8]{1,0} get-tuple-element(%s), index=1
+  %go = f32[16,8]{1,0} fusion(%x), kind=kCustom, calls=%step
+  ROOT %t = (s32[], f32[4,8]{1,0}) tuple(%i, %x)
+}
+
+%condition (c: (s32[], f32[4,8])) -> pred[] {
+  %c = (s32[], f32[4,8]{1,0}) parameter(0)
+  %j = s32[] get-tuple-element(%c), index=0
+  %limit = s32[] constant(24)
+  ROOT %less = pred[] compare(%j, %limit), direction=LT
+}
+
+ENTRY %main (a: f32[4,8]) -> (s32[], f32[4,8]) {
+  %a = f32[4,8]{1,0} parameter(0)
+  %zero = s32[] constant(0)
+  %first = f32[16,8]{1,0} fusion(%a), kind=kCustom, calls=%start
+  %init = (s32[], f32[4,8]{1,0}) tuple(%zero, %a)
+  ROOT %w = (s32[], f32[4,8]{1,0}) while(%init), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"24"}}
+}
+'''
+  mark = 'frontend_attributes={chain_id="1"}, backend_config={"async_collective_fusion_config":{"flag_start":"-1"}}'
+  gather, = hlo_costs.read(text.replace('STEP', mark)).collectives
+  assert (gather.times, gather.bytes, gather.asynchronous) == (1, 16 * 8 * 4, True)
+
+
 def test_what_crosses_between_slices_is_found():
   text = '''HloModule m, is_scheduled=true
 

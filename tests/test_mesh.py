@@ -145,10 +145,11 @@ def test_a_scatter_in_rings_is_the_scatter(sizes):
 
 
 @pytest.mark.parametrize('sizes', [(2, 4), (2, 2, 2), (8,)])
-@pytest.mark.parametrize('together', [False, True])
-def test_what_is_scattered_is_summed_and_what_is_gathered_is_whole(sizes, together):
+@pytest.mark.parametrize('together, rows', [(False, 24), (True, 24), (True, 32)])  # parts of 24 are no whole tiles, of 32 at first
+def test_what_is_scattered_is_summed_and_what_is_gathered_is_whole(sizes, together, rows):
   mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
-  shapes, axes = [(3, 128, 5), (24, 130), (300, 16), (2, 64), (3, 5, 16)], [1, 0, 1, 1, 2]  # the second: no whole tiles
+  axes = [1, 0, 1, 1, 2]
+  shapes = [(3, 128, 5), (rows, 130), (300, 16), (2, 64), (3, 5, 16)]  # of the third and fourth columns are shared out
   arrays = [jax.random.normal(jax.random.key(i), (8, *shape)) for i, shape in enumerate(shapes)]
   parts = [jax.P(*('fsdp' if i == axis else None for i in range(len(shape)))) for shape, axis in zip(shapes, axes)]
 

@@ -98,7 +98,6 @@ def test_processes_tell_each_other_the_words_that_they_know(tmp_path):
   assert first['two'] == second['two'] and asked == ['aone', 'athree', 'btwo']
 
 
-
 def test_lower_case_is_told_by_the_vocabulary_unless_set(tmp_path):
   assert tokenizer.load(write(tmp_path / 'a.txt', TOKENS)).lower_case
   assert not tokenizer.load(write(tmp_path / 'b.txt', CASED)).lower_case
