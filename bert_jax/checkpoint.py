@@ -16,18 +16,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from bert_jax import config as cfg, mesh as mesh_lib, step as step_lib
+from bert_jax import config as cfg, step as step_lib
+from bert_jax.errors import CheckpointError, DriftError
+from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import records
 
 CONFIG, CHECKPOINTS = 'config.json', 'checkpoints'
-
-
-class CheckpointError(RuntimeError):
-  """Checkpoints that cannot be written or read."""
-
-
-class DriftError(cfg.ConfigError):
-  """A run directory that belongs to another configuration."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +191,7 @@ def load(path: epath.PathLike, step: int | None = None) -> Loaded:
     saved = _restore(checkpoints, step, {'params': params})
 
   def tokenizer():
-    from input_pipeline import tokenizer
+    from input_pipeline.vocabulary import tokenizer
     return tokenizer.load(path, run.vocabulary.lower_case)
 
   return Loaded(run.config.model, saved.params, tokenizer, run, step)

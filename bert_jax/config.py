@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Literal
 
-from bert_jax.fields import ConfigError, flat, from_json, require, require_choices, to_json
-from input_pipeline.loader import BatchConfig, Masking
+from bert_jax.errors import ConfigError, require
+from bert_jax.fields import flat, from_json, require_choices, to_json
+from input_pipeline.batches.loader import BatchConfig, Masking
 from input_pipeline.records import DataError
 
 

@@ -19,6 +19,7 @@ from jax._src import distributed as jax_distributed  # the service's keys have n
 from jax.experimental import multihost_utils
 
 from bert_jax import config as cfg
+from bert_jax.errors import PeerError
 
 FAILED = 13  # exit code: an error ended this process, or it did not find the others; a launcher starts the run again
 POLL_SECONDS = 1  # between looks whether another process has failed
@@ -27,9 +28,6 @@ LONGEST_ANSWER_MS = 3_600_000  # process 0 may be at its checkpoints; if it is l
 QUESTIONS = itertools.count()  # numbers what process 0 is asked
 FAILURE = 'bert_jax/failure'  # the key under which it is told
 
-
-class PeerError(RuntimeError):
-  """Another process of the run failed where this one did not."""
 
 # ---------------------------------------------------------------- start and end
 

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, mesh as mesh_lib, metrics, objectives, phases, step as step_lib
+from bert_jax import checkpoint, config as cfg, metrics, objectives, phases, step as step_lib
 from bert_jax.metrics import means
-from input_pipeline import loader
+from bert_jax.parallel import mesh as mesh_lib
+from input_pipeline.batches import loader
 
 FIGURES = 'evaluation.json'  # in the run's directory
 

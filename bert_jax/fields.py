@@ -5,14 +5,7 @@ import json
 import typing
 from typing import Literal
 
-
-class ConfigError(ValueError):
-  """A setting that cannot work; the message names the field, what was found and what is wanted."""
-
-
-def require(condition: bool, message: str) -> None:
-  if not condition:
-    raise ConfigError(message)
+from bert_jax.errors import require
 
 
 def require_choices(settings, prefix: str = '') -> None:

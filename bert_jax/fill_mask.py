@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from bert_jax import config as cfg, model as model_lib
-from input_pipeline.tokenizer import MASK, Tokenizer
+from bert_jax import config as cfg
+from bert_jax.model import bert as model_lib
+from input_pipeline.vocabulary.tokenizer import MASK, Tokenizer
 
 ROWS = 8  # texts that run together
 SHORTEST = 16  # the least that T and P are rounded up to: one compilation serves many texts

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bert_jax.lookup import one_of_each
-from bert_jax.model import Bert
+from bert_jax.model.bert import Bert
+from bert_jax.model.lookup import one_of_each
 
 
 class Sums(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from bert_jax import config as cfg
-from bert_jax.mesh import path_name
+from bert_jax.parallel.mesh import path_name
 
 
 def decayed(params):

@@ -6,7 +6,8 @@ import hashlib
 from etils import epath
 
 from bert_jax import config as cfg
-from input_pipeline import loader, records
+from input_pipeline import records
+from input_pipeline.batches import loader
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,9 @@ import optax
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from bert_jax import attention, collectives, config as cfg, mesh as mesh_lib, model as model_lib, objectives, optimizer
+from bert_jax import config as cfg, objectives, optimizer
+from bert_jax.model import attention, bert as model_lib
+from bert_jax.parallel import collectives, mesh as mesh_lib
 
 
 @jax.tree_util.register_dataclass

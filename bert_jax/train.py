@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import jax
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, distributed, evaluate, flops, mesh as mesh_lib, metrics, optimizer, phases, step as step_lib
+from bert_jax import checkpoint, config as cfg, distributed, evaluate, flops, metrics, optimizer, phases, step as step_lib
+from bert_jax.errors import NonFiniteError
+from bert_jax.parallel import mesh as mesh_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +24,6 @@ class Result:
   resumed_from: int | None  # None: it began anew
   reason: str  # 'steps', 'minutes', or 'signal'
   state: step_lib.TrainState
-
-
-class NonFiniteError(RuntimeError):
-  """Steps in a row whose loss or gradient was not finite."""
 
 
 MOST_SKIPPED = 20  # non-finite steps in a row that end a run

@@ -8,8 +8,9 @@ import time
 import numpy as np
 from etils import epath
 
-from input_pipeline import loader, masking, random
-from input_pipeline.config import BatchConfig
+from input_pipeline import random
+from input_pipeline.batches import loader, masking
+from input_pipeline.batches.config import BatchConfig
 
 ROUNDS = 5
 PEERS = ('huggingface',)

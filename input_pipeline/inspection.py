@@ -9,9 +9,10 @@ import textwrap
 import numpy as np
 from etils import epath
 
-from input_pipeline import loader, records, shards
-from input_pipeline.loader import BatchConfig
-from input_pipeline.masking import Masking
+from input_pipeline import records
+from input_pipeline.batches import loader, shards
+from input_pipeline.batches.loader import BatchConfig
+from input_pipeline.batches.masking import Masking
 
 BINS = 16
 BAR = 40  # characters of the longest bar

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
+from input_pipeline.errors import DataError
+
 FORMAT = 'bert_jax pieces'
 VERSION = 1
 PIECES_PER_BLOCK = 256
@@ -23,10 +25,6 @@ MANIFEST = 'manifest.json'
 VOCABULARY = 'vocab.txt'  # one token a line, for both kinds of vocabulary
 SENTENCEPIECE = 'spm.model'
 DATASET_NAME = 'pieces'  # tfds: pieces-train.tfrecord-00000-of-00004
-
-
-class DataError(ValueError):
-  """Shards, a manifest or a vocabulary that cannot be used; the message says what was found and what was wanted."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   without_tpu.keep_quiet()
-  from launch.commands import STOPPED  # not sooner: `start` comes before all that is slow to import
+  from launch.commands.commands import STOPPED  # not sooner: `start` comes before all that is slow to import
   try:
     code = run(sys.argv[1:])
   except KeyboardInterrupt:
@@ -56,7 +56,7 @@ def exit_code(error: Exception) -> int | None:
 def run(argv: list[str]) -> int:
   """The exit code of one command line."""
   from bert_jax.config import ConfigError
-  from launch.commands import COMMANDS
+  from launch.commands.commands import COMMANDS
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print('usage: bert-jax COMMAND …\n\nThe way from text to a trained encoder, command by command:')
     print('\n'.join(f'  {name:<12} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))

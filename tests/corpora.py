@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from input_pipeline import corpus, records, settings, tokenizer
+from input_pipeline import records
+from input_pipeline.prepare import corpus, settings
+from input_pipeline.vocabulary import tokenizer
 
 WORDS = 'one two three four five six seven eight nine ten eleven twelve'.split()
 TOKENS = [*tokenizer.SPECIAL, *WORDS, *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), *'abcdefghijklmnopqrstuvwxyz', '.', ',']

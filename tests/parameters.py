@@ -3,7 +3,9 @@
 import jax
 import numpy as np
 
-from bert_jax import config as cfg, mesh, model as model_lib
+from bert_jax import config as cfg
+from bert_jax.model import bert as model_lib
+from bert_jax.parallel import mesh
 
 
 def random(model: cfg.Model, seed: int = 0):

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from bert_jax import config as cfg, mesh as mesh_lib, pallas_attention
-from bert_jax.attention import attend, attend_cudnn, choose
-from bert_jax.dropout import keep_mask
+from bert_jax import config as cfg
+from bert_jax.model import pallas_attention
+from bert_jax.model.attention import attend, attend_cudnn, choose
+from bert_jax.model.dropout import keep_mask
+from bert_jax.parallel import mesh as mesh_lib
 
 B, T, H, K = 2, 12, 3, 4
 NUMBERS = jnp.arange(B * T, dtype=jnp.uint32).reshape(B, T)

@@ -4,7 +4,7 @@ import pytest
 import synthetic
 
 from input_pipeline import benchmark
-from input_pipeline.config import BatchConfig
+from input_pipeline.batches.config import BatchConfig
 
 
 @pytest.mark.parametrize('pack', [False, True])

@@ -8,7 +8,8 @@ import pytest
 
 from bert_jax import metrics, recipes
 from input_pipeline import records
-from launch import cli, commands
+from launch import cli
+from launch.commands import commands
 from tests import corpora
 
 ALONE = '--distributed.no-auto'  # this process has used its devices already, so it cannot look for others to join

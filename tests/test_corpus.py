@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from input_pipeline import corpus, pieces, records, sentences, sources, tokenizer
+from input_pipeline import records
+from input_pipeline.prepare import corpus, pieces
+from input_pipeline.text import sentences, sources
+from input_pipeline.vocabulary import tokenizer
 
 
 @pytest.fixture(scope='module')

@@ -11,7 +11,8 @@ import time
 import jax
 import pytest
 
-from bert_jax import checkpoint, config as cfg, distributed, mesh as mesh_lib, metrics, recipes, step as step_lib, train
+from bert_jax import checkpoint, config as cfg, distributed, metrics, recipes, step as step_lib, train
+from bert_jax.parallel import mesh as mesh_lib
 from tests import synthetic, worker
 
 VOCABULARY, STEPS, SECONDS = 64, 6, 500  # a limit for a machine with much else to do

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from bert_jax import dropout as dropout_lib
+from bert_jax.model import dropout as dropout_lib
 
 SHAPE = (8, 4, 64, 128)
 SEED = jnp.uint32(123456789)

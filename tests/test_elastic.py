@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import synthetic
 
-from input_pipeline import loader
-from input_pipeline.loader import BatchConfig
+from input_pipeline.batches import loader
+from input_pipeline.batches.loader import BatchConfig
 
 HOSTS = SHARDS = range(1, 10)
 LOCAL = 40  # rows of a host's batch

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from input_pipeline import loader, records
-from input_pipeline.loader import BatchConfig
+from input_pipeline import records
+from input_pipeline.batches import loader
+from input_pipeline.batches.loader import BatchConfig
 
 CONFIG = BatchConfig(sequence_length=64, predictions=10)
 SHARDS = 4

@@ -11,8 +11,9 @@ import pytest
 import synthetic
 from flax import nnx
 
-from bert_jax import config as cfg, fill_mask as fill, model as model_lib
-from input_pipeline import tokenizer as tokenizer_lib
+from bert_jax import config as cfg, fill_mask as fill
+from bert_jax.model import bert as model_lib
+from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
 MODEL = cfg.Model(vocab_size=40, hidden_size=12, layers=2, heads=2, intermediate_size=20, max_positions=40, initializer_range=0.5)
 

@@ -11,9 +11,11 @@ import pytest
 import safetensors.numpy
 import synthetic
 
-from bert_jax import config as cfg, model as model_lib
+from bert_jax import config as cfg
 from bert_jax.convert import directory as directory_lib, huggingface, tokenizer_files
-from input_pipeline import records, tokenizer as tokenizer_lib
+from bert_jax.model import bert as model_lib
+from input_pipeline import records
+from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
 MODEL = cfg.Model(vocab_size=40, hidden_size=12, layers=3, heads=2, intermediate_size=20, max_positions=16, activation='gelu_tanh')
 CARD = huggingface.ModelCard(recipe='tiny', steps=1234, data='Twelve articles.', training={'mlm_loss': 6.54321},

@@ -5,8 +5,8 @@ import pytest
 import synthetic
 
 from input_pipeline import records
+from input_pipeline.batches.masking import Masking
 from input_pipeline.inspection import inspect
-from input_pipeline.masking import Masking
 
 
 @pytest.fixture(scope='module')

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from input_pipeline import loader, records, shards
-from input_pipeline.loader import BatchConfig, Masking
+from input_pipeline import records
+from input_pipeline.batches import loader, shards
+from input_pipeline.batches.loader import BatchConfig, Masking
 
 CONFIG = BatchConfig(size=32, sequence_length=64, predictions=10)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax import lookup
+from bert_jax.model import lookup
 
 IDS = np.array([3, 0, 3, 7, 7, 7], np.int32)
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from input_pipeline import masking, packing, random, records, shards
-from input_pipeline.masking import Masking
+from input_pipeline import random, records
+from input_pipeline.batches import masking, packing, shards
+from input_pipeline.batches.masking import Masking
 
 VOCABULARY = records.Vocabulary('wordpiece', 1000, '', True, 0, 1, 2, 3, 4)
 TABLES = shards.Tables(VOCABULARY, np.arange(1000) % 4 == 3, np.arange(5, 1000, dtype=np.int32))

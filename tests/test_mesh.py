@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import collectives, config as cfg, mesh as mesh_lib, objectives, step as step_lib, synthetic
+from bert_jax import config as cfg, objectives, step as step_lib, synthetic
+from bert_jax.parallel import collectives, mesh as mesh_lib
 
 STEPS = 20
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from bert_jax import attention, config as cfg, mesh, model as model_lib, objectives, synthetic
+from bert_jax import config as cfg, objectives, synthetic
+from bert_jax.model import attention, bert as model_lib
+from bert_jax.parallel import mesh
 
 BASE, LARGE = cfg.Model(), cfg.Model(hidden_size=1024, layers=24, heads=16, intermediate_size=4096)
 

@@ -6,7 +6,7 @@ import corpora
 import numpy as np
 import pytest
 
-from input_pipeline import corpus, near_duplicates
+from input_pipeline.prepare import corpus, near_duplicates
 
 
 def copies_with_changes(share: float, count: int = 400):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from bert_jax import model as model_lib, objectives, synthetic
+from bert_jax import objectives, synthetic
+from bert_jax.model import bert as model_lib
 
 
 def test_cross_entropy_is_the_formula():

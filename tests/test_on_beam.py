@@ -5,7 +5,8 @@ import dataclasses
 import corpora
 import pytest
 
-from input_pipeline import corpus, records
+from input_pipeline import records
+from input_pipeline.prepare import corpus
 
 pytest.importorskip('apache_beam', reason="Apache Beam is not installed: pip install 'bert_jax[beam]'")
 MULTI = ('--direct_running_mode=multi_processing', '--direct_num_workers=2')

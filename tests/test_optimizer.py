@@ -8,7 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from bert_jax import config as cfg, mesh, model as model_lib, optimizer
+from bert_jax import config as cfg, optimizer
+from bert_jax.model import bert as model_lib
+from bert_jax.parallel import mesh
 
 SETTINGS = cfg.Optimizer(peak_learning_rate=.01, warmup_steps=3, weight_decay=.1)
 STEPS = 8

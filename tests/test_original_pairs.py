@@ -7,7 +7,8 @@ import corpora
 import numpy as np
 import pytest
 
-from input_pipeline import corpus, original_pairs, records
+from input_pipeline import records
+from input_pipeline.prepare import corpus, original_pairs
 
 
 @pytest.fixture(scope='module')

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from input_pipeline import loader, packing, random
-from input_pipeline.loader import BatchConfig
+from input_pipeline import random
+from input_pipeline.batches import loader, packing
+from input_pipeline.batches.loader import BatchConfig
 
 CONFIG = BatchConfig(size=32, sequence_length=64, predictions=14, pack=True, pairs_per_row=6)
 

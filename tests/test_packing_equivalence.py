@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from bert_jax import model as model_lib, objectives
+from bert_jax import objectives
+from bert_jax.model import bert as model_lib
 
 LENGTHS = ((6, 7, 3), (5, 11))  # of the pairs of two rows of 16
 T, P, S = 16, 6, 3

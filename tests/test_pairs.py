@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import synthetic
 
-from input_pipeline import pairs, random
+from input_pipeline import random
+from input_pipeline.batches import pairs
+from input_pipeline.batches.shards import Window
 from input_pipeline.records import DataError
-from input_pipeline.shards import Window
 
 ROOM = 61
 NO_CONTINUATION = np.zeros(10**6, bool)

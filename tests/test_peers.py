@@ -17,9 +17,10 @@ import parameters
 import pytest
 from flax import nnx
 
-from bert_jax import config as cfg, fill_mask, model as model_lib, objectives, synthetic
+from bert_jax import config as cfg, fill_mask, objectives, synthetic
 from bert_jax.convert import huggingface
-from input_pipeline import tokenizer as tokenizer_lib, vocabulary as vocabulary_lib
+from bert_jax.model import bert as model_lib
+from input_pipeline.vocabulary import tokenizer as tokenizer_lib, training as vocabulary_lib
 
 pytestmark = pytest.mark.peers
 

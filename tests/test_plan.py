@@ -7,8 +7,10 @@ import json
 import jax
 import pytest
 
-from bert_jax import config as cfg, flops, mesh as mesh_lib, recipes
-from launch import cli, plan, plan_search, plan_step
+from bert_jax import config as cfg, flops, recipes
+from bert_jax.parallel import mesh as mesh_lib
+from launch import cli
+from launch.plan import command as plan, search as plan_search, step as plan_step
 
 tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
 

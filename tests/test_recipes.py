@@ -5,7 +5,8 @@ import itertools
 import jax
 import pytest
 
-from bert_jax import config as cfg, model as model_lib, recipes
+from bert_jax import config as cfg, recipes
+from bert_jax.model import bert as model_lib
 
 # arXiv:1908.08962 table 1 and arXiv:1810.04805 section 3, with both pretraining heads.
 PARAMETERS = {'tiny': 4.4e6, 'mini': 11.2e6, 'small': 28.8e6, 'medium': 41.4e6, 'base': 110.1e6, 'large': 336.2e6}

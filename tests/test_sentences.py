@@ -2,7 +2,8 @@
 
 import pytest
 
-from input_pipeline import records, sentences
+from input_pipeline import records
+from input_pipeline.text import sentences
 
 
 def test_abbreviations_and_decimals_do_not_end_sentences():

@@ -9,7 +9,8 @@ import re
 
 import pytest
 
-from input_pipeline import records, sources, wikitext
+from input_pipeline import records
+from input_pipeline.text import sources, wikitext
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared/data/wikipedia'
 needs_data = pytest.mark.skipif(not DATA.exists(), reason='../shared/data/wikipedia is not here')

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax import mesh as mesh_lib, objectives, optimizer, step as step_lib, synthetic
+from bert_jax import objectives, optimizer, step as step_lib, synthetic
+from bert_jax.parallel import mesh as mesh_lib
 
 
 @dataclasses.dataclass(frozen=True)

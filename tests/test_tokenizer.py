@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from input_pipeline import records, tokenizer, word_cache
+from input_pipeline import records
+from input_pipeline.vocabulary import tokenizer, word_cache
 
 VOCAB = pathlib.Path(__file__).parents[2] / 'shared/data/vocab'
 TOKENS = [*tokenizer.SPECIAL, *'abcdefghijklmnopqrstuvwxyz', *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), 'want', '##want', '##ed',

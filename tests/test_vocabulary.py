@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from input_pipeline import records, tokenizer, vocabulary
+from input_pipeline import records
+from input_pipeline.vocabulary import tokenizer, training as vocabulary
 
 WORDS = ('the quick brown fox jumps over a lazy dog while seven wizards boxed quietly beneath vast jade mountains reading walking '
          'reader').split()

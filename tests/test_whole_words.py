@@ -9,9 +9,13 @@ import corpora
 import numpy as np
 import pytest
 
-from input_pipeline import corpus, loader, masking, pairs, random, records, sentences, settings, shards, tokenizer, words
-from input_pipeline.loader import BatchConfig
-from input_pipeline.masking import Masking
+from input_pipeline import random, records
+from input_pipeline.batches import loader, masking, pairs, shards
+from input_pipeline.batches.loader import BatchConfig
+from input_pipeline.batches.masking import Masking
+from input_pipeline.prepare import corpus, settings
+from input_pipeline.text import sentences, word_boundaries as words
+from input_pipeline.vocabulary import tokenizer
 
 jieba = pytest.importorskip('jieba', reason="jieba is not installed: pip install 'bert_jax[chinese]'")
 DATA = pathlib.Path(__file__).parents[2] / 'shared/data'

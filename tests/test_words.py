@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-from input_pipeline import records, settings, tokenizer, vocabulary, words
+from input_pipeline import records
+from input_pipeline.prepare import settings
+from input_pipeline.text import word_boundaries as words
+from input_pipeline.vocabulary import tokenizer, training as vocabulary
 
 pytest.importorskip('jieba', reason="jieba is not installed: pip install 'bert_jax[chinese]'")
 TEXT = '使用语言模型来预测下一个词的概率。数学家们研究数量、结构以及空间等概念。'

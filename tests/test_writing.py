@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import input_pipeline
-from input_pipeline import records, tfds_layout
+from input_pipeline import records
+from input_pipeline.prepare import tfds_layout
 
 ALONE = '''
 import sys

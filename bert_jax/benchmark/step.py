@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from etils import epath
 
-from bert_jax import config as cfg, flops, mesh as mesh_lib, objectives, phases, step as step_lib, synthetic
+from bert_jax import config as cfg, flops, objectives, phases, step as step_lib, synthetic
 from bert_jax.benchmark import peers, turns
+from bert_jax.parallel import mesh as mesh_lib
 
 BATCHES = 8  # different ones, that come round and round
 PROFILED = 5  # steps in a trace

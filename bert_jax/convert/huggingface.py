@@ -14,10 +14,12 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from bert_jax import config as cfg, mesh, model as model_lib
+from bert_jax import config as cfg
 from bert_jax.convert import card as card_lib, directory as directory_lib, tokenizer_files
 from bert_jax.convert.card import ModelCard
-from input_pipeline.tokenizer import Tokenizer
+from bert_jax.model import bert as model_lib
+from bert_jax.parallel import mesh
+from input_pipeline.vocabulary.tokenizer import Tokenizer
 
 KIND = 'huggingface'
 CONFIG, WEIGHTS, INDEX, README = 'config.json', 'model.safetensors', 'model.safetensors.index.json', 'README.md'

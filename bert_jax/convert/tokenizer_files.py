@@ -5,8 +5,9 @@ import tempfile
 
 from etils import epath
 
-from input_pipeline import records, tokenizer as tokenizer_lib
-from input_pipeline.tokenizer import CLS, MASK, PAD, SEP, UNK, Tokenizer
+from input_pipeline import records
+from input_pipeline.vocabulary import tokenizer as tokenizer_lib
+from input_pipeline.vocabulary.tokenizer import CLS, MASK, PAD, SEP, UNK, Tokenizer
 
 TOKENIZER, SETTINGS, SPECIAL_MAP = 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'
 _SPACE = '▁'

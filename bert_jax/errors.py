@@ -1,0 +1,34 @@
+"""Every expected error, and the exit code that it ends a command with. Imports nothing."""
+
+STOPPED = 3  # exit code, of no error: asked to stop, and saved
+
+
+class ConfigError(ValueError):
+  """A setting that cannot work; the message names the field, what was found and what is wanted."""
+  exit_code = 2
+
+
+class DriftError(ConfigError):
+  """A run directory that belongs to another configuration or to other data."""
+  exit_code = 8
+
+
+class NonFiniteError(RuntimeError):
+  """Steps in a row whose loss or gradient was not finite."""
+  exit_code = 6
+
+
+class CheckpointError(RuntimeError):
+  """Checkpoints that cannot be written or read."""
+  exit_code = 7
+
+
+class PeerError(RuntimeError):
+  """Another process of the run failed where this one did not."""
+  exit_code = 13
+
+
+def require(condition: bool, message: str) -> None:
+  """Raises ConfigError with `message` where `condition` does not hold: the one idiom of checking settings."""
+  if not condition:
+    raise ConfigError(message)

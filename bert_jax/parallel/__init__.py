@@ -1,0 +1,1 @@
+"""The device mesh, its layout, and what moves between devices."""

@@ -1,0 +1,1 @@
+"""Documents to shuffled, checksummed shards: in one process, in many, or on a cluster."""

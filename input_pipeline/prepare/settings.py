@@ -1,0 +1,70 @@
+"""The settings of `bert-jax prepare`."""
+
+import dataclasses
+from typing import Literal
+
+from input_pipeline import records
+from input_pipeline.text import sentences, word_boundaries as words
+
+_LEAST_LENGTH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+  """Turn text into shuffled, pre-tokenized shards. Raises DataError for a setting that cannot work."""
+  input: str
+  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; several as A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
+  vocabulary: str
+  """vocab.txt (WordPiece) or spm.model (SentencePiece)."""
+  output: str
+  """The directory to make; one that holds the same data already is kept as it is."""
+  sequence_length: int = 128
+  """Tokens of a row, [CLS] and both [SEP] included."""
+  language: str = 'en'
+  """Language of the text, for finding its sentences: en, zh, ltg …"""
+  words: Literal['none', 'jieba'] = 'none'
+  """jieba: store where Chinese words start, so that masks of whole words and spans see them; none: ## and ▁ of the vocabulary tell."""
+  lower_case: bool | None = None
+  """Lower-case the text; None: where the vocabulary has no upper-case letter."""
+  format: Literal['mediawiki', 'wikiextractor', 'text', 'jsonl'] | None = None
+  """The kind of the input, where its content does not tell."""
+  validation_share: float = 0.05
+  """The share of documents that are held out, chosen by the hash of their id."""
+  short_piece_share: float = 0.1
+  """The share of documents whose pieces aim at a random shorter length (short_seq_prob of the original)."""
+  pairs: Literal['dynamic', 'google'] = 'dynamic'
+  """dynamic: the loader pairs anew in each epoch; google: the original's procedure, once, here."""
+  dupe_factor: int = 10
+  """With google pairs: how often each document is paired, each time differently (dupe_factor of the original)."""
+  shards: int | None = None
+  """Files of the train split; None: one for every 16.8 million tokens."""
+  seed: int = 0
+  """Of the shuffle and of short pieces."""
+  limit: int | None = None
+  """Use only the first documents, so many."""
+  workers: int = 1
+  """Processes; the shards do not depend on it."""
+  beam_runner: str | None = None
+  """Run on Apache Beam instead, by this runner: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner …"""
+  beam_arguments: tuple[str, ...] = ()
+  """Beam's own flags, such as --direct_num_workers=4."""
+  near_duplicates: float | None = None
+  """Drop documents that share this much (Jaccard, of runs of 5 tokens) with another, such as 0.8; None: only exact duplicates."""
+  overwrite: bool = False
+  """Replace an output directory that holds other prepared data."""
+
+  def __post_init__(self):
+    sentences.check_language(self.language)
+    words.check(self.words)
+    checks = {
+        'sequence_length': (self.sequence_length >= _LEAST_LENGTH, f'at least {_LEAST_LENGTH}'),
+        'validation_share': (0 <= self.validation_share <= 0.5, 'between 0 and 0.5'),
+        'short_piece_share': (0 <= self.short_piece_share <= 1, 'between 0 and 1'),
+        'near_duplicates': (self.near_duplicates is None or 0.3 <= self.near_duplicates <= 1, 'between 0.3 and 1'),
+        'shards': (self.shards is None or 1 <= self.shards <= 10**5, 'between 1 and 100000'),
+        'limit': (self.limit is None or self.limit >= 2, 'at least 2'),
+        'dupe_factor': (self.dupe_factor >= 1, 'at least 1'),
+        'workers': (self.workers >= 1, 'at least 1')}
+    for name, (fine, wanted) in checks.items():
+      if not fine:
+        raise records.DataError(f'--{name.replace("_", "-")} {getattr(self, name)}: wanted {wanted}')

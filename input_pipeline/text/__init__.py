@@ -1,0 +1,1 @@
+"""Text in: sources, formats, wikitext, sentences and the borders of words."""

@@ -1,0 +1,1 @@
+"""Tokenizers, and the training of their vocabularies."""

@@ -1,0 +1,187 @@
+"""WordPiece and SentencePiece behind one small interface, with a cache of words in front of the library.
+
+Text never yields a special token: '[MASK]' inside a document is six characters of text. Ids are the library's own
+(tests/test_tokenizer.py), however they are found (word_cache.py).
+Letters: V vocabulary, T tokens of a text.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from etils import epath
+
+from input_pipeline import records
+from input_pipeline.vocabulary import word_cache
+
+PAD, UNK, CLS, SEP, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+MAX_WORD = 200  # original tokenization.py: a longer word is [UNK]; Hugging Face's default is 100, so exports carry this one
+_SPACE = '▁'
+_ALIASES = {PAD: '<pad>', UNK: '<unk>'}  # in ALBERT's spm.model
+
+
+def load(path: epath.PathLike, lower_case: bool | None = None) -> 'Tokenizer':
+  """A tokenizer from vocab.txt (WordPiece), spm.model (SentencePiece), or a directory that holds one of them.
+
+  `lower_case` None: cased where the vocabulary has a token with an upper-case letter. Raises DataError.
+  """
+  path = epath.Path(path)
+  if path.is_dir():
+    found = [path / name for name in (records.SENTENCEPIECE, records.VOCABULARY) if (path / name).exists()]
+    if not found:
+      raise records.DataError(f'{path} holds neither {records.VOCABULARY} nor {records.SENTENCEPIECE}: name a file with --vocabulary')
+    path = found[0]
+  if not path.exists():
+    raise records.DataError(f'--vocabulary {path}: there is no such file; make one with `bert-jax vocabulary`')
+  data = path.read_bytes()
+  return _sentencepiece(data, path, lower_case) if path.suffix == '.model' else _wordpiece(data, path, lower_case)
+
+
+def _wordpiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'Tokenizer':
+  try:
+    lines = data.decode().removesuffix('\n').split('\n')
+  except UnicodeDecodeError as error:
+    raise records.DataError(f'{path} is not UTF-8 (byte {error.start}): wanted one token a line') from error
+  tokens = [line.removesuffix('\r') for line in lines] if data.strip() else []
+  special = _special_ids(tokens, path, {})
+  cased = lower_case is None and _has_upper_case(tokens)
+  lower_case = not cased if lower_case is None else lower_case
+  library = wordpiece_library(tokens, lower_case)
+  words = word_cache.WordCache(functools.partial(_encode_word, library, lower_case))
+  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special, encode_flat=functools.partial(word_cache.encode, words, lower_case),
+                   words=words, offsets=functools.partial(_wordpiece_offsets, library))
+
+
+def wordpiece_library(tokens: Sequence[str], lower_case: bool, max_word: int = MAX_WORD):
+  """The `tokenizers.Tokenizer` that is BERT's WordPiece; it knows no special tokens, so none are found inside text."""
+  import tokenizers
+  library = tokenizers.Tokenizer(tokenizers.models.WordPiece(
+      {token: i for i, token in enumerate(tokens)}, unk_token=UNK, max_input_chars_per_word=max_word))
+  library.normalizer = tokenizers.normalizers.BertNormalizer(
+      clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lower_case)
+  library.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+  library.decoder = tokenizers.decoders.WordPiece()
+  return library
+
+
+def _encode_word(library, lower_case: bool, word: str) -> list[int]:
+  if word.isascii() and word.isalnum():  # most words: no rule but lower-casing applies, and the model alone takes a quarter of the time
+    return [token.id for token in library.model.tokenize(word.lower() if lower_case else word)]
+  return library.encode(word, add_special_tokens=False).ids
+
+
+def _wordpiece_offsets(library, text: str) -> np.ndarray:
+  offsets = library.encode(text.encode('utf-8', 'replace').decode(), add_special_tokens=False).offsets
+  return np.array([start for start, _ in offsets], np.int64)
+
+
+def _sentencepiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'Tokenizer':
+  import sentencepiece
+  library = sentencepiece.SentencePieceProcessor()
+  try:
+    library.LoadFromSerializedProto(data)
+  except RuntimeError as error:
+    raise records.DataError(f'{path} is not a SentencePiece model: {error}') from error
+  tokens = [library.IdToPiece(i) for i in range(library.GetPieceSize())]
+  special = _special_ids(tokens, path, _ALIASES)
+  cased = lower_case is None and _has_upper_case(tokens)
+  lower_case = not cased if lower_case is None else lower_case
+  encode_flat = functools.partial(_encode_sentencepiece, library, lower_case)
+  return Tokenizer('sentencepiece', tuple(tokens), lower_case, *special, encode_flat=encode_flat,
+                   offsets=functools.partial(_sentencepiece_offsets, library, lower_case), model=data)
+
+
+def _encode_sentencepiece(library, lower_case: bool, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+  # No cache: the library's search runs over the whole text, so that a word's pieces can depend on its neighbours.
+  ids = library.Encode([(text.lower() if lower_case else text).encode('utf-8', 'replace').decode() for text in texts], num_threads=1)
+  return np.array(list(itertools.chain.from_iterable(ids)), np.int32), np.array(list(map(len, ids)), np.int64)
+
+
+def _sentencepiece_offsets(library, lower_case: bool, text: str) -> np.ndarray:
+  # Lower-casing may lengthen a text ('İ'); places are those of `text` itself.
+  sizes = [len(character.lower()) if lower_case else 1 for character in text]
+  origin = np.append(np.repeat(np.arange(len(text)), sizes), len(text))
+  data = (text.lower() if lower_case else text).encode('utf-8', 'replace')
+  of_byte = np.append(np.cumsum(np.frombuffer(data, np.uint8) & 0xC0 != 0x80) - 1, len(origin) - 1)  # the character of each byte
+  pieces = library.Encode(data.decode(), out_type='proto').pieces
+  return origin[of_byte[[piece.end - len(data[piece.begin:piece.end].lstrip()) for piece in pieces]]]  # '▁' is the space in front
+
+
+def _special_ids(tokens: list[str], path: epath.Path, aliases: dict[str, str]) -> list[int]:
+  """The ids of the five special tokens; also finds what makes a vocabulary unusable. Raises DataError."""
+  if not tokens:
+    raise records.DataError(f'{path} is empty: wanted one token a line, with {", ".join(SPECIAL)} among them')
+  ids = {}
+  for i, token in enumerate(tokens):
+    if token in ids and token:
+      raise records.DataError(f'{path} has {token!r} twice, in lines {ids[token] + 1} and {i + 1}: wanted each token once')
+    ids[token] = i
+  missing = [token for token in SPECIAL if token not in ids and aliases.get(token) not in ids]
+  if missing:
+    raise records.DataError(f'{path} has no {", ".join(missing)}: a BERT vocabulary needs {", ".join(SPECIAL)}; '
+                            'make one with `bert-jax vocabulary`')
+  return [ids[token] if token in ids else ids[aliases[token]] for token in SPECIAL]
+
+
+def _has_upper_case(tokens: Sequence[str]) -> bool:
+  return any(character != character.lower() for token in tokens if not _is_bracketed(token) for character in token)
+
+
+def _is_bracketed(token: str) -> bool:
+  """[MASK], [unused7], <pad>: names rather than text."""
+  return len(token) > 2 and (token[0] + token[-1]) in ('[]', '<>')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokenizer:
+  """A vocabulary and its use. Attributes: kind 'wordpiece' or 'sentencepiece'; tokens [V], where the index is the id."""
+  kind: str
+  tokens: tuple[str, ...]
+  lower_case: bool
+  pad_id: int
+  unk_id: int
+  cls_id: int
+  sep_id: int
+  mask_id: int
+  encode_flat: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]] = dataclasses.field(repr=False)  # texts -> ids [T], lengths
+  offsets: Callable[[str], np.ndarray] = dataclasses.field(repr=False)  # text -> where in it each of its tokens begins [T]; slow
+  model: bytes | None = dataclasses.field(default=None, repr=False)  # spm.model
+  words: word_cache.WordCache | None = dataclasses.field(default=None, repr=False)  # of WordPiece
+
+  def encode(self, texts: Sequence[str]) -> list[np.ndarray]:  # -> a list of [T] int32
+    """The ids of each text, without [CLS] and [SEP]."""
+    ids, lengths = self.encode_flat(texts)
+    ends = np.cumsum(lengths).tolist()
+    return [ids[start:end] for start, end in zip([0, *ends], ends)]
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Readable text: pieces joined to words."""
+    tokens = [self.tokens[i] for i in ids]
+    if self.kind == 'sentencepiece':
+      return ''.join(f' {token} ' if _is_bracketed(token) else token for token in tokens).replace(_SPACE, ' ').strip()
+    return ''.join(token[2:] if continues else f' {token}' for token, continues in zip(tokens, self.is_continuation[ids])).strip()
+
+  @functools.cached_property
+  def is_continuation(self) -> np.ndarray:  # [V] bool
+    """Which tokens go on with the word before them."""
+    if self.kind == 'sentencepiece':
+      return np.array([not token.startswith(_SPACE) and not _is_bracketed(token) for token in self.tokens])
+    return np.array([token.startswith('##') and len(token) > 2 for token in self.tokens])
+
+  @property
+  def vocab_txt(self) -> bytes:
+    return ('\n'.join(self.tokens) + '\n').encode()
+
+  @functools.cached_property
+  def sha256(self) -> str:
+    return hashlib.sha256(self.vocab_txt).hexdigest()
+
+  @property
+  def record(self) -> records.Vocabulary:
+    """What the manifest of shards says of this vocabulary."""
+    return records.Vocabulary(
+        kind=self.kind, size=len(self.tokens), sha256=self.sha256, lower_case=self.lower_case, pad_id=self.pad_id, unk_id=self.unk_id,
+        cls_id=self.cls_id, sep_id=self.sep_id, mask_id=self.mask_id)

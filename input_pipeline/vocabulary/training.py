@@ -1,0 +1,139 @@
+"""Trains a vocabulary, WordPiece or SentencePiece, from a corpus; the five special tokens get ids 0 to 4."""
+
+import collections
+import dataclasses
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Literal
+
+from etils import epath
+
+from input_pipeline import records
+from input_pipeline.text import sources
+from input_pipeline.vocabulary import tokenizer
+
+_MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
+_SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
+
+
+def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
+  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError, and then leaves nothing behind."""
+  output = epath.Path(settings.output)
+  suffixes = {'wordpiece': '.txt', 'sentencepiece': '.model'}
+  if output.suffix != suffixes[settings.kind]:
+    raise records.DataError(f'--output {output}: a {settings.kind} vocabulary is a file that ends in {suffixes[settings.kind]}')
+  if output.exists() and not settings.overwrite:
+    raise records.DataError(f'--output {output} exists: name another, or pass --overwrite')
+  if settings.size <= len(tokenizer.SPECIAL):
+    raise records.DataError(f'--size {settings.size}: wanted more than the {len(tokenizer.SPECIAL)} special tokens')
+  lines = _lines(settings)
+  data = TRAINERS[settings.kind](lines, settings.size, settings.lower_case)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  temporary = output.parent / f'.{output.name}.{os.getpid()}.tmp'
+  try:
+    temporary.write_bytes(data)
+    temporary.replace(output)
+  finally:
+    temporary.unlink(missing_ok=True)
+  return tokenizer.load(output, settings.lower_case)
+
+
+def _lines(settings: 'VocabularySettings') -> Iterator[str]:
+  seen = 0
+  for document in sources.documents(settings.input, settings.format):
+    yield from (line for line in document.text.split('\n') if line.strip())
+    seen += 1
+    if seen == settings.limit:
+      break
+  if not seen:
+    raise records.DataError(f'--input {settings.input} holds no text: wanted at least one document')
+
+
+def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
+  """A vocab.txt, the same for the same lines. Raises DataError where the corpus is too small for `size`.
+
+  The trainer numbers the ##letters in the order of a hash map, which changes from run to run, and breaks ties by number: so they
+  are numbered before it begins, from counts made here.
+  """
+  import tokenizers
+  library = tokenizer.wordpiece_library([tokenizer.UNK], lower_case)
+  with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace', newline='') as spool:  # lines are needed twice; parsing is slow
+    characters = collections.Counter()
+    for line in lines:
+      characters.update(line)
+      spool.write(line + '\n')
+    alphabet = _alphabet(library, characters, max(size // 4, 50))
+    pieces = [f'##{c}' for c in alphabet if len(library.pre_tokenizer.pre_tokenize_str(f'a{c}a')) == 1]
+    known = [*tokenizer.SPECIAL, *alphabet, *pieces]
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=known, show_progress=False, min_frequency=2, initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet), continuing_subword_prefix='##')
+    spool.seek(0)
+    library.train_from_iterator((line.removesuffix('\n') for line in spool), trainer)
+  ids = library.get_vocab()
+  tokens = sorted(ids, key=ids.get)
+  if len(tokens) != size:
+    bound = 'needs' if len(tokens) > size else 'gives only'
+    raise records.DataError(f'--size {size:,}: the corpus {bound} {len(tokens):,} tokens; choose a --size '
+                            f'{"above" if len(tokens) > size else "up to"} that, or give more text')
+  return ('\n'.join(tokens) + '\n').encode()
+
+
+def _alphabet(library, characters: collections.Counter, most: int) -> list[str]:
+  """The most frequent characters after normalisation, which works character by character."""
+  counts = collections.Counter()
+  for character, count in characters.items():
+    for normalised in library.normalizer.normalize_str(character.encode('utf-8', 'replace').decode()):
+      if not normalised.isspace():
+        counts[normalised] += count
+  return sorted(sorted(counts, key=lambda c: (-counts[c], c))[:most])
+
+
+def train_sentencepiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
+  """A unigram model (spm.model). Raises DataError where the corpus is too small for `size`."""
+  import sentencepiece
+  model = io.BytesIO()
+  pad, unk, cls, sep, mask = tokenizer.SPECIAL
+  try:
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=_short(lines), model_writer=model, vocab_size=size, model_type='unigram', character_coverage=0.9995,
+        normalization_rule_name='nmt_nfkc_cf' if lower_case else 'nmt_nfkc', input_sentence_size=_SENTENCEPIECE_SAMPLE,
+        shuffle_input_sentence=False, num_threads=1, minloglevel=2, pad_id=0, unk_id=1, bos_id=2, eos_id=3,
+        pad_piece=pad, unk_piece=unk, bos_piece=cls, eos_piece=sep, control_symbols=[mask])
+  except (RuntimeError, OSError) as error:
+    message = ' '.join(str(error).split())
+    raise records.DataError(f'SentencePiece cannot make --size {size} pieces: {message}; change --size or give more text') from error
+  return model.getvalue()
+
+
+def _short(lines: Iterator[str]) -> Iterator[str]:
+  for line in lines:
+    line = line.encode('utf-8', 'replace').decode()
+    step = _MAX_LINE // max(1, -(-len(line.encode()) // len(line)))
+    yield from (line[i:i + step] for i in range(0, len(line), step))
+
+
+TRAINERS = {'wordpiece': train_wordpiece, 'sentencepiece': train_sentencepiece}
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularySettings:
+  """Train a vocabulary from a corpus."""
+  input: str
+  """A path or glob, local or gs://, or `sample`."""
+  output: str
+  """The file to write: vocab.txt for wordpiece, spm.model for sentencepiece."""
+  kind: Literal['wordpiece', 'sentencepiece'] = 'wordpiece'
+  """WordPiece as BERT's, or a SentencePiece unigram model as ALBERT's."""
+  size: int = 30522
+  """Tokens, the five special ones included. 30522 is BERT-uncased's."""
+  lower_case: bool = True
+  """Lower-case text, and drop accents with WordPiece."""
+  format: Literal['mediawiki', 'wikiextractor', 'text', 'jsonl'] | None = None
+  """The kind of the input, where its content does not tell."""
+  limit: int | None = None
+  """Use only the first documents, so many."""
+  overwrite: bool = False
+  """Replace an output that exists."""

@@ -1,0 +1,1 @@
+"""The subcommands of `bert-jax`, each parses, calls and prints."""

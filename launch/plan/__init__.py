@@ -1,0 +1,1 @@
+"""What a run would need and cost: a compiled program, read."""

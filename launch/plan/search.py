@@ -1,0 +1,78 @@
+"""Looks for the batch per chip, remat and mesh with the most tokens a day, by compiling one neighbour of the best after the other."""
+
+import dataclasses
+import typing
+
+import tqdm
+
+from bert_jax import config as cfg
+from bert_jax.parallel import mesh as mesh_lib
+from launch.plan import step as plan_step
+
+SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """What a search may change."""
+  rows: int  # for each share of the batch
+  remat: str
+  fsdp: int
+  tensor: int
+
+
+def search(config: cfg.Config, steps: int, devices: list, topology: str, price: float | None, tries: int) -> list[plan_step.Figures]:
+  """The best of at most `tries` programs, the best first; those that do not fit come last. Raises ConfigError."""
+  mesh = mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=config.batch.size // config.run.microbatches)
+  start = Choice(max(config.batch.size // (mesh.shape['data'] * mesh.shape['fsdp']), 1), config.model.remat, mesh.shape['fsdp'],
+                 mesh.shape['tensor'])
+  seen: dict[Choice, plan_step.Figures | None] = {}
+  with tqdm.tqdm(total=tries, desc='compiling', unit=' programs') as bar:
+    ahead = [start]
+    while ahead and len(seen) < tries:
+      choice = ahead.pop(0)
+      bar.set_postfix_str(f'{choice.rows} rows a share, remat {choice.remat}, fsdp {choice.fsdp}, tensor {choice.tensor}')
+      try:
+        seen[choice] = attempt(choice, config, steps, devices, topology, price)
+      except cfg.ConfigError:
+        if choice == start:
+          raise
+        seen[choice] = None  # a mesh that the batch or the heads do not divide over
+      bar.update()
+      best = max(seen, key=lambda key: score(seen[key]))
+      ahead = [near for near in neighbours(best, config, len(devices)) if near not in seen and not hopeless(near, seen)]
+  found = sorted(filter(None, seen.values()), key=score, reverse=True)
+  return found[:SHOWN]
+
+
+def score(figures: plan_step.Figures | None) -> float:
+  """Tokens a day; less than nothing for what does not fit, the worse the more it needs."""
+  if figures is None:
+    return float('-inf')
+  return figures.tokens_per_day if figures.fits and figures.tokens_per_day else -(figures.needed_bytes or float('inf'))
+
+
+def neighbours(choice: Choice, config: cfg.Config, devices: int) -> list[Choice]:
+  """One change each, the most promising first."""
+  remats = typing.get_args(typing.get_type_hints(cfg.Model)['remat'])
+  changes = [{'rows': choice.rows * 2}, *({'remat': remat} for remat in remats if remat != choice.remat),
+             {'fsdp': choice.fsdp * 4}, {'rows': choice.rows // 2}, {'fsdp': choice.fsdp // 4}, {'tensor': choice.tensor * 2},
+             {'tensor': choice.tensor // 2}]
+  near = [dataclasses.replace(choice, **change) for change in changes]
+  return [item for item in near if item.rows and item.fsdp and item.tensor and devices % (item.fsdp * item.tensor) == 0
+          and config.model.heads % item.tensor == 0]
+
+
+def hopeless(choice: Choice, seen: dict[Choice, plan_step.Figures | None]) -> bool:
+  """Whether the same with fewer rows did not fit."""
+  failed = (other for other, figures in seen.items() if figures is not None and figures.fits is False)
+  return any(other.rows <= choice.rows and dataclasses.replace(choice, rows=other.rows) == other for other in failed)
+
+
+def attempt(choice: Choice, config: cfg.Config, steps: int, devices: list, topology: str, price: float | None) -> plan_step.Figures:
+  shape = dataclasses.replace(config.mesh, data=-1, fsdp=choice.fsdp, tensor=choice.tensor)
+  mesh = mesh_lib.make_mesh(shape, devices)
+  config = dataclasses.replace(
+      config, mesh=shape, model=dataclasses.replace(config.model, remat=choice.remat),
+      batch=dataclasses.replace(config.batch, size=choice.rows * mesh.shape['data'] * mesh.shape['fsdp']))
+  return plan_step.figures(config, mesh, steps, topology, price)

@@ -1,0 +1,194 @@
+"""Compiles the step of `pretrain` for devices that need not be there, and reads from the program what it would cost to run.
+
+All figures are of one chip, the two devices of a TPU7x together.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+import time
+import warnings
+
+import jax
+from jax.sharding import Mesh
+
+from bert_jax import config as cfg, flops, step as step_lib, synthetic
+from bert_jax.parallel import mesh as mesh_lib
+from launch import without_tpu
+from launch.plan import costs as hlo_costs
+
+# None is used here, and libtpu's lock keeps two programs from one TPU: a plan may run beside another, or beside a test.
+ENVIRONMENT = without_tpu.VARIABLES | {'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true'}
+# (axes, most chips) of the topologies that exist (cloud.google.com/tpu/docs: the page of each generation).
+GENERATIONS = {'v4': (3, 4096), 'v5e': (2, 256), 'v5p': (3, 8960), 'v6e': (2, 256), 'tpu7x': (3, 9216)}
+DAY = 86_400  # seconds
+USED = re.compile(r'(?:temporaries \(|Used )([\d.]+)([KMGT]?)')  # in what the compiler says where a program does not fit
+UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+  """What one chip has to hold and to do for a step, and what the run would cost. None: not known of this kind of device, or did not fit."""
+  topology: str | None
+  device_kind: str
+  chips: int
+  devices: int
+  mesh: dict[str, int]
+  remat: str
+  batch: int  # rows of the global batch
+  sequence_length: int
+  predictions: int
+  fits: bool | None
+  memory_bytes: int | None  # that a program can have
+  needed_bytes: int | None  # arguments, temporaries, results that reuse no argument, and the program
+  argument_bytes: int
+  parameter_bytes: int
+  optimizer_bytes: int
+  batch_bytes: int
+  temporary_bytes: int | None
+  collectives: tuple[dict, ...] | None  # kind, bytes (of the whole operand; of a gather, the result), asynchronous … of each from 1 MB on
+  collective_bytes: dict[str, int] | None  # by kind, small ones too
+  flops_formula: float
+  flops_compiled: float | None  # products of the program, every trip of its loops counted, and what custom kernels say of themselves
+  loops_counted_once: tuple[str, ...] | None  # whose trips could not be told: what is said of FLOPs, bytes and time is too little then
+  estimated_cycles: int | None
+  kernels: int | None  # custom kernels in the program, which carry no cycles
+  kernel_seconds: float | None  # added for them: the longer of FLOPs at half the peak and of operands and results at the memory rate
+  estimated_step_seconds: float | None  # cycles at the chip's clock, and the kernels
+  exposed_collective_seconds: float | None  # not in it: collectives that nothing runs beside, at the full rate of all links; a lower bound
+  unestimated_seconds: float | None  # not in it: gathers, scatters and sorts without cycles, at the memory rate, their operands read whole
+  dearest: tuple[dict, ...] | None  # op_name, seconds, count of what costs most cycles
+  ideal_step_seconds: float | None  # the formula's FLOPs at the peak
+  estimated_mfu: float | None
+  steps: int  # of the run at this length
+  tokens_per_day: float | None  # positions of rows, padding among them
+  days: float | None
+  cost: float | None  # in the currency of the price
+  lower_seconds: float  # of this machine, for tracing
+  compile_seconds: float
+
+
+def topology_devices(name: str, slices: int = 1) -> list:
+  """The devices of a TPU topology such as 'v5e:4x4', or of several such slices. Raises ConfigError."""
+  generation, _, shape = name.partition(':')
+  sides = [int(side) for side in shape.split('x')] if re.fullmatch(r'\d+(x\d+)*', shape) else []
+  known = ', '.join(f'{key}:{"x".join("ABC"[:axes])} of up to {most:,} chips' for key, (axes, most) in GENERATIONS.items())
+  axes, most = GENERATIONS.get(generation, (0, 0))
+  cfg.require(len(sides) == axes and 0 < math.prod(sides) <= most, f'there is no TPU topology {name!r}: wanted one of {known}')
+  cfg.require(importlib.util.find_spec('libtpu') is not None,
+              f"a plan for {name} needs the compiler in libtpu, which is not installed: pip install 'bert_jax[tpu]'")
+  for key, value in ENVIRONMENT.items():
+    os.environ.setdefault(key, value)
+  from jax.experimental import topologies
+  options = {'num_slices': slices} if slices > 1 else {}
+  if generation == 'v4':
+    options['chip_config_name'] = 'megacore'  # as Cloud TPU runs it: the two cores of a chip are one device
+  if math.prod(sides) == 1:
+    options['chips_per_host_bounds'] = [1, 1, 1]
+  try:
+    return list(topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices)
+  except jax.errors.JaxRuntimeError as error:
+    raise cfg.ConfigError(f'libtpu knows no topology {name!r}: {str(error).splitlines()[0]}') from error
+
+
+def chip_count(devices: list) -> int:
+  """Chips, of which TPU7x shows each as two devices."""
+  places = {(getattr(device, 'slice_index', 0), *device.coords) for device in devices if hasattr(device, 'coords')}
+  return len(places) or len(devices)
+
+
+def abstract_batch(config: cfg.Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes and the layout of a global batch."""
+  batch, sharding = config.batch, mesh_lib.batch_sharding(mesh)
+  rows = synthetic.batch(config.model.vocab_size, 1, batch.sequence_length, batch.predictions, batch.pairs_per_row)
+  return {name: jax.ShapeDtypeStruct((batch.size, *x.shape[1:]), x.dtype, sharding=sharding) for name, x in rows.items()}
+
+
+def lower(config: cfg.Config, mesh: Mesh, graphdef, abstract) -> jax.stages.Lowered:
+  """The very step of `pretrain`, traced for the devices of `mesh`: train.py makes it in the same way."""
+  return step_lib.jit_train_step(graphdef, config, mesh, abstract).lower(abstract, abstract_batch(config, mesh))
+
+
+def compile_if_it_fits(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, str | None]:
+  """(program, None), or (None, what the compiler said) where it needs more memory than a chip has."""
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')  # it cannot hold programs for chips that are not here
+    try:
+      return lowered.compile(), None
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      return None, str(error)
+
+
+def device_bytes(tree) -> int:
+  """Bytes of one device's share of a tree of ShapeDtypeStructs."""
+  return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = None, price: float | None = None) -> Figures:
+  """Compiles the step of `config` for `mesh` and reads the program. `price`: of a chip-hour."""
+  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  mesh_lib.check_model(config.model, mesh)
+  devices = list(mesh.devices.flat)
+  chips, kind = chip_count(devices), devices[0].device_kind
+  each = len(devices) // chips  # devices a chip
+  graphdef, abstract = step_lib.abstract_state(config, mesh)
+  start = time.monotonic()
+  lowered = lower(config, mesh, graphdef, abstract)
+  lowered_at = time.monotonic()
+  compiled, error = compile_if_it_fits(lowered)
+  compile_seconds = time.monotonic() - lowered_at
+  batch = abstract_batch(config, mesh)
+  shares = {'parameter_bytes': each * device_bytes(abstract.params), 'optimizer_bytes': each * device_bytes(abstract.opt_state),
+            'batch_bytes': each * device_bytes(batch)}
+  memory = memory_of(compiled, error, each, device_bytes((abstract, batch)), flops.chip(kind))
+  formula = flops.per_step(config) / chips
+  costs = hlo_costs.read(compiled.as_text()) if compiled else None
+  timing = times(costs, each, flops.chip(kind), formula)
+  seconds = timing['estimated_step_seconds']
+  tokens = config.batch.size * config.batch.sequence_length
+  days = seconds and seconds * steps / DAY
+  return Figures(
+      topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape), remat=config.model.remat,
+      batch=config.batch.size, sequence_length=config.batch.sequence_length, predictions=config.batch.predictions, **memory, **shares,
+      collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}
+                                  for item in costs.collectives if item.bytes >= hlo_costs.LARGE),
+      collective_bytes=costs and {name: total * each for name, total in costs.collective_bytes().items()},
+      flops_formula=formula, flops_compiled=costs and costs.flops * each,
+      loops_counted_once=costs and costs.endless, **timing, steps=steps,
+      tokens_per_day=seconds and tokens / seconds * DAY, days=days, cost=days and price and days * 24 * chips * price,
+      lower_seconds=lowered_at - start, compile_seconds=compile_seconds)
+
+
+def memory_of(compiled, error: str | None, each: int, shares: int, chip: flops.Chip | None) -> dict:
+  """Whether it fits, and the bytes that say so. Of a program that does not the compiler names only the sum."""
+  limit = chip and chip.memory and int(chip.memory)
+  if compiled is None:
+    found = USED.search(error)
+    needed = found and each * int(float(found[1]) * UNITS[found[2]])
+    return dict(fits=False, memory_bytes=limit, needed_bytes=needed, argument_bytes=each * shares,
+                temporary_bytes=needed and max(needed - each * shares, 0))
+  stats = compiled.memory_analysis()
+  arguments, temporaries = each * stats.argument_size_in_bytes, each * stats.temp_size_in_bytes
+  needed = arguments + temporaries + each * (stats.output_size_in_bytes - stats.alias_size_in_bytes + stats.generated_code_size_in_bytes)
+  return dict(fits=None if limit is None else needed <= limit, memory_bytes=limit, needed_bytes=needed, argument_bytes=arguments,
+              temporary_bytes=temporaries)
+
+
+def times(costs: hlo_costs.Costs | None, each: int, chip: flops.Chip | None, formula: float) -> dict:
+  """The seconds of a step by the compiler's cycles, and what they leave out; every value None where nothing is known."""
+  ideal = chip and formula / chip.peak
+  if costs is None or costs.cycles is None or chip is None or chip.clock is None:
+    return dict(estimated_cycles=None, kernels=costs and len(costs.kernels), kernel_seconds=None, estimated_step_seconds=None,
+                exposed_collective_seconds=None, unestimated_seconds=None, dearest=None, ideal_step_seconds=ideal, estimated_mfu=None)
+  peak, rate, links = chip.peak / each, chip.memory_rate / each, chip.interconnect / each
+  kernels = sum(kernel.times * kernel.seconds(peak, rate) for kernel in costs.kernels)
+  seconds = costs.cycles / chip.clock + kernels
+  exposed = sum(item.wire_bytes() for item in costs.collectives if not item.asynchronous) / links
+  return dict(
+      estimated_cycles=costs.cycles, kernels=len(costs.kernels), kernel_seconds=kernels, estimated_step_seconds=seconds,
+      exposed_collective_seconds=exposed, unestimated_seconds=sum(count for _, count in costs.unestimated) / rate,
+      dearest=costs.dearest_seconds(chip.clock, peak, rate), ideal_step_seconds=ideal, estimated_mfu=ideal / seconds)
