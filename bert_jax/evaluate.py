@@ -81,7 +81,7 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
   validation = open_validation(data_dir, config)
   cfg.require(validation.vocabulary.sha256 == loaded.run.vocabulary.sha256,
               f'{data_dir} was prepared with another vocabulary than {run_dir} was trained with: name its own data with --data')
-  mesh = mesh_lib.make_mesh(cfg.Mesh(data=1), jax.local_devices()[:1])
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1), jax.local_devices()[:1])
   graphdef, _ = step_lib.abstract_state(config, mesh)
   eval_step = step_lib.jit_eval_step(graphdef, config, mesh)
   params = jax.device_put(loaded.params, mesh_lib.state_sharding(loaded.params, mesh))

@@ -27,7 +27,7 @@ def with_model(config, **changes):
 @pytest.fixture(scope='module')
 def planned(tiny):
   """A tiny step for four v5e, two of them sharing a state."""
-  return on('v5e:2x2', with_model(dataclasses.replace(tiny, mesh=cfg.Mesh(data=2, fsdp=2)), remat='none'), price=1.5)
+  return on('v5e:2x2', with_model(dataclasses.replace(tiny, mesh=cfg.MeshShape(data=2, fsdp=2)), remat='none'), price=1.5)
 
 
 @tpu
@@ -42,7 +42,7 @@ def test_flops_as_compiled_are_those_of_the_formula(planned, tiny):
 @tpu
 def test_memory_by_kind(planned, tiny):
   from bert_jax.step import abstract_state
-  _, abstract = abstract_state(tiny, mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=1), jax.devices()[:1]))
+  _, abstract = abstract_state(tiny, mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=1), jax.devices()[:1]))
   whole = plan_step.device_bytes(abstract.params)
   assert whole / 2 < planned.parameter_bytes < whole  # the larger part of them is shared by two
   assert planned.optimizer_bytes == pytest.approx(2 * planned.parameter_bytes, abs=8)  # two moments
@@ -67,7 +67,7 @@ def test_time_and_cost_follow_from_the_cycles(planned):
 @tpu
 def test_a_batch_that_is_too_large_does_not_fit(tiny):
   rows = 2**18
-  figures = on('v5e:2x2', dataclasses.replace(tiny, batch=dataclasses.replace(tiny.batch, size=4 * rows), mesh=cfg.Mesh()))
+  figures = on('v5e:2x2', dataclasses.replace(tiny, batch=dataclasses.replace(tiny.batch, size=4 * rows), mesh=cfg.MeshShape()))
   assert figures.fits is False and figures.needed_bytes > figures.memory_bytes
   assert figures.batch_bytes == rows * (4 * 16 + 3 * 4 + 3 * 1) * 4 < figures.argument_bytes
   assert figures.temporary_bytes > 0
@@ -76,7 +76,7 @@ def test_a_batch_that_is_too_large_does_not_fit(tiny):
 @pytest.mark.parametrize('unroll', [1, 2])
 def test_a_scan_over_layers_counts_as_much_as_layers_in_a_row(still, unroll):
   config = with_model(still, unroll=unroll, layers=4, remat='none')
-  mesh = mesh_lib.make_mesh(cfg.Mesh(), jax.devices()[:1])
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(), jax.devices()[:1])
   figures = plan_step.figures(config, mesh, 10)
   # The formula leaves out that the gradients of biases are sums by products, on CPU with eight rows of ones.
   sums = 2 * 8 * 16 * 16 * 4 * (5 * config.model.hidden_size + config.model.intermediate_size)
@@ -164,7 +164,7 @@ def test_search_finds_the_best_in_few_programs(monkeypatch):
   calls = []
   monkeypatch.setattr(plan_step, 'figures', lambda *args: calls.append(args) or fake(*args))
   batch = dataclasses.replace(recipes.tiny().batch, size=64)
-  config = with_model(dataclasses.replace(recipes.tiny(), batch=batch, mesh=cfg.Mesh(data=-1, fsdp=1)), remat='none')
+  config = with_model(dataclasses.replace(recipes.tiny(), batch=batch, mesh=cfg.MeshShape(data=-1, fsdp=1)), remat='none')
   best, *others = plan_search.search(config, 10, jax.devices(), 'v5e:2x4', None, tries=12)
   assert (best.batch // 8, best.remat, best.mesh['fsdp']) == (16, 'none', 4)
   assert len(calls) <= 12 and len(others) == plan_search.SHOWN - 1 and all(item.tokens_per_day <= best.tokens_per_day for item in others)
@@ -178,7 +178,7 @@ def test_search_finds_the_best_in_few_programs(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize('topology,devices', [('v4:2x2x1', 4), ('tpu7x:2x2x1', 8), ('v6e:1x1', 1)])
 def test_chips_are_not_devices(tiny, topology, devices):
-  figures = on(topology, dataclasses.replace(tiny, mesh=cfg.Mesh()))
+  figures = on(topology, dataclasses.replace(tiny, mesh=cfg.MeshShape()))
   assert (figures.chips, figures.devices) == (min(devices, 4), devices)
   assert 1 <= figures.flops_compiled / figures.flops_formula < 1.3 and figures.fits
 

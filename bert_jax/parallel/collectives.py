@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.parallel.mesh import ROWS, is_matrix, place
+from bert_jax.parallel.mesh import ROWS, place
 
 LANES = 128  # elements of a run, TPU's vector
 TILE = 8  # rows of a matrix, or runs: what TPU keeps together
@@ -89,25 +89,33 @@ def columns_of(runs, shape: tuple[int, int]):  # [F S 128] -> [V D]
   return x.reshape(columns, -1)[:, :rows].T
 
 
-def whole(params, parts, dtype, mesh: jax.sharding.Mesh):
-  """The parameters that a device computes with, inside `per_device`: matrices first made narrow, then gathered."""
-  params = jax.tree.map_with_path(lambda path, x: x.astype(dtype) if is_matrix(path) else x, params)
-  sizes = rings(mesh)
-  return replace_shared(params, parts, lambda leaves, axes: [gather(x, axis, sizes) for x, axis in zip(leaves, axes)])
+def gather_parameters(params, parts, logical, mesh: jax.sharding.Mesh, plain: bool = False):
+  """The parameters that a device computes with, inside `per_device`: each first cast to what its products read, then gathered."""
+  params = jax.tree.map(lambda x, known: x if known.dtype == 'float32' else x.astype(known.dtype), params, logical)
+  sizes = (mesh.shape['fsdp'],) if plain else rings(mesh)
+  with jax.named_scope('gather_parameters'):
+    return replace_shared(params, parts, lambda leaves, axes: [gather(x, axis, sizes) for x, axis in zip(leaves, axes)])
 
 
-def add_up(grads, parts, dtype, mesh: jax.sharding.Mesh):
-  """Sums gradients over the devices that share out the rows, in `dtype` for matrices; each device keeps its own part, in float32 again."""
+def sum_gradients(grads, parts, logical, dtype, mesh: jax.sharding.Mesh, plain: bool = False):
+  """Sums gradients over the devices that share out the rows; each device keeps its own part, in float32 again.
+
+  Those of parameters that products read in 16 bits are sent and added up in `dtype`.
+  """
   wide = lambda g: jnp.promote_types(g.dtype, jnp.float32)
   widths = jax.tree.map(wide, grads)
-  grads = jax.tree.map_with_path(lambda path, g: g.astype(dtype if is_matrix(path) else wide(g)), grads)
+  grads = jax.tree.map(lambda g, known: g.astype(wide(g) if known.dtype == 'float32' else dtype), grads, logical)
 
   def reduce(leaves, axes):
-    # Along the axis tensor the compiler shares out arrays further: each travels as it is.
-    own = scatter_all(leaves, axes, rings(mesh), together=mesh.shape['tensor'] == 1 < mesh.shape['fsdp'])
+    if plain:
+      own = [scatter(x, axis, (mesh.shape['fsdp'],), range(1)) for x, axis in zip(leaves, axes)]
+    else:
+      # Along the axis tensor the compiler shares out arrays further: each travels as it is.
+      own = scatter_all(leaves, axes, rings(mesh), together=mesh.shape['tensor'] == 1 < mesh.shape['fsdp'])
     return [jax.lax.psum(g, 'data') for g in own]
 
-  grads = replace_shared(grads, parts, reduce, lambda g: jax.lax.psum(g, ROWS))
+  with jax.named_scope('sum_gradients'):
+    grads = replace_shared(grads, parts, reduce, lambda g: jax.lax.psum(g, ROWS))
   return jax.tree.map(lambda g, width: g.astype(width), grads, widths)
 
 
