@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from bert_jax.errors import require
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: types of fields are hashed, and a table cannot be
 class OneOf:
   """That a field is a key of `table`: looked up when it is checked, so that what was added to the table since is known."""
   table: Mapping | tuple
