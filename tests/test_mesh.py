@@ -171,22 +171,22 @@ def test_what_is_split_and_packed_comes_back(shape, axis):
   for i, part in enumerate(np.split(x, 8, axis)):  # each row is what one device has
     np.testing.assert_array_equal(collectives.join(shares[i:i + 1], axis), part)
   packed = collectives.pack([other, shares])
-  assert packed.shape[0] == 8 and packed.shape[1] == collectives.smooth(packed.shape[1])
+  assert packed.shape[0] == 8 and packed.shape[1] == collectives.round_up_to_divisible(packed.shape[1])
   np.testing.assert_array_equal(collectives.join(collectives.unpack(packed, [other.shape, shares.shape])[1], axis), x)
 
 
 @pytest.mark.parametrize('shape', [(300, 64), (2, 16), (30522, 24)])
 def test_each_device_finds_its_columns_among_the_runs(shape):
   x = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
-  runs = collectives.runs_of(x, 8)
-  np.testing.assert_array_equal(collectives.columns_of(runs, shape), x)
+  runs = collectives.columns_to_runs(x, 8)
+  np.testing.assert_array_equal(collectives.runs_to_columns(runs, shape), x)
   for i, part in enumerate(np.split(x, 8, axis=1)):
-    np.testing.assert_array_equal(collectives.columns_of(runs[i:i + 1], part.shape), part)
+    np.testing.assert_array_equal(collectives.runs_to_columns(runs[i:i + 1], part.shape), part)
 
 
 def test_sizes_are_rounded_up_to_what_has_divisors():
   for n in range(1, 100_000, 7):
-    assert n <= collectives.smooth(n) <= n * 33 / 32 and collectives.smooth(n) >> max(n.bit_length() - collectives.CUTS, 0) <= 64
+    assert n <= collectives.round_up_to_divisible(n) <= n * 33 / 32 and collectives.round_up_to_divisible(n) >> max(n.bit_length() - collectives.LEADING_BITS, 0) <= 64
 
 
 def test_processes_whose_chips_do_not_stand_in_line_feed_every_row_once(monkeypatch):
