@@ -125,7 +125,7 @@ def torus(*sizes, host=(2, 2, 1), slices=1):
 
 
 def fake_mesh(devices, shape):
-  devices = np.array(sorted(devices, key=mesh_lib.place), object).reshape(shape)
+  devices = np.array(sorted(devices, key=mesh_lib.position_of), object).reshape(shape)
   return types.SimpleNamespace(devices=devices, shape=dict(zip(mesh_lib.AXES, shape)))
 
 

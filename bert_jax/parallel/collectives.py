@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.parallel.mesh import ROWS, place
+from bert_jax.parallel.mesh import ROWS, position_of
 
 LANES = 128  # elements of a run: TPU's vector
 TILE = 8  # rows of a matrix, or runs: what TPU keeps together
@@ -38,7 +38,7 @@ def rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
 
   16 chips whose coordinates run (0, 0), (0, 1) … (3, 3) are (4, 4): four rings of four along each of two axes.
   """
-  line = [place(device) for device in mesh.devices[0, :, 0]]
+  line = [position_of(device) for device in mesh.devices[0, :, 0]]
   sizes, stride = [], 1
   while stride < len(line):
     changed = [{axis for axis, x in enumerate(line[i]) if x != line[0][axis]} for i in range(stride, len(line), stride)]

@@ -80,8 +80,8 @@ def path_name(path) -> str:
   return '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
 
 
-def place(device) -> tuple:
-  """Where a device stands: slice, coordinates on its torus, core; or its number where a chip has no coordinates."""
+def position_of(device) -> tuple:
+  """Where a device stands: (slice, process or 0, coordinates on its torus from the slowest, core), or its number on no torus."""
   coords = getattr(device, 'coords', None)
   where = (*reversed(coords), getattr(device, 'core_on_chip', 0)) if coords is not None else (device.id,)
   return (getattr(device, 'slice_index', 0) or 0, device.process_index if coords is None else 0, *where)
@@ -92,8 +92,8 @@ def make_mesh(shape: MeshShape, devices=None, *, model: Divided | None = None, r
 
   `model` and `rows` (of a microbatch) are what a mesh of which nothing is given is chosen by.
   """
-  devices = sorted(jax.devices() if devices is None else devices, key=place)
-  slices = len({place(device)[0] for device in devices})
+  devices = sorted(jax.devices() if devices is None else devices, key=position_of)
+  slices = len({position_of(device)[0] for device in devices})
   sizes = [shape.data, shape.fsdp, shape.tensor]
   if not any(sizes) and model is not None and rows is not None:
     sizes = choose(len(devices), slices, model, rows)
