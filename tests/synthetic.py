@@ -36,7 +36,7 @@ def make_pieces(count: int, documents: int, room: int, rng: np.random.Generator,
 
 def steady_pieces(count: int, documents: int, room: int):
   """As make_pieces, from NumPy's stable bit streams alone: for golden values."""
-  draws = random.below(random.words(random.key(0, 'pieces'), 0, 9 * count), room // 2).reshape(count, 9)
+  draws = random.below(random.bits(random.key(0, 'pieces'), 0, 9 * count), room // 2).reshape(count, 9)
   pieces = []
   for number, *lengths in draws.tolist():
     ends = np.cumsum([2 + length // 2 for length in lengths])

@@ -38,7 +38,7 @@ def test_examples_show_text_masks_and_pairs(data):
   assert '##' not in shown and '{' in shown
 
 
-def test_static_pairs_are_shown(tmp_path):
+def test_google_pairs_are_shown(tmp_path):
   assert 'label 1' in str(inspect(synthetic.write_data(tmp_path, pairs='google')))
 
 

@@ -111,7 +111,7 @@ def test_closing_ends_the_threads(stream, engine):
 
 def test_a_program_ends_with_its_iterators_open(data):
   """TensorFlow's threads used to hang the interpreter's end."""
-  program = ('import sys\nfrom input_pipeline import loader\n'
+  program = ('import sys\nfrom input_pipeline.batches import loader\n'
              'stream = loader.open_split(sys.argv[1], "train", loader.BatchConfig(size=32, sequence_length=64, predictions=10))\n'
              'open = [stream.batches(0, engine=engine) for engine in ("threads", "tf.data")]\n'
              'for batches in open:\n  next(batches)\nraise SystemExit(7)')

@@ -139,14 +139,14 @@ def test_static_pairs_keep_them(made, tmp_path):
 def chosen_and_words(stream, first, last):
   """Over the rows of one window: which tokens are predicted, where stored words start, each pair's number, all [B T]; the pairs."""
   epoch, window, begin, end = next(stream.spans(first, last))
-  arranged = stream.arranged(epoch, window)
-  batch, placed = stream.laid_out(arranged, begin, end)
+  arrangement = stream.arrangement(epoch, window)
+  batch, placed = stream.laid_out(arrangement, begin, end)
   shape = batch['input_ids'].shape
   starts, pair = np.ones(shape, bool), np.full(shape, -1)
-  for m, (row, start, a, b) in enumerate(zip(*(placed[name] for name in ('row', 'start', 'a', 'b')))):
-    for at, source, count in ((start + 1, placed['a_start'][m], a), (start + a + 2, placed['b_start'][m], b)):
-      assert np.array_equal(batch['input_ids'][row, at:at + count], arranged.tokens[source:source + count])
-      starts[row, at + 1:at + count] = arranged.word_starts[source + 1:source + count]
+  for m, (row, start, a, b) in enumerate(zip(placed.row, placed.start, placed.a_length, placed.b_length)):
+    for at, source, count in ((start + 1, placed.a_start[m], a), (start + a + 2, placed.b_start[m], b)):
+      assert np.array_equal(batch['input_ids'][row, at:at + count], arrangement.tokens[source:source + count])
+      starts[row, at + 1:at + count] = arrangement.word_starts[source + 1:source + count]
       pair[row, at:at + count] = m
   chosen = np.zeros(shape, bool)
   masks = stream.rows(first, first + end - begin)
@@ -167,7 +167,7 @@ def test_masks_are_unions_of_words_by_the_originals_rule(made, pack):
   assert (np.bincount(word)[1:][share == 1] > 1).sum() > 50  # words of several tokens are among them
   if pack:
     return  # there a row's slots may be fewer than its pairs want
-  wanted = np.minimum(masking.prediction_count(placed['length'], .15, 10), placed['a'] + placed['b'])
+  wanted = np.minimum(masking.prediction_count(placed.length, .15, 10), placed.a_length + placed.b_length)
   length, owner = np.bincount(word)[1:], pair.ravel()[np.flatnonzero(starts.ravel())]
   for m in range(len(wanted)):
     left = wanted[m] - length[(owner == m) & (share == 1)].sum()
@@ -180,13 +180,13 @@ def test_spans_begin_with_words(made):
   chosen, starts, _, placed = chosen_and_words(loader.open_split(made[1][0].output, 'train', config), 0, 200)
   begins = chosen & ~np.pad(chosen, ((0, 0), (1, 0)))[:, :-1]
   assert starts[begins].mean() > .97
-  assert chosen.sum() == masking.prediction_count(placed['length'], .15, 10).sum()
+  assert chosen.sum() == masking.prediction_count(placed.length, .15, 10).sum()
 
 
 def test_a_piece_is_cut_between_words():
   starts = np.arange(64 * 20) % 4 == 0  # words of four tokens; the vocabulary knows of none
   window = shards.Window(np.arange(64 * 20), np.arange(65) * 20, np.arange(65), np.arange(64), None, starts)
-  cut = pairs.draw_cuts(window, random.words(1, 0, 64), np.zeros(64 * 20, bool))
+  cut = pairs.draw_cuts(window, random.bits(1, 0, 64), np.zeros(64 * 20, bool))
   assert not (cut % 4).any() and len(np.unique(cut)) == 4
   made = pairs.exchange(window, 1, 61, np.zeros(64 * 20, bool))
   assert starts[made.b_start].all()
