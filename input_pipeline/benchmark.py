@@ -1,4 +1,4 @@
-"""How fast batches are made from shards on disk, and how masking by itself compares with the collator of transformers."""
+"""How fast batches are made from shards on disk, and how masking compares with the collator of transformers."""
 
 import dataclasses
 import functools
@@ -32,13 +32,14 @@ class Round:
   seconds: float
 
 
-def measure(directory: epath.PathLike, config: BatchConfig, split: str = 'train', seconds: float = 10.0, engine: str = 'none',
-            peer: str | None = None) -> dict:
+def measure(directory: epath.PathLike, config: BatchConfig, split: str = 'train', seconds: float = 10.0,
+            engine: str = 'none', peer: str | None = None) -> dict:
   """Batches per second of one process, over rounds: a dict that is ready for JSON.
 
-  The engine 'none' makes each batch when it is asked for, in this thread (so under `taskset -c 0`, one core); 'tf.data' and 'threads'
-  make them ahead. sequences are pairs: in packed rows several a row. tokens_per_second counts real tokens. With peer='huggingface',
-  masking by itself and transformers' collator take turns on the same rows; peer_ratio is ours over theirs.
+  The engine 'none' makes each batch when it is asked for, in this thread (so under `taskset -c 0`, one core); 'tf.data'
+  and 'threads' make them ahead. sequences are pairs: in packed rows several a row. tokens_per_second counts real
+  tokens. With peer='huggingface', masking by itself and transformers' collator take turns on the same rows; peer_ratio
+  is ours over theirs.
   """
   require(peer in (None, *PEERS), f'peer is {peer!r}; wanted one of {", ".join(PEERS)}')
   begin = time.perf_counter()
@@ -76,7 +77,7 @@ def spread(values: list[float]) -> Spread:
 
 
 def against_huggingface(stream: loader.Stream, seconds: float = 10.0) -> dict[str, Spread]:
-  """Masking by itself, in turns with DataCollatorForLanguageModeling (NumPy) on the same unmasked rows. Needs the extra `peers`."""
+  """Masking, in turns with DataCollatorForLanguageModeling (NumPy) on the same rows. Needs the extra `peers`."""
   config = stream.config
   collate = huggingface_collator(stream)
   epoch, window, begin, end = next(stream.spans(0, config.size))
@@ -87,8 +88,8 @@ def against_huggingface(stream: loader.Stream, seconds: float = 10.0) -> dict[st
 
   def ours(turn: int) -> None:
     bits = random.bits(random.key(turn, 'benchmark'), 0, len(placed.row) * draws).reshape(-1, draws)
-    masking.mask_batch(rows.copy(), placed, bits, config.masking, config.masking.share, config.predictions, stream.kinds,
-                       arrangement.word_starts)
+    masking.mask_batch(rows.copy(), placed, bits, config.masking, config.masking.share, config.predictions,
+                       stream.kinds, arrangement.word_starts)
 
   rates = {'ours': [], 'peer': []}
   for turn in range(ROUNDS):
@@ -116,7 +117,8 @@ def huggingface_collator(stream: loader.Stream) -> Callable[[list[dict]], object
   tokenizer = transformers.PreTrainedTokenizerFast(
       tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token='[UNK]')),
       **{f'{name}_token': f'[{name.upper()}]' for name in special_ids})
-  return transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=stream.config.masking.share, return_tensors='np')
+  return transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=stream.config.masking.share,
+                                                      return_tensors='np')
 
 
 PEERS = {'huggingface': against_huggingface}

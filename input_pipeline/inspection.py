@@ -1,4 +1,4 @@
-"""What is in the shards: verified checksums, counts, lengths, and examples decoded with their masks and pairs made visible.
+"""What is in the shards: verified checksums, counts, lengths, and examples with their masks and pairs made visible.
 
 Letters: N pieces of a split, V vocabulary.
 """
@@ -11,11 +11,12 @@ from etils import epath
 
 from input_pipeline import records
 from input_pipeline.batches import loader, shards
-from input_pipeline.batches.loader import BatchConfig
 from input_pipeline.batches.checks import require
+from input_pipeline.batches.loader import BatchConfig
 from input_pipeline.batches.masking import Masking
 from input_pipeline.batches.pairs import PairKind
 
+VERIFIED = 'sizes, framing, SHA-256, ids and lengths of every shard'
 BINS = 16  # of the histogram of lengths
 BAR = 40  # characters of the longest bar
 WIDTH = 118  # characters of a line of an example
@@ -74,7 +75,7 @@ def inspect(directory: epath.PathLike, examples: int = 3, seed: int = 12345, pai
   tokens = shards.read_vocabulary(directory, manifest.vocabulary)
   filled = [name for name, split in manifest.splits.items() if split.pieces]
   splits = {name: describe(directory, name, config, manifest, tokens, examples) for name in filled}
-  return Report(str(directory), length, manifest.pairs, manifest.vocabulary, 'sizes, framing, SHA-256, ids and lengths of every shard',
+  return Report(str(directory), length, manifest.pairs, manifest.vocabulary, VERIFIED,
                 manifest.counts, manifest.settings, splits)
 
 
@@ -108,7 +109,8 @@ def decode(stream: loader.Stream, tokens: list[str], examples: int) -> list[str]
   if not examples:
     return []
   batch = stream.rows(0, min(examples, stream.rows_per_epoch))
-  return [decode_row({name: array[i] for name, array in batch.items()}, tokens, stream) for i in range(len(batch['input_ids']))]
+  return [decode_row({name: array[i] for name, array in batch.items()}, tokens, stream)
+          for i in range(len(batch['input_ids']))]
 
 
 def decode_row(row: dict[str, np.ndarray], tokens: list[str], stream: loader.Stream) -> str:  # {[T]}, {[P]}, {[N]}
@@ -123,9 +125,11 @@ def decode_row(row: dict[str, np.ndarray], tokens: list[str], stream: loader.Str
     lines.append(f'  pair {pair}: {meaning(row, pair - 1, stream.config.pairs)}')
     for segment in range(stream.separators):
       inside = (row['pair_ids'] == pair) & (row['token_type_ids'] == segment)
-      for name, ids, marks in (('text', original, marked), ('seen', seen, marked & (seen != stream.vocabulary.mask_id))):
+      for name, ids, marks in (('text', original, marked),
+                               ('seen', seen, marked & (seen != stream.vocabulary.mask_id))):
         text = join(ids[inside], marks[inside], tokens, stream.kinds.continues)
-        lines.append(textwrap.fill(text, WIDTH, initial_indent=f'    {"AB"[segment]} {name}  ', subsequent_indent=' ' * 12))
+        lines.append(textwrap.fill(text, WIDTH, initial_indent=f'    {"AB"[segment]} {name}  ',
+                                   subsequent_indent=' ' * 12))
   return '\n'.join(lines)
 
 
@@ -163,12 +167,14 @@ def report_text(report: Report) -> str:
   kept = ', '.join(f'{name} {count:,}' for name, count in report.counts.items())
   lines = [
       report.directory,
-      f'  rows of {report.sequence_length} tokens, pairs {report.pairs}; {vocabulary.kind} vocabulary of {vocabulary.size:,}'
+      f'  rows of {report.sequence_length} tokens, pairs {report.pairs}; '
+      f'{vocabulary.kind} vocabulary of {vocabulary.size:,}'
       f'{", lower case" if vocabulary.lower_case else ""}',
       f'  verified: {report.verified}', *([f'  source: {kept}'] if kept else [])]
   for name, split in report.splits.items():
     lines += [
-        '', f'{name}: {split.documents:,} documents, {split.pieces:,} pieces, {split.sentences:,} sentences, {split.tokens:,} tokens',
+        '', f'{name}: {split.documents:,} documents, {split.pieces:,} pieces, {split.sentences:,} sentences, '
+        f'{split.tokens:,} tokens',
         f'  {split.shards} shards, {split.bytes:,} bytes, {split.bytes_per_token:.2f} a token; '
         f'unknown tokens {split.unknown_share:.3%}',
         f'  padding {split.padding_share:.1%} of rows with one pair, {split.padding_share_packed:.2%} of packed rows',

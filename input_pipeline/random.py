@@ -1,14 +1,14 @@
-"""Stateless random bits: any range of them is made in one call from (seed, purpose, place), with nothing to carry along.
+"""Stateless random bits: any range of them is made in one call from (seed, purpose, place), and nothing is kept.
 
-A key names one independent stream of draws, and each draw is 64 bits. What a draw decides is a function of its bits alone, so the
-same place always gets the same decision. One draw can decide two things, by its upper and its lower half:
+A key names one independent stream of draws, and each draw is 64 bits. What a draw decides follows from its bits only,
+so the same place always gets the same decision. One draw can decide two things, by its upper and its lower half:
 
   bits                 0x C0000000 40000000
   fraction(upper(bits))   0.75             below(bits, 10)                -> 7
   fraction(lower(bits))            0.25    below(lower(bits) << HALF, 10) -> 2
 
-Only Philox's raw bits are used: NumPy promises that they stay the same between versions, and does not promise it for the methods
-of its Generator.
+Only Philox's raw bits are used: NumPy promises that they stay the same between versions, and does not promise it for
+the methods of its Generator.
 """
 
 import hashlib

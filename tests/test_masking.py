@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import random, records
-from input_pipeline.batches import layout, masking, shards
+from input_pipeline.batches import choosing, layout, masking, shards
 from input_pipeline.batches.masking import Masking
 from input_pipeline.batches.segments import Pairs
 
@@ -98,7 +98,7 @@ def test_mixes(setting):
 
 
 def word_numbers(before, batch):
-  """A number for each word of the batch, by the vocabulary and the segments; specials and padding are words of their own."""
+  """A number for each word of the batch, by the vocabulary and the segments; each special token is one."""
   starts = (before % 4 != 3) | (before < 5) | (batch['position_ids'] == 1)
   starts[:, 1:] |= before[:, :-1] == 3  # after [SEP]
   return np.cumsum(starts.ravel()).reshape(starts.shape)
@@ -121,14 +121,17 @@ def test_whole_words_are_chosen_whole(lengths):
   count = batch['masked_lm_weights'].sum(1)
   assert (count <= wanted).all() and (count >= wanted - 2).all() and (count == wanted).mean() > .9
   assert (before[chosen] >= 5).all()
-  assert (np.diff(np.where(batch['masked_lm_weights'] > 0, batch['masked_lm_positions'], 1000 + np.arange(20)), axis=1) > 0).all()
+  assert (np.diff(np.where(batch['masked_lm_weights'] > 0, batch['masked_lm_positions'], 1000 + np.arange(20)),
+                  axis=1) > 0).all()
 
 
-@pytest.mark.parametrize('lengths, share, slots', [([128] * 300, .15, 20), ([128] * 50, .4, 52), (list(range(4, 129)) * 3, .15, 20)])
+@pytest.mark.parametrize('lengths, share, slots',
+                         [([128] * 300, .15, 20), ([128] * 50, .4, 52), (list(range(4, 129)) * 3, .15, 20)])
 def test_spans_have_the_rules_count(lengths, share, slots):
   before, batch = make(lengths, 128, slots, Masking(unit='span'), share)
-  assert np.array_equal(batch['masked_lm_weights'].sum(1), np.minimum(masking.prediction_count(np.array(lengths), share, slots),
-                                                                      np.array(lengths) - 3))
+  lengths = np.array(lengths)
+  wanted = np.minimum(masking.prediction_count(lengths, share, slots), lengths - 3)
+  assert np.array_equal(batch['masked_lm_weights'].sum(1), wanted)
   assert (before[chosen_of(before, batch)] >= 5).all()
 
 
@@ -164,10 +167,25 @@ def test_units_are_stateless_too():
 
 def test_the_share_follows_its_schedule():
   schedule = Masking(schedule=((0, .3), (100, .3), (200, .15)))
-  assert [masking.share_at(schedule, step) for step in (0, 100, 150, 200, 10**6)] == pytest.approx([.3, .3, .225, .15, .15])
+  shares = [masking.share_at(schedule, step) for step in (0, 100, 150, 200, 10**6)]
+  assert shares == pytest.approx([.3, .3, .225, .15, .15])
   assert masking.share_at(Masking(share=.2), 7) == .2
   with pytest.raises(ValueError, match='masking.schedule'):
     Masking(schedule=((5, .1), (5, .2))).check()
+
+
+def test_one_draw_decides_two_things_by_its_halves():
+  bits = np.array([0xC000000040000000], np.uint64)
+  assert (random.fraction(random.upper(bits)), random.fraction(random.lower(bits))) == (.75, .25)
+  assert (random.below(bits, 10), random.below(random.lower(bits) << random.HALF, 10)) == (7, 2)
+
+
+def test_words_are_taken_in_the_order_of_their_draws():
+  bits = np.array([[0b101101, 0b000111, 0b011000, 0]], np.uint64) << np.uint64(58)  # the example of choose_words
+  starts = np.array([[True, False, True, True]])  # two words, 0 1 and 2, then the end
+  choice = choosing.choose_words(bits, np.array([3]), np.array([1]), starts, np.array([3]))
+  assert choice.candidates[choice.used].tolist() == [2]
+  assert choosing.word_of(starts).tolist() == [[0, 0, 2, 3]] and choosing.next_start(starts).tolist() == [[2, 2, 3, 4]]
 
 
 def test_golden_masks():

@@ -1,4 +1,4 @@
-"""Packed rows: every token once, pairs apart from each other, rows that are full, and as many of them in every epoch."""
+"""Packed rows: every token once, pairs apart from each other, rows that are full, as many in every epoch."""
 
 import dataclasses
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import synthetic
 
-from input_pipeline import random
-from input_pipeline.batches import loader, packing
+from input_pipeline import random, records
+from input_pipeline.batches import layout, loader, packing
 from input_pipeline.batches.loader import BatchConfig
 from input_pipeline.batches.segments import Pairs
 
@@ -66,7 +66,8 @@ def test_counts_of_masks_follow_the_rule_for_each_pair(stream):
     length = (batch['pair_ids'] == k).sum(1)
     wanted = np.where(length, np.maximum(1, np.rint(length * .15)), 0)
     assert np.array_equal(np.bincount(row[pair == k], minlength=500), wanted)
-  assert (np.diff(np.where(batch['masked_lm_weights'] > 0, batch['masked_lm_positions'], 100 + np.arange(14)), axis=1) > 0).all()
+  assert (np.diff(np.where(batch['masked_lm_weights'] > 0, batch['masked_lm_positions'], 100 + np.arange(14)),
+                  axis=1) > 0).all()
 
 
 def test_half_of_packed_pairs_are_negatives(stream):
@@ -100,7 +101,8 @@ def test_other_pairs_are_packed_too(data, pairs):
 
 
 def test_google_pairs_are_packed_whole(tmp_path):
-  stream = loader.open_split(synthetic.write_data(tmp_path, pairs='google'), 'train', dataclasses.replace(CONFIG, pairs='google'))
+  stream = loader.open_split(synthetic.write_data(tmp_path, pairs='google'), 'train',
+                             dataclasses.replace(CONFIG, pairs='google'))
   batch = stream.rows(0, stream.rows_per_epoch)
   assert (np.bincount(originals(batch).ravel(), minlength=stream.vocabulary.size)[5:] == 1).all()
   assert batch['next_sentence_weights'].sum() == 600 and batch['next_sentence_labels'].sum() == 300
@@ -133,7 +135,8 @@ def test_full_pieces_are_split_until_rows_are_full(tmp_path):
       pieces.append((document, sentences or [room]))
   pieces = [pieces[i] for i in rng.permutation(len(pieces))]
   data = synthetic.write_data(tmp_path, made=pieces, sequence_length=512, block=256, vocabulary_size=1000)
-  stream = loader.open_split(data, 'train', BatchConfig(sequence_length=512, predictions=84, pack=True, pairs_per_row=12))
+  stream = loader.open_split(data, 'train',
+                             BatchConfig(sequence_length=512, predictions=84, pack=True, pairs_per_row=12))
   assert stream.trials.split_share > 0
   real = np.count_nonzero(stream.rows(0, stream.rows_per_epoch)['pair_ids']) / (stream.rows_per_epoch * 512)
   unpacked = np.mean([(sum(s) + 3) / 512 for _, s in pieces])
@@ -145,10 +148,26 @@ def test_what_finds_no_room_is_cut_and_counted():
   lengths = np.array([40, 40, 40, 30])
   row_of = packing.pack(lengths + 3, 64, 4, 3, 1)
   assert (row_of < 0).sum() == 1
-  pairs = Pairs(np.arange(4) * 50, lengths // 2, np.arange(4) * 50 + lengths // 2, lengths - lengths // 2, np.zeros(4, int))
+  pairs = Pairs(np.arange(4) * 50, lengths // 2, np.arange(4) * 50 + lengths // 2, lengths - lengths // 2,
+                np.zeros(4, int))
   cut, rows = packing.cut_to_fit(pairs, row_of, 3, 64, 4, 2)
   assert np.bincount(rows, cut.a_length + cut.b_length + 3).max() <= 64
   assert len(cut.a_length) == 4 and cut.trimmed == 150 - (cut.a_length + cut.b_length).sum() > 0
+
+
+def test_a_pair_goes_into_the_fullest_row_that_has_room():
+  lengths = np.array([9, 7, 3, 4])  # the example of pack, in rows of 12: 3 and 5 tokens are left, and then a row of 4
+  assert packing.pack(lengths, 12, 4, None, 1).tolist() == [0, 1, 0, 1]
+  assert packing.pack(lengths, 12, 1, 3, 1).tolist() == [0, 1, -1, 2]  # of one pair each
+
+
+def test_the_example_of_the_layout():
+  pairs = Pairs(*(np.array([n]) for n in (50, 2, 80, 3, 1)))
+  vocabulary = records.Vocabulary('wordpiece', 100, '', True, 0, 1, 2, 3, 4)
+  batch = layout.lay_out(np.arange(100), layout.place(pairs, np.array([0]), 2), 1, 12, 2, vocabulary)
+  assert batch['input_ids'].tolist() == [[2, 50, 51, 3, 80, 81, 82, 3, 0, 0, 0, 0]]
+  assert batch['token_type_ids'].tolist() == [[0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]]
+  assert layout.sum_before(np.array([3, 2, 4, 1]), np.array([0, 1, 0, 1])).tolist() == [0, 3, 0, 4]
 
 
 @pytest.mark.parametrize('cap', [2, 3, 4])

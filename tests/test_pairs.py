@@ -18,7 +18,8 @@ def make_window(pieces) -> Window:
   lengths = [length for _, sentences in pieces for length in sentences]
   starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
   piece_starts = np.concatenate([[0], np.cumsum([len(s) for _, s in pieces])]).astype(np.int64)
-  return Window(np.arange(starts[-1]), starts, piece_starts, np.array([d for d, _ in pieces]), np.arange(len(pieces)) % 2)
+  return Window(np.arange(starts[-1]), starts, piece_starts, np.array([d for d, _ in pieces]),
+                np.arange(len(pieces)) % 2)
 
 
 def random_window(count, documents, seed=0) -> Window:
@@ -26,7 +27,8 @@ def random_window(count, documents, seed=0) -> Window:
 
 
 def tokens_of(found: pairs.Pairs, window: Window):
-  runs = [np.arange(s, s + n) for start, length in ((found.a_start, found.a_length), (found.b_start, found.b_length)) for s, n in zip(start, length)]
+  runs = [np.arange(s, s + n) for start, length in ((found.a_start, found.a_length), (found.b_start, found.b_length))
+          for s, n in zip(start, length)]
   return np.sort(np.concatenate(runs))
 
 
@@ -68,7 +70,8 @@ def test_a_single_sentence_is_cut_between_words():
   window = make_window([(i, [20]) for i in range(64)])
   continues = np.arange(64 * 20) % 4 != 0  # words of four tokens
   found = exchange(window, continues=continues)
-  assert (found.a_length % 4 == 0).all() and (found.b_length % 4 == 0).all() and (found.b_length > 0).all() and found.trimmed == 0
+  assert not (found.a_length % 4).any() and not (found.b_length % 4).any() and not found.trimmed
+  assert (found.b_length > 0).all()
   one_word = np.ones(64 * 20, bool)
   assert (exchange(window, continues=one_word).b_length > 0).all()
 

@@ -1,4 +1,4 @@
-"""The one idiom of checking settings of batches: every field by its type, then by its range, in a sentence that names the field."""
+"""How settings of batches are checked: each field by its type, then by its range, in a sentence that names it."""
 
 import math
 import types
@@ -33,7 +33,7 @@ def require_ranges(settings: Any, prefix: str, **ranges: tuple[float, float]) ->
 
 
 def fits(value: Any, kind: Any) -> bool:
-  """Whether a value is of a field's type: a whole number may stand for a real one, but no truth value for a number, and no nan."""
+  """Whether a value is of a field's type: an int may stand for a float, but no bool for a number, and no nan."""
   if typing.get_origin(kind) is Literal:
     return value in typing.get_args(kind)
   if typing.get_origin(kind) is tuple:

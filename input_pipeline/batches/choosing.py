@@ -1,10 +1,11 @@
 """Which candidates of each pair are predicted: single tokens, whole words, or spans of whole words.
 
-The candidates of a pair are its tokens without the special ones, numbered from 0 through both segments. A chooser is given, for all
-pairs at once, their draws, how many candidates each has and how many are wanted, where words start, and where the second segment
-begins.
+The candidates of a pair are its tokens without the special ones, numbered from 0 through both segments. A chooser is
+given, for all pairs at once, their draws, how many candidates each has and how many are wanted, where words start, and
+where the second segment begins.
 
-Letters: M pairs of the batch, D draws of a pair, C the most candidates of a pair, J the most predictions of one, F pairs that still want some.
+Letters: M pairs of the batch, D draws of a pair, C the most candidates of a pair, J the most predictions of one,
+F pairs that still want some.
 """
 
 import dataclasses
@@ -27,11 +28,13 @@ class Choice:
   decisive: np.ndarray | None = None  # [M J] the slot whose draw says what is done with each; None: each one's own
 
 
-def choose_tokens(bits: np.ndarray, candidates: np.ndarray, wanted: np.ndarray, starts: None, first_lengths: np.ndarray) -> Choice:
+def choose_tokens(bits: np.ndarray, candidates: np.ndarray, wanted: np.ndarray, starts: None,
+                  first_lengths: np.ndarray) -> Choice:
   # [M D], [M], [M], -, -
   """Exactly wanted[m] of 0 … candidates[m] - 1, evenly: the first draws of a Fisher-Yates shuffle, all pairs at once.
 
-  The shuffle of pair m is column m of a table that is kept flat, so that one step of all shuffles is two gathers. Two pairs:
+  The shuffle of pair m is column m of a table that is kept flat, so that one step of all shuffles is two gathers.
+  Two pairs:
 
     table    [[0 0] [1 1] [2 2]]   flat 0 0 1 1 2 2; place (candidate, pair) is candidate * 2 + pair
     step 0   pair 0 draws 2, pair 1 draws 0: places 2 * 2 + 0 and 0 * 2 + 1 are chosen: 2 and 0
@@ -51,12 +54,15 @@ def choose_tokens(bits: np.ndarray, candidates: np.ndarray, wanted: np.ndarray, 
   return Choice(np.sort(chosen, axis=1), step.T < wanted[:, None])
 
 
-def choose_words(bits: np.ndarray, candidates: np.ndarray, wanted: np.ndarray, starts: np.ndarray, first_lengths: np.ndarray) -> Choice:
+def choose_words(bits: np.ndarray, candidates: np.ndarray, wanted: np.ndarray, starts: np.ndarray,
+                 first_lengths: np.ndarray) -> Choice:
   # [M D], [M], [M], bool [M C + 1], [M]
-  """Whole words in random order; one that would exceed the number is skipped (the original's rule), so the count may fall short.
+  """Whole words in random order; one that would exceed the count is skipped (the original's rule).
 
-  For the order each start of a word is written into the low bits of its draw, and the draws are sorted; all that is no start sorts
-  to the end. With two low bits and words that start at 0 and 2:
+  So the count may fall short.
+
+  For the order each start of a word is written into the low bits of its draw, and the draws are sorted; all that is no
+  start sorts to the end. With two low bits and words that start at 0 and 2:
 
     draws       0b1011_01  0b0001_11  0b0110_00
     keys        0b1011_00  all ones   0b0110_10
@@ -82,16 +88,18 @@ def choose_words(bits: np.ndarray, candidates: np.ndarray, wanted: np.ndarray, s
   return as_choice(np.take_along_axis(taken, word_of(starts), 1) & (np.arange(width) < candidates[:, None]))
 
 
-def choose_spans(bits: np.ndarray, candidates: np.ndarray, wanted: np.ndarray, starts: np.ndarray, first_lengths: np.ndarray) -> Choice:
+def choose_spans(bits: np.ndarray, candidates: np.ndarray, wanted: np.ndarray, starts: np.ndarray,
+                 first_lengths: np.ndarray) -> Choice:
   # [M D], [M], [M], bool [M C + 1], [M]
-  """SpanBERT's spans: from the word of a random token on, of so many words; the last is cut short so that the count is the rule's.
+  """SpanBERT's spans: from the word of a random token on, of so many words; the last is cut so that the count is exact.
 
-  A span ends with its segment. All of a span is masked, replaced or kept together (SpanBERT, section 3.1), so the draw of the slot
-  with the span's number decides for all of it.
+  A span ends with its segment. All of a span is masked, replaced or kept together (SpanBERT, section 3.1), so the draw
+  of the slot with the span's number decides for all of it.
   """
   pairs, width = starts.shape
   word, ends = word_of(starts), next_start(starts)
-  limit = np.where(np.arange(width) < first_lengths[:, None], first_lengths[:, None], candidates[:, None])  # end of the segment
+  # The end of each candidate's segment.
+  segment_end = np.where(np.arange(width) < first_lengths[:, None], first_lengths[:, None], candidates[:, None])
   span = np.full((pairs, width), -1)  # number of the span that each candidate is in
   left, spans, active = wanted.copy(), np.zeros(pairs, np.int64), np.flatnonzero(wanted)  # active: [F]
   for draw in bits.T:
@@ -103,7 +111,7 @@ def choose_spans(bits: np.ndarray, candidates: np.ndarray, wanted: np.ndarray, s
     m, begin, length = active[free], word[active, anchor][free], length[free]
     end = begin
     for nth in range(LONGEST_SPAN):
-      end = np.where(nth < length, np.minimum(ends[m, np.minimum(end, width - 1)], limit[m, begin]), end)
+      end = np.where(nth < length, np.minimum(ends[m, np.minimum(end, width - 1)], segment_end[m, begin]), end)
     place = begin[:, None] + np.arange(int((end - begin).max(initial=0)))
     new = (place < end[:, None]) & (span[m[:, None], np.minimum(place, width - 1)] < 0)
     new &= np.cumsum(new, axis=1) <= left[m][:, None]

@@ -8,7 +8,8 @@ from input_pipeline.batches.masking import Masking
 from input_pipeline.batches.pairs import PairKind
 from input_pipeline.batches.shards import SPECIALS
 
-# The original's 20 slots of 128 and 76 of 512 are about what its share wants; masks that want so many times the slots are a mistake.
+# The original's 20 slots of 128 and 76 of 512 are about what its share wants; masks that want so many times the slots
+# are a mistake.
 MOST_WANTED_PER_SLOT = 1.25
 SHORTEST_ROW = 8  # tokens
 
@@ -23,7 +24,8 @@ class BatchConfig:
   predictions: int = 20
   """Slots for predicted tokens in a row; where the masks' share asks for more, the rest is not predicted."""
   pairs: PairKind = 'nsp'
-  """nsp: second segments exchanged between documents; google: pairs as prepared; sop: sentence order; none: one segment."""
+  """nsp: second segments exchanged between documents; google: pairs as prepared; sop: sentence order;
+  none: one segment."""
   pack: bool = False
   """Fill each row with several pairs, so that almost no padding is left."""
   pairs_per_row: int = 1
@@ -46,11 +48,12 @@ class BatchConfig:
   def check(self) -> None:
     """Raises DataError, naming the field."""
     require_types(self, 'batch.')
-    require_ranges(self, 'batch.', size=(1, math.inf), sequence_length=(SHORTEST_ROW, math.inf), predictions=(1, math.inf),
-                   pairs_per_row=(1, math.inf), seed=(0, math.inf))
+    require_ranges(self, 'batch.', size=(1, math.inf), sequence_length=(SHORTEST_ROW, math.inf),
+                   predictions=(1, math.inf), pairs_per_row=(1, math.inf), seed=(0, math.inf))
     room = self.sequence_length - SPECIALS
-    require(self.predictions <= room, f'batch.predictions is {self.predictions}, more than the {room} tokens of a row of '
-            f'{self.sequence_length}: lower batch.predictions, about 0.15 of batch.sequence-length')
+    require(self.predictions <= room,
+            f'batch.predictions is {self.predictions}, more than the {room} tokens of a row of '
+            f'{self.sequence_length}: lower batch.predictions, about 0.15 of batch.sequence_length')
     require(self.pack or self.pairs_per_row == 1, f'batch.pairs_per_row is {self.pairs_per_row} without packing: '
             'set batch.pack, or batch.pairs_per_row to 1')
     require(not self.pack or self.pairs_per_row > 1, 'batch.pack with batch.pairs_per_row 1 packs nothing: '
@@ -59,5 +62,5 @@ class BatchConfig:
     share = self.masking.greatest_share
     wanted = round(share * self.sequence_length)
     require(wanted <= MOST_WANTED_PER_SLOT * self.predictions,
-            f'batch.predictions is {self.predictions}, but masks of {share:g} want {wanted} in a row of {self.sequence_length}: '
-            'raise batch.predictions, or lower batch.masking.share')
+            f'batch.predictions is {self.predictions}, but masks of {share:g} want {wanted} in a row of '
+            f'{self.sequence_length}: raise batch.predictions, or lower batch.masking.share')

@@ -49,7 +49,8 @@ def arrange(window: Window, epoch: int, number: int, row_count: int, trials: Tri
       best = left_over, pairs, row_of
     if not left_over:
       break
-  pairs, row_of = packing.cut_to_fit(*best[1:], row_count, config.sequence_length, config.pairs_per_row, config.separators)
+  pairs, row_of = packing.cut_to_fit(*best[1:], row_count, config.sequence_length, config.pairs_per_row,
+                                     config.separators)
   row_of = random.permutation(key('order'), row_count)[row_of]
   order = np.lexsort((random.bits(key('within'), 0, len(row_of)), row_of))  # by row, at random within a row
   first_pairs = np.searchsorted(row_of[order], np.arange(row_count + 1))
@@ -69,8 +70,12 @@ def try_packing(window: Window, row_count: int | None, split_share: float, confi
   return pairs, packing.pack(lengths, config.sequence_length, config.pairs_per_row, row_count, key_of('pack'))
 
 
-def run_trials(read_window: Callable[[int], Window], window_count: int, config: BatchConfig, continues: np.ndarray) -> Trials:  # …, [V]
-  """How many pieces to split and how full rows become, by trial on a few windows: pieces are shuffled over the corpus, so all are alike."""
+def run_trials(read_window: Callable[[int], Window], window_count: int, config: BatchConfig,
+               continues: np.ndarray) -> Trials:  # …, [V]
+  """How many pieces to split and how full rows become, by trial on a few windows.
+
+  A few tell for all: pieces are shuffled over the corpus, so the windows are alike.
+  """
   def fill(split_share: float, number: int, trial: int) -> float:
     key_of = lambda purpose: random.key(config.seed, purpose, 'trial', number, trial)
     pairs, row_of = try_packing(read_window(number), None, split_share, config, continues, key_of)

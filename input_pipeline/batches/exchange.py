@@ -1,22 +1,23 @@
 """Next-sentence pairs: exactly half of them negatives, and every sentence once an epoch.
 
-The problem: cut each of the N pieces of a window into segments A and B. A positive is A with its own B, a negative is A with the B of
-another document. Half of the pairs must be negatives, no segment may come twice or be lost, and A and B together must fit into a
-row. So B is not drawn: pieces *exchange* their second segments, two by two. Then the pairs are a permutation `partner` of the
-pieces, where pair n is A of n with B of partner[n]. Four pieces, of different documents, with room for 12 tokens:
+The problem: cut each of the N pieces of a window into segments A and B. A positive is A with its own B, a negative is A
+with the B of another document. Half of the pairs must be negatives, no segment may come twice or be lost, and A and B
+together must fit into a row. So B is not drawn: pieces *exchange* their second segments, two by two. Then the pairs are
+a permutation `partner` of the pieces, where pair n is A of n with B of partner[n]. Four pieces, of different documents,
+with room for 12 tokens:
 
   A           4 5 3 6        pieces 0 and 2 exchange: 4 + 6 and 3 + 6 tokens, both fit
   B           6 7 6 5        pieces 1 and 3 stay as they are
   partner     2 1 0 3        so the labels are 1 0 1 0
 
 1. Cut every piece at a random boundary between sentences.
-2. Sort the pieces by the tokens of B, equal ones at random, and look at neighbours (first and second, third and fourth …): their B are
-   about equally long, so both new pairs fit if the old ones did. Those of different documents that fit exchange: a *couple*. Of
-   all such couples only as many as are wanted are taken, at random: N/4 couples are N/2 negatives.
-3. Where couples are still missing, cut the pieces that are free afresh and do step 2 with them, up to ROUNDS times. A full window
-   needs one.
-4. Where couples are missing even then (small or strange windows), sort the free pieces by document and couple those that stand half
-   the list apart, at the cuts that lose the fewest tokens.
+2. Sort the pieces by the tokens of B, equal ones at random, and look at neighbours (first and second, third and fourth
+   …): their B are about equally long, so both new pairs fit if the old ones did. Those of different documents that fit
+   exchange: a *couple*. Of these only as many as are wanted are taken, at random: N/4 couples are N/2 negatives.
+3. Where couples are still missing, cut the pieces that are free afresh and do step 2 with them, up to ROUNDS times. A
+   full window needs one.
+4. Where couples are missing even then (small or strange windows), sort the free pieces by document and couple those
+   that stand half the list apart, at the cuts that lose the fewest tokens.
 5. Where N/2 is odd, couples do not make it: one couple (i, j) and a free piece k become a circle, i -> j -> k -> i.
 
 Letters: N pieces of the window, V vocabulary, F pieces that are not matched yet.
@@ -35,28 +36,33 @@ IMPOSSIBLE = np.iinfo(np.int64).max
 
 
 def exchange(window: Window, key: int, room: int, continues: np.ndarray) -> Pairs:
-  """Next-sentence pairs of at most `room` tokens: half of the pieces keep their second segment, the others exchange theirs.
+  """Next-sentence pairs of at most `room` tokens: half of the pieces exchange their second segments.
 
-  Exactly half exchange where the number of pieces is even (where that half is odd, three of three documents in a circle), else half
-  to within one; fewer only where one document has more than three quarters of the pieces. Raises DataError where all are of one document.
+  Exactly half exchange where the number of pieces is even (where that half is odd, three of three documents in a
+  circle), else half to within one; fewer only where one document has more than three quarters of the pieces. Raises
+  DataError where all are of one document.
   """
   lengths = window.piece_lengths
   count = len(lengths)
-  bits = random.bits(key, 0, (ROUNDS + 1) * 2 * count).reshape(-1, 2, count)  # of each round, for cuts and for the order
+  # Of each round, for its cuts and for its order.
+  bits = random.bits(key, 0, (ROUNDS + 1) * 2 * count).reshape(-1, 2, count)
   cut = draw_cuts(window, bits[0, 0], continues)  # [N] tokens of A
   partner = np.arange(count)
   half = count // 2
-  wanted = half if count % 2 == 0 or half % 2 == 0 else half + 1  # pieces that exchange; of 7 it may be 3 or 4: an even number
+  # Pieces that exchange. Of 7 it may be 3 or 4, so the even one; of 6 it must be 3, and of 8 it is 4.
+  wanted = half if count % 2 == 0 or half % 2 == 0 else half + 1
   match(window, partner, cut, wanted // 2, bits, room, continues)
   if wanted % 2 and not extend_to_three(window, partner, cut, room, bits[-1, 0]):
     match(window, partner, cut, wanted // 2 + 1, bits, room, continues)
   b_length = (lengths - cut)[partner]
   kept = np.minimum(b_length, room - cut)
   starts = window.sentence_starts[window.piece_starts[:-1]]
-  return Pairs(starts, cut, (starts + cut)[partner], kept, (partner != np.arange(count)).astype(np.int32), int((b_length - kept).sum()))
+  return Pairs(starts, cut, (starts + cut)[partner], kept, (partner != np.arange(count)).astype(np.int32),
+               int((b_length - kept).sum()))
 
 
-def overflow(cut: np.ndarray, lengths: np.ndarray, i: np.ndarray, j: np.ndarray, room: int) -> np.ndarray:  # [N], [N], [F], [F] -> [F]
+def overflow(cut: np.ndarray, lengths: np.ndarray, i: np.ndarray, j: np.ndarray, room: int) -> np.ndarray:
+  # [N], [N], [F], [F] -> [F]
   """Tokens without room in the pair of A of i with B of j."""
   return np.maximum(0, cut[i] + lengths[j] - cut[j] - room)
 
@@ -67,15 +73,17 @@ def both_overflow(cut: np.ndarray, lengths: np.ndarray, i: np.ndarray, j: np.nda
   return overflow(cut, lengths, i, j, room) + overflow(cut, lengths, j, i, room)
 
 
-def match(window: Window, partner: np.ndarray, cut: np.ndarray, wanted: int, bits: np.ndarray, room: int, continues: np.ndarray) -> None:
+def match(window: Window, partner: np.ndarray, cut: np.ndarray, wanted: int, bits: np.ndarray, room: int,
+          continues: np.ndarray) -> None:
   # [N], [N], [ROUNDS + 1 2 N], [V]
-  """Steps 2 to 4: until there are `wanted` couples, or as many as the documents allow. Changes `partner` and `cut` in place."""
+  """Steps 2 to 4, until there are `wanted` couples or as many as can be: changes `partner` and `cut` in place."""
   lengths, documents, own = window.piece_lengths, window.document_ids, np.arange(len(partner))
   found, counts = np.unique(documents, return_counts=True)
   if len(found) == 1:
-    raise DataError(f'a window of {len(documents)} pieces holds only one document, so no next-sentence negatives can be made: '
-                    'prepare more documents, or use batch.pairs none or sop')
-  # A document that has most of the pieces must be in every couple: couples of the others would leave too many of its pieces over.
+    raise DataError(f'a window of {len(documents)} pieces holds only one document, so it has no next-sentence '
+                    'negatives: prepare more documents, or use batch.pairs none or sop')
+  # A document that has most of the pieces must be in every couple: couples of the others would leave too many of its
+  # pieces over.
   main = found[counts.argmax()] if 2 * counts.max() > len(documents) else None
 
   def allowed(i, j):
@@ -100,14 +108,16 @@ def match(window: Window, partner: np.ndarray, cut: np.ndarray, wanted: int, bit
   if (missing := missing_couples()) > 0:
     free = np.flatnonzero((partner == own) & (lengths > 1))
     free = free[np.lexsort((bits[-1, 1, free], documents[free]))]
-    i, j = free[:len(free) // 2], free[len(free) - len(free) // 2:]  # half the list apart: different documents wherever possible
+    # Half the list apart: different documents wherever possible.
+    i, j = free[:len(free) // 2], free[len(free) - len(free) // 2:]
     good = allowed(i, j)
     i, j = i[good][:missing], j[good][:missing]
     fit_cuts(window, cut, i, j, room)
     couple(i, j)
 
 
-def neighbours(free: np.ndarray, b_lengths: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [F] x 3 -> [F / 2] x 2
+def neighbours(free: np.ndarray, b_lengths: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  # [F] x 3 -> [F / 2] x 2
   """The pieces two by two in the order of the tokens of B, equal ones at random.
 
   One sort does both, of a number with the length above and the upper half of the draw below:
@@ -133,8 +143,9 @@ def fit_cuts(window: Window, cut: np.ndarray, i: np.ndarray, j: np.ndarray, room
       cut[moved[better]] = trial[moved[better]]
 
 
-def extend_to_three(window: Window, partner: np.ndarray, cut: np.ndarray, room: int, bits: np.ndarray) -> bool:  # …, [N], [N], …, [N]
-  """Step 5: makes one couple (i, j) and a free piece k a circle that loses the fewest tokens. False where documents forbid it."""
+def extend_to_three(window: Window, partner: np.ndarray, cut: np.ndarray, room: int, bits: np.ndarray) -> bool:
+  # …, [N], [N], …, [N]
+  """Step 5: makes of a couple (i, j) and a free piece k a circle that loses the fewest tokens. False: there is none."""
   lengths, documents = window.piece_lengths, window.document_ids
   own = np.arange(len(partner))
   free = np.flatnonzero((partner == own) & (lengths > 1))

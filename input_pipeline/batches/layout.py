@@ -29,7 +29,8 @@ def place(pairs: Pairs, row: np.ndarray, separators: int) -> PlacedPairs:  # [M]
   """Pairs side by side in their rows: in one row, pairs of 7, 5 and 9 tokens start at 0, 7 and 12."""
   length = pairs.a_length + pairs.b_length + 1 + separators
   nth = np.arange(len(row)) - np.searchsorted(row, row)
-  return PlacedPairs(pairs.a_start, pairs.a_length, pairs.b_start, pairs.b_length, pairs.label, row, sum_before(length, nth), length, nth)
+  return PlacedPairs(pairs.a_start, pairs.a_length, pairs.b_start, pairs.b_length, pairs.label, row,
+                     sum_before(length, nth), length, nth)
 
 
 def sum_before(counts: np.ndarray, nth: np.ndarray) -> np.ndarray:  # [M], [M] -> [M]
@@ -45,14 +46,17 @@ def sum_before(counts: np.ndarray, nth: np.ndarray) -> np.ndarray:  # [M], [M] -
 
 def lay_out(tokens: np.ndarray, pairs: PlacedPairs, row_count: int, row_length: int, separators: int,
             vocabulary: Vocabulary) -> dict[str, np.ndarray]:  # [window's tokens], [M] -> {[B T]}
-  """[CLS] A [SEP] B [SEP] for each pair: input_ids, token_type_ids, position_ids, pair_ids. With one separator: [CLS] A [SEP].
+  """[CLS] A [SEP] B [SEP] for each pair: input_ids, token_type_ids, position_ids, pair_ids.
 
-  The flat batch is a sequence of runs, and in each run all arrays follow from a few numbers: two runs for each pair, [CLS] A [SEP]
-  and B [SEP], and one for each row's padding. One row of 12 with a pair whose A is tokens 50 51 and whose B is tokens 80 81 82:
+  With one separator it is [CLS] A [SEP].
 
-    place          0  1  2  3 |  4  5  6  7 | 8 9 10 11      run 0 of 4 places, run 1 of 4, run 2 of 4
-    shift         49 49 49 49 | 76 76 76 76 | 0 0  0  0      place + shift is where the token lies in `tokens`
-    token          -  50 51 - | 80 81 82  - | -              then [CLS], [SEP] and [PAD] are written at the places marked -
+  The flat batch is a sequence of runs, and in each run all arrays follow from a few numbers: two runs for each pair,
+  [CLS] A [SEP] and B [SEP], and one for each row's padding. One row of 12 with a pair whose A is tokens 50 51 and whose
+  B is tokens 80 81 82:
+
+    place         0  1  2  3 |  4  5  6  7 | 8 9 10 11   three runs of 4 places
+    shift        49 49 49 49 | 76 76 76 76 | 0 0  0  0   place + shift is where the token lies in `tokens`
+    token         - 50 51  - | 80 81 82  - | - -  -  -   [CLS], [SEP] and [PAD] are then written at the places -
   """
   row, pair = pairs.row, np.arange(len(pairs.row))
   # The runs of the pairs before, two each, and of the padding of the rows before.
@@ -74,13 +78,18 @@ def lay_out(tokens: np.ndarray, pairs: PlacedPairs, row_count: int, row_length: 
   ids[start], ids[start + pairs.length - 1] = vocabulary.cls_id, vocabulary.sep_id
   if separators == 2:
     ids[start + 1 + pairs.a_length] = vocabulary.sep_id
-  arrays = {'input_ids': ids, 'token_type_ids': np.repeat(segment, size), 'position_ids': (place - np.repeat(begin, size)) * real,
+  arrays = {'input_ids': ids, 'token_type_ids': np.repeat(segment, size),
+            'position_ids': (place - np.repeat(begin, size)) * real,
             'pair_ids': pair_ids}
   return {name: array.reshape(row_count, row_length) for name, array in arrays.items()}
 
 
-def pair_slots(pairs: PlacedPairs, row_count: int, slots: int, predict: bool) -> dict[str, np.ndarray]:  # [M] -> {[B N]}
-  """Each pair's [CLS] and label: cls_positions, next_sentence_labels, next_sentence_weights (all 0 without `predict`)."""
+def pair_slots(pairs: PlacedPairs, row_count: int, slots: int, predict: bool) -> dict[str, np.ndarray]:
+  # [M] -> {[B N]}
+  """Each pair's [CLS] and label: cls_positions, next_sentence_labels, next_sentence_weights.
+
+  The weights are all 0 without `predict`.
+  """
   slot = pairs.row * slots + pairs.nth
   positions, labels = (np.zeros(row_count * slots, np.int32) for _ in range(2))
   weights = np.zeros(row_count * slots, np.float32)
@@ -89,4 +98,5 @@ def pair_slots(pairs: PlacedPairs, row_count: int, slots: int, predict: bool) ->
     labels[slot] = pairs.label
     weights[slot] = 1
   shape = lambda array: array.reshape(row_count, slots)
-  return {'cls_positions': shape(positions), 'next_sentence_labels': shape(labels), 'next_sentence_weights': shape(weights)}
+  return {'cls_positions': shape(positions), 'next_sentence_labels': shape(labels),
+          'next_sentence_weights': shape(weights)}

@@ -1,12 +1,12 @@
-"""Which tokens are predicted, and what stands in their place: for all pairs of a batch at once, with nothing to carry along.
+"""Which tokens are predicted, and what stands in their place: for all pairs of a batch at once.
 
-The problem: in each pair predict 15 % of its tokens, never a special one, in at most P slots a row. Of these, [MASK] replaces 80 %
-and a random token 10 %. The same place must be masked in the same way on any number of hosts, so every decision is a function
-of the bits of its pair, and each pair owns `bits_per_pair` draws of the stream.
+The problem: in each pair predict 15 % of its tokens, never a special one, in at most P slots a row. Of these, [MASK]
+replaces 80 % and a random token 10 %. The same place must be masked in the same way on any number of hosts, so every
+decision is a function of the bits of its pair, and each pair owns `bits_per_pair` draws of the stream.
 
 1. Count: `prediction_count` by a pair's length; where a row's pairs want more than its slots, its last pairs get fewer.
-2. Choose: candidates are a pair's tokens without the special ones, numbered from 0 through both segments. choosing.py picks so
-   many of them: tokens, words or spans.
+2. Choose: candidates are a pair's tokens without the special ones, numbered from 0 through both segments. choosing.py
+   picks so many of them: tokens, words or spans.
 3. Locate: a candidate's place in the row.
 
      row        [CLS] the cat [SEP] sat down [SEP]     a_length 2, b_length 2
@@ -16,8 +16,8 @@ of the bits of its pair, and each pair owns `bits_per_pair` draws of the stream.
 4. Replace: one draw a slot. Its upper half says what is done, its lower half which random token is put there.
 5. Write down position, original id and weight 1 in the row's slots.
 
-Letters: B rows, T tokens of a row, P prediction slots of a row, M pairs of the batch, C candidates of a pair, J the most predictions
-of one pair, Q predictions of the batch, V vocabulary.
+Letters: B rows, T tokens of a row, P prediction slots of a row, M pairs of the batch, C candidates of a pair, J the
+most predictions of one pair, Q predictions of the batch, V vocabulary.
 """
 
 import dataclasses
@@ -72,9 +72,9 @@ def share_at(masking: Masking, step: int) -> float:
 
 
 def prediction_count(lengths: np.ndarray, share: float, slots: int) -> np.ndarray:  # [M] -> [M] int64
-  """The original's rule (create_masked_lm_predictions, under Python 3): min(slots, max(1, round half to even of length * share)).
+  """The original's rule (create_masked_lm_predictions): min(slots, max(1, round(length * share))).
 
-  With the share 0, none.
+  It rounds half to even, as Python 3 does. With the share 0, none.
   """
   return np.minimum(slots, np.maximum(share > 0, np.rint(lengths * share))).astype(np.int64)
 
@@ -89,14 +89,16 @@ def mask_batch(input_ids: np.ndarray, pairs: PlacedPairs, bits: np.ndarray, mask
   # [B T], [M], [M bits_per_pair], …, [window's tokens] -> {[B P]}
   """Chooses and replaces tokens: changes `input_ids` in place and returns masked_lm_positions, _ids and _weights.
 
-  `stored_starts`, where the data has them, says which tokens of the window start a word; else the vocabulary says it. What is
-  chosen is sorted by position; unused slots are position 0, id 0, weight 0.0.
+  `stored_starts`, where the data has them, says which tokens of the window start a word; else the vocabulary says it.
+  What is chosen is sorted by position; unused slots are position 0, id 0, weight 0.0.
   """
   row_count, row_length = input_ids.shape
   candidates = pairs.a_length + pairs.b_length  # [M]
   wanted = np.minimum(prediction_count(pairs.length, share, slots), candidates)
   wanted = np.clip(slots - layout.sum_before(wanted, pairs.nth), 0, wanted)
-  starts = None if masking.unit == 'token' else word_starts(input_ids, pairs, candidates, kinds.continues, stored_starts)
+  starts = None
+  if masking.unit != 'token':
+    starts = word_starts(input_ids, pairs, candidates, kinds.continues, stored_starts)
   choice = CHOOSERS[masking.unit](bits[:, :-slots], candidates, wanted, starts, pairs.a_length)
 
   counts = choice.used.sum(1)  # again: whole words may be fewer than wanted
@@ -120,15 +122,18 @@ def mask_batch(input_ids: np.ndarray, pairs: PlacedPairs, bits: np.ndarray, mask
   return {'masked_lm_positions': positions, 'masked_lm_ids': ids, 'masked_lm_weights': weights}
 
 
-def replacement(original: np.ndarray, decisive: np.ndarray, own: np.ndarray, masking: Masking, kinds: TokenKinds) -> np.ndarray:
+def replacement(original: np.ndarray, decisive: np.ndarray, own: np.ndarray, masking: Masking,
+                kinds: TokenKinds) -> np.ndarray:
   # [Q] x 3 -> [Q]
   """[MASK], a token drawn evenly from all but the special ones, or the original.
 
-  The upper half of the decisive draw says which (tokens of a span share it), the lower half of a token's own draw is the random token.
+  The upper half of the decisive draw says which (tokens of a span share it), the lower half of a token's own draw is
+  the random token.
   """
   action = random.fraction(random.upper(decisive))
   random_id = kinds.ordinary[random.below(own << random.HALF, len(kinds.ordinary))]
-  return np.where(action < masking.mask, kinds.vocabulary.mask_id, np.where(action < masking.mask + masking.random, random_id, original))
+  return np.where(action < masking.mask, kinds.vocabulary.mask_id,
+                  np.where(action < masking.mask + masking.random, random_id, original))
 
 
 def word_starts(input_ids: np.ndarray, pairs: PlacedPairs, candidates: np.ndarray, continues: np.ndarray,
@@ -141,7 +146,8 @@ def word_starts(input_ids: np.ndarray, pairs: PlacedPairs, candidates: np.ndarra
   first = pairs.a_length[:, None]
   if stored is None:
     position = pairs.row * input_ids.shape[1] + pairs.start + 1
-    starts = ~continues[np.take(input_ids.reshape(-1), position[:, None] + candidate + (candidate >= first), mode='clip')]
+    place = position[:, None] + candidate + (candidate >= first)
+    starts = ~continues[np.take(input_ids.reshape(-1), place, mode='clip')]
   else:
     start = np.where(candidate < first, pairs.a_start[:, None], pairs.b_start[:, None] - first)
     starts = np.take(stored, candidate + start, mode='clip')

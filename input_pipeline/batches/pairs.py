@@ -1,7 +1,7 @@
-"""Pairs of segments from the pieces of a window, in each epoch others: a table of how, from next-sentence pairs to one segment.
+"""How the pieces of a window become pairs of segments, in each epoch others: one function a kind of pairs.
 
-Each piece is a run of sentences of one document, and becomes the first segment A of one pair and the second segment B of one pair:
-of the same one or, in next-sentence pairs that are negatives, of another (exchange.py).
+Each piece is a run of sentences of one document, and becomes the first segment A of one pair and the second segment B
+of one pair: of the same one or, in next-sentence pairs that are negatives, of another (exchange.py).
 
 Letters: N pieces of the window, V vocabulary.
 """
@@ -20,7 +20,8 @@ from input_pipeline.batches.shards import Window
 def google(window: Window) -> Pairs:
   """The original's pairs, as `prepare` stored them: two segments a piece, and a label."""
   starts = window.sentence_starts[window.piece_starts[:-1, None] + np.arange(3)]  # [N 3] of A, of B, and the end
-  return Pairs(starts[:, 0], starts[:, 1] - starts[:, 0], starts[:, 1], starts[:, 2] - starts[:, 1], window.labels.astype(np.int32))
+  return Pairs(starts[:, 0], starts[:, 1] - starts[:, 0], starts[:, 1], starts[:, 2] - starts[:, 1],
+               window.labels.astype(np.int32))
 
 
 def one_segment(window: Window) -> Pairs:

@@ -23,7 +23,8 @@ PATIENCE = 0.1  # seconds after which a thread that waits looks whether it shoul
 AUTO = 'auto'  # tf.data where there is TensorFlow, else threads
 
 Batch = dict[str, np.ndarray]
-_open = weakref.WeakSet()  # an iterator that is still open when the interpreter ends would hang it: TensorFlow's threads call Python
+# An iterator that is still open when the interpreter ends would hang it: TensorFlow's threads call Python.
+_open = weakref.WeakSet()
 
 
 @atexit.register
@@ -32,8 +33,9 @@ def _close() -> None:
     batches.close()
 
 
-def ahead(make: Callable[[int], Batch], first_step: int, last_step: int | None, engine: str = AUTO) -> Generator[Batch, None, None]:
-  """make(first_step), make(first_step + 1) … in order; the engines give the same. Errors of `make` come out as they are."""
+def ahead(make: Callable[[int], Batch], first_step: int, last_step: int | None,
+          engine: str = AUTO) -> Generator[Batch, None, None]:
+  """make(first_step), make(first_step + 1) …, the same by each engine. Errors of `make` come out as they are."""
   require(engine in (AUTO, *ENGINES), f'engine is {engine!r}; wanted one of {", ".join((AUTO, *ENGINES))}')
   if engine == AUTO:
     engine = 'tf.data' if importlib.util.find_spec('tensorflow') else 'threads'
@@ -69,7 +71,8 @@ def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Generator
   options.autotune.enabled = False
   options.autotune.ram_budget = RAM_BUDGET
   options.threading.private_threadpool_size = WORKERS + 1
-  dataset = tf.data.Dataset.range(first, last).map(element, num_parallel_calls=WORKERS).prefetch(AHEAD).with_options(options)
+  dataset = tf.data.Dataset.range(first, last).map(element, num_parallel_calls=WORKERS)
+  dataset = dataset.prefetch(AHEAD).with_options(options)
   try:
     for joined in dataset.as_numpy_iterator():
       parts = np.split(joined, ends[:-1])
@@ -79,12 +82,12 @@ def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Generator
 
 
 def by_thread(make: Callable[[int], Batch], first: int, last: int) -> Generator[Batch, None, None]:
-  made, stop = queue.Queue(AHEAD), threading.Event()
+  ready, stop = queue.Queue(AHEAD), threading.Event()
 
   def put(item) -> None:
     while not stop.is_set():
       try:
-        return made.put(item, timeout=PATIENCE)
+        return ready.put(item, timeout=PATIENCE)
       except queue.Full:
         pass
 
@@ -101,7 +104,7 @@ def by_thread(make: Callable[[int], Batch], first: int, last: int) -> Generator[
   thread = threading.Thread(target=work, name='batches', daemon=True)
   thread.start()
   try:
-    while (item := made.get()) is not None:
+    while (item := ready.get()) is not None:
       if isinstance(item, BaseException):
         raise item
       yield item

@@ -22,12 +22,13 @@ class Pairs:
   trimmed: int = 0  # tokens that found no room
 
   def take(self, order: np.ndarray | slice) -> 'Pairs':
-    return Pairs(self.a_start[order], self.a_length[order], self.b_start[order], self.b_length[order], self.label[order], self.trimmed)
+    return Pairs(self.a_start[order], self.a_length[order], self.b_start[order], self.b_length[order],
+                 self.label[order], self.trimmed)
 
 
 def draw_cuts(window: Window, bits: np.ndarray, continues: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
   # [F], [V], [F] -> [F] tokens of the first segment
-  """A random boundary between sentences; in a piece of one sentence a random one between words; a piece of one token stays whole."""
+  """A random boundary between sentences; in a piece of one sentence, between words; one token stays whole."""
   among = np.arange(len(bits)) if among is None else among
   first, last = window.piece_starts[among], window.piece_starts[among + 1]
   start, end = window.sentence_starts[first], window.sentence_starts[last]
@@ -39,9 +40,10 @@ def draw_cuts(window: Window, bits: np.ndarray, continues: np.ndarray, among: np
   return cut - start
 
 
-def word_boundary(window: Window, drawn: np.ndarray, begin: np.ndarray, stop: np.ndarray, continues: np.ndarray) -> np.ndarray:
+def word_boundary(window: Window, drawn: np.ndarray, begin: np.ndarray, stop: np.ndarray,
+                  continues: np.ndarray) -> np.ndarray:
   # [F], [F], [F], [V] -> [F]
-  """The first start of a word from `drawn` on, else the last before it, else `drawn` itself: all inside (begin, stop)."""
+  """The first start of a word from `drawn` on, else the last before it, inside (begin, stop); else `drawn` itself."""
   goes_on = lambda at: continues[window.tokens[at]] if window.word_starts is None else ~window.word_starts[at]
   for direction in (1, -1):
     place, moving = drawn.copy(), np.arange(len(drawn))

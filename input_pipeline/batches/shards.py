@@ -38,7 +38,8 @@ class Index:
 
   @property
   def window_bounds(self) -> np.ndarray:  # -> [W + 1] first block of each window
-    windows = max(1, (len(self.shard) + WINDOW_BLOCKS // 2) // WINDOW_BLOCKS)  # a last one of less than half joins its neighbour
+    # A last window of less than half joins its neighbour.
+    windows = max(1, (len(self.shard) + WINDOW_BLOCKS // 2) // WINDOW_BLOCKS)
     return np.append(np.arange(windows) * WINDOW_BLOCKS, len(self.shard))
 
 
@@ -79,10 +80,11 @@ def open_index(directory: epath.PathLike, split: str, manifest: Manifest, verify
   fields = manifest.splits[split]
   sums = {name: sum(getattr(shard, name) for shard in shards) for name in ('pieces', 'tokens')}
   if sums != {'pieces': fields.pieces, 'tokens': fields.tokens}:
-    raise DataError(f'the manifest of {directory} contradicts itself: its shards of {split} add up to {sums}, the split says '
-                    f'{fields.pieces} pieces and {fields.tokens} tokens: run `bert-jax prepare` again')
+    raise DataError(f'the manifest of {directory} contradicts itself: its shards of {split} add up to {sums}, '
+                    f'the split says {fields.pieces} pieces and {fields.tokens} tokens: run `bert-jax prepare` again')
   if not fields.pieces:
-    raise DataError(f'split {split!r} of {directory} is empty: prepare more text, or hold out a smaller or larger share of it')
+    raise DataError(f'split {split!r} of {directory} is empty: '
+                    'prepare more text, or hold out a smaller or larger share of it')
   scan = functools.partial(scan_shard, manifest=manifest, verify=verify)
   with concurrent.futures.ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
     scanned = list(pool.map(scan, [directory / shard.file for shard in shards], shards))
@@ -97,13 +99,16 @@ def check_names(directory: epath.Path, split: str, shards: tuple[Shard, ...]) ->
   wanted = [records.shard_name(split, i, len(shards)) for i in range(len(shards))]
   named = [shard.file for shard in shards]
   if named != wanted:
-    raise DataError(f'the manifest of {directory} lists the shards {named[:3]} …; wanted {wanted[:3]} …: run `bert-jax prepare` again')
+    raise DataError(f'the manifest of {directory} lists the shards {named[:3]} …; wanted {wanted[:3]} …: '
+                    'run `bert-jax prepare` again')
   there = {path.name for path in directory.glob(f'{records.DATASET_NAME}-{split}.tfrecord*')}
   missing, extra = sorted(set(wanted) - there), sorted(there - set(wanted))
   if missing:
-    raise DataError(f'{directory} lacks {len(missing)} of {len(wanted)} shards of {split}, as {missing[0]}: copy them again')
+    raise DataError(f'{directory} lacks {len(missing)} of {len(wanted)} shards of {split}, as {missing[0]}: '
+                    'copy them again')
   if extra:
-    raise DataError(f'{directory} has {len(extra)} shards of {split} that its manifest does not know, as {extra[0]}: remove them')
+    raise DataError(f'{directory} has {len(extra)} shards of {split} that its manifest does not know, as {extra[0]}: '
+                    'remove them')
 
 
 def scan_shard(path: epath.Path, shard: Shard, manifest: Manifest, verify: str) -> np.ndarray:
@@ -114,7 +119,8 @@ def scan_shard(path: epath.Path, shard: Shard, manifest: Manifest, verify: str) 
                     'copy or prepare it again')
   data = map_file(path)
   if verify == 'full' and hashlib.sha256(data).hexdigest() != shard.sha256:
-    raise DataError(f'{path} differs from what was written: its SHA-256 is not the manifest\'s; copy or prepare it again')
+    raise DataError(f'{path} differs from what was written: its SHA-256 is not the manifest\'s; '
+                    'copy or prepare it again')
   spans = records.frame_spans(data, str(path))
   if len(spans) != shard.records:
     raise DataError(f'{path} has {len(spans)} records, the manifest says {shard.records}; copy or prepare it again')
@@ -129,7 +135,8 @@ def scan_shard(path: epath.Path, shard: Shard, manifest: Manifest, verify: str) 
     least, greatest = block.document_ids.min(), block.document_ids.max()
     entry[:] = start, length, len(block.piece_sentences), len(block.input_ids), least, greatest
   if (found := tuple(table[:, 2:4].sum(0))) != (shard.pieces, shard.tokens):
-    raise DataError(f'{path} holds {found[0]} pieces of {found[1]} tokens, the manifest says {shard.pieces} of {shard.tokens}')
+    raise DataError(f'{path} holds {found[0]} pieces of {found[1]} tokens, the manifest says {shard.pieces} '
+                    f'of {shard.tokens}')
   return table
 
 
@@ -153,7 +160,8 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
   for name in ('pad', 'cls', 'sep', 'mask'):
     if (block.input_ids == getattr(vocabulary, f'{name}_id')).any():
       raise DataError(f'a piece holds the special token [{name.upper()}], which only the loader may place')
-  if block.next_sentence_labels is not None and ((block.piece_sentences != 2).any() or (block.next_sentence_labels > 1).any()):
+  labels = block.next_sentence_labels
+  if labels is not None and ((block.piece_sentences != 2).any() or (labels > 1).any()):
     raise DataError('a google pair has not two segments, or a label that is neither 0 nor 1')
 
 
@@ -189,8 +197,8 @@ def read_window(index: Index, first: int, last: int) -> Window:
   joined = lambda name: np.concatenate([getattr(block, name) for block in blocks])
   starts_of = lambda lengths: np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
   labels = None if blocks[0].next_sentence_labels is None else joined('next_sentence_labels')
-  return Window(joined('input_ids'), starts_of(joined('sentence_lengths')), starts_of(joined('piece_sentences')), joined('document_ids'),
-                labels, _word_starts(blocks))
+  return Window(joined('input_ids'), starts_of(joined('sentence_lengths')), starts_of(joined('piece_sentences')),
+                joined('document_ids'), labels, _word_starts(blocks))
 
 
 def _word_starts(blocks: list[Block]) -> np.ndarray | None:  # -> [T] bool
@@ -217,9 +225,11 @@ def read_vocabulary(directory: epath.PathLike, vocabulary: Vocabulary) -> list[s
     raise DataError(f'{path} is missing: copy it again, or run `bert-jax prepare` again')
   data = path.read_bytes()
   if hashlib.sha256(data).hexdigest() != vocabulary.sha256:
-    raise DataError(f'{path} is not the vocabulary that the data was prepared with (its SHA-256 differs): copy it again')
+    raise DataError(f'{path} is not the vocabulary that the data was prepared with (its SHA-256 differs): '
+                    'copy it again')
   tokens = data.decode().split('\n')
   tokens = tokens[:-1] if tokens[-1] == '' else tokens
   if len(tokens) != vocabulary.size:
-    raise DataError(f'{path} has {len(tokens)} tokens, the manifest says {vocabulary.size}: run `bert-jax prepare` again')
+    raise DataError(f'{path} has {len(tokens)} tokens, the manifest says {vocabulary.size}: '
+                    'run `bert-jax prepare` again')
   return tokens
