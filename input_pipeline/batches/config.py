@@ -24,8 +24,7 @@ class BatchConfig:
   predictions: int = 20
   """Slots for predicted tokens in a row; where the masks' share asks for more, the rest is not predicted."""
   pairs: PairKind = 'nsp'
-  """nsp: second segments exchanged between documents; google: pairs as prepared; sop: sentence order;
-  none: one segment."""
+  """nsp: second segments exchanged between documents; google: as prepared; sop: sentence order; none: one segment."""
   pack: bool = False
   """Fill each row with several pairs, so that almost no padding is left."""
   pairs_per_row: int = 1
