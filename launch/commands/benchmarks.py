@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_jax.config import BatchConfig, Config, Distributed, Long
+from input_pipeline.batches.reading import Engine
+from input_pipeline.benchmark import Peer as InputPeer
 from input_pipeline.records import read_manifest
 from launch.commands.commands import parse, spell_out, table
 
@@ -96,11 +98,11 @@ class BenchmarkInput:
   data: Annotated[str, tyro.conf.Positional]
   """A directory that `bert-jax prepare` made."""
   batch: BatchConfig = BatchConfig(size=256)
-  engine: Literal['tf.data', 'threads'] | None = None
-  """What makes batches ahead; none by default: each is made when it is asked for."""
+  engine: Engine = 'none'
+  """What makes batches ahead; none: each is made when it is asked for."""
   seconds: float = 10.0
   """How long to measure."""
-  peer: Literal['huggingface'] | None = None
+  peer: InputPeer | None = None
   """Take turns with transformers' NumPy collator at masking the same rows (needs the extra [peers])."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""

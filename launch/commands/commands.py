@@ -9,6 +9,7 @@ import tyro
 
 from bert_jax.config import Config, Distributed
 from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.pairs import PairKind
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.records import Manifest
 
@@ -78,7 +79,7 @@ class Inspect:
   """Rows of each split to show."""
   seed: int = 12345
   """Of the masks and pairs shown."""
-  pairs: Literal['nsp', 'google', 'sop', 'none'] | None = None
+  pairs: PairKind | None = None
   """How to pair; as the data was prepared by default."""
   pack: bool = False
   """Show packed rows."""
