@@ -6,10 +6,10 @@ import pathlib
 
 import pytest
 
-from bert_jax import metrics, recipes
+from bert_jax import errors as errors_lib, metrics, recipes
 from input_pipeline import records
 from launch import cli
-from launch.commands import commands
+from launch.commands import table
 from tests import corpora
 
 ALONE = '--distributed.no-auto'  # this process has used its devices already, so it cannot look for others to join
@@ -81,7 +81,7 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
 
 def test_help_teaches(capsys):
   code, out, _ = call(capsys, '--help')
-  assert code == 0 and all(name in out for name in commands.COMMANDS)
+  assert code == 0 and all(name in out for name in table.COMMANDS)
   for command in ('vocabulary', 'prepare', 'inspect', 'evaluate', 'plot', 'export', 'fill-mask'):
     code, out, _ = call(capsys, command, '--help')
     assert code == 0 and 'usage: bert-jax ' + command in out
@@ -89,6 +89,15 @@ def test_help_teaches(capsys):
   assert code == 0 and all(name in out for name in (*recipes.RECIPES, *recipes.VARIANTS))
   code, out, _ = call(capsys, 'pretrain', 'base', '--help')
   assert code == 0 and '--optimizer.peak-learning-rate FLOAT' in out and 'default: 0.0001' in out
+
+
+def test_exit_codes_stand_on_the_classes_of_errors():
+  from input_pipeline.errors import DataError
+  codes = {kind: cli.exit_code(kind('words')) for kind in (
+      errors_lib.ConfigError, DataError, errors_lib.DriftError, errors_lib.NonFiniteError, errors_lib.CheckpointError, errors_lib.PeerError)}
+  assert list(codes.values()) == [2, 2, 8, 6, 7, 13] and errors_lib.STOPPED == 3
+  assert cli.exit_code(type('Heir', (errors_lib.CheckpointError,), {})()) == 7
+  assert cli.exit_code(ValueError('a bug')) is None and cli.exit_code(KeyError()) is None
 
 
 @pytest.mark.parametrize('argv, says', [
@@ -173,5 +182,5 @@ def test_what_is_not_ours_is_left_alone(capsys, corpus, data, tmp_path):
     assert code == 2 and str(foreign) in errors and 'Traceback' not in errors, errors
   assert [(path.name, path.read_text()) for path in foreign.iterdir()] == [('thesis.tex', 'years of work')]
   code, _, errors = call(capsys, *train, '--run-dir', run, '--model.layers', 1)
-  assert code == cli.DRIFT and 'model.layers: 2 -> 1' in errors
+  assert code == errors_lib.DriftError.exit_code and 'model.layers: 2 -> 1' in errors
   assert metrics.read(run)[-1]['step'] == 12

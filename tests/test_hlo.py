@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import flops
-from launch.plan import costs as hlo_costs, hlo
+from launch.plan import costs as hlo_costs, hlo, topology as topology_lib
 
 pytestmark = pytest.mark.filterwarnings('ignore:Error reading persistent compilation cache')
 tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
@@ -27,8 +27,7 @@ def line_of(devices):
 
 @functools.cache
 def tpus(topology):
-  from launch.plan import step as plan_step
-  return line_of(plan_step.topology_devices(topology))
+  return line_of(topology_lib.devices(topology))
 
 
 def costs_of(function, *arguments):
@@ -201,9 +200,8 @@ def test_a_gather_that_runs_beside_products_is_asynchronous_and_counts_once():
                                                    for name in ('v4:2x2x1', 'v5p:2x2x1', 'v6e:2x2', 'tpu7x:2x2x1'))])
 def test_cycles_at_the_clock_come_near_the_peak_for_a_large_product(topology):
   mesh = tpus(topology)
-  from launch.plan import step as plan_step
   devices = list(mesh.devices.flat)
-  chip, each = flops.chip(devices[0].device_kind), len(devices) // plan_step.chip_count(devices)
+  chip, each = flops.chip(devices[0].device_kind), len(devices) // topology_lib.chip_count(devices)
   x = shaped(line_of(devices[:1]), P(), 4096, 4096)
   costs = costs_of(jnp.matmul, x, x)
   rate = costs.flops / (costs.cycles / chip.clock)

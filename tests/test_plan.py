@@ -10,13 +10,13 @@ import pytest
 from bert_jax import config as cfg, flops, recipes
 from bert_jax.parallel import mesh as mesh_lib
 from launch import cli
-from launch.plan import command as plan, search as plan_search, step as plan_step
+from launch.plan import lengths, search as plan_search, step as plan_step, topology as topology_lib
 
 tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
 
 
 def on(topology, config, steps=10, **settings):
-  devices = plan_step.topology_devices(topology)
+  devices = topology_lib.devices(topology)
   return plan_step.figures(config, mesh_lib.make_mesh(config.mesh, devices), steps, topology, **settings)
 
 
@@ -94,7 +94,8 @@ def test_a_scan_over_layers_counts_as_much_as_layers_in_a_row(still, unroll):
     pytest.param(['--topology', 'v5e:2x2', '--mesh.data', '4', '--batch.size', '30'], 'batch.size 30 does not divide', marks=tpu),
     pytest.param(['--topology', 'v5e:4x4', '--mesh.tensor', '16'], 'model.heads 12 does not divide over mesh.tensor 16', marks=tpu),
     (['--batch-per-chip', '0'], '--batch-per-chip is 0'), (['--price', '-1'], '--price is -1'),
-    (['--slices', '2'], '--slices 2 needs --topology'), (['--search'], 'name a --topology')])
+    (['--slices', '2'], '--slices 2 changes nothing without --topology'), (['--search'], 'name a --topology'),
+    (['--price', '1.2'], '--price 1.2 changes nothing on cpu, .*: name a --topology')])
 def test_what_cannot_be_planned_is_one_sentence(flags, message):
   with pytest.raises(cfg.ConfigError, match=message) as caught:
     cli.run(['plan', 'base', *flags])
@@ -104,7 +105,7 @@ def test_what_cannot_be_planned_is_one_sentence(flags, message):
 def test_without_libtpu_the_extra_is_named(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(cfg.ConfigError, match=r"not installed: pip install 'bert_jax\[tpu\]'"):
-    plan_step.topology_devices('v5e:4x4')
+    topology_lib.devices('v5e:4x4')
 
 
 def test_an_unknown_recipe():
@@ -113,13 +114,15 @@ def test_an_unknown_recipe():
 
 
 def test_lengths_of_a_recipe_and_others():
-  args = lambda **settings: plan.lengths(plan.Plan(recipes.base(), **settings))
-  shape = lambda chosen: [(config.batch.sequence_length, config.batch.predictions, steps) for config, steps in chosen]
-  assert shape(args()) == [(128, 20, 900_000)]
-  assert shape(args(sequence_length=512)) == [(512, 77, 100_000)]
-  assert shape(args(all_lengths=True)) == [(128, 20, 900_000), (512, 77, 100_000)]
-  assert shape(args(sequence_length=256)) == [(256, 39, 1_000_000)]
-  assert shape(args(sequence_length=512, predictions=80)) == [(512, 80, 100_000)]
+  def shapes(length=None, predictions=None, every=False):
+    chosen = lengths.chosen(recipes.base(), length, predictions, every)
+    return [(config.batch.sequence_length, config.batch.predictions, steps) for config, steps in chosen]
+
+  assert shapes() == [(128, 20, 900_000)]
+  assert shapes(length=512) == [(512, 77, 100_000)]
+  assert shapes(every=True) == [(128, 20, 900_000), (512, 77, 100_000)]
+  assert shapes(length=256) == [(256, 39, 1_000_000)]
+  assert shapes(length=512, predictions=80) == [(512, 80, 100_000)]
 
 
 SMALL = ['plan', 'tiny', '--model.dtype', 'float32', '--model.vocab-size', '64', '--model.layers', '1', '--model.hidden-size', '16',
@@ -128,6 +131,13 @@ SMALL = ['plan', 'tiny', '--model.dtype', 'float32', '--model.vocab-size', '64',
          '--batch-per-chip', '2']
 KEYS = {'fits', 'chips', 'argument_bytes', 'temporary_bytes', 'collectives', 'flops_formula', 'flops_compiled', 'estimated_step_seconds',
         'ideal_step_seconds', 'estimated_mfu', 'compile_seconds'}
+
+
+def test_variants_are_planned_too(capsys):
+  """From left to right the head runs at every token."""
+  assert cli.run([*SMALL, '--json']) == cli.run(['plan', 'tiny_left_to_right', *SMALL[2:], '--json']) == 0
+  usual, other = (json.loads(line)['flops_compiled'] for line in capsys.readouterr().out.splitlines())
+  assert other > usual
 
 
 def test_json_for_the_devices_of_this_machine(capsys):
