@@ -48,6 +48,11 @@ class Model:
       require(0 <= getattr(self, name) < 1, f'model.{name} is {getattr(self, name)}: wanted 0 <= rate < 1')
 
 
+# The schedules that read a setting of the decay.
+SHAPED_BY = {'final_learning_rate': ('bert', 'linear', 'cosine', 'wsd'), 'decay_power': ('bert', 'linear', 'wsd'),
+             'decay_share': ('wsd',)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
   """How parameters move (google-research/bert optimization.py)."""
@@ -81,6 +86,11 @@ class Optimizer:
     require(self.decay_power > 0, f'optimizer.decay_power is {self.decay_power}: wanted more than 0')
     for name in ('b1', 'b2'):
       require(0 <= getattr(self, name) < 1, f'optimizer.{name} is {getattr(self, name)}: wanted 0 <= {name} < 1')
+    for name, schedules in SHAPED_BY.items():
+      value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+      require(self.schedule in schedules or value == default,
+              f'optimizer.{name} {value} changes nothing with optimizer.schedule {self.schedule!r}: leave it at {default}, or '
+              f'choose {" or ".join(schedules)}')
     require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
     require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')
 

@@ -1,7 +1,7 @@
 """The `bert-jax` command: finds the subcommand, and turns what happens into an exit code.
 
-0: done. 1: a bug, with its traceback. 130: Ctrl-C. STOPPED: asked to stop, and saved. Any other stands on the class of an error that is
-expected, as `exit_code` (bert_jax/errors.py, input_pipeline/errors.py).
+0: done. 1: a bug, with its traceback. STOPPED: asked to stop, and saved. INTERRUPTED: Ctrl-C. Any other stands on the
+class of an error that is expected, as `exit_code` (bert_jax/errors.py, input_pipeline/errors.py).
 """
 
 import difflib
@@ -12,15 +12,15 @@ from bert_jax.errors import STOPPED, ConfigError
 from launch import without_tpu
 from launch.commands.table import COMMANDS
 
-# glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU takes a third less,
-# and `prepare` a tenth.
+# glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
+# takes a third less, and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
 COMPUTES = ('prepare', 'pretrain', 'evaluate', 'fill-mask', 'benchmark')
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 
 def start() -> None:
-  """The console command. One that computes starts again with huge pages, which glibc asks for only at the start of a process."""
+  """The console command. One that computes starts again with huge pages, which glibc wants to know at the start."""
   name, value = HUGE_PAGES
   if sys.argv[1:2] and sys.argv[1] in COMPUTES and sys.platform == 'linux' and name not in os.environ:
     os.environ[name] = value

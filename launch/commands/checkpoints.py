@@ -15,7 +15,7 @@ class Export:
   checkpoint: Annotated[str, tyro.conf.Positional]
   """A run directory, or one of its steps (RUN/checkpoints/STEP)."""
   output: str | None = None
-  """A directory for the export; RUN/export by default. One that exists and is no export of ours is never overwritten."""
+  """A directory for the export; RUN/export by default. One that exists and is no export of ours is left as it is."""
   format: Literal['huggingface'] = 'huggingface'
   """huggingface: config.json, model.safetensors, vocabulary, tokenizer.json and a model card."""
 

@@ -9,17 +9,18 @@ from bert_jax.errors import ConfigError
 from bert_jax.fields import flat
 
 # What happens only in a run: no other command that takes a recipe's settings does it.
-ONLY_IN_A_RUN = ('run.max_minutes', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.log_every', 'run.evaluate_every',
-                 'run.evaluation_rows')
+ONLY_IN_A_RUN = tuple(f'run.{name}' for name in (
+    'max_minutes', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluate_every', 'evaluation_rows'))
 
 
 def parse(kind, argv: list[str], command: str, default=None, check: Callable[[object], dict[str, str]] | None = None):
   """The dataclass `kind` from flags; --help shows every field. Exits with 2 on a wrong flag.
 
-  `check` raises ConfigError for settings that cannot work, and tells which flags change nothing beside the others, as in
-  {'compiled_peer': 'without --peer'}. One of these that was given is refused too, by ConfigError: whoever gave it expects something of it.
+  `check` raises ConfigError for settings that cannot work, and tells which flags change nothing beside the others, as
+  in {'compiled_peer': 'without --peer'}. One of these that was given raises ConfigError too: something was meant by it.
   """
-  settings = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', **({} if default is None else {'default': default}))
+  extra = {} if default is None else {'default': default}
+  settings = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', **extra)
   for name, why in (check(settings) if check else {}).items():
     for field, value in changed(settings, default, name).items():
       raise ConfigError(f'{flag(field)} {value} changes nothing {why}: leave it out')
@@ -27,10 +28,11 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
 
 
 def changed(settings, default, name: str) -> dict[str, object]:
-  """{'long.size': 64}: the settings that have this name, or this name and a dot in front, and differ from the default."""
-  usual = flat(default) if default is not None else defaults(type(settings))
+  """{'long.size': 64}: the settings with this name, or this name and a dot in front, that differ from the default."""
+  usual = named(flat(default) if default is not None else defaults(type(settings)))
   belongs = lambda field: field == name or field.startswith(f'{name}.')
-  return {field: value for field, value in named(flat(settings)).items() if belongs(field) and value != named(usual).get(field)}
+  given = named(flat(settings))
+  return {field: value for field, value in given.items() if belongs(field) and value != usual.get(field)}
 
 
 def defaults(kind) -> dict[str, object]:
@@ -73,8 +75,9 @@ def asks_for_help(argv: list[str]) -> bool:
 def show_recipes(usage: str, command: str, argv: list[str]) -> int:
   """Prints how a command that takes a recipe is called, and which there are. Returns the exit code."""
   from bert_jax import recipes
-  print(f'{usage}\n\nRecipes:\n{listed(recipes.RECIPES)}\n\nVariants, as in base_no_nsp:\n{listed(recipes.VARIANTS, "_")}\n\n'
-        f'`bert-jax {command} RECIPE --help` shows every setting with its value there.')
+  print(f'{usage}\n\nRecipes:\n{listed(recipes.RECIPES)}\n')
+  print(f'Variants, as in base_no_nsp:\n{listed(recipes.VARIANTS, "_")}\n')
+  print(f'`bert-jax {command} RECIPE --help` shows every setting with its value there.')
   return 0 if argv else 2
 
 

@@ -14,7 +14,8 @@ from launch.commands import flags
 
 STEP_USAGE = '''usage: bert-jax benchmark step RECIPE [--data DATA] [--peer huggingface] [--profile DIR]
        [--model.… --objective … --batch.… --optimizer.… --mesh.… --run.… --distributed.…]'''
-USAGE = '''usage: bert-jax benchmark step RECIPE [--data DATA] [--peer huggingface] [--profile DIR] [--model.… --batch.… --mesh.…]
+USAGE = '''usage: bert-jax benchmark step RECIPE [--data DATA] [--peer huggingface] [--profile DIR]
+                               [--model.… --batch.… --mesh.…]
        bert-jax benchmark input DATA [--peer huggingface] [--batch.…]
 
 Each shows every setting where --help comes after RECIPE or DATA.'''
@@ -32,7 +33,7 @@ def benchmark(argv: list[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkStep:
-  """Tokens and sequences a second, MFU, memory and compile time of a recipe's training step; by itself, or in turns with a peer."""
+  """Tokens and sequences a second, MFU, memory and compile time of a recipe's training step, also beside a peer."""
   config: Annotated[Config, tyro.conf.arg(name='')]
   """The step that `pretrain` would run; its fields are flags without a name in front."""
   data: str | None = None
@@ -44,7 +45,7 @@ class BenchmarkStep:
   warmup: int = 3
   """Steps before the first round, not counted."""
   peer: Literal['huggingface'] | None = None
-  """Take turns with transformers' BertForPreTraining on the same weights and batches, on one device (needs the extra [peers])."""
+  """Take turns with transformers' BertForPreTraining on the same weights and batches, on one device (extra [peers])."""
   compiled_peer: bool = False
   """The peer through torch.compile too."""
   profile: str | None = None
@@ -64,7 +65,8 @@ def check_step(args: BenchmarkStep) -> dict[str, str]:
   if not args.peer:
     found['compiled_peer'] = 'without --peer'
   if not args.data:
-    found |= dict.fromkeys(('batch.seed', 'batch.masking'), 'without --data, as random tokens are neither shuffled nor masked')
+    why = 'without --data, as random tokens are neither shuffled nor masked'
+    found |= dict.fromkeys(('batch.seed', 'batch.masking'), why)
   return found
 
 
@@ -77,8 +79,8 @@ def step(argv: list[str]) -> int:
   args = flags.parse(BenchmarkStep, argv[1:], f'benchmark step {argv[0]}', BenchmarkStep(config), check_step)
   distributed.start(args.distributed)
   from bert_jax.benchmark import step as measured
-  report = measured.measure(args.config, args.data, rounds=args.rounds, seconds=args.seconds, warmup=args.warmup, peer=args.peer,
-                            compiled_peer=args.compiled_peer, profile=args.profile)
+  report = measured.measure(args.config, args.data, rounds=args.rounds, seconds=args.seconds, warmup=args.warmup,
+                            peer=args.peer, compiled_peer=args.compiled_peer, profile=args.profile)
   import jax
   if jax.process_index() == 0:
     print(json.dumps(report) if args.json else step_table(report))
@@ -111,7 +113,7 @@ def spread(values: dict[str, float], digits: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkInput:
-  """Sequences and tokens a second from shards on disk to NumPy batches, in this process; `taskset -c 0` in front for one core."""
+  """Sequences and tokens a second from shards on disk to batches, in this process; after `taskset -c 0` on one core."""
   data: Annotated[str, tyro.conf.Positional]
   """A directory that `bert-jax prepare` made."""
   batch: BatchConfig = BatchConfig(size=256)
@@ -121,7 +123,7 @@ class BenchmarkInput:
   seconds: float = 10.0
   """How long to measure."""
   peer: Literal['huggingface'] | None = None
-  """Take turns with transformers' NumPy collator at masking the same rows (needs the extra [peers])."""
+  """Take turns with transformers' NumPy collator at masking the same rows (extra [peers])."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""
 
@@ -137,17 +139,24 @@ def batches(argv: list[str]) -> int:
   require(args.seconds > 0, f'--seconds is {args.seconds}: wanted more than 0')
   from input_pipeline import benchmark
   report = benchmark.measure(args.data, args.batch, seconds=args.seconds, engine=args.engine, peer=args.peer)
-  shown = {name: spread(value, ',.1f') if isinstance(value, dict) else value for name, value in report.items() if name != 'config'}
-  print(json.dumps(report) if args.json else flags.table(shown))
+  print(json.dumps(report) if args.json else input_table(report))
   return 0
+
+
+def input_table(report: dict) -> str:
+  """The report for people: spreads in one line, the settings left out."""
+  rows = {name: value for name, value in report.items() if name != 'config'}
+  written = lambda value: spread(value, ',.1f') if isinstance(value, dict) else value
+  return flags.table({name: written(value) for name, value in rows.items()})
 
 
 def batch_of(data: str) -> BatchConfig:
   """Batches of 256 rows of the length that `data` was prepared for."""
   manifest = read_manifest(data)
   length = manifest.sequence_length
-  return BatchConfig(size=256, sequence_length=length, predictions=20 if length == 128 else round(length * 0.15),
-                     pairs='google' if manifest.pairs == 'google' else 'nsp')
+  return BatchConfig(
+      size=256, sequence_length=length, predictions=20 if length == 128 else round(length * 0.15),
+      pairs='google' if manifest.pairs == 'google' else 'nsp')
 
 
 KINDS: dict[str, Callable[[list[str]], int]] = {'step': step, 'input': batches}

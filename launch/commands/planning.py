@@ -10,7 +10,8 @@ from bert_jax.config import Config
 from bert_jax.errors import require
 from launch.commands import flags
 
-USAGE = '''usage: bert-jax plan RECIPE [--topology v5e:16x16] [--batch-per-chip N] [--sequence-length T] [--price P] [--search] [--json]
+USAGE = '''usage: bert-jax plan RECIPE [--topology v5e:16x16] [--batch-per-chip N] [--sequence-length T] [--price P]
+       [--search] [--json]
        [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.…]'''
 
 

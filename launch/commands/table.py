@@ -1,4 +1,4 @@
-"""The one table of subcommands. A module is imported when its command is called, so that `bert-jax --help` waits for none of them."""
+"""The one table of subcommands. A command's module is imported when it is called: `bert-jax --help` waits for none."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""`bert-jax vocabulary`, `prepare` and `inspect`: from text to shards, and a look at them. None of these imports JAX."""
+"""`bert-jax vocabulary`, `prepare` and `inspect`: from text to shards, and a look at them. None of them imports JAX."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -41,8 +41,9 @@ def prepare(argv: list[str]) -> int:
   processes.begin(args.settings.workers)  # workers then import beside this process
   from input_pipeline.prepare import corpus
   lengths = [short, long] if long else []
-  nested = [dataclasses.replace(args.settings, sequence_length=length, output=f'{args.settings.output}/{length}') for length in lengths]
-  for settings in nested or [args.settings]:
+  nested = [{'sequence_length': length, 'output': f'{args.settings.output}/{length}'} for length in lengths]
+  for changes in nested or [{}]:
+    settings = dataclasses.replace(args.settings, **changes)
     print(f'{settings.output}:\n' + flags.table(counts(corpus.prepare(settings))))
   return 0
 
@@ -61,7 +62,7 @@ def counts(manifest: Manifest) -> dict[str, object]:
 
 @dataclasses.dataclass(frozen=True)
 class Inspect:
-  """What is in prepared data: counts, lengths, padding, and examples with their masks and pairs; verifies every checksum."""
+  """What is in prepared data: counts, lengths, padding, examples with masks and pairs; verifies every checksum."""
   data: Annotated[str, tyro.conf.Positional]
   """A directory that `bert-jax prepare` made."""
   examples: int = 3

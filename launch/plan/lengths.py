@@ -18,8 +18,9 @@ def chosen(config: Config, length: int | None, predictions: int | None, every: b
   length = length or config.batch.sequence_length
   found = known if every else [item for item in known if item[0].batch.sequence_length == length]
   if not found:
-    alone = dataclasses.replace(config, long=Long())
-    found = [(with_batch(alone, sequence_length=length, predictions=predictions or math.ceil(PREDICTED * length)), config.run.steps)]
+    one = dataclasses.replace(config, long=Long())
+    predictions = predictions or math.ceil(PREDICTED * length)
+    found = [(with_batch(one, sequence_length=length, predictions=predictions), config.run.steps)]
   elif predictions:
     found = [(with_batch(config, predictions=predictions), steps) for config, steps in found]
   return [(dataclasses.replace(config, long=Long()), steps) for config, steps in found]

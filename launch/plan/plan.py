@@ -23,7 +23,8 @@ class Place:
     if self.topology is None:
       found = jax.devices()
       require(self.price is None or found[0].platform == 'tpu',
-              f'--price {self.price} changes nothing on {found[0].device_kind}, whose compiler estimates no times: name a --topology')
+              f'--price {self.price} changes nothing on {found[0].device_kind}, whose compiler estimates no times: '
+              'name a --topology')
       return found
     jax.config.update('jax_platforms', 'cpu')  # nothing is run: a TPU or GPU of this machine is left to whoever uses it
     return topology.devices(self.topology, self.slices)
@@ -33,7 +34,8 @@ def of_lengths(planned: list[tuple[Config, int]], place: Place, batch_per_chip: 
   """The figures of each (settings, steps), all on the mesh that the first one gets. Raises ConfigError."""
   devices = place.devices()
   mesh = mesh_of(planned[0][0], devices, batch_per_chip)
-  return [step.figures(sized(config, mesh, batch_per_chip), mesh, steps, place.topology, place.price) for config, steps in planned]
+  return [step.figures(sized(config, mesh, batch_per_chip), mesh, steps, place.topology, place.price)
+          for config, steps in planned]
 
 
 def search_from(config: Config, steps: int, place: Place, batch_per_chip: int | None, tries: int) -> list[step.Figures]:

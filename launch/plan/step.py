@@ -1,4 +1,4 @@
-"""Compiles the step of `pretrain` for devices that need not be there, and reads from the program what it would cost to run.
+"""Compiles the step of `pretrain` for devices that need not be here, and reads from the program what it would cost.
 
 All figures are of one chip, the two devices of a TPU7x together.
 """
@@ -17,13 +17,17 @@ from bert_jax.parallel import mesh as mesh_lib
 from launch.plan import costs as hlo_costs, topology as topology_lib
 
 DAY = 86_400  # seconds
-USED = re.compile(r'(?:temporaries \(|Used )([\d.]+)([KMGT]?)')  # in what the compiler says where a program does not fit
+# What TPU's compiler says of a program that does not fit: 'Used 17.58G of 15.75G hbm', or '… temporaries (17.58G)'.
+USED = re.compile(r'(?:temporaries \(|Used )([\d.]+)([KMGT]?)')
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-  """What one chip has to hold and to do for a step, and what the run would cost. None: not known of this kind of device, or did not fit."""
+  """What one chip has to hold and to do for a step, and what the run would cost.
+
+  None: not known of this kind of device, or the program did not fit.
+  """
   topology: str | None
   device_kind: str
   chips: int
@@ -41,17 +45,17 @@ class Figures:
   optimizer_bytes: int
   batch_bytes: int
   temporary_bytes: int | None
-  collectives: tuple[dict, ...] | None  # kind, bytes (of the whole operand; of a gather, the result), asynchronous … of each from 1 MB on
+  collectives: tuple[dict, ...] | None  # costs.Collective by name, of each from 1 MB on
   collective_bytes: dict[str, int] | None  # by kind, small ones too
   flops_formula: float
-  flops_compiled: float | None  # products of the program, every trip of its loops counted, and what custom kernels say of themselves
-  loops_counted_once: tuple[str, ...] | None  # whose trips could not be told: what is said of FLOPs, bytes and time is too little then
+  flops_compiled: float | None  # products, every trip of loops counted, and what custom kernels say of themselves
+  loops_counted_once: tuple[str, ...] | None  # whose trips could not be told: FLOPs, bytes and time are too little then
   estimated_cycles: int | None
   kernels: int | None  # custom kernels in the program, which carry no cycles
-  kernel_seconds: float | None  # added for them: the longer of FLOPs at half the peak and of operands and results at the memory rate
+  kernel_seconds: float | None  # added for them: the longer of FLOPs at half the peak and of bytes at the memory rate
   estimated_step_seconds: float | None  # cycles at the chip's clock, and the kernels
-  exposed_collective_seconds: float | None  # not in it: collectives that nothing runs beside, at the full rate of all links; a lower bound
-  unestimated_seconds: float | None  # not in it: gathers, scatters and sorts without cycles, at the memory rate, their operands read whole
+  exposed_collective_seconds: float | None  # not in it: collectives that nothing runs beside, at least
+  unestimated_seconds: float | None  # not in it: gathers, scatters and sorts, whole operands at the memory rate
   dearest: tuple[dict, ...] | None  # op_name, seconds, count of what costs most cycles
   ideal_step_seconds: float | None  # the formula's FLOPs at the peak
   estimated_mfu: float | None
@@ -67,7 +71,8 @@ def abstract_batch(config: cfg.Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeSt
   """The shapes and the layout of a global batch."""
   batch, sharding = config.batch, mesh_lib.batch_sharding(mesh)
   rows = synthetic.batch(config.model.vocab_size, 1, batch.sequence_length, batch.predictions, batch.pairs_per_row)
-  return {name: jax.ShapeDtypeStruct((batch.size, *x.shape[1:]), x.dtype, sharding=sharding) for name, x in rows.items()}
+  shape = lambda x: jax.ShapeDtypeStruct((batch.size, *x.shape[1:]), x.dtype, sharding=sharding)
+  return {name: shape(x) for name, x in rows.items()}
 
 
 def lower(config: cfg.Config, mesh: Mesh, graphdef, abstract) -> jax.stages.Lowered:
@@ -78,7 +83,8 @@ def lower(config: cfg.Config, mesh: Mesh, graphdef, abstract) -> jax.stages.Lowe
 def compile_if_it_fits(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, str | None]:
   """(program, None), or (None, what the compiler said) where it needs more memory than a chip has."""
   with warnings.catch_warnings():
-    warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')  # it cannot hold programs for chips that are not here
+    # The cache cannot hold programs for chips that are not here.
+    warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
     try:
       return lowered.compile(), None
     except jax.errors.JaxRuntimeError as error:
@@ -92,7 +98,8 @@ def device_bytes(tree) -> int:
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = None, price: float | None = None) -> Figures:
+def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = None,
+            price: float | None = None) -> Figures:
   """Compiles the step of `config` for `mesh` and reads the program. `price`: of a chip-hour."""
   mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
   mesh_lib.check_model(config.model, mesh)
@@ -106,8 +113,8 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   compiled, error = compile_if_it_fits(lowered)
   compile_seconds = time.monotonic() - lowered_at
   batch = abstract_batch(config, mesh)
-  shares = {'parameter_bytes': each * device_bytes(abstract.params), 'optimizer_bytes': each * device_bytes(abstract.opt_state),
-            'batch_bytes': each * device_bytes(batch)}
+  parts = {'parameter_bytes': abstract.params, 'optimizer_bytes': abstract.opt_state, 'batch_bytes': batch}
+  shares = {name: each * device_bytes(part) for name, part in parts.items()}
   memory = memory_of(compiled, error, each, device_bytes((abstract, batch)), flops.chip(kind))
   formula = flops.per_step(config) / chips
   costs = hlo_costs.read(compiled.as_text()) if compiled else None
@@ -116,8 +123,9 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   tokens = config.batch.size * config.batch.sequence_length
   days = seconds and seconds * steps / DAY
   return Figures(
-      topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape), remat=config.model.remat,
-      batch=config.batch.size, sequence_length=config.batch.sequence_length, predictions=config.batch.predictions, **memory, **shares,
+      topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape),
+      remat=config.model.remat, batch=config.batch.size, sequence_length=config.batch.sequence_length,
+      predictions=config.batch.predictions, **memory, **shares,
       collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}
                                   for item in costs.collectives if item.bytes >= hlo_costs.LARGE),
       collective_bytes=costs and {name: total * each for name, total in costs.collective_bytes().items()},
@@ -128,7 +136,7 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
 
 
 def memory_of(compiled, error: str | None, each: int, shares: int, chip: flops.Chip | None) -> dict:
-  """Whether it fits, and the bytes that say so. Of a program that does not the compiler names only the sum."""
+  """Whether it fits, and the bytes that say so. Of a program that does not, the compiler names only the sum."""
   limit = chip and chip.memory and int(chip.memory)
   if compiled is None:
     found = USED.search(error)
@@ -137,17 +145,19 @@ def memory_of(compiled, error: str | None, each: int, shares: int, chip: flops.C
                 temporary_bytes=needed and max(needed - each * shares, 0))
   stats = compiled.memory_analysis()
   arguments, temporaries = each * stats.argument_size_in_bytes, each * stats.temp_size_in_bytes
-  needed = arguments + temporaries + each * (stats.output_size_in_bytes - stats.alias_size_in_bytes + stats.generated_code_size_in_bytes)
-  return dict(fits=None if limit is None else needed <= limit, memory_bytes=limit, needed_bytes=needed, argument_bytes=arguments,
-              temporary_bytes=temporaries)
+  results = each * (stats.output_size_in_bytes - stats.alias_size_in_bytes)  # not those in an argument's place
+  needed = arguments + temporaries + results + each * stats.generated_code_size_in_bytes
+  return dict(fits=None if limit is None else needed <= limit, memory_bytes=limit, needed_bytes=needed,
+              argument_bytes=arguments, temporary_bytes=temporaries)
 
 
 def times(costs: hlo_costs.Costs | None, each: int, chip: flops.Chip | None, formula: float) -> dict:
-  """The seconds of a step by the compiler's cycles, and what they leave out; every value None where nothing is known."""
+  """The seconds of a step by the compiler's cycles, and what they leave out; None: not known."""
   ideal = chip and formula / chip.peak
   if costs is None or costs.cycles is None or chip is None or chip.clock is None:
-    return dict(estimated_cycles=None, kernels=costs and len(costs.kernels), kernel_seconds=None, estimated_step_seconds=None,
-                exposed_collective_seconds=None, unestimated_seconds=None, dearest=None, ideal_step_seconds=ideal, estimated_mfu=None)
+    return dict(estimated_cycles=None, kernels=costs and len(costs.kernels), kernel_seconds=None,
+                estimated_step_seconds=None, exposed_collective_seconds=None, unestimated_seconds=None, dearest=None,
+                ideal_step_seconds=ideal, estimated_mfu=None)
   peak, rate, links = chip.peak / each, chip.memory_rate / each, chip.interconnect / each
   kernels = sum(kernel.times * kernel.seconds(peak, rate) for kernel in costs.kernels)
   seconds = costs.cycles / chip.clock + kernels

@@ -10,7 +10,7 @@ import jax
 from bert_jax.errors import ConfigError, require
 from launch import without_tpu
 
-# None is used here, and libtpu's lock keeps two programs from one TPU: a plan may run beside another, or beside a test.
+# No TPU is used here, and libtpu's lock keeps two programs from one: a plan may run beside another, or beside a test.
 ENVIRONMENT = without_tpu.VARIABLES | {'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true'}
 # (axes, most chips) of the topologies that exist (cloud.google.com/tpu/docs: the page of each generation).
 GENERATIONS = {'v4': (3, 4096), 'v5e': (2, 256), 'v5p': (3, 8960), 'v6e': (2, 256), 'tpu7x': (3, 9216)}
@@ -20,9 +20,11 @@ def devices(name: str, slices: int = 1) -> list:
   """The devices of a TPU topology such as 'v5e:4x4', or of several such slices. Raises ConfigError."""
   generation, _, shape = name.partition(':')
   sides = [int(side) for side in shape.split('x')] if re.fullmatch(r'\d+(x\d+)*', shape) else []
-  known = ', '.join(f'{key}:{"x".join("ABC"[:axes])} of up to {most:,} chips' for key, (axes, most) in GENERATIONS.items())
+  known = ', '.join(f'{key}:{"x".join("ABC"[:axes])} of up to {most:,} chips'
+                    for key, (axes, most) in GENERATIONS.items())
   axes, most = GENERATIONS.get(generation, (0, 0))
-  require(len(sides) == axes and 0 < math.prod(sides) <= most, f'there is no TPU topology {name!r}: wanted one of {known}')
+  require(len(sides) == axes and 0 < math.prod(sides) <= most,
+          f'there is no TPU topology {name!r}: wanted one of {known}')
   require(importlib.util.find_spec('libtpu') is not None,
               f"a plan for {name} needs the compiler in libtpu, which is not installed: pip install 'bert_jax[tpu]'")
   for key, value in ENVIRONMENT.items():
