@@ -1,4 +1,4 @@
-"""The front door: the whole way from text to filled masks, with both kinds of vocabulary, and one sentence for every bad input."""
+"""The front door: the whole way from text to filled masks, with both kinds of vocabulary; and bad input."""
 
 import bz2
 import json
@@ -13,8 +13,9 @@ from launch.commands import table
 from tests import corpora
 
 ALONE = '--distributed.no-auto'  # this process has used its devices already, so it cannot look for others to join
-TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5',
-         '--run.steps', '12', '--optimizer.warmup-steps', '2', '--run.log-every', '4', '--run.checkpoint-every', '6', ALONE]
+TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32',
+         '--batch.predictions', '5', '--run.steps', '12', '--optimizer.warmup-steps', '2', '--run.log-every', '4',
+         '--run.checkpoint-every', '6', ALONE]
 
 
 def call(capsys, *argv: str) -> tuple[int, str, str]:
@@ -38,8 +39,9 @@ def data(corpus) -> pathlib.Path:
   folder = corpus.parent
   (folder / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
   with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-    patch.setattr('sys.argv', ['bert-jax', 'prepare', '--input', str(corpus), '--vocabulary', str(folder / 'vocab.txt'),
-                               '--sequence-length', '32', '--validation-share', '0.2', '--output', str(folder / 'data')])
+    patch.setattr('sys.argv', [
+        'bert-jax', 'prepare', '--input', str(corpus), '--vocabulary', str(folder / 'vocab.txt'),
+        '--sequence-length', '32', '--validation-share', '0.2', '--output', str(folder / 'data')])
     cli.main()
   assert ended.value.code == 0
   return folder / 'data'
@@ -55,8 +57,8 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
     return out, errors
 
   done('vocabulary', '--input', corpus, '--kind', kind, '--size', size, '--output', vocabulary)
-  out, _ = done('prepare', '--input', corpus, '--vocabulary', vocabulary, '--sequence-length', 32, '--validation-share', 0.2,
-                '--output', data)
+  out, _ = done('prepare', '--input', corpus, '--vocabulary', vocabulary, '--sequence-length', 32,
+                '--validation-share', 0.2, '--output', data)
   assert 'source documents' in out
   assert 'label 1' in done('inspect', data, '--examples', 8)[0]
 
@@ -65,13 +67,15 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
   assert 'resuming from step 12 of 12' in done(*train)[1]
   out, _ = done('evaluate', run, '--json')
   figures = json.loads(out)
-  assert {'mlm_loss', 'mlm_accuracy', 'nsp_loss', 'nsp_accuracy', 'unigram_loss', 'documents', 'sequences'} <= figures.keys()
+  assert {'mlm_loss', 'mlm_accuracy', 'nsp_loss', 'nsp_accuracy', 'unigram_loss', 'documents',
+          'sequences'} <= figures.keys()
   assert figures['documents'] == records.read_manifest(data).splits['validation'].documents > 0
 
   done('plot', run)
   assert (run / 'loss.png').stat().st_size > 10_000
   done('export', run)
-  assert {'config.json', 'model.safetensors', 'tokenizer.json', name, 'README.md'} <= {path.name for path in (run / 'export').iterdir()}
+  exported = {path.name for path in (run / 'export').iterdir()}
+  assert {'config.json', 'model.safetensors', 'tokenizer.json', name, 'README.md'} <= exported
   texts = 'one [MASK] three .', 'four [MASK] [MASK] seven .'
   of_run = json.loads(done('fill-mask', run, *texts, '--json')[0])
   of_export = json.loads(done('fill-mask', run / 'export', *texts, '--json')[0])
@@ -93,9 +97,9 @@ def test_help_teaches(capsys):
 
 def test_exit_codes_stand_on_the_classes_of_errors():
   from input_pipeline.errors import DataError
-  codes = {kind: cli.exit_code(kind('words')) for kind in (
-      errors_lib.ConfigError, DataError, errors_lib.DriftError, errors_lib.NonFiniteError, errors_lib.CheckpointError, errors_lib.PeerError)}
-  assert list(codes.values()) == [2, 2, 8, 6, 7, 13] and errors_lib.STOPPED == 3
+  kinds = (errors_lib.ConfigError, DataError, errors_lib.DriftError, errors_lib.NonFiniteError,
+           errors_lib.CheckpointError, errors_lib.PeerError)
+  assert [cli.exit_code(kind('words')) for kind in kinds] == [2, 2, 8, 6, 7, 13] and errors_lib.STOPPED == 3
   assert cli.exit_code(type('Heir', (errors_lib.CheckpointError,), {})()) == 7
   assert cli.exit_code(ValueError('a bug')) is None and cli.exit_code(KeyError()) is None
 
@@ -103,7 +107,8 @@ def test_exit_codes_stand_on_the_classes_of_errors():
 @pytest.mark.parametrize('argv, says', [
     (['pretrian'], "did you mean 'pretrain'"),
     (['pretrain', 'huge'], 'wanted one of sample, tiny'),
-    (['pretrain', 'tiny', '--data', 'd', '--run-dir', 'r', '--optimizer.peak-learning-rat', '1'], '--optimizer.peak-learning-rate'),
+    (['pretrain', 'tiny', '--data', 'd', '--run-dir', 'r', '--optimizer.peak-learning-rat', '1'],
+     '--optimizer.peak-learning-rate'),
     (['pretrain', 'tiny', '--data', 'no-data', '--run-dir', 'r', ALONE], 'no-data holds no manifest.json'),
     (['inspect', 'no-data'], 'no-data holds no manifest.json'),
     (['evaluate', 'no-run'], 'no-run is no run directory'),
@@ -118,7 +123,8 @@ def test_wrong_arguments(capsys, data, tmp_path, monkeypatch, argv, says):
 
 
 def dump(pages: int) -> bytes:
-  page = '<page><title>T{0}</title><ns>0</ns><id>{0}</id><revision><id>1</id><text xml:space="preserve">{1}</text></revision></page>'
+  page = ('<page><title>T{0}</title><ns>0</ns><id>{0}</id><revision><id>1</id><text xml:space="preserve">{1}</text>'
+          '</revision></page>')
   body = ''.join(page.format(i, corpora.text_of(i)) for i in range(1, pages + 1))
   return f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="en">{body}</mediawiki>'.encode()
 
@@ -147,13 +153,14 @@ def test_bad_corpora(capsys, data, tmp_path, name):
 
 def test_a_vocabulary_without_mask(capsys, corpus, tmp_path):
   (tmp_path / 'vocab.txt').write_text('\n'.join(token for token in corpora.TOKENS if token != '[MASK]') + '\n')
-  code, _, errors = call(capsys, 'prepare', '--input', corpus, '--vocabulary', tmp_path / 'vocab.txt', '--output', tmp_path / 'out')
+  code, _, errors = call(capsys, 'prepare', '--input', corpus, '--vocabulary', tmp_path / 'vocab.txt',
+                         '--output', tmp_path / 'out')
   assert code == 2 and '[MASK]' in errors and 'vocab.txt' in errors
   assert [path.name for path in tmp_path.iterdir()] == ['vocab.txt']
 
 
 def test_data_that_does_not_fit(capsys, data, tmp_path):
-  """Another vocabulary, another length, a mesh that does not divide: exit code 2, the flag to change, no run directory."""
+  """Another vocabulary or length, a mesh that does not divide: exit code 2, the flag to change, no run directory."""
   size = len(corpora.TOKENS)
   train = ['pretrain', 'tiny', '--data', data, '--run-dir', tmp_path / 'run', *TRAIN]
   for change, says in ((['--model.vocab-size', size + 1], f'--model.vocab-size {size}'),
