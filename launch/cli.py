@@ -36,7 +36,7 @@ def main() -> None:
     code = run(sys.argv[1:])
   except KeyboardInterrupt:
     code = INTERRUPTED
-  except BrokenPipeError:  # whoever read has enough, as `head` does
+  except BrokenPipeError:  # the reader has enough, as `head` has
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 0
   except Exception as error:

@@ -134,9 +134,27 @@ def test_a_flag_that_changes_something_is_taken(argv):
 def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
   assert cli.run([*command, '--help']) == 0 and cli.run(command) == 2
   printed = capsys.readouterr().out
+  assert max(map(len, printed.splitlines())) <= flags.WIDTH
   assert all(printed.count(f'  {name} ') >= 2 for name in recipes.RECIPES) and printed.count('_no_nsp') >= 2
   with pytest.raises(cfg.ConfigError, match="did you mean 'base_no_nsp'"):
     cli.run([*command, 'base_no_nps'])
+
+
+def test_choices_are_those_of_the_tables():
+  from bert_jax.benchmark import peers
+  from bert_jax.convert import exchange
+  from input_pipeline import benchmark
+  from input_pipeline.batches.config import BatchConfig
+
+  def choices(kind, name):
+    hint = typing.get_type_hints(kind)[name]
+    literal = next((part for part in typing.get_args(hint) if typing.get_origin(part) is typing.Literal), hint)
+    return typing.get_args(literal)
+
+  assert choices(checkpoints.Export, 'format') == tuple(exchange.EXPORTERS)
+  assert choices(measuring.BenchmarkStep, 'peer') == peers.PEERS
+  assert choices(measuring.BenchmarkInput, 'peer') == benchmark.PEERS
+  assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
 

@@ -1,6 +1,7 @@
 """What the subcommands share: settings from flags, recipes by name, and tables for people."""
 
 import dataclasses
+import textwrap
 from collections.abc import Callable
 
 import tyro
@@ -8,6 +9,7 @@ import tyro
 from bert_jax.errors import ConfigError
 from bert_jax.fields import flat
 
+WIDTH = 120  # columns of what is printed
 # What happens only in a run: no other command that takes a recipe's settings does it.
 ONLY_IN_A_RUN = tuple(f'run.{name}' for name in (
     'max_minutes', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluate_every', 'evaluation_rows'))
@@ -82,8 +84,12 @@ def show_recipes(usage: str, command: str, argv: list[str]) -> int:
 
 
 def listed(functions: dict[str, Callable], before: str = '') -> str:
-  """Names with the first line of what their functions say of themselves."""
-  return '\n'.join(f'  {before + name:<15} {function.__doc__.splitlines()[0]}' for name, function in functions.items())
+  """Names with the first paragraph of what their functions say of themselves."""
+  lines = []
+  for name, function in functions.items():
+    paragraph = ' '.join(function.__doc__.split('\n\n')[0].split())
+    lines.append(textwrap.fill(paragraph, WIDTH, initial_indent=f'  {before + name:<15} ', subsequent_indent=' ' * 18))
+  return '\n'.join(lines)
 
 
 def table(rows: dict[str, object]) -> str:

@@ -26,7 +26,7 @@ class Place:
               f'--price {self.price} changes nothing on {found[0].device_kind}, whose compiler estimates no times: '
               'name a --topology')
       return found
-    jax.config.update('jax_platforms', 'cpu')  # nothing is run: a TPU or GPU of this machine is left to whoever uses it
+    jax.config.update('jax_platforms', 'cpu')  # nothing is run: a TPU or GPU of this machine is left to others
     return topology.devices(self.topology, self.slices)
 
 
