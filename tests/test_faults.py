@@ -1,4 +1,4 @@
-"""Broken shards: each fault is found before step 1, none crashes or hangs the process, and sound data is not refused."""
+"""Broken shards: each fault is found before step 1, none crashes or hangs a process, sound data is not refused."""
 
 import gzip
 import json
