@@ -104,7 +104,7 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
   validation = open_validation(data_dir, config)
   require(validation.vocabulary.sha256 == record.vocabulary.sha256,
           f'{data_dir} was prepared with another vocabulary than {run_dir} was trained with: name its own data with --data')
-  program = on_one_device(config)
+  program = program_lib.on_one_device(config)
   params = jax.device_put(loaded.params, jax.tree.map(lambda x: x.sharding, program.abstract.params))
   size = config.batch.size
   found = figures(program, params, validation.evaluation_batches(size), count=-(-validation.rows_per_epoch // size),
@@ -113,12 +113,6 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
   found |= {'documents': split.documents, 'sequences': split.pieces, 'step': loaded.step}
   write(run_dir, found)
   return found
-
-
-def on_one_device(config) -> program_lib.Program:
-  """The program of a run of any kind, for evaluating on one device of this process."""
-  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1), jax.local_devices()[:1])
-  return program_lib.make(config.model, config.learns, config.optimizer, mesh, steps=config.run.steps)
 
 
 def write(run_dir: epath.PathLike, found: dict[str, float]) -> None:

@@ -86,17 +86,14 @@ def finetune(config: Finetune, data_dir: epath.PathLike, run_dir: epath.PathLike
   """
   model, vocabulary, tokenizer, files = source_of(checkpoint_path, run_dir)
   config = settings_for(config, model, data_dir)
-  mesh = mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=config.batch.size // config.run.microbatches)
-  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
-  program = program_lib.make(config.model, config.learns, config.optimizer, mesh, steps=config.run.steps,
-                             microbatches=config.run.microbatches, seed=config.run.seed, shape=config.mesh)
+  program = program_lib.on(config, program_lib.mesh_of(config, devices))
   examples, validation = (open_split(config, data_dir, name, tokenizer) for name in (TRAIN, VALIDATION))
   fingerprint = hashlib.sha256(json.dumps(
       [hashlib.sha256(file_of(data_dir, TRAIN).read_bytes()).hexdigest(), vocabulary.sha256, dataclasses.asdict(config.batch)]).encode()).hexdigest()
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the examples': fingerprint})
   initial = train.begin_with(checkpoint_path, run_dir, program, vocabulary.sha256)
   record = run_directory.Record(config, str(data_dir), vocabulary, train.origin_of(checkpoint_path, initial))
-  size, (index, parts) = config.batch.size, mesh_lib.process_slice(mesh)
+  size, (index, parts) = config.batch.size, mesh_lib.process_slice(program.mesh)
 
   def batches(step: int) -> Iterator[loop.HostBatch]:
     for at in range(step, config.run.steps):
@@ -142,7 +139,7 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
   loaded = checkpoint.load(run_dir, step)
   config, data_dir = loaded.record.config, data_dir or loaded.record.data
   examples = open_split(config, data_dir, VALIDATION, loaded.tokenizer())
-  program = held_out.on_one_device(config)
+  program = program_lib.on_one_device(config)
   size = config.batch.size
   found = held_out.figures(program, loaded.params, examples.once(size), count=-(-len(examples.items) // size), progress=progress)
   found |= {'examples': len(examples.items), 'step': loaded.step}

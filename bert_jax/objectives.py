@@ -152,13 +152,14 @@ OBJECTIVES: dict[str, Objective] = {
 # ---------------------------------------------------------------- on a batch
 
 
-def totals(objective: Objective, batch, axes: tuple[str, ...] = ()) -> dict[str, jax.Array]:
-  """How many predictions each term has in the whole batch: what its mean divides by, known before the model runs.
+def counts(objective: Objective, batch) -> dict[str, jax.Array]:
+  """How many predictions each term has in a batch, known before the model runs."""
+  return {name: jnp.asarray(term.targets(batch)[1]).sum() for name, term in objective.terms.items()}
 
-  `axes`: mesh axes over which the batch's rows are shared out, where this runs on each device's own.
-  """
-  counts = {name: term.targets(batch)[1].sum() for name, term in objective.terms.items()}
-  return {name: jnp.maximum(count, 1) for name, count in (jax.lax.psum(counts, axes) if axes else counts).items()}
+
+def totals(objective: Objective, batch) -> dict[str, jax.Array]:
+  """What the mean of each term divides by: its predictions in the whole batch, 1 at least."""
+  return {name: jnp.maximum(count, 1) for name, count in counts(objective, batch).items()}
 
 
 def term_sums(objective: Objective, model: EncoderWithHeads, batch, seed=None, kept: bool = False):

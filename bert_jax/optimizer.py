@@ -173,6 +173,11 @@ SCHEDULES: dict[str, Callable[['Optimizer', int], optax.Schedule]] = {
     'bert': bert_schedule, 'linear': linear_schedule, 'cosine': cosine_schedule, 'wsd': wsd_schedule, 'constant': constant_schedule}
 
 
+# Settings of the decay that a schedule does not read: to set one there is a mistake.
+IDLE = {'constant': ('final_learning_rate', 'decay_power', 'decay_share'), 'cosine': ('decay_power', 'decay_share'),
+        'bert': ('decay_share',), 'linear': ('decay_share',)}
+
+
 def learning_rate(o: 'Optimizer', steps: int) -> optax.Schedule:
   """The rate of each step from 0: a linear warmup from 0, then the schedule's."""
   after = SCHEDULES[o.schedule](o, steps)
@@ -230,5 +235,9 @@ class Optimizer:
     require(self.decay_power > 0, f'optimizer.decay_power is {self.decay_power}: wanted more than 0')
     for name in ('b1', 'b2'):
       require(0 <= getattr(self, name) < 1, f'optimizer.{name} is {getattr(self, name)}: wanted 0 <= {name} < 1')
+    for name in IDLE.get(self.schedule, ()):
+      value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+      require(value == default, f'optimizer.{name} {value} changes nothing with optimizer.schedule {self.schedule!r}: leave it at '
+              f'{default}, or choose another schedule')
     require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
     require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')

@@ -109,13 +109,35 @@ def of(config: cfg.Config, devices=None) -> Program:
   Raises ConfigError where batches of any of its row lengths do not divide over the mesh, or the attention that is asked for does not
   fit them.
   """
-  mesh = mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=config.batch.size // config.run.microbatches)
+  mesh = mesh_of(config, devices)
   place = attention.Place(mesh.devices.flat[0].platform, mesh.shape['tensor'])
   for phase in phases.phases(config):
     mesh_lib.check_batch(phase.config.batch.size, config.run.microbatches, mesh)
     attention.choose(config.model, place, phase.config.batch.sequence_length)
-  return make(config.model, objectives.OBJECTIVES[config.objective], config.optimizer, mesh, steps=config.run.steps,
+  return on(config, mesh)
+
+
+def mesh_of(config, devices=None, rows: int | None = None) -> jax.sharding.Mesh:
+  """The mesh of a run of any kind on `devices`, all by default. `rows`: of a global batch, config.batch.size by default.
+
+  Raises ConfigError where the devices do not make it.
+  """
+  rows = (rows or config.batch.size) // config.run.microbatches
+  return mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=rows)
+
+
+def on(config, mesh: jax.sharding.Mesh) -> Program:
+  """The program of a run of any kind on a mesh. Raises ConfigError where its batches do not divide over it."""
+  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  return make(config.model, config.learns, config.optimizer, mesh, steps=config.run.steps,
               microbatches=config.run.microbatches, seed=config.run.seed, shape=config.mesh)
+
+
+def on_one_device(config) -> Program:
+  """The program of a run of any kind on the first device of this process, for evaluating; its batches are whole."""
+  run = dataclasses.replace(config.run, microbatches=1)
+  config = dataclasses.replace(config, mesh=cfg.MeshShape(data=1), run=run)
+  return on(config, mesh_of(config, jax.local_devices()[:1]))
 
 
 def _fresh(params, tx: optax.GradientTransformation) -> TrainState:
@@ -145,7 +167,8 @@ def gradients(program: Program, params, batch, seed):
     return objectives.loss_of(sums, weights), sums
 
   def local(params, batch, seed):
-    weights = objectives.totals(objective, batch, mesh_lib.ROWS)
+    weights = collectives.sum_over_rows(objectives.counts(objective, batch), mesh)
+    weights = jax.tree.map(lambda count: jnp.maximum(count, 1), weights)
     params = collectives.gather_parameters(params, parts, logical, mesh, program.plain_collectives)
     grad = jax.grad(loss, has_aux=True)
     if program.microbatches == 1:
@@ -153,7 +176,7 @@ def gradients(program: Program, params, batch, seed):
     else:
       grads, sums = accumulate(lambda part: grad(params, part, weights, seed), batch, program.microbatches)
     grads = collectives.sum_gradients(grads, parts, logical, program.reduction, mesh, program.plain_collectives)
-    return grads, jax.lax.psum(sums, mesh_lib.ROWS)
+    return grads, collectives.sum_over_rows(sums, mesh)
 
   rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
   return mesh_lib.per_device(local, mesh, (parts, rows, P()), (parts, P()))(params, batch, seed)
@@ -199,7 +222,7 @@ def evaluation_step(program: Program, params, batch):
   def local(params, batch):
     params = collectives.gather_parameters(params, parts, program.logical, program.mesh, program.plain_collectives)
     sums, kept = objectives.term_sums(program.objective, nnx.merge(program.graphdef, params), batch, kept=True)
-    return jax.lax.psum(sums, mesh_lib.ROWS), kept
+    return collectives.sum_over_rows(sums, program.mesh), kept
 
   rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
   keeping = {name: (mesh_lib.spec('batch'),) * 3 for name, term in program.objective.terms.items() if term.keep}

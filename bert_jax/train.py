@@ -10,7 +10,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import sys
 from collections.abc import Callable, Iterator
 

@@ -108,6 +108,17 @@ def runs_to_columns(runs, shape: tuple[int, int]):  # [F S 128] -> [V D]
   return x.reshape(columns, -1)[:, :rows].T
 
 
+def sum_over(tree, axes: tuple[str, ...], mesh: jax.sharding.Mesh):
+  """The sum over the devices along mesh axes; `tree` itself where these have one device, which XLA's CPU compiler refuses to sum."""
+  axes = tuple(axis for axis in axes if mesh.shape[axis] > 1)
+  return jax.lax.psum(tree, axes) if axes else tree
+
+
+def sum_over_rows(tree, mesh: jax.sharding.Mesh):
+  """The sum over all devices that share out the rows."""
+  return sum_over(tree, ROWS, mesh)
+
+
 def gather_parameters(params, parts, logical, mesh: jax.sharding.Mesh, plain: bool = False):
   """The parameters that a device computes with, inside `per_device`: each first cast to what its products read, then gathered."""
   params = jax.tree.map(lambda x, known: x if known.dtype == 'float32' else x.astype(known.dtype), params, logical)
@@ -121,6 +132,8 @@ def sum_gradients(grads, parts, logical, dtype, mesh: jax.sharding.Mesh, plain: 
 
   Those of parameters that products read in 16 bits are sent and added up in `dtype`.
   """
+  if mesh.devices.flat[0].platform == 'cpu':
+    dtype = 'float32'  # XLA's CPU compiler aborts on a sum of 16 bits where only some of the mesh's axes are manual (jaxlib 0.10)
   wide = lambda g: jnp.promote_types(g.dtype, jnp.float32)
   widths = jax.tree.map(wide, grads)
   grads = jax.tree.map(lambda g, known: g.astype(wide(g) if known.dtype == 'float32' else dtype), grads, logical)
@@ -131,10 +144,10 @@ def sum_gradients(grads, parts, logical, dtype, mesh: jax.sharding.Mesh, plain: 
     else:
       # Along the axis tensor the compiler shares out arrays further: each travels as it is.
       own = scatter_all(leaves, axes, rings(mesh), together=mesh.shape['tensor'] == 1 < mesh.shape['fsdp'])
-    return [jax.lax.psum(g, 'data') for g in own]
+    return [sum_over(g, ('data',), mesh) for g in own]
 
   with jax.named_scope('sum_gradients'):
-    grads = replace_shared(grads, parts, reduce, lambda g: jax.lax.psum(g, ROWS))
+    grads = replace_shared(grads, parts, reduce, lambda g: sum_over_rows(g, mesh))
   return jax.tree.map(lambda g, width: g.astype(width), grads, widths)
 
 
