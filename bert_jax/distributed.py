@@ -178,6 +178,11 @@ def asked_to_stop(call: int) -> bool:
   return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(call)
 
 
+def is_first() -> bool:
+  """Whether this is process 0, which prints and writes for all."""
+  return jax.process_index() == 0
+
+
 def process_0_says(answer: bool) -> bool:
   """The answer of process 0, for all; every process must ask, in the same order.
 

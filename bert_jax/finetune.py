@@ -19,6 +19,8 @@ from bert_jax.tasks.table import TASKS
 from input_pipeline import records
 
 TRAIN, VALIDATION = 'train.jsonl', 'validation.jsonl'
+# What a fine-tuning run says of the encoder; all else is the checkpoint's.
+OWN_FIELDS = ('hidden_dropout', 'attention_dropout', 'dtype', 'attention', 'remat', 'unroll', 'plain')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +61,7 @@ def settings_for(config: Finetune, model: cfg.Model, data_dir: epath.PathLike) -
   task, own = TASKS[config.task], config.model
   examples = task.read(file_of(data_dir, TRAIN))
   steps = max(-(-config.epochs * len(examples) // config.batch.size), 1)
-  kept = ('hidden_dropout', 'attention_dropout', 'dtype', 'attention', 'remat', 'unroll', 'plain')
-  model = dataclasses.replace(model, **{name: getattr(own, name) for name in kept})
+  model = dataclasses.replace(model, **{name: getattr(own, name) for name in OWN_FIELDS})
   return dataclasses.replace(config, model=model, labels=task.labels(examples), run=dataclasses.replace(config.run, steps=steps))
 
 

@@ -15,7 +15,7 @@ from launch.commands.table import COMMANDS
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
 # takes a third less, and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
-COMPUTES = ('prepare', 'pretrain', 'evaluate', 'fill-mask', 'benchmark')
+COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'fill-mask', 'benchmark')
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 

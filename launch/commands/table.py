@@ -27,8 +27,14 @@ def pretrain(argv: list[str]) -> int:
   return training.pretrain(argv)
 
 
+def finetune(argv: list[str]) -> int:
+  """Fine-tune a checkpoint on a task, or resume where the run directory stopped."""
+  from launch.commands import training
+  return training.finetune(argv)
+
+
 def evaluate(argv: list[str]) -> int:
-  """Held-out MLM and NSP figures beside the unigram baseline."""
+  """Held-out figures of a run, beside the unigram baseline where it was pretrained."""
   from launch.commands import training
   return training.evaluate(argv)
 
@@ -65,7 +71,7 @@ def fill_mask(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
-    'pretrain': pretrain, 'evaluate': evaluate, 'plot': plot,
+    'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'plot': plot,
     'plan': plan, 'benchmark': benchmark,
     'export': export, 'fill-mask': fill_mask,
 }
