@@ -26,7 +26,7 @@ def attend_xla(q, k, v, pair_ids, numbers, rate, seed, causal):
   scores = jnp.einsum('BTHK,BSHK->BHTS', q, k, preferred_element_type=wide(q.dtype)) * q.shape[-1]**-0.5
   same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]  # [B 1 T S]
   if causal:
-    same &= jnp.tril(jnp.ones((T, T), bool))
+    same &= jnp.tril(jnp.ones((T, T), bool))[None, None]
   weights = jax.nn.softmax(jnp.where(same, scores, -1e9), axis=-1).astype(q.dtype)
   weights = name(weights, 'weights')
   of_weights = numbers[:, None, :, None] * jnp.uint32(H) + jnp.arange(H, dtype=jnp.uint32)[None, :, None, None]  # [B H T 1]

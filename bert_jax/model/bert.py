@@ -101,7 +101,7 @@ class LayerNorm(nnx.Module):
   def __call__(self, x, residual=None):  # [... D] -> [... D]
     x = x.astype(wide(self.dtype))
     x = normalize(x if residual is None else x + residual.astype(x.dtype), self.epsilon, self.dtype)
-    return (x * self.scale[...] + self.bias[...]).astype(self.dtype)
+    return (x * beside(self.scale[...], x) + beside(self.bias[...], x)).astype(self.dtype)
 
 
 def layers_of(config: cfg.Model, rngs: nnx.Rngs):
@@ -165,7 +165,7 @@ class Bert(nnx.Module):
     count = 1 + config.layers * SEEDS_PER_BLOCK
     seeds = None if seed is None else jax.random.bits(seed, (count,), jnp.uint32)
     row_numbers = batch['rows'] if 'rows' in batch else jnp.arange(B)
-    numbers = row_numbers.astype(jnp.uint32)[:, None] * jnp.uint32(T) + jnp.arange(T, dtype=jnp.uint32)  # of tokens
+    numbers = row_numbers.astype(jnp.uint32)[:, None] * jnp.uint32(T) + jnp.arange(T, dtype=jnp.uint32)[None]  # of tokens
     x = (lookup(self.word_embeddings, batch['input_ids']) + lookup(self.token_type_embeddings, batch['token_type_ids'])
          + lookup(self.position_embeddings, batch['position_ids']))
     x = self.embeddings_norm(x)  # [N D]: products of two axes are faster than of three
@@ -206,13 +206,18 @@ def gather(x, positions):  # [B T D], [B P] -> [B P D]
   return jax.vmap(rows)(x, jnp.asarray(positions))
 
 
+def beside(vector, x):  # [D], [... D] -> [1 … D]
+  """`vector` with as many axes as x: NumPy's promotion of ranks is an error in the tests."""
+  return jnp.expand_dims(vector, range(x.ndim - 1))
+
+
 @jax.custom_vjp
 def add_bias(x, bias):  # [... V], [V] -> [... V]
   """x + bias, whose gradient sums the rows by a product with ones.
 
   As a sum, XLA reads the gradient once more on TPU, four times slower than its memory; on CPU 30 times slower where rows are wide.
   """
-  return x + bias
+  return x + beside(bias, x)
 
 
 def _add_bias_backward(_, g):
@@ -220,7 +225,7 @@ def _add_bias_backward(_, g):
   return g, (jnp.ones((BIAS_ROWS, len(rows)), g.dtype) @ rows)[0]
 
 
-add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+add_bias.defvjp(lambda x, bias: (x + beside(bias, x), None), _add_bias_backward)
 
 
 def parameter_count(params) -> int:

@@ -15,8 +15,12 @@ def by_platform(tpu, other, *arrays):
   return jax.lax.platform_dependent(*arrays, tpu=tpu, default=other)
 
 
+def is_column(ids, size: int):  # [N] -> bool [N V]
+  return ids[:, None] == jnp.arange(size)[None]
+
+
 def one_hot(ids, size: int, dtype):  # [N] -> [N V]
-  return (ids[:, None] == jnp.arange(size)).astype(dtype)
+  return is_column(ids, size).astype(dtype)
 
 
 def exact_product(x, y):
@@ -47,13 +51,13 @@ rows.defvjp(lambda table, ids: (rows(table, ids), (jnp.zeros((len(table), 0)), i
 @jax.custom_vjp
 def one_of_each(x: jax.Array, ids: jax.Array) -> jax.Array:  # [N V], int32 [N] -> [N]
   """x[n, ids[n]] for every n"""
-  choose = lambda x, ids: jnp.where(ids[:, None] == jnp.arange(x.shape[1]), x, 0).sum(axis=1)
+  choose = lambda x, ids: jnp.where(is_column(ids, x.shape[1]), x, 0).sum(axis=1)
   return by_platform(choose, lambda x, ids: jnp.take_along_axis(x, ids[:, None], axis=1)[:, 0], x, ids)
 
 
 def _one_of_each_backward(residuals, g):
   (_, width), ids = residuals[0].shape, residuals[1]
-  choose = lambda g, ids: jnp.where(ids[:, None] == jnp.arange(width), g[:, None], 0)
+  choose = lambda g, ids: jnp.where(is_column(ids, width), g[:, None], 0)
   scatter = lambda g, ids: jnp.zeros((len(g), width), g.dtype).at[jnp.arange(len(g)), ids].set(g)
   return by_platform(choose, scatter, g, ids), None
 
