@@ -64,7 +64,7 @@ test-beam: $(BEAM_VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
-	$(BIN)/python .ci/types
+	$(BIN)/python .ci/check_types.py
 
 clean:
 	rm -rf $(VENV) $(BEAM_VENV) *.egg-info

@@ -15,7 +15,8 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 # Tests compile much and compute little.
 os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 '
                       '--xla_llvm_disable_expensive_passes=true')
-# Keyed by what the compiled code depends on and JAX does not: another machine may share the directory. Subprocesses use it too.
+# Keyed by what the compiled code depends on and JAX does not: another machine may share the directory.
+# Subprocesses use it too.
 _CACHE = os.path.join(tempfile.gettempdir(), f'bert_jax-tests-{getpass.getuser()}', platform.node(), platform.machine())
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _CACHE)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
@@ -34,7 +35,8 @@ COMPANIONS = {'beam': 'apache_beam', 'peers': 'torch'}
 
 
 def pytest_addoption(parser):
-  parser.addoption('--no-skips', action='store_true', help=f'fail where a test is skipped for no reason in {ALLOWED_SKIPS.name}')
+  parser.addoption('--no-skips', action='store_true',
+                   help=f'fail where a test is skipped for no reason in {ALLOWED_SKIPS.name}')
 
 
 def pytest_runtest_setup(item):
@@ -72,7 +74,8 @@ def tiny():
   """A pretraining run small enough to compile in seconds, in float32, with dropout."""
   from bert_jax import config as cfg
   return cfg.Config(
-      model=cfg.Model(vocab_size=64, hidden_size=16, layers=2, heads=2, intermediate_size=32, max_positions=16, dtype='float32'),
+      model=cfg.Model(vocab_size=64, hidden_size=16, layers=2, heads=2, intermediate_size=32, max_positions=16,
+                      dtype='float32'),
       batch=cfg.BatchConfig(size=16, sequence_length=16, predictions=4),
       optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2), run=cfg.Schedule(steps=10))
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Checks the types of the files that mypy.ini lists, all of which must exist and be clean. With --grow, lists every clean file anew."""
+"""Checks the types of the files that mypy.ini lists: all must exist and be clean.
+
+With --grow, writes a new list, of every file that is clean.
+"""
 
 import configparser
 import pathlib
@@ -36,10 +39,12 @@ def main() -> None:
   clean = [name for name in every if name not in found]
   if sys.argv[1:] == ['--grow']:
     text = SETTINGS.read_text(encoding='utf-8')
-    SETTINGS.write_text(re.sub(r'(?ms)^files =.*?(?=^\S|\Z)', '', text) + 'files =\n' + ',\n'.join(f'  {name}' for name in clean) + '\n')
+    head, _, _ = text.partition('files =')
+    SETTINGS.write_text(head + 'files =\n' + ',\n'.join(f'  {name}' for name in clean) + '\n', encoding='utf-8')
   else:
     wrong = [line for name in names for line in found.get(name, [])]
-    wrong += [f'{SETTINGS.name} lists {name}, which does not exist: .ci/types --grow' for name in names if name not in every]
+    lost = [name for name in names if name not in every]
+    wrong += [f'{SETTINGS.name} lists {name}, which does not exist: .ci/check_types.py --grow' for name in lost]
     if wrong or not names:
       sys.exit('\n'.join(wrong) or f'{SETTINGS.name} lists no file')
   new = [] if sys.argv[1:] else [name for name in clean if name not in names]
