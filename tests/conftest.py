@@ -1,23 +1,72 @@
-"""Eight fake devices, quick compilation and a compilation cache, set before anything imports jax; and the small things that tests share."""
+"""Eight fake devices, quick compilation and a compilation cache, set before anything imports jax; and what tests share.
 
+Tests that are skipped fail a run with `--no-skips`, but for the reasons in allowed_skips.txt.
+"""
+
+import fnmatch
 import getpass
 import os
+import pathlib
 import platform
 import tempfile
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAX_PLATFORMS') or 'cpu'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# Tests compile much and compute little.
 os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 '
-                      '--xla_llvm_disable_expensive_passes=true')  # tests compile much and compute little
-# Keyed by what the compiled code depends on and JAX does not: another machine may share the directory. Subprocesses use it too.
+                      '--xla_llvm_disable_expensive_passes=true')
+# Keyed by what the compiled code depends on and JAX does not: another machine may share the directory.
+# Subprocesses use it too.
 _CACHE = os.path.join(tempfile.gettempdir(), f'bert_jax-tests-{getpass.getuser()}', platform.node(), platform.machine())
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _CACHE)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '0')
 
+# No array gets axes without a word: [D] + [B T D] is an error, [1 1 D] + [B T D] is not.
+os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+
 import dataclasses  # noqa: E402
 
 import pytest  # noqa: E402
+
+ALLOWED_SKIPS = pathlib.Path(__file__).with_name('allowed_skips.txt')
+# Tests with these marks have a `make` target of their own, which installs what they need. {mark: its module}
+COMPANIONS = {'beam': 'apache_beam', 'peers': 'torch'}
+
+
+def pytest_addoption(parser):
+  parser.addoption('--no-skips', action='store_true',
+                   help=f'fail where a test is skipped for no reason in {ALLOWED_SKIPS.name}')
+
+
+def pytest_runtest_setup(item):
+  for mark, module in COMPANIONS.items():
+    if item.get_closest_marker(mark):
+      pytest.importorskip(module, reason=f'{module} is not installed: make test-{mark}')
+
+
+def allowed_skips() -> list[str]:
+  """Shell patterns of pytest's own words for a skip."""
+  lines = ALLOWED_SKIPS.read_text(encoding='utf-8').splitlines()
+  return [line.partition('  # ')[0].strip() for line in lines if line.strip() and not line.startswith('#')]
+
+
+def unexpected_skips(config) -> list[str]:
+  """'path:line: reason' of each test or module that was skipped for a reason that is not allowed."""
+  reporter = config.pluginmanager.get_plugin('terminalreporter')  # none in xdist's workers, whose reports come to it
+  found = [report.longrepr for report in reporter.stats.get('skipped', [])] if reporter else []
+  return [f'{path}:{line}: {reason}' for path, line, reason in found
+          if not any(fnmatch.fnmatchcase(reason.removeprefix('Skipped: '), pattern) for pattern in allowed_skips())]
+
+
+def pytest_sessionfinish(session):
+  if session.config.option.no_skips and unexpected_skips(session.config):
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+  for skip in unexpected_skips(config) if config.option.no_skips else ():
+    terminalreporter.line(f'NOT ALLOWED TO SKIP {skip}', red=True)
 
 
 @pytest.fixture(scope='session')
@@ -25,7 +74,8 @@ def tiny():
   """A pretraining run small enough to compile in seconds, in float32, with dropout."""
   from bert_jax import config as cfg
   return cfg.Config(
-      model=cfg.Model(vocab_size=64, hidden_size=16, layers=2, heads=2, intermediate_size=32, max_positions=16, dtype='float32'),
+      model=cfg.Model(vocab_size=64, hidden_size=16, layers=2, heads=2, intermediate_size=32, max_positions=16,
+                      dtype='float32'),
       batch=cfg.BatchConfig(size=16, sequence_length=16, predictions=4),
       optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2), run=cfg.Run(steps=10))
 

@@ -73,7 +73,7 @@ def test_activations():
 def test_bias_gradient_is_the_sum_of_rows():
   x, bias, g = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(5, 7), (7,), (5, 7)]))
   y, pull = jax.vjp(model_lib.add_bias, x, bias)
-  np.testing.assert_allclose(y, x + bias)
+  np.testing.assert_allclose(y, x + bias[None])
   np.testing.assert_array_equal(pull(g)[0], g)
   np.testing.assert_allclose(pull(g)[1], g.sum(0), atol=1e-6)
 

@@ -8,7 +8,7 @@ import pytest
 from input_pipeline import records
 from input_pipeline.prepare import corpus
 
-pytest.importorskip('apache_beam', reason="Apache Beam is not installed: pip install 'bert_jax[beam]'")
+pytestmark = pytest.mark.beam
 MULTI = ('--direct_running_mode=multi_processing', '--direct_num_workers=2')
 
 

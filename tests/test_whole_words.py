@@ -104,8 +104,8 @@ def test_workers_and_chunks_leave_no_trace(made, tmp_path, monkeypatch):
     assert corpus.prepare(other, progress=False).splits == manifest.splits
 
 
+@pytest.mark.beam
 def test_beam_makes_the_same_shards(made, tmp_path):
-  pytest.importorskip('apache_beam', reason="Apache Beam is not installed: pip install 'bert_jax[beam]'")
   prepare, manifest = made[1]
   found = corpus.prepare(dataclasses.replace(prepare, output=str(tmp_path / 'data'), beam_runner='DirectRunner'))
   assert (found.splits, found.words) == (manifest.splits, 'jieba')
