@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, pieces
-from input_pipeline.text import sentences, sources
+from input_pipeline.prepare import corpus, pieces, publishing, stages
+from input_pipeline.text import formats, sentences, sources
 from input_pipeline.vocabulary import tokenizer
 
 
@@ -67,7 +67,7 @@ def test_splits_share_no_document_and_shuffle_all(made):
 
 def test_workers_and_chunks_leave_no_trace(made, tmp_path, monkeypatch):
   prepare, manifest = made
-  monkeypatch.setattr(corpus, 'CHUNK_BYTES', 10_000)
+  monkeypatch.setattr(sources, 'CHUNK_BYTES', 10_000)
   for workers in (1, 2, 3):
     other = dataclasses.replace(prepare, output=str(tmp_path / f'data{workers}'), workers=workers)
     assert corpus.prepare(other, progress=False).splits == manifest.splits
@@ -101,7 +101,7 @@ def test_overwrite_replaces_our_data_and_leftovers_of_the_dead_go(made, tmp_path
   prepare, _ = made
   again = dataclasses.replace(prepare, output=str(tmp_path / 'data'))
   corpus.prepare(again, progress=False)
-  dead = tmp_path / f'.data.{corpus.publishing.socket.gethostname()}.999999999.partial'
+  dead = tmp_path / f'.data.{publishing.socket.gethostname()}.999999999.partial'
   dead.mkdir()
   replaced = corpus.prepare(dataclasses.replace(again, seed=1, overwrite=True), progress=False)
   assert records.read_manifest(tmp_path / 'data') == replaced
@@ -163,12 +163,12 @@ def test_grouping_is_greedy_and_loses_nothing(lengths, target):
 def test_a_long_sentence_is_cut_between_words(made):
   vocabulary = tokenizer.load(made[0].vocabulary)
   text = 'one zzz ' * 50
-  cut = pieces.Cut(sequence_length=16, language='en', short_piece_share=0, seed=0)
-  document = corpus.sources.formats.Document('1', '', text)
-  found = pieces.of_document(document, *pieces.encode([document], vocabulary, cut), vocabulary, cut)
-  assert found.input_ids.tolist() == vocabulary.encode([text])[0].tolist()
-  starts = np.cumsum(found.sentence_lengths) - found.sentence_lengths
-  assert not vocabulary.is_continuation[found.input_ids[starts]].any()
+  rules = pieces.Rules(sequence_length=16, language='en', short_piece_share=0, seed=0)
+  document = formats.Document('1', '', text)
+  found = pieces.of_document(document, *pieces.encode([document], vocabulary, rules), vocabulary, rules)
+  assert found['input_ids'].tolist() == vocabulary.encode([text])[0].tolist()
+  starts = np.cumsum(found['sentence_lengths']) - found['sentence_lengths']
+  assert not vocabulary.is_continuation[found['input_ids'][starts]].any()
 
 
 def test_short_pieces_are_the_share_of_documents_that_was_asked_for():
@@ -190,21 +190,21 @@ def test_a_weight_takes_documents_so_often(made, tmp_path):
 
 def test_an_interrupted_run_goes_on(made, tmp_path, monkeypatch):
   prepare, manifest = made
-  monkeypatch.setattr(corpus, 'CHUNK_BYTES', 5_000)
+  monkeypatch.setattr(sources, 'CHUNK_BYTES', 5_000)
   again = dataclasses.replace(prepare, output=str(tmp_path / 'data'))
-  whole, calls = corpus.make_pieces, []
+  make_run, calls = stages.make_run, []
 
   def interrupted(*arguments):
     calls.append(1)
     if len(calls) == 4:
       raise KeyboardInterrupt
-    return whole(*arguments)
+    return make_run(*arguments)
 
-  monkeypatch.setattr(corpus, 'make_pieces', interrupted)
+  monkeypatch.setattr(stages, 'make_run', interrupted)
   with pytest.raises(KeyboardInterrupt):
     corpus.prepare(again, progress=False)
   assert not (tmp_path / 'data').exists()
   assert corpus.prepare(again, progress=False).splits == manifest.splits
-  chunks = len(list(sources.chunks(prepare.input, None, 5_000)))
+  chunks = len(list(sources.chunks(sources.mixture(prepare.input), 5_000)))
   assert len(calls) == chunks + 1  # three chunks were not made again
   assert [path.name for path in tmp_path.iterdir()] == ['data']

@@ -93,8 +93,8 @@ def test_json_lines(tmp_path):
 
 def test_chunks_do_not_change_the_documents(tmp_path):
   (tmp_path / 'a.txt').write_text('\n\n'.join(f'Document {i}.\nIts end.' for i in range(500)))
-  whole = [d for c in sources.chunks(str(tmp_path / 'a.txt')) for d in sources.parse(c).documents]
-  small = [d for c in sources.chunks(str(tmp_path / 'a.txt'), chunk_bytes=100) for d in sources.parse(c).documents]
+  whole = [d for c in sources.chunks(sources.mixture(str(tmp_path / 'a.txt'))) for d in sources.parse(c).documents]
+  small = [d for c in sources.chunks(sources.mixture(str(tmp_path / 'a.txt')), chunk_bytes=100) for d in sources.parse(c).documents]
   assert whole == small and len(whole) == 500
 
 
@@ -138,16 +138,18 @@ def test_real_dumps_are_counted_and_clean(name, documents, redirects, empty):
 
 @needs_data
 def test_featured_articles_are_all_there():
-  assert sum(len(chunk.raw) for chunk in sources.chunks(str(DATA / 'enwiki_featured_4012.txt.gz'))) == 4012
+  assert sum(len(chunk.content.raw) for chunk in sources.chunks(sources.mixture(str(DATA / 'enwiki_featured_4012.txt.gz')))) == 4012
 
 
 def test_several_sources_with_weights(tmp_path):
   (tmp_path / 'a.txt').write_text('A one.\n\nA two.')
   (tmp_path / 'b,=2.txt').write_text('B one.')
-  a, b = tmp_path / 'a.txt', tmp_path / 'b,=2.txt'
-  assert sources.mixture(f'{a}=0.3,{a}') == [sources.Weighted(str(a), 0.3), sources.Weighted(str(a), 1)]
-  assert sources.mixture(str(b)) == [sources.Weighted(str(b), 1)]
-  assert [chunk.weight for chunk in sources.chunks(f'{a}=0.5,{a}=2')] == [0.5, 2]
+  (tmp_path / 'c.txt').write_text('C one.')
+  a, b, c = tmp_path / 'a.txt', tmp_path / 'b,=2.txt', tmp_path / 'c.txt'
+  named = lambda input: [(part.source.name, part.weight) for part in sources.mixture(input)]
+  assert named(f'{a}=0.3,{c}') == [(str(a), 0.3), (str(c), 1)] and named(str(b)) == [(str(b), 1)]
+  assert [chunk.weight for chunk in sources.chunks(sources.mixture(f'{a}=0.5,{c}=2'))] == [0.5, 2]
+  assert collections.Counter(d.text for d in read(f'{a}=3,{c}')[0]) == {'A one.': 3, 'A two.': 3, 'C one.': 1}
   for wrong in (f'{a}=x,{a}', f'{a}=0,{a}', f'{a}=-1'):
     with pytest.raises(records.DataError, match='weight'):
       sources.mixture(wrong)

@@ -9,7 +9,7 @@ import pytest
 
 from input_pipeline import records
 from input_pipeline.prepare import settings
-from input_pipeline.text import word_boundaries as words
+from input_pipeline.text import word_boundaries
 from input_pipeline.vocabulary import tokenizer, training as vocabulary
 
 pytest.importorskip('jieba', reason="jieba is not installed: pip install 'bert_jax[chinese]'")
@@ -20,7 +20,7 @@ TOKENS = [*tokenizer.SPECIAL, *sorted(set(TEXT)), *'手机全角和恤。，.%t3
 def shown(text, vocabulary):
   """The tokens of a text, with a gap where a word starts."""
   ids, lengths = vocabulary.encode_flat([text])
-  starts = words.by_jieba([text], vocabulary, ids, lengths)
+  starts = word_boundaries.by_jieba([text], vocabulary, ids, lengths)
   assert starts[0]
   return ''.join(f' {vocabulary.tokens[i]}' if start else vocabulary.tokens[i] for i, start in zip(ids, starts)).split()
 
@@ -46,7 +46,7 @@ def test_pieces_of_sentencepiece(tmp_path):
 
 
 def test_it_is_silent_and_leaves_nothing(tmp_path):
-  program = "from input_pipeline import words; assert words.boundaries('数学是利用').tolist() == [True, False, True, True, False, True]"
+  program = "from input_pipeline.text import word_boundaries; assert word_boundaries.boundaries('数学是利用').tolist() == [True, False, True, True, False, True]"
   done = subprocess.run([sys.executable, '-c', program], env=os.environ | {'TMPDIR': str(tmp_path)}, capture_output=True, text=True,
                         cwd=pathlib.Path(__file__).parents[1])
   assert (done.returncode, done.stdout, done.stderr, list(tmp_path.iterdir())) == (0, '', '', [])

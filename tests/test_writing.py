@@ -15,7 +15,7 @@ from input_pipeline.prepare import tfds_layout
 
 ALONE = '''
 import sys
-from input_pipeline import corpus, settings
+from input_pipeline.prepare import corpus, settings
 corpus.prepare(settings.Prepare(sys.argv[1], sys.argv[2], sys.argv[3], validation_share=0.1, workers=2), progress=False)
 assert not {'tensorflow', 'tensorflow_datasets', 'jax'} & set(sys.modules)
 '''
@@ -70,7 +70,9 @@ def test_the_description_is_tfdss(tmp_path, dtype, static, words):
       data_dir=str(theirs), split_infos=infos, check_data=False, description=tfds_layout.DESCRIPTION,
       features=tfds.features.FeaturesDict(
           {name: tfds.features.Tensor(shape=(None,), dtype=kind, encoding='bytes') for name, kind in kinds.items()}))
-  tfds_layout.write(ours, splits, np.dtype(dtype), static, words)
+  vocabulary = records.Vocabulary('wordpiece', 2**16 if dtype == '<u2' else 2**16 + 1, '', True, 0, 1, 2, 3, 4)
+  tfds_layout.write(ours, records.Manifest(
+      128, 'google' if static else 'dynamic', vocabulary, splits, {}, {}, {}, words='jieba' if words else 'none'))
   assert {path.name: path.read_text() for path in ours.iterdir()} == {path.name: path.read_text() for path in theirs.iterdir()}
 
 

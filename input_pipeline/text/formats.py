@@ -1,7 +1,8 @@
-"""The formats of text: how a file is split into raw documents, and how a raw document becomes Document(id, title, text).
+"""The formats of text: how a file is split into raw documents, and how these become Document(id, title, text).
 
 `split(stream, name)` yields (offset, bytes, context) in constant memory; `parse(text, context, place)` gives a Document, or the
 name under which the document is counted as dropped: 'redirects', 'other_namespaces', 'other_models', 'empty'.
+A new format is these two functions and one line in FORMATS; a third function can recognize its files.
 """
 
 import dataclasses
@@ -26,18 +27,17 @@ _ATTRIBUTE = re.compile(r'(\w+)="(.*?)"(?=\s+\w+="|\s*$)')  # WikiExtractor does
 Raw = tuple[int, bytes, tuple]
 
 
-def sniff(head: bytes, name: str) -> str:
+def recognize(head: bytes, name: str) -> str:
   """The format of a file from its first bytes (decompressed), and, where they leave it open, its name."""
   start = head.removeprefix(_BOM).lstrip()
-  if start.startswith((b'<mediawiki', b'<page>', b'<?xml')):
-    return 'mediawiki'
-  if start.startswith(b'<doc '):
-    return 'wikiextractor'
-  if start.startswith(b'{') and (re.search(r'\.(jsonl|ndjson|json)\b', name) or re.match(rb'\{\s*"\w+"\s*:', start)):
-    return 'jsonl'
-  return 'text'
+  return next((format for format, its in FORMATS.items() if its.recognize is not None and its.recognize(start, name)), PLAIN)
+
 
 # ---------------------------------------------------------------- MediaWiki dumps
+
+
+def is_mediawiki(start: bytes, name: str) -> bool:
+  return start.startswith((b'<mediawiki', b'<page>', b'<?xml'))
 
 
 def split_mediawiki(stream: BinaryIO, name: str) -> Iterator[Raw]:
@@ -96,6 +96,10 @@ def parse_mediawiki(text: str, context: tuple, place: str) -> 'Document | str':
 # ---------------------------------------------------------------- WikiExtractor
 
 
+def is_wikiextractor(start: bytes, name: str) -> bool:
+  return start.startswith(b'<doc ')
+
+
 def split_wikiextractor(stream: BinaryIO, name: str) -> Iterator[Raw]:
   buffer, offset, end_mark = b'', 0, b'</doc>'
   while block := stream.read(_READ):
@@ -107,7 +111,7 @@ def split_wikiextractor(stream: BinaryIO, name: str) -> Iterator[Raw]:
       at = end
     offset += at
     buffer = buffer[at:]
-  if b'<doc ' in buffer or (not offset and buffer.strip()):  # what stands behind the last document is no text, such as a list of files
+  if b'<doc ' in buffer or (not offset and buffer.strip()):  # after the last document comes no text, such as a list of files
     raise records.DataError(f'{name} is truncated: what starts at byte {offset} has no </doc>; wanted <doc …> … </doc>')
 
 
@@ -142,6 +146,11 @@ def split_text(stream: BinaryIO, name: str) -> Iterator[Raw]:
 
 def parse_text(text: str, context: tuple, place: str) -> 'Document | str':
   return _document(None, '', text)
+
+
+def is_jsonl(start: bytes, name: str) -> bool:
+  return start.startswith(b'{') and bool(
+      re.search(r'\.(jsonl|ndjson|json)\b', name) or re.match(rb'\{\s*"\w+"\s*:', start))
 
 
 def split_jsonl(stream: BinaryIO, name: str) -> Iterator[Raw]:
@@ -188,12 +197,15 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
+  """How files of one kind are read. The functions travel to other processes, so each is of a module."""
   split: Callable[[BinaryIO, str], Iterator[Raw]]
   parse: Callable[[str, tuple, str], 'Document | str']
+  recognize: Callable[[bytes, str], bool] | None = None  # from a file's first bytes and its name; None: only --format names it
 
 
+PLAIN = 'text'  # what no other format recognizes
 FORMATS = {
-    'mediawiki': Format(split_mediawiki, parse_mediawiki),
-    'wikiextractor': Format(split_wikiextractor, parse_wikiextractor),
-    'text': Format(split_text, parse_text),
-    'jsonl': Format(split_jsonl, parse_jsonl)}
+    'mediawiki': Format(split_mediawiki, parse_mediawiki, is_mediawiki),
+    'wikiextractor': Format(split_wikiextractor, parse_wikiextractor, is_wikiextractor),
+    PLAIN: Format(split_text, parse_text),
+    'jsonl': Format(split_jsonl, parse_jsonl, is_jsonl)}

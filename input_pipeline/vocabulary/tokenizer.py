@@ -50,9 +50,9 @@ def _wordpiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'Token
   cased = lower_case is None and _has_upper_case(tokens)
   lower_case = not cased if lower_case is None else lower_case
   library = wordpiece_library(tokens, lower_case)
-  words = word_cache.WordCache(functools.partial(_encode_word, library, lower_case))
-  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special, encode_flat=functools.partial(word_cache.encode, words, lower_case),
-                   words=words, offsets=functools.partial(_wordpiece_offsets, library))
+  cache = word_cache.WordCache(functools.partial(_encode_word, library, lower_case))
+  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special, encode_flat=functools.partial(word_cache.encode, cache, lower_case),
+                   cache=cache, offsets=functools.partial(_wordpiece_offsets, library))
 
 
 def wordpiece_library(tokens: Sequence[str], lower_case: bool, max_word: int = MAX_WORD):
@@ -149,7 +149,7 @@ class Tokenizer:
   encode_flat: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]] = dataclasses.field(repr=False)  # texts -> ids [T], lengths
   offsets: Callable[[str], np.ndarray] = dataclasses.field(repr=False)  # text -> where in it each of its tokens begins [T]; slow
   model: bytes | None = dataclasses.field(default=None, repr=False)  # spm.model
-  words: word_cache.WordCache | None = dataclasses.field(default=None, repr=False)  # of WordPiece
+  cache: word_cache.WordCache | None = dataclasses.field(default=None, repr=False)  # the ids of words; of WordPiece only
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:  # -> a list of [T] int32
     """The ids of each text, without [CLS] and [SEP]."""

@@ -5,13 +5,13 @@ import dataclasses
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from etils import epath
 
 from input_pipeline import records
-from input_pipeline.text import sources
+from input_pipeline.text import formats, sources
 from input_pipeline.vocabulary import tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
@@ -19,17 +19,15 @@ _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 
 
 def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
-  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError, and then leaves nothing behind."""
+  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError, and then leaves nothing."""
   output = epath.Path(settings.output)
-  suffixes = {'wordpiece': '.txt', 'sentencepiece': '.model'}
-  if output.suffix != suffixes[settings.kind]:
-    raise records.DataError(f'--output {output}: a {settings.kind} vocabulary is a file that ends in {suffixes[settings.kind]}')
+  trainer = TRAINERS[settings.kind]
+  if output.suffix != trainer.suffix:
+    raise records.DataError(f'--output {output}: a {settings.kind} vocabulary is a file that ends in {trainer.suffix}')
   if output.exists() and not settings.overwrite:
     raise records.DataError(f'--output {output} exists: name another, or pass --overwrite')
-  if settings.size <= len(tokenizer.SPECIAL):
-    raise records.DataError(f'--size {settings.size}: wanted more than the {len(tokenizer.SPECIAL)} special tokens')
   lines = _lines(settings)
-  data = TRAINERS[settings.kind](lines, settings.size, settings.lower_case)
+  data = trainer.train(lines, settings.size, settings.lower_case)
   output.parent.mkdir(parents=True, exist_ok=True)
   temporary = output.parent / f'.{output.name}.{os.getpid()}.tmp'
   try:
@@ -115,25 +113,40 @@ def _short(lines: Iterator[str]) -> Iterator[str]:
     yield from (line[i:i + step] for i in range(0, len(line), step))
 
 
-TRAINERS = {'wordpiece': train_wordpiece, 'sentencepiece': train_sentencepiece}
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """How a vocabulary of one kind is made."""
+  train: Callable[[Iterator[str], int, bool], bytes]  # (lines, size, lower case) -> the file
+  suffix: str  # of the file's name
+
+
+TRAINERS = {'wordpiece': Trainer(train_wordpiece, '.txt'), 'sentencepiece': Trainer(train_sentencepiece, '.model')}
 
 
 @dataclasses.dataclass(frozen=True)
 class VocabularySettings:
   """Train a vocabulary from a corpus."""
   input: str
-  """A path or glob, local or gs://, or `sample`."""
+  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; several as A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
   output: str
   """The file to write: vocab.txt for wordpiece, spm.model for sentencepiece."""
-  kind: Literal['wordpiece', 'sentencepiece'] = 'wordpiece'
+  kind: Literal[*TRAINERS] = 'wordpiece'
   """WordPiece as BERT's, or a SentencePiece unigram model as ALBERT's."""
   size: int = 30522
   """Tokens, the five special ones included. 30522 is BERT-uncased's."""
   lower_case: bool = True
   """Lower-case text, and drop accents with WordPiece."""
-  format: Literal['mediawiki', 'wikiextractor', 'text', 'jsonl'] | None = None
+  format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
   limit: int | None = None
   """Use only the first documents, so many."""
   overwrite: bool = False
   """Replace an output that exists."""
+
+  def __post_init__(self):
+    if self.kind not in TRAINERS:
+      raise records.DataError(f'--kind {self.kind}: wanted one of {", ".join(TRAINERS)}')
+    if self.size <= len(tokenizer.SPECIAL):
+      raise records.DataError(f'--size {self.size}: wanted more than the {len(tokenizer.SPECIAL)} special tokens')
+    if self.limit is not None and self.limit < 1:
+      raise records.DataError(f'--limit {self.limit}: wanted at least 1')
