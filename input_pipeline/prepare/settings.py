@@ -81,7 +81,7 @@ class Prepare:
     defaults = {field.name: field.default for field in dataclasses.fields(self)}
     for name, (used, wanted) in needs.items():
       if not used and getattr(self, name) != defaults[name]:
-        raise records.DataError(f'{_flag(name)} {getattr(self, name)} has no effect: it needs {wanted}; leave it out')
+        raise records.DataError(f'{_flag(name)} has no effect: it needs {wanted}; leave it out')
 
 
 def _flag(name: str) -> str:
