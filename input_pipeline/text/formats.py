@@ -197,7 +197,7 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """How files of one kind are read. The functions travel to other processes, so each is of a module."""
+  """How files of one kind are read. `parse` travels to other processes, so it is a function of a module."""
   split: Callable[[BinaryIO, str], Iterator[Raw]]
   parse: Callable[[str, tuple, str], 'Document | str']
   recognize: Callable[[bytes, str], bool] | None = None  # from a file's first bytes and its name; None: only --format names it

@@ -189,7 +189,7 @@ def sample(name: str, format: str | None) -> list[Source]:
 @dataclasses.dataclass(frozen=True)
 class RawDocuments:
   """What a chunk of a file holds."""
-  format: formats.Format
+  parse: Callable[[str, tuple, str], 'formats.Document | str']  # of its format
   context: tuple  # what `parse` must know of the file: the namespaces of a dump
   raw: tuple[tuple[int, bytes], ...]  # (byte offset in the decompressed file, bytes)
 
@@ -216,7 +216,7 @@ class File:
         format = formats.FORMATS[self.format or formats.recognize(stream.peek(1 << 12), os.path.basename(self.name))]
         for offset, data, context in format.split(stream, self.name):
           if size and (size + len(data) > chunk_bytes or context != before):
-            yield RawDocuments(format, before, tuple(raw))
+            yield RawDocuments(format.parse, before, tuple(raw))
             raw, size = [], 0
           before = context
           raw.append((offset, data))
@@ -224,7 +224,7 @@ class File:
       except (EOFError, OSError, zlib.error) as error:
         raise records.DataError(f'{self.name} is truncated or damaged ({error}): wanted a whole file; download it again') from error
     if raw:
-      yield RawDocuments(format, before, tuple(raw))
+      yield RawDocuments(format.parse, before, tuple(raw))
 
   def documents(self, content: RawDocuments) -> Parsed:
     return _parse_raw(self.name, content)
@@ -240,7 +240,7 @@ def _parse_raw(name: str, content: RawDocuments) -> Parsed:
       raise records.DataError(
           f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) file, '
           f'line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
-    result = content.format.parse(text, content.context, f'{name}, byte {offset}')
+    result = content.parse(text, content.context, f'{name}, byte {offset}')
     counts['pages'] += 1
     if isinstance(result, str):
       counts[result] += 1
@@ -287,10 +287,10 @@ class DataSet:
       raw.append((number, json.dumps(fields).encode()))
       size += len(raw[-1][1])
       if size > chunk_bytes:
-        yield RawDocuments(formats.FORMATS['jsonl'], (), tuple(raw))
+        yield RawDocuments(formats.parse_jsonl, (), tuple(raw))
         raw, size = [], 0
     if raw:
-      yield RawDocuments(formats.FORMATS['jsonl'], (), tuple(raw))
+      yield RawDocuments(formats.parse_jsonl, (), tuple(raw))
 
   def documents(self, content: RawDocuments) -> Parsed:
     return _parse_raw(self.name, content)
