@@ -1,8 +1,8 @@
 """The shard format, and the only file that knows it: blocks of pieces in TFRecords, and the manifest beside them.
 
 A *piece* is a run of whole sentences of one document, at most what one row of a batch holds, without special tokens. A
-*block* is one TFRecord record: a tf.train.Example that holds up to `PIECES_PER_BLOCK` pieces as flat arrays, so that a token costs
-two bytes, reading is sequential, and nothing is parsed per token. Reading needs only NumPy.
+*block* is one TFRecord record: a tf.train.Example that holds up to `PIECES_PER_BLOCK` pieces as flat arrays, so that a
+token costs two bytes, reading is sequential, and nothing is parsed per token. Reading needs only NumPy.
 
 Letters: N pieces of a block, S its sentences, T its tokens.
 """
@@ -27,7 +27,8 @@ MANIFEST = 'manifest.json'
 VOCABULARY = 'vocab.txt'  # one token a line, for both kinds of vocabulary
 SENTENCEPIECE = 'spm.model'
 DATASET_NAME = 'pieces'  # tfds: pieces-train.tfrecord-00000-of-00004
-PAIRS = ('dynamic', 'google')  # paired by the loader, epoch by epoch; or once, by the original's procedure, when shards are made
+# paired by the loader, epoch by epoch; or once, by the original's procedure, when shards are made
+PAIRS = ('dynamic', 'google')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +36,16 @@ class Column:
   """What a column of a block holds."""
   per: str  # piece, sentence or token: it has one value for each
   dtype: str | None  # in the shards, little-endian; None: id_dtype of the vocabulary
-  bits: bool = False  # eight values a byte: the word starts 1 0 1 1 0 0 0 0 1 are the bytes 0b10110000 0b10000000 (np.packbits)
-  when: Callable[['Manifest'], bool] | None = None  # the data that has this column, by `pairs` and `words` of its manifest; None: all
+  # eight values a byte: the word starts 1 0 1 1 0 0 0 0 1 are the bytes 0b10110000 0b10000000 (np.packbits)
+  bits: bool = False
+  # the data that has this column, by `pairs` and `words` of its manifest; None: all
+  when: Callable[['Manifest'], bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """The pieces of one record, as flat arrays. This is the only list of a piece's columns: all code that handles them goes by COLUMNS."""
+  """The pieces of one record, as flat arrays. This is the only list of a piece's columns: all code that handles them
+  goes by COLUMNS."""
   # The ids of all tokens, without special ones [T].
   input_ids: Annotated[np.ndarray, Column('token', None)]
   # Tokens of each sentence [S].
@@ -51,9 +55,11 @@ class Block:
   # The document of each piece: the low 31 bits of SHA-256 of its id [N].
   document_ids: Annotated[np.ndarray, Column('piece', '<i4')]
   # Only in static pairs: 1 = random [N]; such a piece has two "sentences", A and B.
-  next_sentence_labels: Annotated[np.ndarray | None, Column('piece', '<u2', when=lambda data: data.pairs == 'google')] = None
+  next_sentence_labels: Annotated[np.ndarray | None,
+                                  Column('piece', '<u2', when=lambda data: data.pairs == 'google')] = None
   # Whether each token starts a word [T / 8]; only with --words.
-  word_starts: Annotated[np.ndarray | None, Column('token', 'u1', bits=True, when=lambda data: data.words != 'none')] = None
+  word_starts: Annotated[np.ndarray | None,
+                         Column('token', 'u1', bits=True, when=lambda data: data.words != 'none')] = None
 
 
 COLUMNS: dict[str, Column] = {
@@ -158,7 +164,8 @@ def read_manifest(directory: epath.PathLike) -> Manifest:
 def block_features(block: Block) -> dict[str, bytes]:
   """The features of a block's tf.train.Example: each one bytes value, little-endian."""
   arrays = {name: getattr(block, name) for name in COLUMNS}
-  return {name: array.astype(array.dtype.newbyteorder('<')).tobytes() for name, array in arrays.items() if array is not None}
+  return {name: array.astype(array.dtype.newbyteorder('<')).tobytes() for name, array in arrays.items()
+          if array is not None}
 
 
 def decode_block(record: bytes | memoryview, dtype: np.dtype) -> Block:
@@ -170,20 +177,22 @@ def decode_block(record: bytes | memoryview, dtype: np.dtype) -> Block:
   except (KeyError, ValueError) as error:
     raise DataError(f'a record is not a block of pieces: {type(error).__name__} {error}') from error
   if int(block.sentence_lengths.sum(dtype=np.int64)) != len(block.input_ids):
-    raise DataError(f'a block of pieces contradicts itself: its lengths do not add up to its {len(block.input_ids)} tokens')
+    raise DataError(f'a block of pieces contradicts itself: its lengths do not add up to {len(block.input_ids)} tokens')
   counts = {'piece': len(block.piece_sentences), 'sentence': int(block.piece_sentences.sum(dtype=np.int64)),
             'token': len(block.input_ids)}
   for name, column in COLUMNS.items():
     count, values = counts[column.per], getattr(block, name)
     wanted = -(-count // 8) if column.bits else count
     if values is not None and len(values) != wanted:
-      raise DataError(f'a block of pieces contradicts itself: {name} has {len(values)} {"bytes" if column.bits else "values"}; wanted '
+      raise DataError(f'a block of pieces contradicts itself: {name} has {len(values)} '
+                      f'{"bytes" if column.bits else "values"}; wanted '
                       f'{wanted}, a {"bit" if column.bits else "value"} for each {column.per} ({count})')
   return block
 
 
 def encode_block(block: Block) -> bytes:
-  """A block as a serialized tf.train.Example, each feature one bytes value; as TensorFlow writes it, keys in their order."""
+  """A block as a serialized tf.train.Example, each feature one bytes value; as TensorFlow writes it, keys in their
+  order."""
   features = [_field(1, name.encode()) + _field(2, _field(1, _field(1, value)))
               for name, value in sorted(block_features(block).items())]
   return _field(1, b''.join(_field(1, feature) for feature in features))
@@ -240,14 +249,15 @@ def parse_example(record: bytes | memoryview) -> dict[str, memoryview]:
 
 
 def frame(payload: bytes) -> bytes:
-  """A record of a TFRecord file: length and payload, each with its checksum (tensorflow/core/lib/io/record_writer.cc)."""
+  """A record of a TFRecord file: length and payload, each with its checksum (tensorflow/core/lib/io/record_writer.cc).
+  """
   length = struct.pack('<Q', len(payload))
   return b''.join([length, _checksum(length), payload, _checksum(payload)])
 
 
 def _checksum(data: bytes) -> bytes:
   try:
-    import google_crc32c  # here, as reading shards needs NumPy alone
+    import google_crc32c  # here, as reading shards needs only NumPy
   except ImportError as error:
     raise DataError(f"writing shards needs google-crc32c ({error}): pip install 'bert_jax[input]'") from error
   crc = google_crc32c.value(data)
@@ -257,8 +267,8 @@ def _checksum(data: bytes) -> bytes:
 def frame_spans(data: memoryview, name: str) -> list[tuple[int, int]]:
   """(start, length) of every record's payload in a TFRecord file, from its framing only.
 
-  The checksums of the framing are not read: the manifest's SHA-256 of the whole file covers them. Lengths are checked before
-  use, so a hostile length is an error and not a crash. Raises DataError.
+  The checksums of the framing are not read: the manifest's SHA-256 of the whole file covers them. Lengths are checked
+  before use, so a hostile length is an error and not a crash. Raises DataError.
   """
   spans, at = [], 0
   while at < len(data):

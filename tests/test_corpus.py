@@ -1,4 +1,5 @@
-"""Shards hold every token once, do not depend on workers, are published whole, and an unusable corpus leaves nothing behind."""
+"""Shards hold every token once, do not depend on workers, are published whole, and an unusable corpus leaves
+nothing."""
 
 import collections
 import dataclasses
@@ -44,7 +45,8 @@ def test_the_manifest_tells_the_truth(made):
   assert records.read_manifest(prepare.output) == manifest
   for name, split in manifest.splits.items():
     found = list(corpora.blocks(prepare, manifest, name))
-    assert split.pieces == sum(len(block.document_ids) for block in found) == sum(shard.pieces for shard in split.shards)
+    assert split.pieces == sum(len(block.document_ids) for block in found)
+    assert split.pieces == sum(shard.pieces for shard in split.shards)
     assert split.tokens == sum(len(block.input_ids) for block in found)
     assert split.sentences == sum(len(block.sentence_lengths) for block in found)
     assert split.documents == len(np.unique(np.concatenate([block.document_ids for block in found])))
@@ -53,13 +55,15 @@ def test_the_manifest_tells_the_truth(made):
       data = open(os.path.join(prepare.output, shard.file), 'rb').read()
       assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
       assert len(records.frame_spans(memoryview(data), '')) == shard.records
-  assert manifest.vocabulary.sha256 == hashlib.sha256(open(os.path.join(prepare.output, 'vocab.txt'), 'rb').read()).hexdigest()
+  assert manifest.vocabulary.sha256 == hashlib.sha256(open(os.path.join(prepare.output, 'vocab.txt'),
+                                                           'rb').read()).hexdigest()
   assert sum(split.documents for split in manifest.splits.values()) == manifest.counts['documents']
 
 
 def test_splits_share_no_document_and_shuffle_all(made):
   prepare, manifest = made
-  documents = {name: [document for document, _ in corpora.all_pieces(prepare, manifest, name)] for name in manifest.splits}
+  documents = {name: [document for document, _ in corpora.all_pieces(prepare, manifest, name)]
+               for name in manifest.splits}
   assert not set(documents['train']) & set(documents['validation'])
   neighbours = np.mean(np.diff(documents['train']) == 0)
   assert neighbours < 0.05  # in the order of the source nearly all neighbours are of one document
@@ -77,7 +81,8 @@ def test_tfds_reads_it(made):
   tfds = pytest.importorskip('tensorflow_datasets')
   prepare, manifest = made
   for split in manifest.splits:
-    read = [example['input_ids'].numpy() for example in tfds.builder_from_directory(prepare.output).as_dataset(split=split)]
+    read = [example['input_ids'].numpy()
+            for example in tfds.builder_from_directory(prepare.output).as_dataset(split=split)]
     ours = [block.input_ids for block in corpora.blocks(prepare, manifest, split)]
     assert len(read) == len(ours) and all(map(np.array_equal, sorted(read, key=bytes), sorted(ours, key=bytes)))
 
@@ -110,7 +115,8 @@ def test_overwrite_replaces_our_data_and_leftovers_of_the_dead_go(made, tmp_path
 
 def test_documents_that_are_added_move_no_other(made, tmp_path):
   prepare, manifest = made
-  (tmp_path / 'more.txt').write_text('\n\n'.join(corpora.text_of(i) for i in range(1000, 1100)) + '\n\n' + open(prepare.input).read())
+  more = [corpora.text_of(i) for i in range(1000, 1100)]
+  (tmp_path / 'more.txt').write_text('\n\n'.join([*more, open(prepare.input).read()]))
   more = dataclasses.replace(prepare, input=str(tmp_path / 'more.txt'), output=str(tmp_path / 'data'))
   after = corpus.prepare(more, progress=False)
   for split in ('train', 'validation'):
@@ -119,11 +125,13 @@ def test_documents_that_are_added_move_no_other(made, tmp_path):
 
 
 @pytest.mark.parametrize('texts, message', [
-    ([], '0 documents with text'), (['One only.\nIt has two lines.'], '1 document with text'), (['Same.'] * 3, '2 duplicates')])
+    ([], '0 documents with text'), (['One only.\nIt has two lines.'], '1 document with text'),
+    (['Same.'] * 3, '2 duplicates')])
 def test_too_small_a_corpus_leaves_nothing(made, tmp_path, texts, message):
   (tmp_path / 'corpus.txt').write_text('\n\n'.join(texts))
   with pytest.raises(records.DataError, match=message):
-    corpus.prepare(dataclasses.replace(made[0], input=str(tmp_path / 'corpus.txt'), output=str(tmp_path / 'data')), progress=False)
+    corpus.prepare(dataclasses.replace(made[0], input=str(tmp_path / 'corpus.txt'), output=str(tmp_path / 'data')),
+                   progress=False)
   assert [path.name for path in tmp_path.iterdir()] == ['corpus.txt']
 
 
@@ -138,8 +146,8 @@ def test_tiny_corpora_have_both_splits(made, tmp_path, count, held):
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'sequence_length': 4}, '--sequence-length 4'), ({'validation_share': 0.9}, '--validation-share'), ({'workers': 0}, '--workers'),
-    ({'language': 'english!'}, '--language'), ({'shards': 0}, '--shards')])
+    ({'sequence_length': 4}, '--sequence-length 4'), ({'validation_share': 0.9}, '--validation-share'),
+    ({'workers': 0}, '--workers'), ({'language': 'english!'}, '--language'), ({'shards': 0}, '--shards')])
 def test_settings_that_cannot_work(made, change, message):
   with pytest.raises(records.DataError, match=message):
     dataclasses.replace(made[0], **change)
@@ -172,7 +180,8 @@ def test_a_long_sentence_is_cut_between_words(made):
 
 
 def test_short_pieces_are_the_share_of_documents_that_was_asked_for():
-  targets = np.array([pieces.target_length(base, 125, 0.1) for base in np.random.default_rng(0).integers(0, 2**63, 20_000).tolist()])
+  targets = np.array([pieces.target_length(base, 125, 0.1)
+                      for base in np.random.default_rng(0).integers(0, 2**63, 20_000).tolist()])
   assert abs((targets < 125).mean() - 0.1) < 0.01
   assert targets.min() == 2 and abs(targets[targets < 125].mean() - 63) < 3
 
@@ -181,7 +190,7 @@ def test_a_weight_takes_documents_so_often(made, tmp_path):
   prepare, manifest = made
   mixed = dataclasses.replace(prepare, input=f'{prepare.input}=1.5,', output=str(tmp_path / 'data'))
   after = corpus.prepare(mixed, progress=False)
-  times = collections.Counter(dict(collections.Counter(document for document, _ in corpora.all_pieces(mixed, after, 'train'))))
+  times = collections.Counter(document for document, _ in corpora.all_pieces(mixed, after, 'train'))
   once = collections.Counter(document for document, _ in corpora.all_pieces(prepare, manifest, 'train'))
   assert times.keys() == once.keys()
   twice = np.mean([times[document] > 1.4 * once[document] for document in once if once[document] > 3])

@@ -1,4 +1,5 @@
-"""Processes and Beam give the same manifest and the same shards, byte for byte, or the same sentence, for any corpus."""
+"""Processes and Beam give the same manifest and the same shards, byte for byte, or the same sentence, for any corpus.
+"""
 
 import dataclasses
 import importlib.util
@@ -32,7 +33,8 @@ def made_by(engine: str, folder: pathlib.Path, input: str, **chosen) -> dict[str
   """The files that an engine writes, or the sentence by which it refuses."""
   output = folder / 'data' / engine.replace(' ', '-')
   shutil.rmtree(output, ignore_errors=True)
-  prepare = settings.Prepare(input, str(folder / 'vocab.txt'), str(output), sequence_length=32, **chosen, **ENGINES[engine])
+  prepare = settings.Prepare(input, str(folder / 'vocab.txt'), str(output), sequence_length=32, **chosen,
+                             **ENGINES[engine])
   try:
     corpus.prepare(prepare, progress=False)
   except records.DataError as error:
@@ -53,16 +55,19 @@ def same_by_all(folder: pathlib.Path, input: str, **chosen) -> dict[str, bytes] 
 
 def write_corpus(draw: random.Random, folder: pathlib.Path) -> str:
   """Files of documents, some of them twice under other ids, and what `--input` calls them."""
-  texts = [draw.choice(['', 'one', 'one.', *map(corpora.text_of, range(12)), '\n'.join(map(corpora.text_of, range(60)))])
+  texts = [draw.choice(['', 'one', 'one.', *map(corpora.text_of, range(12)),
+                        '\n'.join(map(corpora.text_of, range(60)))])
            for _ in range(draw.choice([1, 3, 4, 8, 30]))]
   named = []
   for number in range(draw.randint(1, 3)):
     path = folder / f'{number}.jsonl'
     own = draw.choices(texts, k=draw.choice([0, 1, len(texts), 2 * len(texts)]))
-    path.write_text(''.join(json.dumps({'id': draw.choice([None, draw.randint(0, 40)]), 'text': text}) + '\n' for text in own))
+    path.write_text(''.join(json.dumps({'id': draw.choice([None, draw.randint(0, 40)]), 'text': text}) + '\n'
+                            for text in own))
     (folder / f'link-{number}.jsonl').symlink_to(path)
     weight = draw.choice(['', '', '=0.5', '=2.5'])
-    own = draw.choice([[path], [path], [path, path], [path, folder / f'link-{number}.jsonl'], [folder / f'*{number}.jsonl', path]])
+    own = draw.choice([[path], [path], [path, path], [path, folder / f'link-{number}.jsonl'],
+                       [folder / f'*{number}.jsonl', path]])
     named += [f'{name}{weight}' for name in own]
   return ','.join(map(str, named)) + ','
 
@@ -71,7 +76,8 @@ def write_corpus(draw: random.Random, folder: pathlib.Path) -> str:
 def test_random_corpora(folder, seed):
   draw = random.Random(seed)
   input = write_corpus(draw, folder)
-  made = same_by_all(folder, input, validation_share=draw.choice([0, 0.1, 0.3, 0.5]), shards=draw.choice([None, None, 2]), seed=seed)
+  made = same_by_all(folder, input, validation_share=draw.choice([0, 0.1, 0.3, 0.5]),
+                     shards=draw.choice([None, None, 2]), seed=seed)
   assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
 
 
@@ -80,7 +86,8 @@ def manifest_of(made: dict[str, bytes]) -> dict:
 
 
 def test_many_documents_at_the_threshold(folder):
-  """Which documents are held out, and which duplicate stays, hang on the order of ranks: 400 texts, each under two ids."""
+  """Which documents are held out, and which duplicate stays, hang on the order of ranks: 400 texts, each under two ids.
+  """
   lines = [json.dumps({'id': number, 'text': corpora.text_of(number % 400)[:300]}) for number in range(800)]
   (folder / 'a.jsonl').write_text('\n'.join(lines))
   splits = manifest_of(same_by_all(folder, str(folder / 'a.jsonl'), validation_share=0.3))['splits']
@@ -115,12 +122,14 @@ def test_weights_that_contradict_are_refused(folder):
   (folder / 'b.txt').write_bytes((folder / 'a.txt').read_bytes())
   found = same_by_all(folder, f'{folder}/a.txt=2,{folder}/?.txt')
   assert 'a.txt with the weights 2 and 1' in found
-  copied = same_by_all(folder, f'{folder}/b.txt=2,{folder}/a.txt')  # another file of the same text: its first copy stays
+  # another file of the same text: its first copy stays
+  copied = same_by_all(folder, f'{folder}/b.txt=2,{folder}/a.txt')
   assert manifest_of(copied)['counts']['duplicates'] == 30
 
 
 def test_an_empty_train_split_is_an_error(folder):
-  """Of three documents at least one is held out; where their ranks are all in the lower half, a share of 0.5 holds out all."""
+  """Of three documents at least one is held out; where their ranks are all in the lower half, a share of 0.5 holds out
+  all."""
   for number in range(100):
     lines = [json.dumps({'id': 3 * number + place, 'text': corpora.text_of(place)}) for place in range(3)]
     (folder / 'a.jsonl').write_text('\n'.join(lines))
@@ -145,7 +154,8 @@ def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
     ({'dupe_factor': 5}, '--dupe-factor has no effect: it needs --pairs google'),
     ({'beam_arguments': ('--direct_num_workers=4',)}, '--beam-arguments has no effect: it needs --beam-runner'),
     ({'beam_runner': 'DirectRunner', 'workers': 4}, '--workers has no effect'),
-    ({'pairs': 'foo'}, '--pairs foo: wanted one of dynamic, google'), ({'format': 'pdf'}, '--format pdf: wanted one of mediawiki'),
+    ({'pairs': 'foo'}, '--pairs foo: wanted one of dynamic, google'),
+    ({'format': 'pdf'}, '--format pdf: wanted one of mediawiki'),
     ({'words': 'foo'}, '--words'), ({'seed': 2**63}, '--seed')])
 def test_what_would_have_no_effect_is_refused(change, message):
   with pytest.raises(records.DataError, match=message):

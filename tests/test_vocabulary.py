@@ -7,8 +7,8 @@ import pytest
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer, training as vocabulary
 
-WORDS = ('the quick brown fox jumps over a lazy dog while seven wizards boxed quietly beneath vast jade mountains reading walking '
-         'reader').split()
+WORDS = ('the quick brown fox jumps over a lazy dog while seven wizards boxed quietly beneath vast jade mountains '
+         'reading walking reader').split()
 
 
 @pytest.fixture(scope='module')
@@ -49,6 +49,7 @@ def test_a_size_the_corpus_cannot_fill(corpus, tmp_path, kind, name):
 
 def test_bad_settings(corpus, tmp_path):
   (tmp_path / 'empty.txt').write_text('\n\n')
-  for source, output, message in ((tmp_path / 'empty.txt', 'vocab.txt', 'no text'), (corpus, 'vocab.model', 'ends in .txt')):
+  for source, output, message in ((tmp_path / 'empty.txt', 'vocab.txt', 'no text'),
+                                  (corpus, 'vocab.model', 'ends in .txt')):
     with pytest.raises(records.DataError, match=message):
       vocabulary.train_from(vocabulary.VocabularySettings(str(source), str(tmp_path / output), 'wordpiece', 100))

@@ -33,8 +33,8 @@ def made(tmp_path_factory):
     for line, _ in zip(file, range(12)):
       document = json.loads(line)
       out.write(json.dumps({'id': document['id'], 'text': document['text'][:3000]}, ensure_ascii=False) + '\n')
-  plain = settings.Prepare(str(folder / 'corpus.jsonl'), str(VOCABULARY), str(folder / 'plain'), sequence_length=64, language='zh',
-                           shards=2)
+  plain = settings.Prepare(str(folder / 'corpus.jsonl'), str(VOCABULARY), str(folder / 'plain'), sequence_length=64,
+                           language='zh', shards=2)
   chinese = dataclasses.replace(plain, output=str(folder / 'chinese'), words='jieba')
   return [(one, corpus.prepare(one, progress=False)) for one in (plain, chinese)]
 
@@ -53,12 +53,14 @@ def test_ids_are_the_same_and_only_the_words_are_new(made):
 
 
 def test_data_without_long_sentences_differs_by_the_words_alone(made, tmp_path):
-  wide = [dataclasses.replace(prepare, sequence_length=512, output=str(tmp_path / prepare.words)) for prepare, _ in made]
+  wide = [dataclasses.replace(prepare, sequence_length=512, output=str(tmp_path / prepare.words))
+          for prepare, _ in made]
   manifests = [corpus.prepare(prepare, progress=False) for prepare in wide]
   for split in manifests[0].splits:
     for before, after in zip(*(corpora.blocks(*one, split) for one in zip(wide, manifests)), strict=True):
       features = records.block_features(after)
-      assert len(features.pop('word_starts')) == -(-len(after.input_ids) // 8) and features == records.block_features(before)
+      assert len(features.pop('word_starts')) == -(-len(after.input_ids) // 8) and features == records.block_features(
+          before)
 
 
 def bits_of(block):
@@ -71,12 +73,14 @@ def sentences_of(prepare, manifest):
   for split in manifest.splits:
     for block in corpora.blocks(prepare, manifest, split):
       ends = np.cumsum(block.sentence_lengths)[:-1]
-      found |= {tuple(ids.tolist()): bits for ids, bits in zip(np.split(block.input_ids, ends), np.split(bits_of(block), ends))}
+      found |= {tuple(ids.tolist()): bits
+                for ids, bits in zip(np.split(block.input_ids, ends), np.split(bits_of(block), ends))}
   return found
 
 
 def test_the_stored_words_are_jiebas(made):
-  """Against words that are tokenized one by one: that gives the tokens of the sentence wherever no token lies in two words."""
+  """Against words that are tokenized one by one: that gives the tokens of the sentence wherever no token lies in two
+  words."""
   prepare, manifest = made[1]
   vocabulary = tokenizer.load(prepare.vocabulary)
   stored, compared = sentences_of(prepare, manifest), 0
@@ -111,7 +115,8 @@ def test_beam_makes_the_same_shards(made, tmp_path):
 def test_tfds_reads_them(made):
   tfds = pytest.importorskip('tensorflow_datasets')
   prepare, manifest = made[1]
-  read = [example['word_starts'].numpy() for example in tfds.builder_from_directory(prepare.output).as_dataset(split='train')]
+  read = [example['word_starts'].numpy()
+          for example in tfds.builder_from_directory(prepare.output).as_dataset(split='train')]
   ours = [block.word_starts for block in corpora.blocks(prepare, manifest, 'train')]
   assert all(array.dtype == np.uint8 for array in read)
   assert sorted(array.tobytes() for array in read) == sorted(array.tobytes() for array in ours)
@@ -130,14 +135,16 @@ def test_static_pairs_keep_them(made, tmp_path):
   for segment, bits in found.items():
     data = np.array(segment, '<u2').tobytes()
     places = [(starts, text.find(data)) for text, starts in documents]
-    fits = [np.array_equal(starts[at // 2:at // 2 + len(bits)], bits) for starts, at in places if at >= 0 and at % 2 == 0]
+    fits = [np.array_equal(starts[at // 2:at // 2 + len(bits)], bits) for starts, at in places if at >= 0
+            and at % 2 == 0]
     assert any(fits) or not fits
   config = BatchConfig(sequence_length=64, predictions=10, pairs='google', masking=Masking(unit='word'))
   assert loader.open_split(static.output, 'train', config).batch(0)['masked_lm_weights'].sum() > 32
 
 
 def chosen_and_words(stream, first, last):
-  """Over the rows of one window: which tokens are predicted, where stored words start, each pair's number, all [B T]; the pairs."""
+  """Over the rows of one window: which tokens are predicted, where stored words start, each pair's number, all [B T];
+  the pairs."""
   epoch, window, begin, end = next(stream.spans(first, last))
   arranged = stream.arranged(epoch, window)
   batch, placed = stream.laid_out(arranged, begin, end)
@@ -196,13 +203,14 @@ def test_a_piece_is_cut_between_words():
 def test_a_sentence_longer_than_a_row_is_cut_between_words(tmp_path):
   text = '数学家们研究语言模型的概率结构以及空间等概念' * 6
   (tmp_path / 'corpus.txt').write_text('\n\n'.join(text[at:] for at in (0, 4, 6, 8)))
-  prepare = settings.Prepare(str(tmp_path / 'corpus.txt'), str(VOCABULARY), str(tmp_path / 'data'), sequence_length=16, language='zh',
-                             words='jieba', short_piece_share=0)
+  prepare = settings.Prepare(str(tmp_path / 'corpus.txt'), str(VOCABULARY), str(tmp_path / 'data'), sequence_length=16,
+                             language='zh', words='jieba', short_piece_share=0)
   manifest = corpus.prepare(prepare, progress=False)
   vocabulary = tokenizer.load(VOCABULARY)
   parts = [''.join(vocabulary.tokens[i] for i in ids) for ids in sentences_of(prepare, manifest)]
   assert len(parts) > 10 and max(map(len, parts)) <= 13
-  assert all(not part.endswith(('数', '研', '语', '模', '概', '结', '以', '空')) for part in parts)  # first characters of words
+  first_characters = ('数', '研', '语', '模', '概', '结', '以', '空')
+  assert all(not part.endswith(first_characters) for part in parts)
 
 # ---------------------------------------------------------------- faults
 

@@ -57,13 +57,13 @@ def test_the_description_is_tfdss(tmp_path, dtype, static, words):
     folder.mkdir()
     for name in [records.shard_name('train', i, 2) for i in range(2)] + [records.shard_name('validation', 0, 1)]:
       (folder / name).touch()  # TFDS looks for them
-  kinds = {'input_ids': np.uint16 if dtype == '<u2' else np.int32, 'sentence_lengths': np.uint16, 'piece_sentences': np.uint16,
-           'document_ids': np.int32}
+  kinds = {'input_ids': np.uint16 if dtype == '<u2' else np.int32, 'sentence_lengths': np.uint16,
+           'piece_sentences': np.uint16, 'document_ids': np.int32}
   kinds |= {'next_sentence_labels': np.uint16} if static else {}
   kinds |= {'word_starts': np.uint8} if words else {}
   infos = [tfds.core.SplitInfo(
-      name=name, shard_lengths=[shard.records for shard in split.shards], num_bytes=sum(shard.bytes for shard in split.shards),
-      filename_template=tfds.core.ShardedFileTemplate(
+      name=name, shard_lengths=[shard.records for shard in split.shards],
+      num_bytes=sum(shard.bytes for shard in split.shards), filename_template=tfds.core.ShardedFileTemplate(
           data_dir=str(theirs), dataset_name=records.DATASET_NAME, split=name, filetype_suffix='tfrecord'))
            for name, split in splits.items()]
   tfds.folder_dataset.write_metadata(
@@ -73,14 +73,16 @@ def test_the_description_is_tfdss(tmp_path, dtype, static, words):
   vocabulary = records.Vocabulary('wordpiece', 2**16 if dtype == '<u2' else 2**16 + 1, '', True, 0, 1, 2, 3, 4)
   tfds_layout.write(ours, records.Manifest(
       128, 'google' if static else 'dynamic', vocabulary, splits, {}, {}, {}, words='jieba' if words else 'none'))
-  assert {path.name: path.read_text() for path in ours.iterdir()} == {path.name: path.read_text() for path in theirs.iterdir()}
+  assert {path.name: path.read_text() for path in ours.iterdir()} == {path.name: path.read_text()
+      for path in theirs.iterdir()}
 
 
 def test_prepare_needs_neither(tmp_path):
   (tmp_path / 'corpus.txt').write_text('\n\n'.join(map(corpora.text_of, range(20))))
   (tmp_path / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
-  done = subprocess.run([sys.executable, '-c', ALONE, *(tmp_path / name for name in ('corpus.txt', 'vocab.txt', 'data'))],
-                        env=os.environ | {'PYTHONPATH': os.path.dirname(input_pipeline.__path__[0])}, capture_output=True, text=True,
-                        timeout=120)
+  done = subprocess.run([sys.executable, '-c', ALONE,
+                         *(tmp_path / name for name in ('corpus.txt', 'vocab.txt', 'data'))],
+                        env=os.environ | {'PYTHONPATH': os.path.dirname(input_pipeline.__path__[0])},
+                        capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr[-2000:]
   assert records.read_manifest(tmp_path / 'data').splits['train'].pieces

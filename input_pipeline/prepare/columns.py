@@ -18,7 +18,8 @@ from input_pipeline.vocabulary.word_cache import ranges
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-  """Pieces in some order. Columns are wider here than in shards: a "piece" may be a whole document, and bits are bools."""
+  """Pieces in some order. Columns are wider here than in shards: a "piece" may be a whole document, and bits are bools.
+  """
   keys: np.ndarray  # [N] uint64: their order after the shuffle
   tokens: np.ndarray  # [N] tokens of each
   columns: dict[str, np.ndarray]  # by the names of COLUMNS; of those that not all data has, only what was asked for
@@ -30,7 +31,8 @@ class Pieces:
 def dtype_of(name: str, ids: np.dtype) -> np.dtype:
   """The type of a column here, where `ids` is that of the tokens."""
   column = COLUMNS[name]
-  return np.dtype(bool if column.bits else ids if column.dtype is None else '<u4' if column.dtype == '<u2' else column.dtype)
+  return np.dtype(bool if column.bits else ids if column.dtype is None else '<u4' if column.dtype == '<u2'
+                  else column.dtype)
 
 
 def stored(name: str, values: np.ndarray) -> np.ndarray:
@@ -64,14 +66,16 @@ def cast(pieces: Pieces, ids: np.dtype) -> Pieces:
 
 def take(pieces: Pieces, which: np.ndarray) -> Pieces:  # -, [K] -> -
   """Pieces `which`, in that order."""
-  places = {'piece': which, 'sentence': ranges(_starts(pieces['piece_sentences'])[which], pieces['piece_sentences'][which]),
+  places = {'piece': which,
+            'sentence': ranges(_starts(pieces['piece_sentences'])[which], pieces['piece_sentences'][which]),
             'token': ranges(_starts(pieces.tokens)[which], pieces.tokens[which])}
   return _at(pieces, places)
 
 
 def keep(pieces: Pieces, kept: np.ndarray) -> Pieces:  # -, bool [N] -> -
   """The pieces that are `kept`, in the order that they have."""
-  return _at(pieces, {'piece': kept, 'sentence': np.repeat(kept, pieces['piece_sentences']), 'token': np.repeat(kept, pieces.tokens)})
+  return _at(pieces, {'piece': kept, 'sentence': np.repeat(kept, pieces['piece_sentences']),
+                      'token': np.repeat(kept, pieces.tokens)})
 
 
 def cut(pieces: Pieces, start: int, end: int) -> Pieces:
@@ -79,7 +83,8 @@ def cut(pieces: Pieces, start: int, end: int) -> Pieces:
   def span(lengths: np.ndarray) -> slice:
     before = int(lengths[:start].sum(dtype=np.int64))
     return slice(before, before + int(lengths[start:end].sum(dtype=np.int64)))
-  return _at(pieces, {'piece': slice(start, end), 'sentence': span(pieces['piece_sentences']), 'token': span(pieces.tokens)})
+  return _at(pieces, {'piece': slice(start, end), 'sentence': span(pieces['piece_sentences']),
+                      'token': span(pieces.tokens)})
 
 
 def merge(many: list[Pieces]) -> Pieces:

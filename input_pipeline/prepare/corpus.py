@@ -1,8 +1,8 @@
 """Documents → pieces → shuffled, counted, checksummed shards: `prepare`, above the engine that does the work.
 
-Each chunk of documents becomes one sorted run (stages.make_run, a pure function that runs anywhere); when all are made, duplicates
-and the split are decided from hashes only, and every shard is merged from its range of keys. So the shards are the same, byte for
-byte, for any number of workers or machines, in any order.
+Each chunk of documents becomes one sorted run (stages.make_run, a pure function that runs anywhere); when all are made,
+duplicates and the split are decided from hashes only, and every shard is merged from its range of keys. So the shards
+are the same, byte for byte, for any number of workers or machines, in any order.
 """
 
 import collections
@@ -18,18 +18,23 @@ from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
 
 _PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-datasets')
-_ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')  # settings that leave the data as it is
+# settings that leave the data as it is
+_ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')
 ENGINES = {'processes': on_processes.make_shards, 'beam': on_beam.make_shards}
 
 
 def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
-  """Makes the shards of `settings.input` in `settings.output`, or finds them already made. Raises DataError, then nothing is left."""
+  """Makes the shards of `settings.input` in `settings.output`, or finds them already made.
+
+  Raises DataError, then nothing is left.
+  """
   engine = 'processes' if settings.beam_runner is None else 'beam'
   vocabulary = tokenizer.load(settings.vocabulary, settings.lower_case)
   parts = sources.mixture(settings.input, settings.format)
   if settings.pairs == 'google' and any(part.weight != 1 for part in parts):
-    raise records.DataError("--input with weights and --pairs google do not go together: the original pairs every document alike; "
-                            "leave the weights out, or use --pairs dynamic")
+    raise records.DataError(
+        "--input with weights and --pairs google do not go together: the original pairs every document alike; "
+        "leave the weights out, or use --pairs dynamic")
   description = described(settings, parts, vocabulary)
   if (finished := publishing.finished(settings.output, description, vocabulary.sha256, settings.overwrite)) is not None:
     return finished
@@ -50,15 +55,15 @@ def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenize
   return chosen | {'lower_case': vocabulary.lower_case, 'input_bytes': sum(part.stamp.bytes for part in parts)}
 
 
-def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[str, records.Split], counts: collections.Counter,
-            description: dict, data: pathlib.Path) -> records.Manifest:
+def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[str, records.Split],
+            counts: collections.Counter, description: dict, data: pathlib.Path) -> records.Manifest:
   """Adds to the shards in `data` what describes them, the manifest last, and puts it all in its place."""
   for name, content in ((records.VOCABULARY, vocabulary.vocab_txt), (records.SENTENCEPIECE, vocabulary.model)):
     if content is not None:
       (data / name).write_bytes(content)
   manifest = records.Manifest(
-      sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written, settings=description,
-      counts=dict(sorted(counts.items())), packages=_packages(), words=settings.words)
+      sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written,
+      settings=description, counts=dict(sorted(counts.items())), packages=_packages(), words=settings.words)
   tfds_layout.write(data, manifest)
   records.write_manifest(data, manifest)
   publishing.publish(data, settings.output, settings.overwrite)

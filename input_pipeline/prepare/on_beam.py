@@ -1,8 +1,8 @@
-"""The stages of `prepare` on Apache Beam: the same pure functions and the same shards, byte for byte, on any number of machines.
+"""The stages of `prepare` on Apache Beam: the same functions and the same shards, byte for byte, on many machines.
 
-Chunks become runs; a side input names the duplicates, another the threshold of the split and the number of shards; the pieces of
-a shard meet by its number and are merged in memory (a shard is 34 MB, unless --shards asks for fewer).
-A run's name is its place in the input, so that names sort as the files of on_processes.py do.
+Chunks become runs; a side input names the duplicates, another the threshold of the split and the number of shards; the
+pieces of a shard meet by its number and are merged in memory (a shard is 34 MB, unless --shards asks for fewer). A
+run's name is its place in the input, so that names sort as the files of on_processes.py do.
 """
 
 import collections
@@ -36,7 +36,8 @@ class NamedRun:
 
 def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer, workplace: pathlib.Path,
                 data: pathlib.Path, progress: bool) -> tuple[dict[str, records.Split], collections.Counter]:
-  """Writes the shards of a mix into `data`, or into the output itself where that is a bucket, which every machine can reach."""
+  """Writes the shards of a mix into `data`, or into the output itself where that is a bucket, which every machine can
+  reach."""
   try:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -44,13 +45,16 @@ def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokeni
     raise records.DataError(f"--beam-runner needs Apache Beam ({error}): pip install 'bert_jax[beam]'") from error
   defaults = {field.name: field.default for field in dataclasses.fields(Prepare)}
   if any(getattr(settings, name) != defaults[name] for name in _CANNOT):
-    raise records.DataError('--beam-runner cannot do --pairs google, --limit or --near-duplicates: leave them out, or use --workers')
+    raise records.DataError(
+        '--beam-runner cannot do --pairs google, --limit or --near-duplicates: leave them out, or use --workers')
   shared = epath.Path(data if publishing.is_local(settings.output) else settings.output)
   (shared / _RESULTS).mkdir(parents=True, exist_ok=True)
   try:
-    with beam.Pipeline(options=PipelineOptions([f'--runner={settings.beam_runner}', *settings.beam_arguments])) as pipeline:
+    with beam.Pipeline(options=PipelineOptions([f'--runner={settings.beam_runner}',
+                                                *settings.beam_arguments])) as pipeline:
       _build(pipeline, settings, parts, vocabulary.unk_id, str(shared))
-  except Exception as error:  # a runner raises it as it was, with its own words after it, or quoted in an error of its own
+  # a runner raises it as it was, with its own words after it, or quoted in an error of its own
+  except Exception as error:
     found = re.search(r'DataError: ([^\n]*)', f'{type(error).__name__}: {error}')
     if not found:
       raise
@@ -77,7 +81,8 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], unknown_id: i
             | 'sum' >> beam.CombineGlobally(_sum))
   _ = totals | 'write counts' >> beam.Map(_write_counts, settings, documents, shared)
   _ = (runs
-       | 'to shards' >> beam.FlatMap(_selections, settings, duplicates, smallest, documents, beam.pvalue.AsSingleton(totals))
+       | 'to shards' >> beam.FlatMap(_selections, settings, duplicates, smallest, documents,
+                                     beam.pvalue.AsSingleton(totals))
        | 'by shard' >> beam.GroupByKey()
        | 'write shards' >> beam.Map(_write_shard, unknown_id, shared))
 
@@ -98,7 +103,8 @@ def _run(named: tuple[str, sources.Chunk], settings: Prepare) -> NamedRun:
 def _documents(named: NamedRun) -> Iterator[tuple[bytes, tuple[bytes, str, int, bool]]]:
   """(text, (rank, run, place, whether it has pieces)) of every document.
 
-  Ranks are bytes, as Beam's integers are signed; the highest comes first, so that bytes sort as the numbers do: 258 is 00…00 01 02.
+  Ranks are bytes, as Beam's integers are signed; the highest comes first, so that bytes sort as the numbers do: 258 is
+  00…00 01 02.
   """
   ranks = [rank.to_bytes(8, 'big') for rank in named.run.ranks.tolist()]
   for place, (text, rank, used) in enumerate(zip(named.run.texts, ranks, spill.has_pieces(named.run).tolist())):
@@ -116,8 +122,10 @@ def _first_rank(group: tuple[bytes, Iterable[tuple]]) -> Iterator[bytes]:
     yield rank
 
 
-def _decisions(named: NamedRun, settings: Prepare, duplicates, smallest: list[bytes], documents: int) -> np.ndarray:  # -> [D]
-  below = splits.threshold([int.from_bytes(rank, 'big') for rank in sorted(smallest)], documents, settings.validation_share)
+# -> [D]
+def _decisions(named: NamedRun, settings: Prepare, duplicates, smallest: list[bytes], documents: int) -> np.ndarray:
+  below = splits.threshold([int.from_bytes(rank, 'big') for rank in sorted(smallest)], documents,
+                           settings.validation_share)
   dropped = np.zeros(len(named.run.ranks), bool)
   dropped[list(duplicates.get(named.name, ()))] = True
   return splits.assign(named.run.ranks, dropped, below)
@@ -129,7 +137,8 @@ def _totals(named: NamedRun, settings: Prepare, duplicates, smallest: list[bytes
   totals = splits.totals_of([named.run], [decisions])
   dropped = int((decisions == spill.DROPPED).sum())
   return named.counts | {'duplicates': dropped, 'documents': named.counts.get('documents', 0) - dropped} | {
-      f'{name}.{field}': value for split, name in spill.SPLITS.items() for field, value in dataclasses.asdict(totals[split]).items()}
+      f'{name}.{field}': value for split, name in spill.SPLITS.items()
+      for field, value in dataclasses.asdict(totals[split]).items()}
 
 
 def _sum(many: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -177,10 +186,13 @@ def _read_results(directory: epath.Path) -> tuple[dict[str, records.Split], coll
   directory.rmtree()
   written = {}
   for name in spill.SPLITS.values():
-    found = {result['number']: (records.Shard(**result['shard']), result['more']) for result in results if result['split'] == name}
+    found = {result['number']: (records.Shard(**result['shard']), result['more']) for result in results
+             if result['split'] == name}
     if found:
       count = next(result['count'] for result in results if result['split'] == name)
-      nothing = [(records.Shard(records.shard_name(name, number, count), 0, 0, 0, 0, ''), {'sentences': 0, 'unknown_tokens': 0})
+      nothing = [(records.Shard(records.shard_name(name, number, count), 0, 0, 0, 0, ''),
+                  {'sentences': 0, 'unknown_tokens': 0})
                  for number in range(count)]
-      written[name] = splits.split_of(_total(totals, name).documents, [found.get(number, nothing[number]) for number in range(count)])
+      written[name] = splits.split_of(_total(totals, name).documents,
+                                      [found.get(number, nothing[number]) for number in range(count)])
   return written, collections.Counter({name: value for name, value in totals.items() if '.' not in name})

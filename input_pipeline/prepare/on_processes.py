@@ -15,7 +15,8 @@ _WORDS = 'words'  # the folder by which workers tell each other the ids of words
 
 def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer, workplace: pathlib.Path,
                 data: pathlib.Path, progress: bool) -> tuple[dict[str, records.Split], collections.Counter]:
-  """Writes the shards of a mix into `data`. Runs that an interrupted process left in the workplace are not made again."""
+  """Writes the shards of a mix into `data`. Runs that an interrupted process left in the workplace are not made again.
+  """
   runs = workplace / 'runs'
   runs.mkdir(exist_ok=True)
   publishing.empty(workplace / _WORDS)
@@ -56,7 +57,10 @@ def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path,
 
 
 def _make_run(chunk: sources.Chunk, path: pathlib.Path, settings: Prepare, limit: int | None) -> collections.Counter:
-  """Writes the run of a chunk, and gives the counts of what the chunk held. A run that is there already is not made again."""
+  """Writes the run of a chunk, and gives the counts of what the chunk held.
+
+  A run that is there already is not made again.
+  """
   if path.exists():
     return collections.Counter(spill.read_counts(path))
   cache = stages.load_vocabulary(settings.vocabulary, settings.lower_case).cache

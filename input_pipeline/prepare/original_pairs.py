@@ -1,6 +1,7 @@
 """The original's next-sentence pairs, made once: create_pretraining_data.py, create_instances_from_document.
 
-Here on lengths alone, so that the rules can be read and tested without text: a segment is a span of tokens of one document.
+Here on lengths only, so that the rules can be read and tested without text: a segment is a span of tokens of one
+document.
 Letters: D documents of a split.
 """
 
@@ -45,13 +46,13 @@ class Job:
   dupe_factor: int
 
 
-def pairs_of_document(rng: random.Random, index: int, lengths: Callable[[int], Sequence[int]], documents: int, most: int,
-                      short_share: float) -> list[Pair]:
+def pairs_of_document(rng: random.Random, index: int, lengths: Callable[[int], Sequence[int]], documents: int,
+                      most: int, short_share: float) -> list[Pair]:
   """The pairs of document `index` of `documents`; lengths(i) are the tokens of each sentence of document i, none empty.
 
-  Draws from `rng` what the original draws, in its order, except for the masks. `most` is max_num_tokens, the row without its
-  three special tokens. One departure: where ten draws found only the document itself, the next one is taken, so that
-  a negative never comes from the same document.
+  Draws from `rng` what the original draws, in its order, except for the masks. `most` is max_num_tokens, the row
+  without its three special tokens. One departure: where ten draws found only the document itself, the next one is
+  taken, so that a negative never comes from the same document.
   """
   document, pairs = lengths(index), []
   target = rng.randint(2, most) if rng.random() < short_share else most
@@ -76,7 +77,8 @@ def pairs_of_document(rng: random.Random, index: int, lengths: Callable[[int], S
 
 def _random_segment(rng: random.Random, index: int, lengths: Callable[[int], Sequence[int]], documents: int,
                     target: int) -> tuple[int, tuple[int, int]]:
-  """Whole sentences of another document from a random one on, until there are `target` tokens or it ends; at least one."""
+  """Whole sentences of another document from a random one on, until there are `target` tokens or it ends; at least one.
+  """
   for _ in range(_TRIES):
     other = rng.randint(0, documents - 1)
     if other != index:
@@ -107,15 +109,20 @@ def _truncated(rng: random.Random, a: tuple[int, int], b: tuple[int, int], most:
 # ---------------------------------------------------------------- over a corpus
 
 
-def make_runs(paths: list[pathlib.Path], decisions: list[np.ndarray], most: int, short_share: float, seed: int, dupe_factor: int,
+def make_runs(paths: list[pathlib.Path], decisions: list[np.ndarray], most: int, short_share: float, seed: int,
+              dupe_factor: int,
               directory: pathlib.Path, submit: Callable) -> tuple[list[pathlib.Path], list[np.ndarray]]:
-  """Runs of pairs, and what is decided of their documents, from runs of whole documents; of each split apart. Raises DataError."""
+  """Runs of pairs, and what is decided of their documents, from runs of whole documents; of each split apart.
+
+  Raises DataError.
+  """
   made = []
   for split, name in spill.SPLITS.items():
     index = _index(paths, decisions, split)
     if len(index) == 1:
-      raise records.DataError(f'--pairs google: the {name} split holds one document, and a random B comes from another; wanted at '
-                              'least 2: give more text, or change --validation-share (0: none is held out)')
+      raise records.DataError(
+          f'--pairs google: the {name} split holds one document, and a random B comes from another; wanted at '
+          'least 2: give more text, or change --validation-share (0: none is held out)')
     if not len(index):
       continue
     table = directory / f'{name}.npy'
@@ -127,11 +134,13 @@ def make_runs(paths: list[pathlib.Path], decisions: list[np.ndarray], most: int,
       made.append((path, split, submit(make_run, job, path)))
   for _, _, future in made:
     future.result()
-  return [path for path, _, _ in made], [np.full(len(spill.read(path).ranks), split, np.uint8) for path, split, _ in made]
+  return [path for path, _, _ in made], [np.full(len(spill.read(path).ranks), split, np.uint8)
+                                         for path, split, _ in made]
 
 
 def _index(paths: list[pathlib.Path], decisions: list[np.ndarray], split: int) -> np.ndarray:  # -> [D 3]
-  """(run, place in it, tokens) of every document of this split, sorted by key: so it does not depend on how runs were cut."""
+  """(run, place in it, tokens) of every document of this split, sorted by key: so it does not depend on how runs were
+  cut."""
   rows, keys = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.uint64)]
   for number, (path, own) in enumerate(zip(paths, decisions)):
     run = spill.read(path)

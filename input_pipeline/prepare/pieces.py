@@ -78,8 +78,8 @@ def undivided(document: formats.Document, encoded: Encoded, rules: Rules) -> Pie
   lengths = encoded.sentence_lengths
   count = int(len(lengths) > 0)
   keys = np.full(count, document_key(document, rules.seed), np.uint64)
-  return _pieces(document, keys, encoded.input_ids, lengths, np.full(count, len(lengths)), np.full(count, lengths.sum()),
-                 encoded.word_starts)
+  return _pieces(document, keys, encoded.input_ids, lengths, np.full(count, len(lengths)),
+                 np.full(count, lengths.sum()), encoded.word_starts)
 
 
 def _pieces(document: formats.Document, keys: np.ndarray, ids: np.ndarray, lengths: np.ndarray, counts: np.ndarray,
@@ -123,8 +123,8 @@ def piece_keys(base: int, count: int) -> np.ndarray:  # -> [N] uint64
 def group(lengths: list[int], most: int, target: int) -> list[int]:  # [S] -> [N]
   """The number of sentences of each piece, greedily.
 
-  A piece ends before the sentence that would bring it above `target`; a single sentence may be longer than that, up to `most`.
-  A single token joins a neighbour where it fits, and is else a piece that the caller drops.
+  A piece ends before the sentence that would bring it above `target`; a single sentence may be longer than that, up to
+  `most`. A single token joins a neighbour where it fits, and is else a piece that the caller drops.
   """
   counts, size, count, before = [], 0, 0, most
   for length in lengths:

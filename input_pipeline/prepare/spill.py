@@ -1,7 +1,8 @@
 """The corpus-wide shuffle in bounded memory: sorted runs of pieces on disk, merged by key range.
 
-Every piece has a 64-bit key, a hash; the order of the corpus is the order of the keys. So it depends neither on who made a run nor
-on how many there are. A *run* holds what one chunk of documents gave, sorted by key; a shard is one range of keys of all runs:
+Every piece has a 64-bit key, a hash; the order of the corpus is the order of the keys. So it depends neither on who
+made a run nor on how many there are. A *run* holds what one chunk of documents gave, sorted by key; a shard is one
+range of keys of all runs:
   run 0, keys 3 7 9   run 1, keys 1 8   with two shards of keys 0-5 and 6-11   ->   shard 0: 1 3   shard 1: 7 8 9
 Letters: D documents of a run, N its pieces, K hashes of a signature.
 """

@@ -18,7 +18,8 @@ from input_pipeline.prepare.settings import Prepare
 
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
 _PART_TOKENS = 1 << 22  # merged in memory at once
-_DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'left_out', 'without_pieces', 'duplicates', 'near_duplicates')
+_DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'left_out', 'without_pieces', 'duplicates',
+          'near_duplicates')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,8 @@ def assign(ranks: np.ndarray, dropped: np.ndarray, below: np.uint64) -> np.ndarr
 def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
   """Validation holds the documents whose rank is below this; `smallest` are the two smallest ranks.
 
-  That is the share, but at least two documents, or one of three: a rule of ids only, so that documents move only in a tiny corpus.
+  That is the share, but at least two documents, or one of three: a rule of ids only, so that documents move only in a
+  tiny corpus.
   """
   least = 0 if not share or documents < 3 else 1 if documents == 3 else 2
   return np.uint64(max(int(share * 2**64), smallest[least - 1] + 1 if least else 0))
@@ -73,8 +75,9 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
     return
   held = f'{distinct} document{"s" * (distinct != 1)} with text'
   dropped = ', '.join(f'{counts[name]:,} {name.replace("_", " ")}' for name in _DROPS if counts.get(name))
-  raise records.DataError(f'--input {settings.input} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at least 2, because '
-                          'a next-sentence negative comes from another document; in plain text a blank line ends a document')
+  raise records.DataError(
+      f'--input {settings.input} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at least 2, because '
+      'a next-sentence negative comes from another document; in plain text a blank line ends a document')
 
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:
@@ -86,17 +89,22 @@ def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:
 def check_totals(settings: Prepare, totals: dict[int, Total]) -> None:
   """Raises DataError where the train split would be empty, or a split has fewer pieces than shards."""
   if not totals[spill.TRAIN].pieces:
-    raise records.DataError(f'--validation-share {settings.validation_share:g} holds out all {totals[spill.VALIDATION].documents} '
+    raise records.DataError(
+        f'--validation-share {settings.validation_share:g} holds out all {totals[spill.VALIDATION].documents} '
                             'documents with text, so that the train split would be empty: lower it, or give more text')
   for split, count in shard_counts(settings, totals[spill.TRAIN].tokens).items():
     if 0 < totals[split].pieces < count:
-      raise records.DataError(f'--shards {settings.shards}: the {spill.SPLITS[split]} split has {totals[split].pieces} pieces for '
+      raise records.DataError(
+          f'--shards {settings.shards}: the {spill.SPLITS[split]} split has {totals[split].pieces} pieces for '
                               f'{count} files; lower --shards')
 
 
-def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisions: list[np.ndarray], directory: pathlib.Path,
-          submit: Callable) -> dict[str, records.Split]:
-  """Every shard of both splits; `submit` is an executor's. Raises DataError where there are more shards than pieces fill."""
+def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisions: list[np.ndarray],
+          directory: pathlib.Path, submit: Callable) -> dict[str, records.Split]:
+  """Every shard of both splits; `submit` is an executor's.
+
+  Raises DataError where there are more shards than pieces fill.
+  """
   totals = totals_of(map(spill.read, paths), decisions)
   check_totals(settings, totals)
   futures = {}
@@ -104,7 +112,8 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisio
     if not totals[split].pieces:
       continue
     parts = max(1, math.ceil(totals[split].tokens / count / _PART_TOKENS))
-    jobs = [(directory / records.shard_name(spill.SPLITS[split], i, count), paths, decisions, split, bounds, parts, unknown_id)
+    jobs = [(directory / records.shard_name(spill.SPLITS[split], i, count), paths, decisions, split, bounds, parts,
+             unknown_id)
             for i, bounds in enumerate(spill.key_ranges(count))]
     futures[split] = [submit(write_shard, *job) for job in jobs]
   return {spill.SPLITS[split]: split_of(totals[split].documents, [future.result() for future in own])
@@ -116,15 +125,17 @@ def split_of(documents: int, done: list[tuple[records.Shard, dict[str, int]]]) -
   shards = tuple(shard for shard, _ in done)
   pieces = sum(shard.pieces for shard in shards)
   if empty := [shard.file for shard in shards if not shard.pieces]:
-    raise records.DataError(f'--shards: {len(empty)} of {len(shards)} shards would be empty ({empty[0]} …), with {pieces} pieces in all; '
+    raise records.DataError(
+        f'--shards: {len(empty)} of {len(shards)} shards would be empty ({empty[0]} …), with {pieces} pieces in all; '
                             'lower --shards')
   return records.Split(
       documents=documents, pieces=pieces, tokens=sum(shard.tokens for shard in shards),
-      sentences=sum(more['sentences'] for _, more in done), unknown_tokens=sum(more['unknown_tokens'] for _, more in done), shards=shards)
+      sentences=sum(more['sentences'] for _, more in done),
+      unknown_tokens=sum(more['unknown_tokens'] for _, more in done), shards=shards)
 
 
-def write_shard(path: pathlib.Path, runs: list[pathlib.Path], decisions: list[np.ndarray], split: int, bounds: tuple[int, int],
-                parts: int, unknown_id: int) -> tuple[records.Shard, dict[str, int]]:
+def write_shard(path: pathlib.Path, runs: list[pathlib.Path], decisions: list[np.ndarray], split: int,
+                bounds: tuple[int, int], parts: int, unknown_id: int) -> tuple[records.Shard, dict[str, int]]:
   """One shard: the pieces of all runs whose keys are in `bounds`, merged part by part."""
   def merged() -> Iterator[Pieces]:
     for low, high in spill.key_ranges(parts, *bounds):

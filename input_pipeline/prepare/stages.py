@@ -1,5 +1,6 @@
-"""What `prepare` does, as pure functions that run anywhere; an engine (on_processes.py, on_beam.py) only schedules them.
+"""What `prepare` does, as pure functions that run anywhere; an engine only schedules them.
 
+The engines are on_processes.py and on_beam.py; corpus.py chooses one.
   chunks       the input        -> raw documents, about 2 MB at once            text/sources.py
   make_run     a chunk          -> its pieces, sorted by their keys             here
   decide       texts and ranks  -> train, validation or dropped, each document  splits.py
@@ -20,12 +21,14 @@ from input_pipeline.text import formats, sources
 from input_pipeline.vocabulary import tokenizer
 
 
-def make_run(chunk: sources.Chunk, settings: Prepare, limit: int | None = None) -> tuple[spill.Run, collections.Counter]:
+def make_run(chunk: sources.Chunk, settings: Prepare, limit: int | None = None) -> tuple[spill.Run,
+    collections.Counter]:
   """The pieces of the documents of a chunk, of the first `limit` only, and the counts of what the chunk held."""
   vocabulary = load_vocabulary(settings.vocabulary, settings.lower_case)
   parsed = sources.parse(chunk)
   counts = parsed.counts
-  rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed, settings.words)
+  rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed,
+                       settings.words)
   documents = parsed.documents[:limit]
   times = [sources.times(document, chunk.weight) for document in documents]
   taken = [document for document, often in zip(documents, times) if often]
@@ -53,7 +56,8 @@ def _run(documents: list[formats.Document], made: list[columns.Pieces], signatur
   hashes = near_duplicates.HASHES if settings.near_duplicates is not None else 0
   nothing = columns.empty([*records.columns_of(settings)], ids)
   return spill.order(spill.Run(
-      texts=np.frombuffer(b''.join(hashlib.blake2b(_bytes(d.text), digest_size=16).digest() for d in documents), '<u8').reshape(-1, 2),
+      texts=np.frombuffer(b''.join(hashlib.blake2b(_bytes(d.text), digest_size=16).digest() for d in documents),
+                          '<u8').reshape(-1, 2),
       ranks=np.array([_rank(document.id) for document in documents], '<u8'),
       signatures=np.array(signatures, '<u4').reshape(len(documents), hashes),
       documents=np.repeat(np.arange(len(made), dtype='<i4'), [len(one.keys) for one in made]),

@@ -1,7 +1,7 @@
 """The two files beside the shards by which `tfds.builder_from_directory` reads them.
 
-They are as `tfds.folder_dataset.write_metadata` writes them. Written here, as importing tensorflow-datasets for them costs
-seconds and brings TensorFlow along.
+They are as `tfds.folder_dataset.write_metadata` writes them. Written here, as importing tensorflow-datasets for them
+costs seconds and brings TensorFlow along.
 """
 
 import json
@@ -21,7 +21,8 @@ def write(directory: pathlib.Path, manifest: records.Manifest) -> None:
   kinds = {name: np.dtype(column.dtype or ids).name for name, column in sorted(records.columns_of(manifest).items())}
   features = {
       name: {'pythonClassName': f'{_FEATURES}.tensor_feature.Tensor',
-             'tensor': {'shape': {'dimensions': ['-1']}, 'dtype': kind, 'encoding': 'bytes'}} for name, kind in kinds.items()}
+             'tensor': {'shape': {'dimensions': ['-1']}, 'dtype': kind, 'encoding': 'bytes'}}
+             for name, kind in kinds.items()}
   described = {'pythonClassName': f'{_FEATURES}.features_dict.FeaturesDict', 'featuresDict': {'features': features}}
   (directory / 'features.json').write_text(json.dumps(described, indent=4, sort_keys=True))
   info = {

@@ -1,8 +1,8 @@
 """Where text comes from: files, data sets of TFDS, the sample; each yields Document(id, title, text).
 
-A source is an object with a name and three methods. `chunks` runs in one process: it opens, decompresses and splits into raw
-documents, in constant memory, and is fast. `documents` turns what one chunk holds into documents, can run anywhere, and is where the
-time goes (wikitext above all). `stamp` tells whether it is still the same data.
+A source is an object with a name and three methods. `chunks` runs in one process: it opens, decompresses and splits
+into raw documents, in constant memory, and is fast. `documents` turns what one chunk holds into documents, can run
+anywhere, and is where the time goes (wikitext above all). `stamp` tells whether it is still the same data.
 A source that is no file is one such class and one line in SOURCES; a format of files is one line in formats.FORMATS.
 """
 
@@ -32,7 +32,10 @@ _WILD = frozenset('*?[')
 
 
 class Source(Protocol):
-  """Text that `--input` can name. It travels to other processes, so it must be picklable, and so must what a chunk holds."""
+  """Text that `--input` can name.
+
+  It travels to other processes, so it must be picklable, and so must what a chunk holds.
+  """
 
   @property
   def name(self) -> str:
@@ -78,8 +81,10 @@ class Parsed:
   counts: collections.Counter  # 'bytes' of the chunk, 'pages', and what was dropped, by reason
 
 
-def documents(input: str, format: str | None = None, counts: collections.Counter | None = None) -> Iterator[formats.Document]:
-  """The documents of `--input` one after the other, as often as its weights say; `counts` receives what was seen and dropped."""
+def documents(input: str, format: str | None = None,
+              counts: collections.Counter | None = None) -> Iterator[formats.Document]:
+  """The documents of `--input` one after the other, as often as its weights say; `counts` receives what was seen and
+  dropped."""
   for chunk in chunks(mixture(input, format)):
     parsed = parse(chunk)
     if counts is not None:
@@ -103,15 +108,16 @@ def parse(chunk: Chunk) -> Parsed:
 
 
 def times(document: formats.Document, weight: float) -> int:
-  """How often a document of a source with this weight is taken: 0.3 takes 3 of 10, 2.5 takes all twice and half of them thrice."""
+  """How often a document of a source with this weight is taken: 0.3 takes 3 of 10, 2.5 takes all twice and half of them
+  thrice."""
   digest = hashlib.blake2b(b'weight ' + document.id.encode('utf-8', 'surrogatepass'), digest_size=8).digest()
   return int(weight) + (int.from_bytes(digest, 'little') < (weight - int(weight)) * 2**64)
 
 
 def mixture(input: str, format: str | None = None) -> list[Part]:
-  """The sources of A=WEIGHT,B=WEIGHT …, each once, however often it is named; a weight that is not there is 1. Raises DataError.
+  """The sources of A=WEIGHT,B=WEIGHT …, each once, however often it is named. Raises DataError.
 
-  A name with a comma or an equals sign in it works where there is such a file.
+  A weight that is not there is 1. A name with a comma or an equals sign in it works where there is such a file.
   """
   if format is not None and format not in formats.FORMATS:
     raise records.DataError(f'--format {format} is not one of {", ".join(formats.FORMATS)}')
@@ -121,10 +127,12 @@ def mixture(input: str, format: str | None = None) -> list[Part]:
       stamp = source.stamp()
       first = parts.setdefault(stamp.identity, Part(source, weight, stamp))
       if first.weight != weight:
-        raise records.DataError(f'--input {input} names {source.name} with the weights {first.weight:g} and {weight:g}: '
-                                'give it one weight, or choose globs that do not overlap')
+        raise records.DataError(
+            f'--input {input} names {source.name} with the weights {first.weight:g} and {weight:g}: '
+            'give it one weight, or choose globs that do not overlap')
   if format is not None and not any(isinstance(part.source, File) for part in parts.values()):
-    raise records.DataError(f'--format {format} has no effect on --input {input}, which names no file: leave --format out')
+    raise records.DataError(
+        f'--format {format} has no effect on --input {input}, which names no file: leave --format out')
   return list(parts.values())
 
 
@@ -165,7 +173,8 @@ def files(name: str, format: str | None) -> list[Source]:
     if not path.exists():
       raise records.DataError(f'--input {name}: there is no such file')
     if path.is_dir():
-      raise records.DataError(f'--input {name} is a directory: name its files with a glob such as "{name.rstrip("/")}/*"')
+      raise records.DataError(
+          f'--input {name} is a directory: name its files with a glob such as "{name.rstrip("/")}/*"')
     return [File(str(path), format)]
   parts = name.split('/')
   first = next(i for i, part in enumerate(parts) if _WILD.intersection(part))
@@ -181,8 +190,9 @@ def sample(name: str, format: str | None) -> list[Source]:
   spec = importlib.util.find_spec('gensim')  # found, not imported: importing gensim takes seconds
   path = pathlib.Path(spec.origin).parent / _SAMPLE_FILE if spec and spec.origin else None
   if path is None or not path.exists():
-    raise records.DataError("--input sample is the slice of a Wikipedia dump in gensim's wheel, which is not installed here: "
-                            "pip install 'bert_jax[sample]'")
+    raise records.DataError(
+        "--input sample is the slice of a Wikipedia dump in gensim's wheel, which is not installed here: "
+        "pip install 'bert_jax[sample]'")
   return [File(str(path), format)]
 
 
@@ -222,7 +232,8 @@ class File:
           raw.append((offset, data))
           size += len(data)
       except (EOFError, OSError, zlib.error) as error:
-        raise records.DataError(f'{self.name} is truncated or damaged ({error}): wanted a whole file; download it again') from error
+        raise records.DataError(
+            f'{self.name} is truncated or damaged ({error}): wanted a whole file; download it again') from error
     if raw:
       yield RawDocuments(format.parse, before, tuple(raw))
 
@@ -238,7 +249,8 @@ def _parse_raw(name: str, content: RawDocuments) -> Parsed:
       text = raw.decode()
     except UnicodeDecodeError as error:
       raise records.DataError(
-          f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) file, '
+          f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) '
+          f'file, '
           f'line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
     result = content.parse(text, content.context, f'{name}, byte {offset}')
     counts['pages'] += 1
@@ -307,9 +319,11 @@ class DataSet:
     except Exception as error:  # TFDS raises many kinds
       raise records.DataError(f'--input {self.name}: {" ".join(str(error).split())[:300]}') from error
     if 'text' not in builder.info.features:
-      raise records.DataError(f'--input {self.name} has the features {", ".join(builder.info.features)}: wanted one named text')
+      raise records.DataError(
+          f'--input {self.name} has the features {", ".join(builder.info.features)}: wanted one named text')
     return examples
 
 
-# What a name of `--input` begins with, before its colon if it has one -> the sources that it names; any other name is of files.
+# What a name of `--input` begins with, before its colon if it has one -> the sources that it names; any other name is
+# of files.
 SOURCES: dict[str, Callable[[str, str | None], list[Source]]] = {'sample': sample, 'tfds': tfds}

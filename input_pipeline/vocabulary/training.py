@@ -52,12 +52,13 @@ def _lines(settings: 'VocabularySettings') -> Iterator[str]:
 def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
   """A vocab.txt, the same for the same lines. Raises DataError where the corpus is too small for `size`.
 
-  The trainer numbers the ##letters in the order of a hash map, which changes from run to run, and breaks ties by number: so they
-  are numbered before it begins, from counts made here.
+  The trainer numbers the ##letters in the order of a hash map, which changes from run to run, and breaks ties by
+  number: so they are numbered before it begins, from counts made here.
   """
   import tokenizers
   library = tokenizer.wordpiece_library([tokenizer.UNK], lower_case)
-  with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace', newline='') as spool:  # lines are needed twice; parsing is slow
+  # lines are needed twice; parsing is slow
+  with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace', newline='') as spool:
     characters = collections.Counter()
     for line in lines:
       characters.update(line)
@@ -96,13 +97,15 @@ def train_sentencepiece(lines: Iterator[str], size: int, lower_case: bool) -> by
   pad, unk, cls, sep, mask = tokenizer.SPECIAL
   try:
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=_short(lines), model_writer=model, vocab_size=size, model_type='unigram', character_coverage=0.9995,
+        sentence_iterator=_short(lines), model_writer=model, vocab_size=size, model_type='unigram',
+        character_coverage=0.9995,
         normalization_rule_name='nmt_nfkc_cf' if lower_case else 'nmt_nfkc', input_sentence_size=_SENTENCEPIECE_SAMPLE,
         shuffle_input_sentence=False, num_threads=1, minloglevel=2, pad_id=0, unk_id=1, bos_id=2, eos_id=3,
         pad_piece=pad, unk_piece=unk, bos_piece=cls, eos_piece=sep, control_symbols=[mask])
   except (RuntimeError, OSError) as error:
     message = ' '.join(str(error).split())
-    raise records.DataError(f'SentencePiece cannot make --size {size} pieces: {message}; change --size or give more text') from error
+    raise records.DataError(
+        f'SentencePiece cannot make --size {size} pieces: {message}; change --size or give more text') from error
   return model.getvalue()
 
 
@@ -127,7 +130,8 @@ TRAINERS = {'wordpiece': Trainer(train_wordpiece, '.txt'), 'sentencepiece': Trai
 class VocabularySettings:
   """Train a vocabulary from a corpus."""
   input: str
-  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; several as A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
+  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; several as A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10
+  documents)."""
   output: str
   """The file to write: vocab.txt for wordpiece, spm.model for sentencepiece."""
   kind: Literal[*TRAINERS] = 'wordpiece'
