@@ -27,8 +27,7 @@ MANIFEST = 'manifest.json'
 VOCABULARY = 'vocab.txt'  # one token a line, for both kinds of vocabulary
 SENTENCEPIECE = 'spm.model'
 DATASET_NAME = 'pieces'  # tfds: pieces-train.tfrecord-00000-of-00004
-# paired by the loader, epoch by epoch; or once, by the original's procedure, when shards are made
-PAIRS = ('dynamic', 'google')
+PAIRS = ('dynamic', 'google')  # made by the loader, epoch by epoch; or by `prepare`, once, by the original's procedure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +35,13 @@ class Column:
   """What a column of a block holds."""
   per: str  # piece, sentence or token: it has one value for each
   dtype: str | None  # in the shards, little-endian; None: id_dtype of the vocabulary
-  # eight values a byte: the word starts 1 0 1 1 0 0 0 0 1 are the bytes 0b10110000 0b10000000 (np.packbits)
-  bits: bool = False
-  # the data that has this column, by `pairs` and `words` of its manifest; None: all
-  when: Callable[['Manifest'], bool] | None = None
+  bits: bool = False  # eight values a byte, by np.packbits: 1 0 1 1 0 0 0 0 1 are the bytes 0b10110000 0b10000000
+  when: Callable[['Manifest'], bool] | None = None  # whether data with this manifest has the column; None: always
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """The pieces of one record, as flat arrays. This is the only list of a piece's columns: all code that handles them
-  goes by COLUMNS."""
+  """The pieces of one record, as flat arrays. No other list of a piece's columns exists: all code goes by COLUMNS."""
   # The ids of all tokens, without special ones [T].
   input_ids: Annotated[np.ndarray, Column('token', None)]
   # Tokens of each sentence [S].
@@ -191,8 +187,7 @@ def decode_block(record: bytes | memoryview, dtype: np.dtype) -> Block:
 
 
 def encode_block(block: Block) -> bytes:
-  """A block as a serialized tf.train.Example, each feature one bytes value; as TensorFlow writes it, keys in their
-  order."""
+  """A block as a serialized tf.train.Example, each feature one bytes value; as TensorFlow writes it, keys sorted."""
   features = [_field(1, name.encode()) + _field(2, _field(1, _field(1, value)))
               for name, value in sorted(block_features(block).items())]
   return _field(1, b''.join(_field(1, feature) for feature in features))
@@ -249,8 +244,7 @@ def parse_example(record: bytes | memoryview) -> dict[str, memoryview]:
 
 
 def frame(payload: bytes) -> bytes:
-  """A record of a TFRecord file: length and payload, each with its checksum (tensorflow/core/lib/io/record_writer.cc).
-  """
+  """A record of a TFRecord file: length and payload, each with its checksum (tensorflow's record_writer.cc)."""
   length = struct.pack('<Q', len(payload))
   return b''.join([length, _checksum(length), payload, _checksum(payload)])
 

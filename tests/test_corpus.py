@@ -60,6 +60,19 @@ def test_the_manifest_tells_the_truth(made):
   assert sum(split.documents for split in manifest.splits.values()) == manifest.counts['documents']
 
 
+GOLDEN = {  # SHA-256 of each shard: a change of them is a change of everyone's data
+    'dynamic': ['1de4a019b736cd24', '9853585a33d1cbf0', 'bf3130ae8f1aba01', 'f07a7cedda0342b2'],
+    'google': ['25e6131ff5237435', '6fa149a91abaa013', '74c630ce65d0042f', 'e9bdae5f6b3d6dd7']}
+
+
+@pytest.mark.parametrize('pairs', records.PAIRS)
+def test_shards_are_those_that_they_always_were(made, tmp_path, pairs):
+  chosen = {'dupe_factor': 3} if pairs == 'google' else {}
+  prepare = dataclasses.replace(made[0], output=str(tmp_path / 'data'), pairs=pairs, **chosen)
+  splits = corpus.prepare(prepare, progress=False).splits
+  assert [shard.sha256[:16] for split in splits.values() for shard in split.shards] == GOLDEN[pairs]
+
+
 def test_splits_share_no_document_and_shuffle_all(made):
   prepare, manifest = made
   documents = {name: [document for document, _ in corpora.all_pieces(prepare, manifest, name)]

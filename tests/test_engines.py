@@ -1,5 +1,4 @@
-"""Processes and Beam give the same manifest and the same shards, byte for byte, or the same sentence, for any corpus.
-"""
+"""Processes and Beam give the same manifest and shards, byte for byte, or the same sentence, for any corpus."""
 
 import dataclasses
 import importlib.util
@@ -86,8 +85,7 @@ def manifest_of(made: dict[str, bytes]) -> dict:
 
 
 def test_many_documents_at_the_threshold(folder):
-  """Which documents are held out, and which duplicate stays, hang on the order of ranks: 400 texts, each under two ids.
-  """
+  """Which documents are held out, and which duplicate stays, hang on the order of ranks: 400 texts under two ids."""
   lines = [json.dumps({'id': number, 'text': corpora.text_of(number % 400)[:300]}) for number in range(800)]
   (folder / 'a.jsonl').write_text('\n'.join(lines))
   splits = manifest_of(same_by_all(folder, str(folder / 'a.jsonl'), validation_share=0.3))['splits']

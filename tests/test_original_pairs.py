@@ -1,5 +1,4 @@
-"""The static pairs are the original's: the same draws give the same pairs, by its own text; corpora are paired whole.
-"""
+"""The static pairs are the original's: the same draws give the same pairs, by its own text, over a whole corpus."""
 
 import dataclasses
 import random

@@ -53,3 +53,21 @@ def test_bad_settings(corpus, tmp_path):
                                   (corpus, 'vocab.model', 'ends in .txt')):
     with pytest.raises(records.DataError, match=message):
       vocabulary.train_from(vocabulary.VocabularySettings(str(source), str(tmp_path / output), 'wordpiece', 100))
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'limit': 0}, '--limit 0: wanted at least 1'), ({'size': 5}, '--size 5'),
+    ({'kind': 'bpe'}, '--kind bpe: wanted one of wordpiece, sentencepiece')])
+def test_settings_that_cannot_work(change, message):
+  with pytest.raises(records.DataError, match=message):
+    vocabulary.VocabularySettings('corpus.txt', 'vocab.txt', **change)
+
+
+def test_weights_of_a_mix_count(tmp_path):
+  """A word that is frequent enough only because its source is taken so often becomes a token."""
+  (tmp_path / 'a.txt').write_text('\n\n'.join(f'{word} zebra{"s" * (i % 2)}' for i, word in enumerate(WORDS * 3)))
+  (tmp_path / 'b.txt').write_text('xylophone')
+  for weight, wanted in (('', False), ('=50', True)):
+    made = vocabulary.train_from(vocabulary.VocabularySettings(
+        f'{tmp_path}/a.txt,{tmp_path}/b.txt{weight}', str(tmp_path / 'vocab.txt'), size=90, overwrite=True))
+    assert ('xylophone' in made.tokens) == wanted

@@ -46,6 +46,26 @@ def test_records_are_tensorflows(tmp_path):
     assert records.parse_example(record) == records.block_features(block)
 
 
+@pytest.mark.parametrize('name', records.COLUMNS)
+def test_a_column_of_a_wrong_length_is_found(name):
+  """As is one that is missing, of those that all data has."""
+  block = records.Block(
+      np.arange(24, dtype='<u2'), np.full(6, 4, '<u2'), np.full(3, 2, '<u2'), np.arange(3, dtype='<i4'),
+      np.zeros(3, '<u2'), np.packbits(np.ones(24, bool)))
+  decode = lambda block: records.decode_block(records.encode_block(block), np.dtype('<u2'))
+  assert records.block_features(decode(block)) == records.block_features(block)
+  values = getattr(block, name)
+  for wrong in (values[:-1], np.append(values, values[:1])):
+    with pytest.raises(records.DataError, match='contradicts itself'):
+      decode(dataclasses.replace(block, **{name: wrong}))
+  without = dataclasses.replace(block, **{name: None})
+  if records.COLUMNS[name].when is None:
+    with pytest.raises(records.DataError, match='not a block of pieces'):
+      decode(without)
+  else:
+    assert getattr(decode(without), name) is None
+
+
 @pytest.mark.parametrize('dtype, static, words', [('<u2', False, False), ('<i4', True, False), ('<u2', False, True)])
 def test_the_description_is_tfdss(tmp_path, dtype, static, words):
   tfds = pytest.importorskip('tensorflow_datasets')

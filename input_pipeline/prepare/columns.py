@@ -1,9 +1,9 @@
 """Pieces as columns of NumPy: taken, cut, joined and sorted, every column of records.COLUMNS by the same few lines.
 
 Three pieces of 1, 2 and 1 sentences, of which 2 and 0 are taken:
-  piece_sentences   [1 2 1]         per piece:    places 2, 0           -> [1 1]
-  sentence_lengths  [2 | 1 3 | 1]   per sentence: places 3; 0           -> [1 | 2]
-  input_ids         [a b | c d e f | g]  per token: places 6; 0, 1      -> [g | a b]
+  piece_sentences   [1 2 1]               one for each piece:     places 2, 0      -> [1 1]
+  sentence_lengths  [2 | 1 3 | 1]         one for each sentence:  places 3 | 0     -> [1 | 2]
+  input_ids         [a b | c d e f | g]   one for each token:     places 6 | 0 1   -> [g | a b]
 Letters: N pieces, S their sentences, T their tokens, K the pieces that are wanted.
 """
 
@@ -18,8 +18,7 @@ from input_pipeline.vocabulary.word_cache import ranges
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-  """Pieces in some order. Columns are wider here than in shards: a "piece" may be a whole document, and bits are bools.
-  """
+  """Pieces in some order. Columns are wider than in shards: a "piece" may be a whole document, and bits are bools."""
   keys: np.ndarray  # [N] uint64: their order after the shuffle
   tokens: np.ndarray  # [N] tokens of each
   columns: dict[str, np.ndarray]  # by the names of COLUMNS; of those that not all data has, only what was asked for
@@ -31,14 +30,17 @@ class Pieces:
 def dtype_of(name: str, ids: np.dtype) -> np.dtype:
   """The type of a column here, where `ids` is that of the tokens."""
   column = COLUMNS[name]
-  return np.dtype(bool if column.bits else ids if column.dtype is None else '<u4' if column.dtype == '<u2'
-                  else column.dtype)
+  if column.bits:
+    return np.dtype(bool)
+  return np.dtype({None: ids, '<u2': '<u4'}.get(column.dtype, column.dtype))
 
 
 def stored(name: str, values: np.ndarray) -> np.ndarray:
   """A column as it stands in the shards."""
   column = COLUMNS[name]
-  return np.packbits(values) if column.bits else values if column.dtype is None else values.astype(column.dtype)
+  if column.bits:
+    return np.packbits(values)
+  return values if column.dtype is None else values.astype(column.dtype)
 
 
 def block_of(pieces: Pieces) -> records.Block:

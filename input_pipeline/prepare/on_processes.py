@@ -15,8 +15,7 @@ _WORDS = 'words'  # the folder by which workers tell each other the ids of words
 
 def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer, workplace: pathlib.Path,
                 data: pathlib.Path, progress: bool) -> tuple[dict[str, records.Split], collections.Counter]:
-  """Writes the shards of a mix into `data`. Runs that an interrupted process left in the workplace are not made again.
-  """
+  """Writes the shards of a mix into `data`. Runs that an interrupted process left in the workplace are used."""
   runs = workplace / 'runs'
   runs.mkdir(exist_ok=True)
   publishing.empty(workplace / _WORDS)

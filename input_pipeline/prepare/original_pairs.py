@@ -77,8 +77,7 @@ def pairs_of_document(rng: random.Random, index: int, lengths: Callable[[int], S
 
 def _random_segment(rng: random.Random, index: int, lengths: Callable[[int], Sequence[int]], documents: int,
                     target: int) -> tuple[int, tuple[int, int]]:
-  """Whole sentences of another document from a random one on, until there are `target` tokens or it ends; at least one.
-  """
+  """Whole sentences of another document from a random one on, at least one, until there are `target` tokens."""
   for _ in range(_TRIES):
     other = rng.randint(0, documents - 1)
     if other != index:

@@ -13,8 +13,7 @@ _LEAST_LENGTH = 8
 class Prepare:
   """Turn text into shuffled, pre-tokenized shards. Raises DataError for a setting that cannot work."""
   input: str
-  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; several as A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10
-  documents)."""
+  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; or A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
   vocabulary: str
   """vocab.txt (WordPiece) or spm.model (SentencePiece)."""
   output: str
@@ -24,8 +23,7 @@ class Prepare:
   language: str = 'en'
   """Language of the text, for finding its sentences: en, zh, ltg …"""
   words: Literal[*word_boundaries.STARTS] = 'none'
-  """jieba: store where Chinese words start, so that masks of whole words and spans see them; none: ## and ▁ of the
-  vocabulary tell."""
+  """jieba: store where Chinese words start, for masks of whole words; none: ## and ▁ of the vocabulary tell."""
   lower_case: bool | None = None
   """Lower-case the text; None: where the vocabulary has no upper-case letter."""
   format: Literal[*formats.FORMATS] | None = None
@@ -51,8 +49,7 @@ class Prepare:
   beam_arguments: tuple[str, ...] = ()
   """Beam's own flags, such as --direct_num_workers=4."""
   near_duplicates: float | None = None
-  """Drop documents that share this much (Jaccard, of runs of 5 tokens) with another, such as 0.8; None: only exact
-  duplicates."""
+  """Drop documents that share so much (Jaccard, of runs of 5 tokens) with another: 0.8; None: only exact duplicates."""
   overwrite: bool = False
   """Replace an output directory that holds other prepared data."""
 

@@ -21,8 +21,8 @@ from input_pipeline.text import formats, sources
 from input_pipeline.vocabulary import tokenizer
 
 
-def make_run(chunk: sources.Chunk, settings: Prepare, limit: int | None = None) -> tuple[spill.Run,
-    collections.Counter]:
+def make_run(chunk: sources.Chunk, settings: Prepare,
+             limit: int | None = None) -> tuple[spill.Run, collections.Counter]:
   """The pieces of the documents of a chunk, of the first `limit` only, and the counts of what the chunk held."""
   vocabulary = load_vocabulary(settings.vocabulary, settings.lower_case)
   parsed = sources.parse(chunk)

@@ -130,8 +130,7 @@ TRAINERS = {'wordpiece': Trainer(train_wordpiece, '.txt'), 'sentencepiece': Trai
 class VocabularySettings:
   """Train a vocabulary from a corpus."""
   input: str
-  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; several as A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10
-  documents)."""
+  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; or A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
   output: str
   """The file to write: vocab.txt for wordpiece, spm.model for sentencepiece."""
   kind: Literal[*TRAINERS] = 'wordpiece'
