@@ -1,62 +1,21 @@
-"""Where text comes from: files, data sets of TFDS, the sample; each yields Document(id, title, text).
+"""What `--input` names: a mix of sources, each with its weight, as chunks that any process can turn into documents.
 
-A source is an object with a name and three methods. `chunks` runs in one process: it opens, decompresses and splits
-into raw documents, in constant memory, and is fast. `documents` turns what one chunk holds into documents, can run
-anywhere, and is where the time goes (wikitext above all). `stamp` tells whether it is still the same data.
-A source that is no file is one such class and one line in SOURCES; a format of files is one line in formats.FORMATS.
+A source that is no file is one class like those of files.py and data_sets.py, and one line in SOURCES; a format of
+files is one line in formats.FORMATS.
 """
 
-import bz2
 import collections
 import dataclasses
-import gzip
 import hashlib
-import importlib.util
-import io
-import json
-import os
-import pathlib
-import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
 
 from etils import epath
 
 from input_pipeline import records
-from input_pipeline.text import formats
+from input_pipeline.text import data_sets, files, formats
+from input_pipeline.text.source import Parsed, Source, Stamp
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
-_SAMPLE_FILE = 'test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2'
-_MAGIC = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open}
-_WILD = frozenset('*?[')
-
-
-class Source(Protocol):
-  """Text that `--input` can name.
-
-  It travels to other processes, so it must be picklable, and so must what a chunk holds.
-  """
-
-  @property
-  def name(self) -> str:
-    """What messages call it."""
-
-  def stamp(self) -> 'Stamp':
-    """Which data it is."""
-
-  def chunks(self, chunk_bytes: int) -> Iterator:
-    """Its raw documents in parts of about so many bytes, always the same ones in the same order. Raises DataError."""
-
-  def documents(self, content) -> 'Parsed':
-    """The documents of one of its chunks, and the counts of what else was in it. Raises DataError."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Stamp:
-  """Tells data from other data: what a killed run left can be used while it is the same."""
-  identity: str  # two sources that have the same one are the same data, whatever they are called
-  bytes: int = 0
-  time: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +32,6 @@ class Chunk:
   source: Source
   content: object  # what its `documents` takes
   weight: float = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Parsed:
-  documents: tuple[formats.Document, ...]
-  counts: collections.Counter  # 'bytes' of the chunk, 'pages', and what was dropped, by reason
 
 
 def documents(input: str, format: str | None = None,
@@ -130,7 +83,7 @@ def mixture(input: str, format: str | None = None) -> list[Part]:
         raise records.DataError(
             f'--input {input} names {source.name} with the weights {first.weight:g} and {weight:g}: '
             'give it one weight, or choose globs that do not overlap')
-  if format is not None and not any(isinstance(part.source, File) for part in parts.values()):
+  if format is not None and not any(isinstance(part.source, files.File) for part in parts.values()):
     raise records.DataError(
         f'--format {format} has no effect on --input {input}, which names no file: leave --format out')
   return list(parts.values())
@@ -161,169 +114,9 @@ def _kind(name: str) -> str:
 
 
 def _sources(name: str, format: str | None) -> list[Source]:
-  return SOURCES.get(_kind(name), files)(name, format)
-
-# ---------------------------------------------------------------- files
-
-
-def files(name: str, format: str | None) -> list[Source]:
-  """The files of a path or a glob, local or gs://. Raises DataError."""
-  if not _WILD.intersection(name):
-    path = epath.Path(name).expanduser()
-    if not path.exists():
-      raise records.DataError(f'--input {name}: there is no such file')
-    if path.is_dir():
-      raise records.DataError(
-          f'--input {name} is a directory: name its files with a glob such as "{name.rstrip("/")}/*"')
-    return [File(str(path), format)]
-  parts = name.split('/')
-  first = next(i for i, part in enumerate(parts) if _WILD.intersection(part))
-  base = epath.Path('/'.join(parts[:first]) or ('/' if name.startswith('/') else '.')).expanduser()
-  found = sorted(path for path in base.glob('/'.join(parts[first:])) if not path.is_dir()) if base.exists() else []
-  if not found:
-    raise records.DataError(f'--input {name}: no file matches this glob')
-  return [File(str(path), format) for path in found]
-
-
-def sample(name: str, format: str | None) -> list[Source]:
-  """`sample`: a slice of a Wikipedia dump. Raises DataError."""
-  spec = importlib.util.find_spec('gensim')  # found, not imported: importing gensim takes seconds
-  path = pathlib.Path(spec.origin).parent / _SAMPLE_FILE if spec and spec.origin else None
-  if path is None or not path.exists():
-    raise records.DataError(
-        "--input sample is the slice of a Wikipedia dump in gensim's wheel, which is not installed here: "
-        "pip install 'bert_jax[sample]'")
-  return [File(str(path), format)]
-
-
-@dataclasses.dataclass(frozen=True)
-class RawDocuments:
-  """What a chunk of a file holds."""
-  parse: Callable[[str, tuple, str], 'formats.Document | str']  # of its format
-  context: tuple  # what `parse` must know of the file: the namespaces of a dump
-  raw: tuple[tuple[int, bytes], ...]  # (byte offset in the decompressed file, bytes)
-
-
-@dataclasses.dataclass(frozen=True)
-class File:
-  """A file, compressed or not, in a format that its content or its name tells."""
-  name: str
-  format: str | None = None  # None: told by its content
-
-  def stamp(self) -> Stamp:
-    path = epath.Path(self.name)
-    found = path.stat()
-    if '://' in self.name:
-      return Stamp(self.name, found.length, int(found.mtime))
-    local = os.stat(path)  # by its place on the disk: a link to a file is the file
-    return Stamp(f'{local.st_dev}:{local.st_ino}', found.length, int(found.mtime))
-
-  def chunks(self, chunk_bytes: int) -> Iterator[RawDocuments]:
-    raw, size, before = [], 0, ()
-    with epath.Path(self.name).open('rb') as file:
-      stream = _decompressed(file)
-      try:
-        format = formats.FORMATS[self.format or formats.recognize(stream.peek(1 << 12), os.path.basename(self.name))]
-        for offset, data, context in format.split(stream, self.name):
-          if size and (size + len(data) > chunk_bytes or context != before):
-            yield RawDocuments(format.parse, before, tuple(raw))
-            raw, size = [], 0
-          before = context
-          raw.append((offset, data))
-          size += len(data)
-      except (EOFError, OSError, zlib.error) as error:
-        raise records.DataError(
-            f'{self.name} is truncated or damaged ({error}): wanted a whole file; download it again') from error
-    if raw:
-      yield RawDocuments(format.parse, before, tuple(raw))
-
-  def documents(self, content: RawDocuments) -> Parsed:
-    return _parse_raw(self.name, content)
-
-
-def _parse_raw(name: str, content: RawDocuments) -> Parsed:
-  counts, found = collections.Counter(), []
-  for offset, raw in content.raw:
-    counts['bytes'] += len(raw)
-    try:
-      text = raw.decode()
-    except UnicodeDecodeError as error:
-      raise records.DataError(
-          f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) '
-          f'file, '
-          f'line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
-    result = content.parse(text, content.context, f'{name}, byte {offset}')
-    counts['pages'] += 1
-    if isinstance(result, str):
-      counts[result] += 1
-    else:
-      found.append(result)
-  return Parsed(tuple(found), counts)
-
-
-def _line_number(raw: bytes, at: int, offset: int) -> str:
-  line = raw.count(b'\n', 0, at) + 1
-  return str(line) if offset == 0 else f'{line} of the document that starts at byte {offset}'
-
-
-def _decompressed(file: BinaryIO) -> BinaryIO:
-  """A buffered stream of the file's content, whatever it is called."""
-  head = file.read(4)
-  file.seek(0)
-  for magic, open_ in _MAGIC.items():
-    if head.startswith(magic):
-      return io.BufferedReader(open_(file, 'rb'), 1 << 20)
-  return io.BufferedReader(file, 1 << 20)
-
-# ---------------------------------------------------------------- TensorFlow Datasets
-
-
-def tfds(name: str, format: str | None) -> list[Source]:
-  """`tfds:wikipedia/20230601.en`, `tfds:DIRECTORY`, either with `:SPLIT` after it."""
-  return [DataSet(name)]
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSet:
-  """A data set of TFDS that has a feature named text; its examples travel as JSON lines."""
-  name: str
-
-  def stamp(self) -> Stamp:
-    return Stamp(self.name)  # its name has a version, and opening it would import TensorFlow
-
-  def chunks(self, chunk_bytes: int) -> Iterator[RawDocuments]:
-    raw, size = [], 0
-    for number, example in enumerate(self._examples()):
-      fields = {key: value.decode() if isinstance(value, bytes) else str(value)
-                for key, value in example.items() if key in ('id', 'title', 'text')}
-      raw.append((number, json.dumps(fields).encode()))
-      size += len(raw[-1][1])
-      if size > chunk_bytes:
-        yield RawDocuments(formats.parse_jsonl, (), tuple(raw))
-        raw, size = [], 0
-    if raw:
-      yield RawDocuments(formats.parse_jsonl, (), tuple(raw))
-
-  def documents(self, content: RawDocuments) -> Parsed:
-    return _parse_raw(self.name, content)
-
-  def _examples(self) -> Iterator[dict]:
-    import tensorflow_datasets as tfds
-    name, _, split = self.name.removeprefix('tfds:').partition(':')
-    try:
-      builder = tfds.builder_from_directory(name) if epath.Path(name).exists() else tfds.builder(name)
-      if not epath.Path(builder.data_dir).exists():
-        builder.download_and_prepare()
-      examples = tfds.as_numpy(builder.as_dataset(
-          split=split or 'train', read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)))
-    except Exception as error:  # TFDS raises many kinds
-      raise records.DataError(f'--input {self.name}: {" ".join(str(error).split())[:300]}') from error
-    if 'text' not in builder.info.features:
-      raise records.DataError(
-          f'--input {self.name} has the features {", ".join(builder.info.features)}: wanted one named text')
-    return examples
+  return SOURCES.get(_kind(name), files.named)(name, format)
 
 
 # What a name of `--input` begins with, before its colon if it has one -> the sources that it names; any other name is
 # of files.
-SOURCES: dict[str, Callable[[str, str | None], list[Source]]] = {'sample': sample, 'tfds': tfds}
+SOURCES: dict[str, Callable[[str, str | None], list[Source]]] = {'sample': files.sample, 'tfds': data_sets.named}
