@@ -44,7 +44,7 @@ def is_mediawiki(start: bytes, name: str) -> bool:
 def split_mediawiki(stream: BinaryIO, name: str) -> Iterator[Raw]:
   """The <page> elements of a dump. `<page>` inside a text is escaped, so bytes can be searched; the context is the
   namespaces."""
-  buffer, offset, context, whole = b'', 0, None, False
+  buffer, offset, context, fragment = b'', 0, None, False
   while block := stream.read(_READ):
     buffer += block
     at = 0
@@ -52,7 +52,7 @@ def split_mediawiki(stream: BinaryIO, name: str) -> Iterator[Raw]:
       start = buffer.find(b'<page>', at)
       if context is None and (start >= 0 or len(buffer) > _MAX_HEADER):
         context = _namespaces(buffer[:max(start, 0)], name)
-        whole = b'<mediawiki' not in buffer[:max(start, 0)]  # an exported fragment has no end to look for
+        fragment = b'<mediawiki' not in buffer[:max(start, 0)]  # an export of some pages has no end to look for
       end = buffer.find(b'</page>', start) + len(b'</page>') if start >= 0 else 0
       if start < 0 or end < len(b'</page>'):
         break
@@ -60,7 +60,7 @@ def split_mediawiki(stream: BinaryIO, name: str) -> Iterator[Raw]:
       at = end
     offset += at
     buffer = buffer[at:]
-  if b'<page>' in buffer or (context is not None and not whole and b'</mediawiki>' not in buffer):
+  if b'<page>' in buffer or (context is not None and not fragment and b'</mediawiki>' not in buffer):
     raise records.DataError(
         f'{name} is truncated: the dump ends inside a page or before </mediawiki>; download it again')
   if context is None and b'</mediawiki>' not in buffer:

@@ -90,9 +90,9 @@ def mixture(input: str, format: str | None = None) -> list[Part]:
 
 
 def _weighted_names(input: str) -> list[tuple[str, float]]:
-  whole = ',' not in input or _exists(input)
+  single = ',' not in input or _exists(input)
   found = []
-  for name in [input] if whole else [name for name in input.split(',') if name]:
+  for name in [input] if single else [name for name in input.split(',') if name]:
     stem, equals, weight = name.rpartition('=')
     if not equals or _exists(name):
       stem, weight = name, '1'

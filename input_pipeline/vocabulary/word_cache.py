@@ -31,11 +31,11 @@ _CUT_AT = '、。，！？：；（）《》「」『』“”‘’–—…\u4
 _CUT = re.compile(f'[{_CUT_AT}]|[^{_CUT_AT}]+')
 
 
-def encode(words: 'WordCache', lower_case: bool, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def encode(cache: 'WordCache', lower_case: bool, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
   # [S] -> int32 [T], tokens of each text [S]
   data, bounds, counts = cut(texts, lower_case)
   which, distinct = factorize(data, bounds)
-  ids_of = [words[word.strip(_SPACES)] for word in distinct]  # D look-ups, not W
+  ids_of = [cache[word.strip(_SPACES)] for word in distinct]  # D look-ups, not W
   ids, sizes = np.frombuffer(b''.join(ids_of), '<i4'), np.fromiter(map(len, ids_of), np.int64, len(ids_of)) // 4
   of_word = sizes[which]
   ids = ids[ranges((np.cumsum(sizes) - sizes)[which], of_word)]
