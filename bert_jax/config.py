@@ -1,115 +1,26 @@
 """Every setting of a run, as frozen dataclasses whose checks name the field to change."""
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from bert_jax.errors import ConfigError, require
-from bert_jax.fields import flat, from_json, require_choices, to_json
-from input_pipeline.batches.loader import BatchConfig, Masking
-from input_pipeline.records import DataError
+from bert_jax.fields import flat, from_json, one_of, require_choices, to_json
+from bert_jax.model.settings import Model
+from bert_jax.objectives import OBJECTIVES, Objective
+from bert_jax.optimizer import Optimizer
+from bert_jax.parallel.mesh import MeshShape
+from input_pipeline.batches.config import BatchConfig
+from input_pipeline.batches.masking import Masking
+from input_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+  ObjectiveName = str
+else:
+  ObjectiveName = one_of(OBJECTIVES)
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
-  """The encoder's shape (arXiv:1810.04805 section 3; google-research/bert modeling.py BertConfig)."""
-  vocab_size: int = 30522
-  """Tokens of the vocabulary; the data must have been prepared with one of this size."""
-  hidden_size: int = 768
-  layers: int = 12
-  heads: int = 12
-  intermediate_size: int = 3072
-  """Width of the feed-forward layer."""
-  max_positions: int = 512
-  """Longest sequence that has a position embedding."""
-  type_vocab_size: int = 2
-  activation: Literal['gelu_tanh', 'gelu'] = 'gelu_tanh'
-  """gelu_tanh: the tanh approximation of google-research/bert since 2019; gelu: exact, of the 2018 release and Hugging Face's 'gelu'."""
-  hidden_dropout: float = 0.1
-  attention_dropout: float = 0.1
-  initializer_range: float = 0.02
-  layer_norm_epsilon: float = 1e-12
-  dtype: Literal['bfloat16', 'float32'] = 'bfloat16'
-  """What matrix products run in; parameters, statistics, softmax and losses are float32 always."""
-  attention: Literal['auto', 'xla', 'pallas', 'cudnn'] = 'auto'
-  """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; cudnn: NVIDIA's, without dropout; xla: everywhere; auto: what fits."""
-  causal: bool = False
-  """Each token sees itself and those before it alone, as in OpenAI GPT (arXiv:1810.04805 section 5.1, LTR)."""
-  remat: Literal['none', 'elementwise', 'full'] = 'elementwise'
-  """What the backward pass computes again instead of keeping: nothing, all but the matrix products, or whole layers."""
-  unroll: int = 1
-  """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile."""
-
-  def __post_init__(self):
-    require_choices(self, 'model.')
-    require(self.heads >= 1 and self.unroll >= 1, f'model.heads is {self.heads}, model.unroll is {self.unroll}: wanted at least 1 each')
-    require(self.hidden_size % self.heads == 0, f'model.hidden_size {self.hidden_size} is not a multiple of model.heads {self.heads}')
-    require(self.layers >= 1 and self.vocab_size >= 6, 'model.layers must be at least 1 and model.vocab_size at least 6')
-    for name in ('hidden_dropout', 'attention_dropout'):
-      require(0 <= getattr(self, name) < 1, f'model.{name} is {getattr(self, name)}: wanted 0 <= rate < 1')
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimizer:
-  """How parameters move (google-research/bert optimization.py)."""
-  name: Literal['bert_adamw', 'adamw', 'lamb'] = 'bert_adamw'
-  """bert_adamw: the original's, without bias correction; adamw: textbook; lamb: arXiv:1904.00962, trust ratios layer by layer."""
-  schedule: Literal['bert', 'linear', 'cosine', 'wsd', 'constant'] = 'bert'
-  """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear and cosine: from the peak;
-  wsd (warmup, stable, decay, arXiv:2404.06395): stays at the peak until the last decay_share of the steps; constant: no decay."""
-  peak_learning_rate: float = 1e-4
-  warmup_steps: int = 10_000
-  final_learning_rate: float = 0.0
-  """What the decay ends at, with the last step."""
-  decay_power: float = 1.0
-  """Power of the polynomial decay of bert, linear and wsd; 1: a straight line."""
-  decay_share: float = 0.1
-  """wsd: share of the steps, the last, in which the rate falls."""
-  b1: float = 0.9
-  b2: float = 0.999
-  epsilon: float = 1e-6
-  weight_decay: float = 0.01
-  """Not for biases and LayerNorm; embeddings are decayed, as in the original."""
-  clip_norm: float = 1.0
-  """Global norm to which the gradient of the whole batch is clipped; 0: not."""
-
-  def __post_init__(self):
-    require_choices(self, 'optimizer.')
-    require(self.peak_learning_rate > 0, f'optimizer.peak_learning_rate is {self.peak_learning_rate}: wanted more than 0')
-    require(0 <= self.final_learning_rate <= self.peak_learning_rate,
-            f'optimizer.final_learning_rate is {self.final_learning_rate}: wanted 0 up to the peak, {self.peak_learning_rate}')
-    require(0 < self.decay_share <= 1, f'optimizer.decay_share is {self.decay_share}: wanted a share above 0 and up to 1')
-    require(self.decay_power > 0, f'optimizer.decay_power is {self.decay_power}: wanted more than 0')
-    for name in ('b1', 'b2'):
-      require(0 <= getattr(self, name) < 1, f'optimizer.{name} is {getattr(self, name)}: wanted 0 <= {name} < 1')
-    require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
-    require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')
-
-
-@dataclasses.dataclass(frozen=True)
-class Mesh:
-  """How many devices along each axis; -1: all that are left. Where none is given (`--mesh auto`) all three are chosen.
-
-  Chosen is fsdp inside a slice of a pod, data over slices, and tensor where the batch has fewer rows than there are devices.
-  """
-  data: int = 0
-  """Data parallel: each device holds all parameters and a share of the batch. 0, where another is given: all that are left."""
-  fsdp: int = 0
-  """Data parallel too, but parameters and optimizer state are shared out; each step gathers the parameters once, in model.dtype."""
-  tensor: int = 0
-  """Tensor parallel: heads and feed-forward columns are shared out."""
-  reduce: Literal['compute', 'float32'] = 'compute'
-  """What gradients of matrices are sent and added up in between devices: model.dtype, or float32 at twice the bytes."""
-
-  def __post_init__(self):
-    require_choices(self, 'mesh.')
-
-  def reduction(self, compute: str) -> str:
-    """The dtype in which gradients are added up, for a model that computes in `compute`."""
-    return compute if self.reduce == 'compute' else self.reduce
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
+class Run:
   """How long a run goes on, and what it does on the way."""
   steps: int = 1_000_000
   max_minutes: float | None = None
@@ -150,13 +61,13 @@ class Long:
 class Config:
   """A pretraining run, less its directories."""
   model: Model = Model()
-  objective: Literal['mlm_nsp', 'mlm_sop', 'mlm', 'left_to_right'] = 'mlm_nsp'
+  objective: ObjectiveName = 'mlm_nsp'
   """mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; left_to_right: each token from those before."""
   batch: BatchConfig = BatchConfig()
   long: Long = Long()
   optimizer: Optimizer = Optimizer()
-  mesh: Mesh = Mesh()
-  run: Schedule = Schedule()
+  mesh: MeshShape = MeshShape()
+  run: Run = Run()
 
   def __post_init__(self):
     require_choices(self)
@@ -181,24 +92,26 @@ class Config:
             f'{self.optimizer.decay_share} are more than run.steps {self.run.steps}: lower one of the two')
     self.check_objective()
 
+  @property
+  def learns(self) -> Objective:
+    """What is learnt: the value that `objective` names."""
+    return OBJECTIVES[self.objective]
+
   def check_objective(self):
     """Raises ConfigError where batches or model are not what the objective wants."""
-    objective, batch = self.objective, self.batch
-    wanted = PAIRS.get(objective, (batch.pairs,))
-    fit = next((name for name, pairs in PAIRS.items() if batch.pairs in pairs), 'mlm')
-    require(batch.pairs in wanted, f'objective {objective!r} wants batch.pairs {" or ".join(wanted)}, found {batch.pairs!r}: '
-            f'set --batch.pairs {wanted[0]}, or --objective {fit}')
-    causal = objective == 'left_to_right'
-    require(self.model.causal == causal, f'objective {objective!r} wants model.causal {causal}: it predicts '
-            + ('each token from those before it: set --model.causal' if causal else
-               'masked tokens from both sides: set --model.no-causal, or --objective left_to_right'))
+    name, batch, wanted = self.objective, self.batch, self.learns
+    pairs = wanted.pairs or (batch.pairs,)
+    fitting = [other for other, objective in OBJECTIVES.items() if objective.causal == self.model.causal and batch.pairs in (
+        objective.pairs or (batch.pairs,))]
+    require(batch.pairs in pairs, f'objective {name!r} wants batch.pairs {" or ".join(pairs)}, found {batch.pairs!r}: '
+            f'set --batch.pairs {pairs[0]}' + (f', or --objective {fitting[0]}' if fitting else ''))
+    others = ' or '.join(other for other, objective in OBJECTIVES.items() if objective.causal != wanted.causal)
+    require(self.model.causal == wanted.causal, f'objective {name!r} wants model.causal {wanted.causal}: it predicts '
+            + ('each token from those before it: set --model.causal' if wanted.causal else
+               f'from both sides: set --model.no-causal, or --objective {others}'))
     masks = batch.masking.share > 0 or bool(batch.masking.schedule)
-    require(masks != causal, f'objective {objective!r} wants batch.masking.share ' + (
-        '0 and no schedule: it reads the text as it is' if causal else 'above 0: without masks there is nothing to predict'))
-
-
-# The pairs that an objective is about; the others go with any.
-PAIRS = {'mlm_nsp': ('nsp', 'google'), 'mlm_sop': ('sop',)}
+    require(masks == wanted.masked, f'objective {name!r} wants batch.masking.share ' + (
+        'above 0: without masks there is nothing to predict' if wanted.masked else '0 and no schedule: it reads the text as it is'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +148,7 @@ class Distributed:
 
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
 FREE_FIELDS = ('mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every', 'run.evaluation_rows',
-               'run.max_minutes', 'run.microbatches', 'model.attention', 'model.remat', 'model.unroll')
+               'run.max_minutes', 'run.microbatches', 'model.attention', 'model.remat', 'model.unroll', 'model.plain')
 
 
 def drift(old: Config, new: Config) -> list[str]:
@@ -246,5 +159,5 @@ def drift(old: Config, new: Config) -> list[str]:
           if before.get(name) != after.get(name) and not free(name)]
 
 
-__all__ = ['BatchConfig', 'Config', 'ConfigError', 'DataError', 'Distributed', 'FREE_FIELDS', 'Masking', 'Mesh', 'Model', 'Optimizer',
-           'Schedule', 'drift', 'flat', 'from_json', 'require', 'to_json']
+__all__ = ['BatchConfig', 'Config', 'ConfigError', 'DataError', 'Distributed', 'FREE_FIELDS', 'Masking', 'MeshShape', 'Model', 'Optimizer',
+           'Run', 'drift', 'flat', 'from_json', 'require', 'to_json']

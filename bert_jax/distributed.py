@@ -1,4 +1,17 @@
-"""Several processes as one run: starting them, agreeing on what they do, and ending together."""
+"""Several processes as one run: starting them, agreeing on what they do, and ending together.
+
+Every device program of a pod is one that all processes run together, so a process that does something else, or nothing, stops all.
+Three things follow, and jax 0.10 to 0.12 has an answer only to the first:
+
+* They must stop after the same step: `asked_to_stop` (JAX's preemption service agrees on the step).
+* They must decide alike what is decided by a clock or a file: process 0 decides and tells the others through JAX's key-value
+  service (`process_0_says`, `in_turn`, `agree`). Not through the devices: beside a step that is under way, two device programs
+  could each wait for the other.
+* If one dies of an error, the others wait for it in their next device program until the heartbeat's timeout. So it first writes a
+  word under the key FAILURE, which a thread of each process looks for (`leave`, `watch_others`).
+
+`tests/test_distributed.py` runs all of it in real processes over gloo.
+"""
 
 import atexit
 import contextlib
@@ -21,12 +34,12 @@ from jax.experimental import multihost_utils
 from bert_jax import config as cfg
 from bert_jax.errors import PeerError
 
-FAILED = 13  # exit code: an error ended this process, or it did not find the others; a launcher starts the run again
+FAILED = PeerError.exit_code  # an error ended this process, or it did not find the others; a launcher starts the run again
 POLL_SECONDS = 1  # between looks whether another process has failed
 GRACE_SECONDS = 2  # between hearing of an error and ending: one that all have is then told by all, with its own exit code
 LONGEST_ANSWER_MS = 3_600_000  # process 0 may be at its checkpoints; if it is lost, the heartbeat tells
-QUESTIONS = itertools.count()  # numbers what process 0 is asked
-FAILURE = 'bert_jax/failure'  # the key under which it is told
+ANSWERS = itertools.count()  # numbers what process 0 decides: every process counts alike, since all ask in the same order
+FAILURE = 'bert_jax/failure'  # the key under which a process tells that it failed
 
 
 # ---------------------------------------------------------------- start and end
@@ -165,6 +178,11 @@ def asked_to_stop(call: int) -> bool:
   return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(call)
 
 
+def is_first() -> bool:
+  """Whether this is process 0, which prints and writes for all."""
+  return jax.process_index() == 0
+
+
 def process_0_says(answer: bool) -> bool:
   """The answer of process 0, for all; every process must ask, in the same order.
 
@@ -172,7 +190,7 @@ def process_0_says(answer: bool) -> bool:
   """
   if jax.process_count() == 1:
     return answer
-  key, service = f'bert_jax/answer/{next(QUESTIONS)}', jax_distributed.global_state.client
+  key, service = f'bert_jax/answer/{next(ANSWERS)}', jax_distributed.global_state.client
   if jax.process_index() == 0:
     service.key_value_set(key, str(int(answer)))
     return answer

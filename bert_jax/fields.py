@@ -3,17 +3,39 @@
 import dataclasses
 import json
 import typing
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from bert_jax.errors import require
 
 
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: types of fields are hashed, and a table cannot be
+class OneOf:
+  """That a field is a key of `table`: looked up when it is checked, so that what was added to the table since is known."""
+  table: Mapping | tuple
+
+
+def one_of(table: Mapping | tuple):
+  """The type of a field that names an entry of `table`: its flag offers the entries, `require_choices` checks them."""
+  return Annotated[Literal[*table], OneOf(table)]
+
+
 def require_choices(settings, prefix: str = '') -> None:
-  """Raises ConfigError for a Literal field of `settings` that has another value: flags are checked by their parser, files are not."""
-  for name, kind in typing.get_type_hints(type(settings)).items():
-    if typing.get_origin(kind) is Literal:
-      value, choices = getattr(settings, name), typing.get_args(kind)
-      require(value in choices, f'{prefix}{name} is {value!r}: wanted one of {", ".join(choices)}')
+  """Raises ConfigError for a field that has none of its choices: flags are checked by their parser, files and calls are not."""
+  for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
+    value = getattr(settings, name)
+    many = typing.get_origin(kind) is tuple
+    allowed = allowed_values(typing.get_args(kind)[0] if many else kind)
+    for item in value if many else (value,):
+      require(allowed is None or item in allowed, f'{prefix}{name} is {item!r}: wanted one of {", ".join(map(str, allowed or ()))}')
+
+
+def allowed_values(kind) -> tuple | None:
+  """The values of a Literal, or the keys of a table; None: any."""
+  if typing.get_origin(kind) is Annotated:
+    table = next((extra.table for extra in typing.get_args(kind) if isinstance(extra, OneOf)), None)
+    return tuple(table) if table is not None else allowed_values(typing.get_args(kind)[0])
+  return typing.get_args(kind) if typing.get_origin(kind) is Literal else None
 
 
 def to_json(config) -> str:

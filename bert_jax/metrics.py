@@ -1,78 +1,144 @@
-"""Sums that travel, means taken last: what a run reports to the console, to TensorBoard and to a file of JSON lines."""
+"""What a run reports: sums that travel and means taken last, to the console, to a file of JSON lines and to TensorBoard."""
 
+import dataclasses
 import json
 import re
 import sys
 import time
+from collections.abc import Callable, Mapping
 
+import jax
+import numpy as np
 from etils import epath
 
-from bert_jax.objectives import Sums
+from bert_jax import optimizer, run_directory
+from bert_jax.errors import NonFiniteError
+from bert_jax.objectives import Objective
 
-LOG = 'metrics.jsonl'
+MOST_SKIPPED = 20  # non-finite steps in a row that end a run
+COUNTS = 'counts'  # where a window keeps what is no term's
 
 
 class Window:
   """Sums since the last line of the log, as plain numbers: a checkpoint takes them along, so resuming changes no line."""
 
-  def __init__(self, sums: dict[str, float] | None = None):
-    self.sums = dict(sums or {})
+  def __init__(self, sums: Mapping[str, Mapping[str, float]] | None = None):
+    self.sums = {name: dict(values) for name, values in (sums or {}).items()}
 
-  def add(self, report: dict, tokens: int) -> None:
-    """One step's report from the devices, and its real tokens (padding is none)."""
-    values = {'steps': 1.0, 'tokens': float(tokens)}
-    for term, sums in report['terms'].items():
-      values |= {f'{term}_{name}': float(value) for name, value in zip(Sums._fields, sums)}
-    for name, value in values.items():
-      self.sums[name] = self.sums.get(name, 0.0) + value
+  def add(self, terms: Mapping[str, Mapping], counts: Mapping[str, float]) -> None:
+    """One step's sums of every term, and what was counted of its batch."""
+    for name, values in {COUNTS: {'steps': 1.0} | dict(counts), **terms}.items():
+      mine = self.sums.setdefault(name, {})
+      for key, value in values.items():
+        mine[key] = mine.get(key, 0.0) + float(value)
 
-  def means(self) -> dict[str, float]:
-    return means(self.sums)
+  def of_terms(self) -> dict[str, dict[str, float]]:
+    return {name: values for name, values in self.sums.items() if name != COUNTS}
 
-
-def means(sums: dict[str, float]) -> dict[str, float]:
-  """{'loss', 'mlm_loss', 'mlm_accuracy' …} of {'mlm_loss', 'mlm_weight', 'mlm_hits' …}: means over predictions; 'loss' adds the terms."""
-  terms = [name.removesuffix('_weight') for name in sums if name.endswith('_weight')]
-  result = {}
-  for term in terms:
-    weight = sums[f'{term}_weight']
-    if not weight:
-      continue  # of a term without a prediction there is nothing to say
-    result |= {f'{term}_loss': sums[f'{term}_loss'] / weight, f'{term}_accuracy': sums[f'{term}_hits'] / weight}
-  return {'loss': sum(value for name, value in result.items() if name.endswith('_loss'))} | result
+  def count(self, name: str) -> float:
+    return self.sums.get(COUNTS, {}).get(name, 0.0)
 
 
-def columns(ratios: dict[str, float]) -> str:
-  """A line for each parameter, with a column for each layer, of {'blocks/0/query/kernel': 0.21 …}."""
+@dataclasses.dataclass(frozen=True)
+class Rates:
+  """What the rates of a line of the log are taken from."""
+  flops_per_step: Callable[[int], float]  # step -> FLOP of the steps around it
+  peak: float | None  # FLOP/s of all devices; None where it is not known
+  processes: int  # that feed rows: counts are of one of them
+
+
+class Recorder:
+  """All that a run writes down on its way, and when: lines of the log, the bar, the end of a run that learns nothing any more."""
+
+  def __init__(self, run_dir: epath.PathLike, objective: Objective, *, step: int, steps: int, log_every: int, minutes: float = 0.0,
+               window: Mapping | None = None, rates: Rates, progress: bool = True, max_minutes: float | None = None):
+    first = jax.process_index() == 0
+    self.objective, self.steps, self.log_every, self.rates, self.max_minutes = objective, steps, log_every, rates, max_minutes
+    self.window, self.clock = Window(window), Clock(minutes, step)
+    self.writer = Writer(run_dir, step) if first else None
+    self.progress = Progress(step, steps, progress and first)
+    self.skipped: int | None = None
+    self.skipped_in_row, self.diagnostics = 0, {}
+
+  def due(self, step: int) -> bool:
+    """Whether a line of the log is due after `step`."""
+    return step % self.log_every == 0 or step == self.steps
+
+  def step(self, report: dict, counts: Mapping[str, float], step: int) -> None:
+    """Reads a step's figures from the devices, which waits for it, and logs where a line is due.
+
+    Raises NonFiniteError where too many steps in a row were not finite.
+    """
+    diagnostics, report = report['diagnostics'], jax.device_get(report | {'diagnostics': {}})
+    skipped = int(report['skipped'])
+    self.skipped_in_row = self.skipped_in_row + 1 if self.skipped is not None and skipped > self.skipped else 0
+    self.skipped = skipped
+    if self.skipped_in_row >= MOST_SKIPPED:
+      raise NonFiniteError(f'the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {step}: '
+                           'lower optimizer.peak_learning_rate; the last checkpoint is sound')
+    self.window.add(report['terms'], counts)
+    if self.due(step):
+      scalars = self.objective.figures(self.window.of_terms()) | {
+          'learning_rate': float(report['learning_rate']), 'gradient_norm': float(report['gradient_norm']), 'skipped_steps': skipped}
+      self._line(step, scalars, diagnostics)
+
+  def _line(self, step: int, scalars: dict[str, float], diagnostics) -> None:
+    tokens = self.window.count('tokens') * self.rates.processes
+    rates = self.clock.rates(step, tokens, self.rates.flops_per_step(step), self.rates.peak)
+    self.clock.mark(step)
+    self.window = Window()
+    if self.writer:
+      self.writer.write(step, 'train', scalars | rates | {'minutes': self.clock.minutes()})
+      self.diagnostics = {kind: optimizer.by_layer(values) for kind, values in jax.device_get(diagnostics).items()}
+      for kind, values in self.diagnostics.items():
+        self.writer.write(step, kind, values)
+    minutes_left = self.max_minutes and self.max_minutes - self.clock.minutes()
+    self.progress.update(step, describe(scalars | rates), rates['steps_per_second'], minutes_left)
+
+  def evaluated(self, step: int, figures: dict[str, float]) -> None:
+    """Held-out figures after `step`."""
+    if self.writer:
+      self.writer.write(step, 'validation', figures)
+
+  def close(self) -> None:
+    self.progress.close()
+    if self.writer:
+      self.writer.close()
+
+
+def columns(values: Mapping[str, float]) -> str:
+  """A line for each parameter, with a column for each layer, of {'encoder/blocks/0/query/kernel': 0.21 …}."""
   lines: dict[str, list[float]] = {}
-  for name, value in ratios.items():
+  for name, value in values.items():
     lines.setdefault(re.sub(r'/\d+/', '/*/', name), []).append(value)
-  width = max(map(len, lines))
+  width = max(map(len, lines), default=0)
   return '\n'.join(f'  {name:<{width}}  ' + ' '.join(f'{value:7.3f}' for value in values) for name, values in lines.items())
 
 
 class Writer:
   """Scalars to RUN/metrics.jsonl and, where tensorboardX is installed, to RUN/tensorboard.
 
-  Lines behind `step`, of a run that was cut off, are dropped.
+  Lines after `step`, of a run that was cut off, are dropped; the old file stays until the new one is whole.
   """
 
   def __init__(self, run_dir: epath.PathLike, step: int):
     run_dir = epath.Path(run_dir)
-    path = run_dir / LOG
-    lines = [line for line in read(run_dir) if line['step'] <= step]
-    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    path = run_dir / run_directory.LOG
+    lines = read(run_dir)
+    kept = [line for line in lines if line['step'] <= step]
+    if kept != lines or not path.exists() or not path.read_text().endswith('\n'):
+      run_directory.write_whole(path, ''.join(json.dumps(line) + '\n' for line in kept))
     self._file = path.open('a')
     self._board = None
     try:
       from tensorboardX import SummaryWriter
-      self._board = SummaryWriter(str(run_dir / 'tensorboard'), purge_step=step + 1)
+      self._board = SummaryWriter(str(run_dir / run_directory.BOARD), purge_step=step + 1)
     except ImportError:
-      print('tensorboardX is not installed: scalars go to metrics.jsonl alone', file=sys.stderr)
+      print('tensorboardX is not installed: scalars go only to metrics.jsonl', file=sys.stderr)
 
-  def write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
-    """One line of `kind`: train, validation or trust_ratio."""
-    self._file.write(json.dumps({'step': step, 'kind': kind} | scalars) + '\n')
+  def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
+    """One line of `kind`: train, validation, or what an optimizer tells (trust_ratio)."""
+    self._file.write(json.dumps({'step': step, 'kind': kind} | dict(scalars)) + '\n')
     self._file.flush()
     if self._board:
       for name, value in scalars.items():
@@ -86,7 +152,7 @@ class Writer:
 
 def read(run_dir: epath.PathLike) -> list[dict]:
   """The lines of RUN/metrics.jsonl; a last line that was cut off is none."""
-  path = epath.Path(run_dir) / LOG
+  path = epath.Path(run_dir) / run_directory.LOG
   lines = []
   for line in path.read_text().splitlines() if path.exists() else ():
     try:
@@ -99,9 +165,9 @@ def read(run_dir: epath.PathLike) -> list[dict]:
 class Clock:
   """Seconds of a run, steps a second of late, and the share of the time that the loop waited for data."""
 
-  def __init__(self, minutes: float):
+  def __init__(self, minutes: float, step: int):
     self.before, self.start = minutes, time.monotonic()
-    self.mark(0)
+    self.mark(step)
 
   def mark(self, step: int) -> None:
     """Begins a new measurement at `step`."""
@@ -131,6 +197,11 @@ class Progress:
       except ImportError:
         pass
 
+  def to(self, step: int) -> None:
+    """Moves a bar, if there is one, to `step`, without figures."""
+    if self.bar is not None:
+      self.bar.update(step - self.bar.n)
+
   def update(self, step: int, text: str, rate: float, minutes_left: float | None) -> None:
     """`text`: the figures; `rate`: steps a second; `minutes_left`: of a run that ends by the clock."""
     left = (self.steps - step) / max(rate, 1e-9)
@@ -139,7 +210,7 @@ class Progress:
     text += f'  left {left // 60:.0f}:{left % 60:02.0f}'
     if self.bar is not None:
       self.bar.set_postfix_str(text, refresh=False)
-      self.bar.update(step - self.bar.n)
+      self.to(step)
     elif self.show and (time.monotonic() - self.last > 10 or step == self.steps):
       self.last = time.monotonic()
       print(f'step {step}/{self.steps}  {text}', file=sys.stderr, flush=True)
@@ -149,9 +220,15 @@ class Progress:
       self.bar.close()
 
 
-def describe(scalars: dict[str, float]) -> str:
-  """'loss 6.91  mlm 0.143  nsp 0.62 …' for the progress bar."""
+def describe(scalars: Mapping[str, float]) -> str:
+  """'loss 6.91  mlm acc 0.143  nsp acc 0.62 …' for the progress bar."""
   parts = [f'loss {scalars["loss"]:.3f}']
   parts += [f'{term.removesuffix("_accuracy")} acc {value:.3f}' for term, value in scalars.items() if term.endswith('_accuracy')]
   parts += [f'{scalars["tokens_per_second"]:,.0f} tok/s']
   return '  '.join(parts + ([f'MFU {scalars["mfu"]:.1%}'] if 'mfu' in scalars else []))
+
+
+def add(total: dict[str, dict[str, float]], sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, float]]:
+  """`total` with the sums of one more batch added."""
+  return {term: {name: total.get(term, {}).get(name, 0.0) + float(value) for name, value in values.items()}
+          for term, values in sums.items()}

@@ -1,51 +1,113 @@
-"""What is learnt: (model, batch, seed) -> sums of loss, weight and hits for each term; the loss is the sum of the terms' means.
+"""What is learnt. An objective is a value: terms, each with logits, targets, a loss and figures, and the heads that they read.
 
 B rows, T tokens, P masked positions of a row, M predictions of all rows, S pairs of a row, V vocabulary.
+
+Sums travel and means are taken last: the sums of a term add up over microbatches, devices and steps.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bert_jax.model.bert import Bert
+from bert_jax.model.build import EncoderWithHeads, Heads, encoder_class
+from bert_jax.model.heads import MaskedTokens, PairClasses, Pooler
 from bert_jax.model.lookup import one_of_each
+from bert_jax.model.settings import Model
+from input_pipeline.batches.config import BatchConfig
+
+Sums = dict[str, jax.Array]  # 'loss' (nats, or the loss' own unit) and 'weight' (predictions that count) always; others by name
 
 
-class Sums(NamedTuple):
-  """Sums over a batch: they add over microbatches, devices and steps, and means are taken last."""
-  loss: jax.Array  # nats
-  weight: jax.Array  # predictions that count
-  hits: jax.Array
-
-
-class Term(NamedTuple):
-  """One kind of prediction."""
-  logits: Callable  # (model, hidden [B T D], batch) -> [M classes]
-  targets: Callable  # batch, of NumPy or JAX -> (labels [B ...], weights [B ...]), M each
-
-
-def cross_entropy(logits, labels, weights) -> Sums:  # [M V], [M], [M]
-  """Weighted sums of -log softmax(logits)[label], and of labels that have the top score."""
+def cross_entropy(logits, labels, weights, plain: bool = False) -> Sums:  # [M V], [M], [M]
+  """Weighted sums of -log softmax(logits)[label], and of labels that have the top score (hits)."""
   top = logits.max(axis=-1)
-  of_label = one_of_each(logits, jnp.asarray(labels))
+  labels = jnp.asarray(labels)
+  of_label = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0] if plain else one_of_each(logits, labels)
   loss = jax.nn.logsumexp(logits, axis=-1) - of_label
-  return Sums((loss * weights).sum(), weights.sum(), ((of_label >= top) * weights).sum())
+  return {'loss': (loss * weights).sum(), 'weight': weights.sum(), 'hits': ((of_label >= top) * weights).sum()}
 
 
-def masked_logits(model: Bert, hidden, batch):
+def squared_error(predictions, labels, weights) -> Sums:  # [M], [M] float32, [M]
+  """Weighted sum of (prediction - label)^2 (run_classifier.py of later GLUE code: regression of STS-B)."""
+  return {'loss': (jnp.square(predictions - labels) * weights).sum(), 'weight': weights.sum()}
+
+
+def mean_figures(sums: Mapping[str, float]) -> dict[str, float]:
+  """Each sum over the weight: {'loss', and 'accuracy' of hits, …}."""
+  names = {'hits': 'accuracy'}
+  return {names.get(name, name): value / sums['weight'] for name, value in sums.items() if name != 'weight'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+  """One kind of prediction, the mean of whose loss is added to the objective's."""
+  logits: Callable[[EncoderWithHeads, jax.Array, Mapping, jax.Array | None], jax.Array]
+  """(model, hidden [B T D], batch, dropout's seed or None) -> [M ...]"""
+  targets: Callable[[Mapping], tuple]
+  """Batch, of NumPy or JAX arrays -> (labels [B ...], weights [B ...]), M each."""
+  flops: Callable[[Model, BatchConfig], float]
+  """FLOP of the heads' forward pass for one row."""
+  loss: Callable[..., Sums] = cross_entropy
+  """(logits [M ...], labels [M ...], weights [M]) -> sums"""
+  figures: Callable[[Mapping[str, float]], dict[str, float]] = mean_figures
+  """Sums -> what the log and an evaluation say, each under the term's name: mlm_loss, mlm_accuracy."""
+  keep: Callable[[jax.Array], jax.Array] | None = None
+  """Logits [M ...] -> predictions [M ...] that an evaluation keeps, for figures that no sum can give."""
+  figures_of_all: Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]] | None = None
+  """(predictions, labels, weights), of a whole split -> figures: Pearson's r, F1 …"""
+  predicts_tokens: bool = False
+  """Whether labels are of the vocabulary, so that its unigram frequencies are a baseline."""
+  predicts_separators: bool = False
+  """Whether [SEP] is among them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """Terms, the heads that they read, and what batches and model they want."""
+  terms: Mapping[str, Term]
+  heads: Heads
+  pairs: tuple[str, ...] | None = None
+  """The values of batch.pairs that it is about; None: any."""
+  causal: bool = False
+  """Whether each token may see only those before it."""
+  masked: bool = True
+  """Whether the batch has masks to predict."""
+  huggingface: str = ''
+  """The class of transformers that computes the same loss, for comparisons; '': none."""
+
+  def figures(self, sums: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """{'loss': sum of the terms' means, 'mlm_loss', 'mlm_accuracy' …}; a term without a prediction has none."""
+    told = {name: term.figures(sums[name]) for name, term in self.terms.items() if sums[name]['weight']}
+    figures = {f'{name}_{figure}': value for name, of_term in told.items() for figure, value in of_term.items()}
+    return {'loss': sum(of_term['loss'] for of_term in told.values())} | figures
+
+  def flops_per_row(self, settings: Model, batch: BatchConfig) -> float:
+    """FLOP of one row's forward and backward pass, as a program runs it without recomputation: backward costs twice the forward."""
+    heads = sum(term.flops(settings, batch) for term in self.terms.values())
+    return 3.0 * (encoder_class(settings).flops(settings, batch.sequence_length) + heads)
+
+  def token_term(self) -> Term | None:
+    """The term that predicts tokens, if there is one."""
+    return next((term for term in self.terms.values() if term.predicts_tokens), None)
+
+# ---------------------------------------------------------------- the terms of pretraining
+
+
+def masked_logits(model: EncoderWithHeads, hidden, batch, seed=None):
   """arXiv:1810.04805 section 3.1, task 1; run_pretraining.py get_masked_lm_output."""
-  return model.mlm_logits(hidden, batch['masked_lm_positions'])
+  return model.masked_tokens(hidden, batch['masked_lm_positions'], model.encoder.word_embeddings)
 
 
 def masked_targets(batch):  # -> [B P], [B P]
   return batch['masked_lm_ids'], batch['masked_lm_weights']
 
 
-def pair_logits(model: Bert, hidden, batch):
+def pair_logits(model: EncoderWithHeads, hidden, batch, seed=None):
   """Section 3.1, task 2; run_pretraining.py get_next_sentence_output."""
-  return model.nsp_logits(model.pool(hidden, batch['cls_positions'])).reshape(-1, 2)
+  return model.pair_classes(model.pooler(hidden, batch['cls_positions'])).reshape(-1, 2)
 
 
 def pair_targets(batch):  # -> [B S], [B S]
@@ -53,10 +115,15 @@ def pair_targets(batch):  # -> [B S], [B S]
   return batch['next_sentence_labels'], batch['next_sentence_weights']
 
 
-def following_logits(model: Bert, hidden, batch):
+def pair_flops(settings: Model, batch: BatchConfig) -> float:
+  return Pooler.flops(settings, batch.pairs_per_row) + PairClasses.flops(settings, batch.pairs_per_row)
+
+
+def following_logits(model: EncoderWithHeads, hidden, batch, seed=None):
   """Section 5.1, LTR: at every token but a row's last."""
   B, T = batch['input_ids'].shape
-  return model.mlm_logits(hidden, jnp.broadcast_to(jnp.arange(T - 1), (B, T - 1)))
+  positions = jnp.broadcast_to(jnp.arange(T - 1)[None], (B, T - 1))
+  return model.masked_tokens(hidden, positions, model.encoder.word_embeddings)
 
 
 def following_targets(batch):  # -> [B T-1], [B T-1]
@@ -65,38 +132,55 @@ def following_targets(batch):  # -> [B T-1], [B T-1]
   return batch['input_ids'][:, 1:], ((following == pair) & (following > 0)).astype('float32')
 
 
-TERMS = {'mlm': Term(masked_logits, masked_targets), 'lm': Term(following_logits, following_targets),
-         'nsp': Term(pair_logits, pair_targets), 'sop': Term(pair_logits, pair_targets)}
+MLM = Term(masked_logits, masked_targets, lambda m, batch: MaskedTokens.flops(m, batch.predictions), predicts_tokens=True)
+LM = Term(following_logits, following_targets, lambda m, batch: MaskedTokens.flops(m, batch.sequence_length - 1),
+          predicts_tokens=True, predicts_separators=True)
+PAIR = Term(pair_logits, pair_targets, pair_flops)
 
-# An objective is the terms that it adds up; the one that predicts tokens comes first.
-OBJECTIVES = {'mlm_nsp': ('mlm', 'nsp'), 'mlm_sop': ('mlm', 'sop'), 'mlm': ('mlm',), 'left_to_right': ('lm',)}
+# Every objective makes all heads of pretraining, so that each export has the layout of BertForPreTraining; a head whose term is
+# not among the objective's keeps its initial values.
+PRETRAINING_HEADS: Heads = {'pooler': Pooler, 'masked_tokens': MaskedTokens, 'pair_classes': PairClasses}
+
+# mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; lm: each token from those before it.
+OBJECTIVES: dict[str, Objective] = {
+    'mlm_nsp': Objective({'mlm': MLM, 'nsp': PAIR}, PRETRAINING_HEADS, pairs=('nsp', 'google'), huggingface='BertForPreTraining'),
+    'mlm_sop': Objective({'mlm': MLM, 'sop': PAIR}, PRETRAINING_HEADS, pairs=('sop',)),
+    'mlm': Objective({'mlm': MLM}, PRETRAINING_HEADS),
+    'left_to_right': Objective({'lm': LM}, PRETRAINING_HEADS, causal=True, masked=False),
+}
+
+# ---------------------------------------------------------------- on a batch
 
 
-def totals(objective: str, batch, axes: tuple[str, ...] = ()) -> dict[str, jax.Array]:
-  """How many predictions each term has in the whole batch: what its mean divides by, known before the model runs.
+def counts(objective: Objective, batch) -> dict[str, jax.Array]:
+  """How many predictions each term has in a batch, known before the model runs."""
+  return {name: jnp.asarray(term.targets(batch)[1]).sum() for name, term in objective.terms.items()}
 
-  `axes`: mesh axes over which the batch's rows are shared out, where this runs on each device's own.
+
+def totals(objective: Objective, batch) -> dict[str, jax.Array]:
+  """What the mean of each term divides by: its predictions in the whole batch, 1 at least."""
+  return {name: jnp.maximum(count, 1) for name, count in counts(objective, batch).items()}
+
+
+def term_sums(objective: Objective, model: EncoderWithHeads, batch, seed=None, kept: bool = False):
+  """{term: sums}, and {term: (predictions, labels, weights), [M ...] each} of the terms that keep some, empty unless `kept`.
+
+  `seed` (a typed PRNG key) turns dropout on.
   """
-  counts = {term: TERMS[term].targets(batch)[1].sum() for term in OBJECTIVES[objective]}
-  return {term: jnp.maximum(count, 1) for term, count in (jax.lax.psum(counts, axes) if axes else counts).items()}
+  hidden = model.encoder(batch, seed)
+  sums, kept_by_term = {}, {}
+  for name, term in objective.terms.items():
+    labels, weights = (jnp.asarray(x) for x in term.targets(batch))
+    labels, weights = labels.reshape(-1, *labels.shape[weights.ndim:]), weights.reshape(-1)
+    logits = term.logits(model, hidden, batch, seed)
+    extra = {'plain': True} if term.loss is cross_entropy and 'one_of_each' in model.settings.plain else {}
+    with jax.named_scope(f'{name}_loss'):
+      sums[name] = term.loss(logits, labels, weights, **extra)
+    if kept and term.keep:
+      kept_by_term[name] = term.keep(logits), labels, weights
+  return sums, kept_by_term
 
 
-def token_targets(objective: str, batch):  # -> [B ...], [B ...]
-  """The tokens to predict, and their weights."""
-  return TERMS[OBJECTIVES[objective][0]].targets(batch)
-
-
-def sums_of(term: str, model: Bert, hidden, batch) -> Sums:
-  labels, weights = TERMS[term].targets(batch)
-  return cross_entropy(TERMS[term].logits(model, hidden, batch), labels.reshape(-1), weights.reshape(-1))
-
-
-def evaluate(objective: str, model: Bert, batch, seed=None) -> dict[str, Sums]:
-  """The sums of every term of `objective`. `seed` (a typed PRNG key) turns dropout on."""
-  hidden = model.encode(batch, seed)
-  return {term: sums_of(term, model, hidden, batch) for term in OBJECTIVES[objective]}
-
-
-def loss_of(sums: dict[str, Sums], weights: dict[str, jax.Array]) -> jax.Array:
+def loss_of(sums: Mapping[str, Sums], weights: Mapping[str, jax.Array]) -> jax.Array:
   """Sum of the terms' means; `weights` are the totals of the batch that `sums` may be only a part of."""
-  return sum(sums[term].loss / weights[term] for term in sums)
+  return sum(sums[term]['loss'] / weights[term] for term in sums)

@@ -1,14 +1,29 @@
 """BERT's AdamW, textbook AdamW and LAMB, the learning rate schedules, and which parameters decay."""
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bert_jax import config as cfg
+from bert_jax.errors import require
+from bert_jax.fields import one_of, require_choices
 from bert_jax.parallel.mesh import path_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Traits:
+  """What an optimizer is told of the parameters, as trees that are congruent to them."""
+  decayed: optax.Params  # bool: whether weight decay shrinks it
+  stacked: optax.Params  # bool: whether it is a stack of layers, whose norms are taken layer by layer
+
+
+def traits(logical) -> Traits:
+  """The traits of parameters of which `logical` (a tree of parallel.mesh.Logical) is known."""
+  return Traits(decayed(logical), jax.tree.map(lambda known: known.stacked, logical))
 
 
 def decayed(params):
@@ -16,7 +31,7 @@ def decayed(params):
 
   optimization.py create_optimizer: exclude_from_weight_decay=["LayerNorm", "layer_norm", "bias"].
   """
-  return jax.tree.map_with_path(lambda path, _: path_name(path).split('/')[-1] not in ('bias', 'scale', 'mlm_bias'), params)
+  return jax.tree.map_with_path(lambda path, _: path_name(path).split('/')[-1] not in ('bias', 'scale'), params)
 
 
 class Moments(NamedTuple):
@@ -43,78 +58,86 @@ class TrustRatios(NamedTuple):
   ratios: optax.Params  # [L] for a stack of layers, a scalar for any other parameter; none where nothing decays
 
 
-def scale_by_trust_ratio() -> optax.GradientTransformation:
+def scale_by_trust_ratio(about: Traits) -> optax.GradientTransformation:
   """|parameter| / |update| times the update, for each layer of a stack on its own; only for what decays.
 
-  A parameter or an update of norm 0 has the ratio 1. The ratios stay in the state, where `trust_ratios` finds them.
+  A parameter or an update of norm 0 has the ratio 1. The ratios stay in the state, where `diagnostics` finds them.
   """
-  def ratio(path, update, param, decays):
+  def ratio(update, param, decays, stacked):
     if not decays:
       return None
-    axes = tuple(range(1, param.ndim)) if is_stacked(path) else None
+    axes = tuple(range(1, param.ndim)) if stacked else None
     of_param, of_update = (jnp.sqrt(jnp.square(x).sum(axes)) for x in (param, update))
     return jnp.where((of_param > 0) & (of_update > 0), of_param / jnp.where(of_update > 0, of_update, 1), 1)
 
   def init(params):
-    one = lambda path, param, decays: jnp.ones(param.shape[:is_stacked(path)], jnp.float32) if decays else None
-    return TrustRatios(jax.tree.map_with_path(one, params, decayed(params)))
+    one = lambda param, decays, stacked: jnp.ones(param.shape[:stacked], jnp.float32) if decays else None
+    return TrustRatios(jax.tree.map(one, params, about.decayed, about.stacked))
 
   def update(updates, state, params):
     del state
-    ratios = jax.tree.map_with_path(ratio, updates, params, decayed(params))
+    ratios = jax.tree.map(ratio, updates, params, about.decayed, about.stacked)
     scale = lambda r, u: u if r is None else u * r.reshape(r.shape + (1,) * (u.ndim - r.ndim))
     return jax.tree.map(scale, ratios, updates, is_leaf=lambda x: x is None), TrustRatios(ratios)
 
   return optax.GradientTransformation(init, update)
 
 
-def is_stacked(path) -> bool:
-  """Whether a parameter is a stack of layers."""
-  return path_name(path).startswith('blocks/')
+def diagnostics(opt_state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
+  """What an optimizer has to tell of its last update: {kind: {name: scalar, or [L] for a stack of layers}}; {} where it has nothing.
+
+  LAMB: {'trust_ratio': {'encoder/blocks/query/kernel': [L], …}}.
+  """
+  is_told = lambda x: isinstance(x, tuple(TOLD))
+  found: dict[str, dict[str, jax.Array]] = {}
+  for state in filter(is_told, jax.tree.leaves(opt_state, is_leaf=is_told)):
+    kind, values = TOLD[type(state)]
+    named = {path_name(path): value for path, value in jax.tree.leaves_with_path(values(state))}
+    found.setdefault(kind, {}).update(named)
+  return found
 
 
-def trust_ratios(opt_state: optax.OptState) -> dict[str, jax.Array]:
-  """{'blocks/query/kernel': [L], 'word_embeddings/embedding': []}: LAMB's ratios of the last update; {} for other optimizers."""
-  states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, TrustRatios))
-  return {path_name(path): ratio for state in states if isinstance(state, TrustRatios)
-          for path, ratio in jax.tree.leaves_with_path(state.ratios)}
+# Parts of an optimizer's state that go to the log: {class: (kind of the line, state -> tree)}.
+TOLD: dict[type, tuple[str, Callable]] = {TrustRatios: ('trust_ratio', lambda state: state.ratios)}
 
 
-def by_layer(ratios: dict[str, np.ndarray]) -> dict[str, float]:  # {[L] or []} -> {}
-  """{'blocks/0/query/kernel': 0.21 …, 'word_embeddings/embedding': 0.3}: one entry for each layer of a stack."""
+def by_layer(values: dict[str, np.ndarray]) -> dict[str, float]:  # {[L] or []} -> {}
+  """{'encoder/blocks/0/query/kernel': 0.21 …, 'encoder/word_embeddings/embedding': 0.3}: one entry for each layer of a stack."""
   named = {}
-  for name, ratio in ratios.items():
-    if np.ndim(ratio):
-      named |= {name.replace('blocks/', f'blocks/{layer}/', 1): float(value) for layer, value in enumerate(ratio)}
+  for name, value in values.items():
+    if np.ndim(value):
+      named |= {name.replace('blocks/', f'blocks/{layer}/', 1): float(one) for layer, one in enumerate(value)}
     else:
-      named[name] = float(ratio)
+      named[name] = float(value)
   return named
 
 
-def bert_adamw(o: cfg.Optimizer) -> optax.GradientTransformation:
-  return optax.chain(scale_by_bert_adam(o.b1, o.b2, o.epsilon), optax.add_decayed_weights(o.weight_decay, decayed))
+def bert_adamw(o: 'Optimizer', about: Traits) -> optax.GradientTransformation:
+  return optax.chain(scale_by_bert_adam(o.b1, o.b2, o.epsilon), optax.add_decayed_weights(o.weight_decay, about.decayed))
 
 
-def adamw(o: cfg.Optimizer) -> optax.GradientTransformation:
+def adamw(o: 'Optimizer', about: Traits) -> optax.GradientTransformation:
   """Decoupled weight decay with bias correction (arXiv:1711.05101)."""
-  return optax.chain(optax.scale_by_adam(o.b1, o.b2, o.epsilon), optax.add_decayed_weights(o.weight_decay, decayed))
+  return optax.chain(optax.scale_by_adam(o.b1, o.b2, o.epsilon), optax.add_decayed_weights(o.weight_decay, about.decayed))
 
 
-def lamb(o: cfg.Optimizer) -> optax.GradientTransformation:
+def lamb(o: 'Optimizer', about: Traits) -> optax.GradientTransformation:
   """arXiv:1904.00962 algorithm 2, with a trust ratio for each layer's each parameter that decays.
 
   Biases and LayerNorm keep AdamW's update, as in the authors' code (exclude_from_layer_adaptation is exclude_from_weight_decay there): a
   bias begins at 0, and with a ratio it would hardly leave.
   """
-  return optax.chain(adamw(o), scale_by_trust_ratio())
+  return optax.chain(adamw(o, about), scale_by_trust_ratio(about))
 
 
-OPTIMIZERS = {'bert_adamw': bert_adamw, 'adamw': adamw, 'lamb': lamb}
+# (settings, traits of the parameters) -> the direction of an update, before the learning rate.
+OPTIMIZERS: dict[str, Callable[['Optimizer', Traits], optax.GradientTransformation]] = {
+    'bert_adamw': bert_adamw, 'adamw': adamw, 'lamb': lamb}
 
 # ---------------------------------------------------------------- schedules: (settings, steps) -> step -> learning rate after the warmup
 
 
-def falling(o: cfg.Optimizer, first: int, steps: int, shape=None) -> optax.Schedule:
+def falling(o: 'Optimizer', first: int, steps: int, shape=None) -> optax.Schedule:
   """The peak until step `first`, then down to the final rate at `steps`. `shape` bends the share of the steps left, 1 … 0, else a power."""
   def rate(step):
     left = jnp.clip((steps - step) / max(steps - first, 1), 0, 1)
@@ -122,35 +145,40 @@ def falling(o: cfg.Optimizer, first: int, steps: int, shape=None) -> optax.Sched
   return rate
 
 
-def bert_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
+def bert_schedule(o: 'Optimizer', steps: int) -> optax.Schedule:
   """Counted from step 0, so that the rate drops where the warmup ends (optimization.py create_optimizer)."""
   return falling(o, 0, steps)
 
 
-def linear_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
+def linear_schedule(o: 'Optimizer', steps: int) -> optax.Schedule:
   return falling(o, o.warmup_steps, steps)
 
 
-def cosine_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
+def cosine_schedule(o: 'Optimizer', steps: int) -> optax.Schedule:
   """Half a cosine from the end of the warmup on (arXiv:1608.03983, without restarts)."""
   return falling(o, o.warmup_steps, steps, lambda left: (1 - jnp.cos(jnp.pi * left)) / 2)
 
 
-def wsd_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
+def wsd_schedule(o: 'Optimizer', steps: int) -> optax.Schedule:
   """Warmup, stable, decay: the peak until the last share of the steps, in which the rate falls (arXiv:2404.06395 section 4.2)."""
   return falling(o, steps - round(o.decay_share * steps), steps)
 
 
-def constant_schedule(o: cfg.Optimizer, steps: int) -> optax.Schedule:
+def constant_schedule(o: 'Optimizer', steps: int) -> optax.Schedule:
   del steps
   return lambda step: jnp.float32(o.peak_learning_rate)
 
 
-SCHEDULES = {'bert': bert_schedule, 'linear': linear_schedule, 'cosine': cosine_schedule, 'wsd': wsd_schedule,
-             'constant': constant_schedule}
+SCHEDULES: dict[str, Callable[['Optimizer', int], optax.Schedule]] = {
+    'bert': bert_schedule, 'linear': linear_schedule, 'cosine': cosine_schedule, 'wsd': wsd_schedule, 'constant': constant_schedule}
 
 
-def learning_rate(o: cfg.Optimizer, steps: int) -> optax.Schedule:
+# Settings of the decay that a schedule does not read: to set one there is a mistake.
+IDLE = {'constant': ('final_learning_rate', 'decay_power', 'decay_share'), 'cosine': ('decay_power', 'decay_share'),
+        'bert': ('decay_share',), 'linear': ('decay_share',)}
+
+
+def learning_rate(o: 'Optimizer', steps: int) -> optax.Schedule:
   """The rate of each step from 0: a linear warmup from 0, then the schedule's."""
   after = SCHEDULES[o.schedule](o, steps)
   return lambda step: jnp.where(step < o.warmup_steps, o.peak_learning_rate * step / max(o.warmup_steps, 1), after(step))
@@ -161,6 +189,55 @@ def clip_by_global_norm(limit: float, norm: jax.Array, grads):
   return grads if limit == 0 else jax.tree.map(lambda g: g * (limit / jnp.maximum(norm, limit)), grads)
 
 
-def make(o: cfg.Optimizer, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def make(o: 'Optimizer', steps: int, about: Traits) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """The direction of each update (before the learning rate) and the learning rate of each step, from 0."""
-  return OPTIMIZERS[o.name](o), learning_rate(o, steps)
+  return OPTIMIZERS[o.name](o, about), learning_rate(o, steps)
+
+# ---------------------------------------------------------------- settings, whose choices are the tables above
+
+
+if TYPE_CHECKING:
+  OptimizerName = ScheduleName = str
+else:
+  OptimizerName, ScheduleName = one_of(OPTIMIZERS), one_of(SCHEDULES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """How parameters move (google-research/bert optimization.py)."""
+  name: OptimizerName = 'bert_adamw'
+  """bert_adamw: the original's, without bias correction; adamw: textbook; lamb: arXiv:1904.00962, trust ratios layer by layer."""
+  schedule: ScheduleName = 'bert'
+  """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear and cosine: from the peak;
+  wsd (warmup, stable, decay, arXiv:2404.06395): stays at the peak until the last decay_share of the steps; constant: no decay."""
+  peak_learning_rate: float = 1e-4
+  warmup_steps: int = 10_000
+  final_learning_rate: float = 0.0
+  """What the decay ends at, with the last step."""
+  decay_power: float = 1.0
+  """Power of the polynomial decay of bert, linear and wsd; 1: a straight line."""
+  decay_share: float = 0.1
+  """wsd: share of the steps, the last, in which the rate falls."""
+  b1: float = 0.9
+  b2: float = 0.999
+  epsilon: float = 1e-6
+  weight_decay: float = 0.01
+  """Not for biases and LayerNorm; embeddings are decayed, as in the original."""
+  clip_norm: float = 1.0
+  """Global norm to which the gradient of the whole batch is clipped; 0: not."""
+
+  def __post_init__(self):
+    require_choices(self, 'optimizer.')
+    require(self.peak_learning_rate > 0, f'optimizer.peak_learning_rate is {self.peak_learning_rate}: wanted more than 0')
+    require(0 <= self.final_learning_rate <= self.peak_learning_rate,
+            f'optimizer.final_learning_rate is {self.final_learning_rate}: wanted 0 up to the peak, {self.peak_learning_rate}')
+    require(0 < self.decay_share <= 1, f'optimizer.decay_share is {self.decay_share}: wanted a share above 0 and up to 1')
+    require(self.decay_power > 0, f'optimizer.decay_power is {self.decay_power}: wanted more than 0')
+    for name in ('b1', 'b2'):
+      require(0 <= getattr(self, name) < 1, f'optimizer.{name} is {getattr(self, name)}: wanted 0 <= {name} < 1')
+    for name in IDLE.get(self.schedule, ()):
+      value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+      require(value == default, f'optimizer.{name} {value} changes nothing with optimizer.schedule {self.schedule!r}: leave it at '
+              f'{default}, or choose another schedule')
+    require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
+    require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')

@@ -2,9 +2,8 @@
 
 from etils import epath
 
-from bert_jax import config as cfg, evaluate, metrics, objectives
-
-PICTURE = 'loss.png'
+from bert_jax import evaluate, metrics, run_directory
+from bert_jax.errors import require
 
 
 def plot(run_dir: epath.PathLike) -> epath.Path:
@@ -14,8 +13,9 @@ def plot(run_dir: epath.PathLike) -> epath.Path:
   from matplotlib import pyplot
 
   lines = metrics.read(run_dir)
-  cfg.require(bool(lines), f'{run_dir} has no {metrics.LOG} with a line in it: train it first')
-  columns = *(tuple(f'{term}_{figure}' for term in objectives.TERMS) for figure in ('loss', 'accuracy')), ('learning_rate',)
+  require(bool(lines), f'{run_dir} has no {run_directory.LOG} with a line in it: train it first')
+  objective = run_directory.read(run_dir).config.learns
+  columns = *(tuple(f'{term}_{figure}' for term in objective.terms) for figure in ('loss', 'accuracy')), ('learning_rate',)
   titles = 'loss (nats)', 'accuracy', 'learning rate'
   figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), layout='constrained')
   for axis, names, title in zip(axes, columns, titles):
@@ -39,7 +39,7 @@ def plot(run_dir: epath.PathLike) -> epath.Path:
     if axis.get_legend_handles_labels()[0]:
       axis.legend(fontsize=8)
   figure.suptitle(str(run_dir))
-  path = epath.Path(run_dir) / PICTURE
+  path = epath.Path(run_dir) / run_directory.PICTURE
   figure.savefig(path, dpi=110)
   pyplot.close(figure)
   return path

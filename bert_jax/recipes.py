@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 
-from bert_jax.config import BatchConfig, Config, Long, Masking, Model, Optimizer, Schedule, require
+from bert_jax.config import BatchConfig, Config, Long, Masking, Model, Optimizer, Run, require
 
 UNROLLED = 12  # layers at most
 
@@ -22,7 +22,7 @@ def model_of(layers: int, hidden_size: int, **changes) -> Model:
 # (max_predictions_per_seq of create_pretraining_data.py).
 PAPER = dict(batch=BatchConfig(size=256, sequence_length=128, predictions=20), long=Long(share=0.1, sequence_length=512, predictions=77),
              optimizer=Optimizer(peak_learning_rate=1e-4, warmup_steps=10_000, weight_decay=0.01),
-             run=Schedule(steps=1_000_000))
+             run=Run(steps=1_000_000))
 
 
 def tiny() -> Config:
@@ -68,7 +68,7 @@ def sample() -> Config:
       model=model_of(2, 128, vocab_size=8192, hidden_dropout=0.0, attention_dropout=0.0, dtype='float32', unroll=2),
       batch=BatchConfig(size=32, sequence_length=128, predictions=20),
       optimizer=Optimizer(name='adamw', peak_learning_rate=2e-3, warmup_steps=100, schedule='linear'),
-      run=Schedule(steps=900, max_minutes=6.0, checkpoint_every=300, log_every=10))
+      run=Run(steps=900, max_minutes=6.0, checkpoint_every=300, log_every=10))
 
 
 RECIPES = {recipe.__name__: recipe for recipe in (sample, tiny, mini, small, medium, base, large)}

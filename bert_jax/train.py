@@ -1,19 +1,35 @@
-"""Pretraining, from top to bottom: mesh, data, state, restore, the loop. The page to read first."""
+"""Pretraining, from top to bottom: program, data, state, the loop. The page to read first.
+
+    objective   objectives.OBJECTIVES[config.objective]   what is predicted, from which heads, with which loss
+    model       model.encoder.ENCODERS and its heads      config.model
+    optimizer   optimizer.OPTIMIZERS, SCHEDULES           config.optimizer
+    data        input_pipeline.batches.loader.Stream      the batch of a step: a function of (shards, seed, step)
+    program     program.of(config)                        all of these on a mesh: one jitted step
+    loop        loop.run                                  the same for fine-tuning (finetune.py)
+"""
 
 import contextlib
 import dataclasses
-import itertools
-import signal
 import sys
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
+import numpy as np
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, distributed, evaluate, flops, metrics, optimizer, phases, step as step_lib
-from bert_jax.errors import NonFiniteError
+from bert_jax import (
+    checkpoint,
+    chips,
+    config as cfg,
+    distributed,
+    evaluate,
+    loop,
+    metrics,
+    phases,
+    program as program_lib,
+    run_directory,
+)
+from bert_jax.errors import DriftError, require
 from bert_jax.parallel import mesh as mesh_lib
 
 
@@ -23,226 +39,156 @@ class Result:
   step: int
   resumed_from: int | None  # None: it began anew
   reason: str  # 'steps', 'minutes', or 'signal'
-  state: step_lib.TrainState
-
-
-MOST_SKIPPED = 20  # non-finite steps in a row that end a run
+  state: program_lib.TrainState
 
 
 def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike, *, devices=None, engine: str = 'auto',
-          progress: bool = True) -> Result:
+          progress: bool = True, initialize_from: epath.PathLike | None = None, stop: Callable[[int], bool] | None = None) -> Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
-  `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.loader.
+  `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading. `initialize_from`: a
+  checkpoint whose weights a new run begins with, instead of random ones. `stop`: asked with the number of each step that is done;
+  where it says so, the run is saved and ends, as after a signal.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
-  mesh = mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=config.batch.size // config.run.microbatches)
-  mesh_lib.check_model(config.model, mesh)
-  for phase in phases.phases(config):
-    mesh_lib.check_batch(phase.config.batch.size, config.run.microbatches, mesh)
+  program = program_lib.of(config, devices)
   streams = phases.open_streams(data_dir, config)
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
-  say = print_once if progress else lambda *_: None
-
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
-  shards = phases.directory(data_dir, config)
-  distributed.in_turn(lambda: checkpoint.open_run(run_dir, config, data_dir, vocabulary, shards))
-  with checkpoint.manager(run_dir, config.run.keep_checkpoints) as checkpoints:
-    graphdef, abstract = step_lib.abstract_state(config, mesh)
-    restored = checkpoint.restore(checkpoints, abstract)
-    distributed.agree({'the step to resume from': restored and restored[1].step})
-    if restored:
-      state, meta = restored
-      if meta.data_fingerprint != fingerprint:
-        raise checkpoint.DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: '
-                                    'name its own --data, or another --run-dir')
-      say(f'{run_dir}: resuming from step {meta.step:,} of {config.run.steps:,} ({meta.minutes:.1f} minutes of training so far)')
-    else:
-      state, meta = step_lib.create_state(config, abstract), checkpoint.Meta(0, 0.0, {}, fingerprint)
-      say(f'{run_dir}: starting; mesh ' + ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items()))
-      for phase, stream in streams:
-        steps, batch = phase.last - phase.first, phase.config.batch
-        epochs = steps * batch.size / stream.rows_per_epoch
-        say(f'  {steps:,} steps of {batch.size} rows of {batch.sequence_length}: {epochs:.1f} epochs of {stream.rows_per_epoch:,} rows')
+  initial = begin_with(initialize_from, run_dir, program, vocabulary.sha256)
+  record = run_directory.Record(config, str(data_dir), vocabulary, origin_of(initialize_from, initial))
 
-    loop = Loop(config, mesh, streams, data_dir, run_dir, checkpoints, meta, progress)
-    with contextlib.ExitStack() as stack:
-      stack.callback(loop.close)
-      stack.enter_context(loop.latch_signals())
-      state, reason = loop.run(step_lib.jit_train_step(graphdef, config, mesh, abstract),
-                               step_lib.jit_eval_step(graphdef, config, mesh), state, engine)
-    checkpoints.wait_until_finished()
-    checkpoints.check_for_errors()
-  if loop.trust_ratios:
-    say('trust ratios of LAMB\n' + metrics.columns(loop.trust_ratios))
-  say(f'{run_dir}: stopped at step {loop.step:,}: ' + ENDINGS[reason].format(config=config))
-  return Result(loop.step, meta.step if restored else None, reason, state)
+  def batches(step: int) -> Iterator[loop.HostBatch]:
+    """This process' batches from `step` on, phase after phase."""
+    for phase, stream in streams:
+      if phase.last > step:
+        first, part = max(step, phase.first), mesh_lib.process_slice(program.mesh)
+        with contextlib.closing(stream.batches(first, phase.last, *part, engine=engine)) as found:
+          yield from found
+
+  run = Run(run_dir, record, run_directory.vocabulary_files(phases.directory(data_dir, config)), program, fingerprint, batches,
+            count_tokens, evaluate.on_the_way(program, data_dir, config),
+            lambda step: program.flops_per_step(phases.at(config, step).batch),
+            [describe(phase, stream) for phase, stream in streams])
+  return run.run(initial, progress, stop)
 
 
-ENDINGS = {'steps': 'all {config.run.steps:,} steps are done', 'minutes': 'run.max_minutes {config.run.max_minutes} are used up',
-           'signal': 'asked to stop; saved, run the same command to go on'}
+def describe(phase: phases.Phase, stream) -> str:
+  steps, batch = phase.last - phase.first, phase.config.batch
+  epochs = steps * batch.size / stream.rows_per_epoch
+  return f'{steps:,} steps of {batch.size} rows of {batch.sequence_length}: {epochs:.1f} epochs of {stream.rows_per_epoch:,} rows'
+
+
+def count_tokens(batch: loop.HostBatch) -> dict[str, float]:
+  """Real tokens; padding is none."""
+  return {'tokens': float((batch['pair_ids'] > 0).sum())}
 
 
 def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
   """Raises ConfigError where the data's vocabulary is not of the model's size."""
-  cfg.require(model.vocab_size == vocabulary.size,
-              f'{data_dir} was prepared with a vocabulary of {vocabulary.size:,} tokens, the model has {model.vocab_size:,}: '
-              f'pass --model.vocab-size {vocabulary.size}, or prepare the data with the vocabulary that the recipe wants')
+  require(model.vocab_size == vocabulary.size,
+          f'{data_dir} was prepared with a vocabulary of {vocabulary.size:,} tokens, the model has {model.vocab_size:,}: '
+          f'pass --model.vocab-size {vocabulary.size}, or prepare the data with the vocabulary that the recipe wants')
+
+# ---------------------------------------------------------------- what fine-tuning shares
 
 
-def print_once(*words) -> None:
+def begin_with(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike, program: program_lib.Program, vocabulary: str | None):
+  """The parameters that a new run begins with; None: random ones, or those of the run that is there. Raises ConfigError, DataError.
+
+  `vocabulary`: SHA-256 of the vocabulary that the checkpoint must have; None: any.
+  """
+  if checkpoint_path is None or run_directory.run_of(run_dir):
+    return None
+  from bert_jax.convert import exchange
+  return exchange.initial_parameters(checkpoint_path, program.model, program.objective.heads, vocabulary)
+
+
+def origin_of(checkpoint_path: epath.PathLike | None, initial) -> run_directory.Origin | None:
+  if checkpoint_path is None:
+    return None
+  return run_directory.Origin(str(checkpoint_path), initial and initial.step, tuple(initial.fresh) if initial else ())
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run of any kind in its directory: restored or begun, looped, saved."""
+  run_dir: epath.PathLike
+  record: run_directory.Record
+  vocabulary_files: dict[str, bytes]
+  program: program_lib.Program
+  fingerprint: str  # of all that decides the batches
+  batches: Callable[[int], Iterator[loop.HostBatch]]
+  count: Callable[[loop.HostBatch], dict[str, float]]
+  evaluate: Callable[[program_lib.TrainState, int], dict[str, float]]
+  flops_per_step: Callable[[int], float]
+  what: list[str]  # lines that say what a new run will do
+
+  def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
+    settings, say = self.record.config.run, print_once if progress else lambda *_: None
+    record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))
+    with checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints:
+      restored = checkpoint.restore(checkpoints, self.program.abstract)
+      distributed.agree({'the step to resume from': restored and restored[1].step})
+      state, meta = restored or self.begin(initial, record, say)
+      if restored:
+        require_same_data(meta, self.fingerprint, self.run_dir, self.record.data)
+        say(f'{self.run_dir}: resuming from step {meta.step:,} of {settings.steps:,} ({meta.minutes:.1f} minutes of training so far)')
+      kind = self.program.mesh.devices.flat[0].device_kind
+      peak = chips.peak(kind)
+      rates = metrics.Rates(self.flops_per_step, peak and peak * self.program.mesh.devices.size, mesh_lib.process_slice(self.program.mesh)[1])
+      recorder = metrics.Recorder(self.run_dir, self.program.objective, step=meta.step, steps=settings.steps, log_every=settings.log_every,
+                                  minutes=meta.minutes, window=meta.window, rates=rates, progress=progress,
+                                  max_minutes=settings.max_minutes)
+
+      def save(state, step):
+        checkpoint.save(checkpoints, state, checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint))
+
+      work = loop.Work(self.batches, self.count, self.evaluate, save, settings.checkpoint_every, settings.evaluate_every)
+      stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
+      with contextlib.closing(recorder), stopper:
+        state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
+      checkpoints.wait_until_finished()
+      checkpoints.check_for_errors()
+    for told, values in recorder.diagnostics.items():
+      say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.columns(values))
+    say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))
+    return Result(step, meta.step if restored else None, reason, state)
+
+  def begin(self, initial, record: run_directory.Record, say) -> tuple[program_lib.TrainState, checkpoint.Meta]:
+    """The state of step 0, and what it is said to be."""
+    if initial is None and record.origin is not None:  # it was begun, and nothing was saved since
+      from bert_jax.convert import exchange
+      initial = exchange.initial_parameters(record.origin.checkpoint, self.program.model, self.program.objective.heads, None)
+    say(f'{self.run_dir}: starting; mesh ' + ' x '.join(f'{axis} {size}' for axis, size in self.program.mesh.shape.items()))
+    for line in self.what:
+      say(f'  {line}')
+    if initial is None:
+      return self.program.init(), checkpoint.Meta(0, 0.0, {}, self.fingerprint)
+    step = '' if initial.step is None else f', step {initial.step:,}'
+    fresh = f'; initialised here, as it lacks them: {", ".join(initial.fresh)}' if initial.fresh else ''
+    say(f'  weights from {record.origin and record.origin.checkpoint}{step}{fresh}')
+    return self.program.init(filled(initial.params, self.program)), checkpoint.Meta(0, 0.0, {}, self.fingerprint)
+
+
+def filled(params, program: program_lib.Program):
+  """A tree of host arrays with initial values in place of what is None."""
+  if all(leaf is not None for leaf in jax.tree.leaves(params, is_leaf=lambda leaf: leaf is None)):
+    return params
+  choose = lambda given, fresh: fresh if given is None else np.asarray(given)
+  return jax.tree.map(choose, params, program.initial_parameters(), is_leaf=lambda leaf: leaf is None)
+
+
+def require_same_data(meta: checkpoint.Meta, fingerprint: str, run_dir, data_dir) -> None:
+  if meta.data_fingerprint != fingerprint:
+    raise DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: name its own --data, or another --run-dir')
+
+
+ENDINGS = {'steps': 'all {run.steps:,} steps are done', 'minutes': 'run.max_minutes {run.max_minutes} are used up',
+           'signal': 'asked to stop; saved, run the same command to go on'}
+
+
+def print_once(*parts) -> None:
   if jax.process_index() == 0:
-    print(*words, file=sys.stderr, flush=True)
-
-
-class Loop:
-  """The training loop, and what it holds on to. The host reads the figures of step n - 1 while step n runs."""
-
-  def __init__(self, config, mesh, streams, data_dir, run_dir, checkpoints, meta: checkpoint.Meta, progress: bool):
-    self.config, self.mesh, self.streams, self.data_dir, self.checkpoints = config, mesh, streams, data_dir, checkpoints
-    self.first, self.step, self.saved, self.fingerprint = meta.step, meta.step, meta.step, meta.data_fingerprint
-    self.window, self.clock = metrics.Window(meta.window), metrics.Clock(meta.minutes)
-    self.writer = metrics.Writer(run_dir, meta.step) if jax.process_index() == 0 else None
-    self.progress = metrics.Progress(meta.step, config.run.steps, progress and jax.process_index() == 0)
-    peak = flops.peak(mesh.devices.flat[0].device_kind)
-    self.peak = peak and peak * mesh.devices.size
-    self.stop_asked, self.calls = threading.Event(), itertools.count(1)
-    self.skipped_in_row, self.skipped, self.trust_ratios = 0, None, {}
-
-  def run(self, train_step, eval_step, state, engine):
-    """Steps until one of the run's ends. Returns the state and the reason."""
-    config = self.config
-    if reason := self.ended():
-      return state, reason
-    pending = None
-    self.clock.mark(self.step)
-    with contextlib.closing(self.host_batches(engine)) as batches:
-      for batch, tokens in self.device_batches(batches):
-        state, report = train_step(state, batch)
-        if pending:
-          self.record(*pending)
-        self.step += 1
-        pending = report, tokens, self.step
-        every = lambda steps: steps and self.step % steps == 0
-        reason = self.ended()
-        if reason or every(config.run.checkpoint_every) or every(config.run.evaluate_every):
-          self.record(*pending)
-          pending = None
-        if reason or every(config.run.checkpoint_every):
-          self.save(state)
-        if every(config.run.evaluate_every):
-          self.evaluate(eval_step, state)
-        if reason:
-          return state, reason
-    raise RuntimeError('the data ended before the steps did')
-
-  def host_batches(self, engine) -> Iterator[dict]:
-    """This process' batches from the step at hand on, phase after phase."""
-    for phase, stream in self.streams:
-      if phase.last > self.step:
-        first, part = max(self.step, phase.first), mesh_lib.process_slice(self.mesh)
-        with contextlib.closing(stream.batches(first, phase.last, *part, engine=engine)) as batches:
-          yield from batches
-
-  def ended(self) -> str | None:
-    if distributed.asked_to_stop(next(self.calls)):  # on every step, whatever else is the case: it is said once
-      self.stop_asked.set()
-    if self.step >= self.config.run.steps:
-      return 'steps'
-    if self.out_of_time():
-      return 'minutes'
-    return 'signal' if self.stop_asked.is_set() else None
-
-  def out_of_time(self) -> bool:
-    """Whether max_minutes are used up, by the clock of process 0. Several ask where a log line is due: they wait for the answer."""
-    run = self.config.run
-    if run.max_minutes is None or jax.process_count() > 1 and self.step != self.first and self.step % run.log_every:
-      return False
-    return distributed.process_0_says(self.clock.minutes() >= run.max_minutes)
-
-  def device_batches(self, batches) -> Iterator[tuple[dict, int]]:
-    """Batches on the devices, each sent while the one before it is worked on, with their real tokens (of this process)."""
-    ahead = None
-    while True:
-      start = time.monotonic()
-      batch = next(batches, None)
-      self.clock.waited += time.monotonic() - start
-      following = batch and (mesh_lib.put_batch(batch, self.mesh), int((batch['pair_ids'] > 0).sum()))
-      if ahead:
-        yield ahead
-      if following is None:
-        return
-      ahead = following
-
-  def record(self, report, tokens: int, step: int) -> None:
-    """Reads a step's figures from the devices, which waits for it, and logs where a line is due."""
-    ratios, report = report['trust_ratios'], jax.device_get(report | {'trust_ratios': {}})
-    skipped = int(report['skipped'])
-    self.skipped_in_row = self.skipped_in_row + 1 if self.skipped is not None and skipped > self.skipped else 0
-    self.skipped = skipped
-    if self.skipped_in_row >= MOST_SKIPPED:
-      raise NonFiniteError(f'the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {step}: '
-                           'lower optimizer.peak_learning_rate; the last checkpoint is sound')
-    self.window.add(report, tokens)
-    if step % self.config.run.log_every and step != self.config.run.steps:
-      return
-    processes = mesh_lib.process_slice(self.mesh)[1]
-    scalars = self.window.means() | {'learning_rate': float(report['learning_rate']), 'gradient_norm': float(report['gradient_norm']),
-                                     'skipped_steps': skipped}
-    rates = self.clock.rates(step, self.window.sums['tokens'] * processes, flops.per_step(phases.at(self.config, step)), self.peak)
-    self.clock.mark(step)
-    self.window = metrics.Window()
-    if self.writer:
-      self.writer.write(step, 'train', scalars | rates | {'minutes': self.clock.minutes()})
-      self.trust_ratios = optimizer.by_layer(jax.device_get(ratios))
-      if self.trust_ratios:
-        self.writer.write(step, 'trust_ratio', self.trust_ratios)
-    minutes_left = self.config.run.max_minutes and self.config.run.max_minutes - self.clock.minutes()
-    self.progress.update(step, metrics.describe(scalars | rates), rates['steps_per_second'], minutes_left)
-
-  def save(self, state) -> None:
-    if self.step > self.saved:
-      checkpoint.save(self.checkpoints, state, checkpoint.Meta(self.step, self.clock.minutes(), self.window.sums, self.fingerprint))
-      self.saved = self.step
-
-  def evaluate(self, eval_step, state) -> None:
-    """Figures of the validation split to the log."""
-    config = phases.at(self.config, self.step)
-    validation = evaluate.open_validation(self.data_dir, config, verify='framing')
-    figures = evaluate.run(eval_step, state.params, validation, self.mesh, config, config.run.evaluation_rows)
-    if self.writer:
-      self.writer.write(self.step, 'validation', figures)
-
-  @contextlib.contextmanager
-  def latch_signals(self):
-    """SIGTERM and Ctrl-C end the run after the step at hand, saved; a second Ctrl-C at once.
-
-    Of several processes the first to hear of it tells the others: JAX's own handler of SIGTERM does that, and must stay.
-    """
-    if threading.current_thread() is not threading.main_thread():
-      yield
-      return
-    several, heard = jax.process_count() > 1, threading.Event()
-
-    def ask(number, frame):
-      if heard.is_set() and number == signal.SIGINT:
-        raise KeyboardInterrupt
-      heard.set()
-      if several:
-        signal.raise_signal(signal.SIGTERM)
-      else:
-        self.stop_asked.set()
-
-    numbers = [signal.SIGINT] if several else [signal.SIGTERM, signal.SIGINT]
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-      yield
-    finally:
-      for number, handler in before.items():
-        signal.signal(number, handler)
-
-  def close(self) -> None:
-    self.progress.close()
-    if self.writer:
-      self.writer.close()
+    print(*parts, file=sys.stderr, flush=True)

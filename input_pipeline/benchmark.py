@@ -1,95 +1,128 @@
-"""How fast batches are made from shards on disk, and how masking alone compares with the collator of transformers."""
+"""How fast batches are made from shards on disk, and how masking compares with the collator of transformers."""
 
 import dataclasses
 import functools
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from etils import epath
 
 from input_pipeline import random
 from input_pipeline.batches import loader, masking
+from input_pipeline.batches.checks import require
 from input_pipeline.batches.config import BatchConfig
+from input_pipeline.batches.reading import Batch
+from input_pipeline.errors import DataError
 
-ROUNDS = 5
-PEERS = ('huggingface',)
+ROUNDS = 5  # of each measurement; the report has their median, least and greatest
+FAR_STEP = 1_000_000  # a step that a restart may have to reach at once
+Spread = dict[str, float]
 
 
-def measure(directory: epath.PathLike, config: BatchConfig, split: str = 'train', seconds: float = 10.0, engine: str | None = None,
-            peer: str | None = None) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Round:
+  """What was made in one round."""
+  pairs: int
+  tokens: int  # without padding
+  places: int  # with padding
+  rows: int
+  seconds: float
+
+
+def measure(directory: epath.PathLike, config: BatchConfig, split: str = 'train', seconds: float = 10.0,
+            engine: str = 'none', peer: str | None = None) -> dict:
   """Batches per second of one process, over rounds: a dict that is ready for JSON.
 
-  engine None makes each batch when it is asked for, in this thread (so under `taskset -c 0`, one core); 'tf.data' and 'threads' make
-  them ahead. sequences are pairs: in packed rows several a row. tokens_per_second counts real tokens. With peer='huggingface',
-  masking alone and transformers' collator take turns on the same rows; peer_ratio is ours over theirs.
+  The engine 'none' makes each batch when it is asked for, in this thread (so under `taskset -c 0`, one core); 'tf.data'
+  and 'threads' make them ahead. sequences are pairs: in packed rows several a row. tokens_per_second counts real
+  tokens. With peer='huggingface', masking by itself and transformers' collator take turns on the same rows; peer_ratio
+  is ours over theirs.
   """
-  if peer not in (None, *PEERS):
-    raise ValueError(f'peer is {peer!r}; wanted one of {PEERS}')
+  require(peer in (None, *PEERS), f'peer is {peer!r}; wanted one of {", ".join(PEERS)}')
   begin = time.perf_counter()
   stream = loader.open_split(directory, split, config)
   opened = time.perf_counter() - begin
   begin = time.perf_counter()
-  stream.batch(1_000_000)
+  stream.batch(FAR_STEP)
   far = time.perf_counter() - begin
-  steps = max(1, stream.rows_per_epoch // config.size)
-  make = iter(stream.batches(0, engine=engine or 'none'))
-  next(make)
-  rounds, sums = [], np.zeros(3)
-  for _ in range(ROUNDS):
-    count, begin, done = 0, time.perf_counter(), np.zeros(3)
-    while time.perf_counter() - begin < seconds / ROUNDS:
-      batch = next(make)
-      done += batch['pair_ids'].max(1).sum(), np.count_nonzero(batch['pair_ids']), batch['pair_ids'].size
-      count += 1
-    rounds.append((*done[:2], count * config.size, time.perf_counter() - begin))
-    sums += done
-  make.close()
-  rate = lambda i: _spread([r[i] / r[3] for r in rounds])
+  batches = iter(stream.batches(0, engine=engine))
+  next(batches)
+  rounds = [run_round(batches, seconds / ROUNDS) for _ in range(ROUNDS)]
+  batches.close()
+  rate = lambda name: spread([getattr(done, name) / done.seconds for done in rounds])
   report = {
-      'sequences_per_second': rate(0), 'tokens_per_second': rate(1), 'rows_per_second': rate(2),
-      'real_token_share': float(sums[1] / sums[2]), 'rows_per_epoch': stream.rows_per_epoch, 'batches_per_epoch': steps,
-      'open_seconds': opened, 'step_1000000_seconds': far, 'engine': engine or 'none', 'config': dataclasses.asdict(config)}
-  return report | (against_huggingface(stream, seconds) if peer else {})
+      'sequences_per_second': rate('pairs'), 'tokens_per_second': rate('tokens'), 'rows_per_second': rate('rows'),
+      'real_token_share': sum(done.tokens for done in rounds) / sum(done.places for done in rounds),
+      'rows_per_epoch': stream.rows_per_epoch, 'batches_per_epoch': max(1, stream.rows_per_epoch // config.size),
+      'open_seconds': opened, f'step_{FAR_STEP}_seconds': far, 'engine': engine, 'config': dataclasses.asdict(config)}
+  return report | (PEERS[peer](stream, seconds) if peer else {})
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def run_round(batches: Iterator[Batch], seconds: float) -> Round:
+  """Makes batches for so long."""
+  pairs = tokens = places = rows = 0
+  begin = time.perf_counter()
+  while time.perf_counter() - begin < seconds:
+    pair_ids = next(batches)['pair_ids']
+    pairs, tokens = pairs + int(pair_ids.max(1).sum()), tokens + np.count_nonzero(pair_ids)
+    places, rows = places + pair_ids.size, rows + len(pair_ids)
+  return Round(pairs, tokens, places, rows, time.perf_counter() - begin)
+
+
+def spread(values: list[float]) -> Spread:
   return {'median': statistics.median(values), 'min': min(values), 'max': max(values)}
 
 
-def against_huggingface(stream: loader.Stream, seconds: float = 10.0) -> dict:
-  """Masking alone, in turns with DataCollatorForLanguageModeling (NumPy) on the same unmasked rows. Needs the extra `peers`."""
-  try:
-    import tokenizers
-    import transformers
-  except ImportError as error:
-    raise ValueError(f'peer huggingface needs the extra `peers` ({error}): pip install bert_jax[peers]') from error
-  config, vocabulary = stream.config, stream.vocabulary
-  names = {name: getattr(vocabulary, f'{name}_id') for name in ('unk', 'sep', 'pad', 'cls', 'mask')}
-  words = {f'[{name.upper()}]': number for name, number in names.items()}
-  words |= {f'w{number}': number for number in range(vocabulary.size) if number not in names.values()}
-  tokenizer = transformers.PreTrainedTokenizerFast(
-      tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordPiece(words, unk_token='[UNK]')),
-      **{f'{name}_token': f'[{name.upper()}]' for name in names})
-  collate = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=config.masking.share, return_tensors='np')
+def against_huggingface(stream: loader.Stream, seconds: float = 10.0) -> dict[str, Spread]:
+  """Masking, in turns with DataCollatorForLanguageModeling (NumPy) on the same rows. Needs the extra `peers`."""
+  config = stream.config
+  collate = huggingface_collator(stream)
   epoch, window, begin, end = next(stream.spans(0, config.size))
-  arranged = stream.arranged(epoch, window)
-  batch, placed = stream.laid_out(arranged, begin, end)
+  arrangement = stream.arrangement(epoch, window)
+  batch, placed = stream.laid_out(arrangement, begin, end)
   rows, examples = batch['input_ids'], [{'input_ids': row} for row in batch['input_ids'].tolist()]
-  width = masking.words_per_pair(config.masking.unit, config.sequence_length, config.predictions)
+  draws = masking.bits_per_pair(config.masking.unit, config.sequence_length, config.predictions)
 
-  def ours(turn):
-    words = random.words(random.key(turn, 'benchmark'), 0, len(placed['row']) * width).reshape(-1, width)
-    masking.mask_batch(rows.copy(), placed, words, config.masking, config.masking.share, config.predictions, stream.tables,
-                       arranged.word_starts)
+  def ours(turn: int) -> None:
+    bits = random.bits(random.key(turn, 'benchmark'), 0, len(placed.row) * draws).reshape(-1, draws)
+    masking.mask_batch(rows.copy(), placed, bits, config.masking, config.masking.share, config.predictions,
+                       stream.kinds, arrangement.word_starts)
 
   rates = {'ours': [], 'peer': []}
   for turn in range(ROUNDS):
     for name, work in (('ours', functools.partial(ours, turn)), ('peer', functools.partial(collate, examples))):
       count, begin = 0, time.perf_counter()
-      while time.perf_counter() - begin < seconds / ROUNDS / 2:
+      while time.perf_counter() - begin < seconds / ROUNDS / len(rates):
         work()
         count += 1
       rates[name].append(count * len(rows) / (time.perf_counter() - begin))
-  return {'masking_sequences_per_second': _spread(rates['ours']), 'peer_sequences_per_second': _spread(rates['peer']),
-          'peer_ratio': _spread([a / b for a, b in zip(rates['ours'], rates['peer'])])}
+  return {'masking_sequences_per_second': spread(rates['ours']), 'peer_sequences_per_second': spread(rates['peer']),
+          'peer_ratio': spread([ours / theirs for ours, theirs in zip(rates['ours'], rates['peer'])])}
+
+
+def huggingface_collator(stream: loader.Stream) -> Callable[[list[dict]], object]:
+  """transformers' collator for masks, with a vocabulary of the same size and special tokens."""
+  try:
+    import tokenizers
+    import transformers
+  except ImportError as error:
+    raise DataError(f'peer huggingface needs the extra `peers` ({error}): pip install bert_jax[peers]') from error
+  vocabulary = stream.vocabulary
+  special_ids = {name: getattr(vocabulary, f'{name}_id') for name in ('unk', 'sep', 'pad', 'cls', 'mask')}
+  ids = {f'[{name.upper()}]': token_id for name, token_id in special_ids.items()}
+  ids |= {f't{token_id}': token_id for token_id in range(vocabulary.size) if token_id not in special_ids.values()}
+  tokenizer = transformers.PreTrainedTokenizerFast(
+      tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token='[UNK]')),
+      **{f'{name}_token': f'[{name.upper()}]' for name in special_ids})
+  return transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=stream.config.masking.share,
+                                                      return_tensors='np')
+
+
+PEERS = {'huggingface': against_huggingface}
+if TYPE_CHECKING:
+  Peer = str
+else:
+  Peer = Literal[*PEERS]

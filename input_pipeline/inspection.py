@@ -1,4 +1,4 @@
-"""What is in the shards: verified checksums, counts, lengths, and examples decoded with their masks and pairs made visible.
+"""What is in the shards: verified checksums, counts, lengths, and examples with their masks and pairs made visible.
 
 Letters: N pieces of a split, V vocabulary.
 """
@@ -11,14 +11,18 @@ from etils import epath
 
 from input_pipeline import records
 from input_pipeline.batches import loader, shards
+from input_pipeline.batches.checks import require
 from input_pipeline.batches.loader import BatchConfig
 from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.pairs import PairKind
 
-BINS = 16
+VERIFIED = 'sizes, framing, SHA-256, ids and lengths of every shard'
+BINS = 16  # of the histogram of lengths
 BAR = 40  # characters of the longest bar
-WIDTH = 118
+WIDTH = 118  # characters of a line of an example
 SAMPLED_WINDOWS = 16  # whose pairs are counted
 PACKED_PAIRS = 16  # pairs of a packed row, at most
+PACKED_SLOTS = 4  # more slots for predictions in a packed row: each pair's count is rounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,52 +47,60 @@ class SplitReport:
 class Report:
   directory: str
   sequence_length: int
-  pairs: str
+  pairs: str  # as the manifest has it: dynamic or google
   vocabulary: records.Vocabulary
-  verified: str
+  verified: str  # what was checked
   counts: dict[str, int]
   settings: dict
   splits: dict[str, SplitReport]
 
   def __str__(self) -> str:
-    return text(self)
+    return report_text(self)
 
 
-def inspect(directory: epath.PathLike, examples: int = 3, seed: int = 12345, pairs: str | None = None,
+def inspect(directory: epath.PathLike, examples: int = 3, seed: int = 12345, pairs: PairKind | None = None,
             masking: Masking = BatchConfig.masking, pack: bool = False) -> Report:
-  """Verifies every checksum and describes the data. Raises DataError at the first fault."""
+  """Verifies every checksum and describes the data. Raises DataError at the first fault.
+
+  `pairs`: as BatchConfig.pairs; None: as the data was prepared. `examples`: rows of each split that are shown.
+  """
+  require(examples >= 0, f'examples is {examples}; wanted 0 or more')
   manifest = records.read_manifest(directory)
   length = manifest.sequence_length
   pairs = pairs or ('google' if manifest.pairs == 'google' else 'nsp')
-  config = BatchConfig(size=max(examples, 1), sequence_length=length, predictions=max(1, round(length * masking.share) + 4 * pack),
+  masking.check()
+  slots = max(1, round(length * masking.greatest_share) + PACKED_SLOTS * pack)
+  config = BatchConfig(size=max(examples, 1), sequence_length=length, predictions=slots,
                        pairs=pairs, pack=pack, pairs_per_row=PACKED_PAIRS if pack else 1, masking=masking, seed=seed)
   tokens = shards.read_vocabulary(directory, manifest.vocabulary)
-  splits = {name: describe(directory, name, config, manifest, tokens, examples) for name, split in manifest.splits.items() if split.pieces}
-  return Report(str(directory), length, manifest.pairs, manifest.vocabulary, 'sizes, framing, SHA-256, ids and lengths of every shard',
+  filled = [name for name, split in manifest.splits.items() if split.pieces]
+  splits = {name: describe(directory, name, config, manifest, tokens, examples) for name in filled}
+  return Report(str(directory), length, manifest.pairs, manifest.vocabulary, VERIFIED,
                 manifest.counts, manifest.settings, splits)
 
 
 def describe(directory: epath.PathLike, split: str, config: BatchConfig, manifest: records.Manifest, tokens: list[str],
              examples: int) -> SplitReport:
-  counted = manifest.splits[split]
+  counts = manifest.splits[split]
   try:
     stream = loader.open_split(directory, split, config)
   except loader.OneDocument:  # worth a look all the same
     stream = loader.open_split(directory, split, dataclasses.replace(config, pairs='none'))
-  bins, padding = np.zeros(BINS, np.int64), counted.pieces * config.sequence_length - counted.tokens - shards.SPECIALS * counted.pieces
-  for first, last in zip(stream.bounds, stream.bounds[1:]):
-    window = shards.read_window(stream.index, int(first), int(last))
-    lengths = np.diff(window.sentence_starts[window.piece_starts]) + shards.SPECIALS
+  places = counts.pieces * config.sequence_length  # of rows that hold one piece each
+  padding = places - counts.tokens - shards.SPECIALS * counts.pieces
+  windows, bins = len(stream.window_rows), np.zeros(BINS, np.int64)
+  for number in range(windows):
+    lengths = stream.read_window(number).piece_lengths + shards.SPECIALS
     bins += np.histogram(lengths, BINS, (0, config.sequence_length))[0]
-  size = sum(shard.bytes for shard in counted.shards)
-  arranged = [stream.arranged(0, window).pairs for window in range(min(SAMPLED_WINDOWS, len(stream.bounds) - 1))]
-  negatives = sum(int(made.label.sum()) for made in arranged) / sum(len(made.label) for made in arranged)
-  packed = stream if stream.plan else loader.open_split(
+  size = sum(shard.bytes for shard in counts.shards)
+  sampled = [stream.arrangement(0, number).pairs for number in range(min(SAMPLED_WINDOWS, windows))]
+  negatives = sum(int(pairs.label.sum()) for pairs in sampled) / sum(len(pairs.label) for pairs in sampled)
+  packed = stream if stream.trials else loader.open_split(
       directory, split, dataclasses.replace(stream.config, pack=True, pairs_per_row=PACKED_PAIRS), 'framing')
   return SplitReport(
-      counted.documents, counted.pieces, counted.sentences, counted.tokens, len(counted.shards), size, size / counted.tokens,
-      counted.unknown_tokens / counted.tokens, padding / (counted.pieces * config.sequence_length),
-      1 - packed.expected_fill, negatives, sum(made.trimmed for made in arranged), tuple(map(int, bins)),
+      counts.documents, counts.pieces, counts.sentences, counts.tokens, len(counts.shards), size, size / counts.tokens,
+      counts.unknown_tokens / counts.tokens, padding / places,
+      1 - packed.expected_fill, negatives, sum(pairs.trimmed for pairs in sampled), tuple(map(int, bins)),
       tuple(decode(stream, tokens, examples)))
 
 
@@ -97,7 +109,8 @@ def decode(stream: loader.Stream, tokens: list[str], examples: int) -> list[str]
   if not examples:
     return []
   batch = stream.rows(0, min(examples, stream.rows_per_epoch))
-  return [decode_row({name: array[i] for name, array in batch.items()}, tokens, stream) for i in range(len(batch['input_ids']))]
+  return [decode_row({name: array[i] for name, array in batch.items()}, tokens, stream)
+          for i in range(len(batch['input_ids']))]
 
 
 def decode_row(row: dict[str, np.ndarray], tokens: list[str], stream: loader.Stream) -> str:  # {[T]}, {[P]}, {[N]}
@@ -106,14 +119,17 @@ def decode_row(row: dict[str, np.ndarray], tokens: list[str], stream: loader.Str
   original[predicted] = row['masked_lm_ids'][row['masked_lm_weights'] > 0]
   marked = np.zeros(len(seen), bool)
   marked[predicted] = True
-  lines = [f'row of {np.count_nonzero(row["pair_ids"])} of {len(seen)} tokens, {row["pair_ids"].max()} pair(s), {len(predicted)} predicted']
-  for pair in range(1, row['pair_ids'].max() + 1):
+  real, pairs = np.count_nonzero(row['pair_ids']), row['pair_ids'].max()
+  lines = [f'row of {real} of {len(seen)} tokens, {pairs} pair(s), {len(predicted)} predicted']
+  for pair in range(1, pairs + 1):
     lines.append(f'  pair {pair}: {meaning(row, pair - 1, stream.config.pairs)}')
     for segment in range(stream.separators):
       inside = (row['pair_ids'] == pair) & (row['token_type_ids'] == segment)
-      for name, ids, marks in (('text', original, marked), ('seen', seen, marked & (seen != stream.vocabulary.mask_id))):
-        words = join(ids[inside], marks[inside], tokens, stream.tables.continues)
-        lines.append(textwrap.fill(words, WIDTH, initial_indent=f'    {"AB"[segment]} {name}  ', subsequent_indent=' ' * 12))
+      for name, ids, marks in (('text', original, marked),
+                               ('seen', seen, marked & (seen != stream.vocabulary.mask_id))):
+        text = join(ids[inside], marks[inside], tokens, stream.kinds.continues)
+        lines.append(textwrap.fill(text, WIDTH, initial_indent=f'    {"AB"[segment]} {name}  ',
+                                   subsequent_indent=' ' * 12))
   return '\n'.join(lines)
 
 
@@ -126,15 +142,15 @@ def meaning(row: dict[str, np.ndarray], pair: int, pairs: str) -> str:
 
 
 def join(ids: np.ndarray, marked: np.ndarray, tokens: list[str], continues: np.ndarray) -> str:  # [K], [K], [V], [V]
-  """Text of token ids: pieces of a word joined, predicted tokens in braces."""
+  """Text of token ids: parts of a word joined, predicted tokens in braces."""
   words = []
   for token, mark in zip(ids, marked):
-    piece = tokens[token].removeprefix('##') if continues[token] else tokens[token].removeprefix('▁')
-    piece = f'{{{piece}}}' if mark else piece
+    part = tokens[token].removeprefix('##') if continues[token] else tokens[token].removeprefix('▁')
+    part = f'{{{part}}}' if mark else part
     if continues[token] and words and not words[-1].endswith(']'):
-      words[-1] += piece
+      words[-1] += part
     else:
-      words.append(piece)
+      words.append(part)
   return ' '.join(words)
 
 
@@ -146,17 +162,19 @@ def bars(counts: tuple[int, ...], sequence_length: int) -> list[str]:
           for low, high, n in zip(edges, edges[1:], counts)]
 
 
-def text(report: Report) -> str:
+def report_text(report: Report) -> str:
   vocabulary = report.vocabulary
   kept = ', '.join(f'{name} {count:,}' for name, count in report.counts.items())
   lines = [
       report.directory,
-      f'  rows of {report.sequence_length} tokens, pairs {report.pairs}; {vocabulary.kind} vocabulary of {vocabulary.size:,}'
+      f'  rows of {report.sequence_length} tokens, pairs {report.pairs}; '
+      f'{vocabulary.kind} vocabulary of {vocabulary.size:,}'
       f'{", lower case" if vocabulary.lower_case else ""}',
       f'  verified: {report.verified}', *([f'  source: {kept}'] if kept else [])]
   for name, split in report.splits.items():
     lines += [
-        '', f'{name}: {split.documents:,} documents, {split.pieces:,} pieces, {split.sentences:,} sentences, {split.tokens:,} tokens',
+        '', f'{name}: {split.documents:,} documents, {split.pieces:,} pieces, {split.sentences:,} sentences, '
+        f'{split.tokens:,} tokens',
         f'  {split.shards} shards, {split.bytes:,} bytes, {split.bytes_per_token:.2f} a token; '
         f'unknown tokens {split.unknown_share:.3%}',
         f'  padding {split.padding_share:.1%} of rows with one pair, {split.padding_share_packed:.2%} of packed rows',

@@ -1,24 +1,26 @@
-"""The `bert-jax` command: finds the subcommand, and turns what happens into an exit code."""
+"""The `bert-jax` command: finds the subcommand, and turns what happens into an exit code.
+
+0: done. 1: a bug, with its traceback. STOPPED: asked to stop, and saved. INTERRUPTED: Ctrl-C. Any other stands on the
+class of an error that is expected, as `exit_code` (bert_jax/errors.py, input_pipeline/errors.py).
+"""
 
 import difflib
 import os
 import sys
 
+from bert_jax.errors import STOPPED, ConfigError
 from launch import without_tpu
+from launch.commands.table import COMMANDS
 
-# Exit codes: 0 done, 1 a bug, 3 stopped and saved (commands.STOPPED), and
-WRONG, NOT_FINITE, STORAGE, DRIFT, FAILED = 2, 6, 7, 8, 13  # FAILED: one process of several did
-CODES = {'ConfigError': WRONG, 'DataError': WRONG, 'DriftError': DRIFT, 'NonFiniteError': NOT_FINITE, 'CheckpointError': STORAGE,
-         'PeerError': FAILED}
-
-# glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU takes a third less,
-# and `prepare` a tenth.
+# glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
+# takes a third less, and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
-COMPUTES = ('prepare', 'pretrain', 'evaluate', 'fill-mask', 'benchmark')
+COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'fill-mask', 'benchmark')
+INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 
 def start() -> None:
-  """The console command. One that computes begins anew with huge pages, which glibc asks for only at the start of a process."""
+  """The console command. One that computes starts again with huge pages, which glibc wants to know at the start."""
   name, value = HUGE_PAGES
   if sys.argv[1:2] and sys.argv[1] in COMPUTES and sys.platform == 'linux' and name not in os.environ:
     os.environ[name] = value
@@ -30,12 +32,11 @@ def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   without_tpu.keep_quiet()
-  from launch.commands.commands import STOPPED  # not sooner: `start` comes before all that is slow to import
   try:
     code = run(sys.argv[1:])
   except KeyboardInterrupt:
-    code = 130
-  except BrokenPipeError:
+    code = INTERRUPTED
+  except BrokenPipeError:  # the reader has enough, as `head` has
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 0
   except Exception as error:
@@ -49,19 +50,17 @@ def main() -> None:
 
 
 def exit_code(error: Exception) -> int | None:
-  """The exit code of an expected error, None of a bug. By name: the classes' modules import JAX, which most commands do without."""
-  return next((CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in CODES), None)
+  """The exit code that stands on the class of an expected error; None of a bug."""
+  return getattr(error, 'exit_code', None)
 
 
 def run(argv: list[str]) -> int:
   """The exit code of one command line."""
-  from bert_jax.config import ConfigError
-  from launch.commands.commands import COMMANDS
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print('usage: bert-jax COMMAND …\n\nThe way from text to a trained encoder, command by command:')
     print('\n'.join(f'  {name:<12} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))
     print('\n`bert-jax COMMAND --help` shows every setting with its default.')
-    return 0 if argv else 2
+    return 0 if argv else ConfigError.exit_code
   if argv[0] not in COMMANDS:
     close = difflib.get_close_matches(argv[0], COMMANDS, 1)
     hint = f'; did you mean {close[0]!r}?' if close else f': wanted one of {", ".join(COMMANDS)}'

@@ -1,4 +1,4 @@
-"""What keeps libtpu quiet where it is installed and no TPU is: it looks for one, and for the machine around it, and complains at length."""
+"""Keeps libtpu quiet where it is installed and there is no TPU: it would look for one at length, and then complain."""
 
 import glob
 import os

@@ -27,7 +27,7 @@ def tiny():
   return cfg.Config(
       model=cfg.Model(vocab_size=64, hidden_size=16, layers=2, heads=2, intermediate_size=32, max_positions=16, dtype='float32'),
       batch=cfg.BatchConfig(size=16, sequence_length=16, predictions=4),
-      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2), run=cfg.Schedule(steps=10))
+      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2), run=cfg.Run(steps=10))
 
 
 @pytest.fixture(scope='session')

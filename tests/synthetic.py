@@ -20,7 +20,7 @@ def vocabulary_tokens(size: int) -> list[str]:
 
 
 def make_pieces(count: int, documents: int, room: int, rng: np.random.Generator, mean_sentence: int = 20):
-  """[(document id, sentence lengths)]: runs of sentences that fill up to `room` tokens, one in five ends its document early."""
+  """[(document id, sentence lengths)]: runs of sentences of up to `room` tokens, one in five ends early."""
   pieces = []
   for i in range(count):
     sentences, used, limit = [], 0, room if rng.random() > .2 else int(rng.integers(2, room + 1))
@@ -35,8 +35,8 @@ def make_pieces(count: int, documents: int, room: int, rng: np.random.Generator,
 
 
 def steady_pieces(count: int, documents: int, room: int):
-  """As make_pieces, from NumPy's stable bit streams alone: for golden values."""
-  draws = random.below(random.words(random.key(0, 'pieces'), 0, 9 * count), room // 2).reshape(count, 9)
+  """As make_pieces, from NumPy's stable bit streams: for golden values."""
+  draws = random.below(random.bits(random.key(0, 'pieces'), 0, 9 * count), room // 2).reshape(count, 9)
   pieces = []
   for number, *lengths in draws.tolist():
     ends = np.cumsum([2 + length // 2 for length in lengths])
@@ -57,8 +57,8 @@ def make_block(pieces, ids: np.ndarray, static: bool = False) -> records.Block:
 def write_shard(path: epath.Path, blocks: list[records.Block]) -> records.Shard:
   data = b''.join(records.frame(records.encode_block(block)) for block in blocks)
   path.write_bytes(data)
-  return records.Shard(path.name, len(blocks), sum(len(b.piece_sentences) for b in blocks), sum(len(b.input_ids) for b in blocks),
-                       len(data), hashlib.sha256(data).hexdigest())
+  return records.Shard(path.name, len(blocks), sum(len(b.piece_sentences) for b in blocks),
+                       sum(len(b.input_ids) for b in blocks), len(data), hashlib.sha256(data).hexdigest())
 
 
 def write_vocabulary(directory: epath.Path, size: int) -> records.Vocabulary:
@@ -74,9 +74,9 @@ def make_ids(total: int, vocabulary_size: int | None, rng: np.random.Generator) 
   return rng.integers(len(SPECIALS), vocabulary_size, total)
 
 
-def write_data(directory, *, pieces: int = 600, documents: int = 50, shards: int = 3, sequence_length: int = 64, block: int = 64,
-               vocabulary_size: int | None = None, pairs: str = 'dynamic', splits: tuple[str, ...] = ('train',), seed: int = 0,
-               made: list | None = None, ids=None) -> epath.Path:
+def write_data(directory, *, pieces: int = 600, documents: int = 50, shards: int = 3, sequence_length: int = 64,
+               block: int = 64, vocabulary_size: int | None = None, pairs: str = 'dynamic',
+               splits: tuple[str, ...] = ('train',), seed: int = 0, made: list | None = None, ids=None) -> epath.Path:
   """Writes DATA and returns its path. Blocks are dealt to shards in order.
 
   `made`, [(document, sentence lengths)], replaces the pieces, and `ids`, a function count -> ids, the tokens.
@@ -105,7 +105,8 @@ def write_data(directory, *, pieces: int = 600, documents: int = 50, shards: int
     starts = [0, *ends[:-1]]
     written = tuple(write_shard(directory / records.shard_name(split, i, shards), blocks[a:b])
                     for i, (a, b) in enumerate(zip(starts, ends)))
-    split_fields[split] = records.Split(len({d for d, _ in items}), len(items), sum(len(s) for _, s in items), len(ids), 0, written)
+    split_fields[split] = records.Split(len({d for d, _ in items}), len(items), sum(len(s) for _, s in items),
+                                        len(ids), 0, written)
   records.write_manifest(directory, records.Manifest(
       sequence_length, pairs, write_vocabulary(directory, size), split_fields, settings={}, counts={}, packages={}))
   return directory

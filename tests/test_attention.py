@@ -98,7 +98,7 @@ def test_the_kernel_for_tpu_is_the_reference_in_value_and_gradient(kernel_case, 
 
 def test_the_kernel_on_a_share_of_the_heads_drops_as_on_all(kernel_case):
   (q, k, v, _), pairs, numbers = kernel_case
-  mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, tensor=2), jax.devices()[:2])
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1, tensor=2), jax.devices()[:2])
   split = mesh_lib.per_device(lambda *arrays: attend(*arrays, rate=.1, seed=jnp.uint32(7), implementation='pallas'), mesh,
                               (jax.P(),) * 5, jax.P())
   with pltpu.force_tpu_interpret_mode():

@@ -19,8 +19,14 @@ def test_rates_belong_together(tmp_path, pack):
 
 
 def test_engines_are_measured_too(tmp_path):
-  report = benchmark.measure(synthetic.write_data(tmp_path), BatchConfig(sequence_length=64, predictions=10), seconds=.2, engine='threads')
+  config = BatchConfig(sequence_length=64, predictions=10)
+  report = benchmark.measure(synthetic.write_data(tmp_path), config, seconds=.2, engine='threads')
   assert report['engine'] == 'threads' and report['rows_per_second']['min'] > 0
+
+
+def test_an_unknown_engine_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='auto, tf.data, threads, none'):
+    benchmark.measure(synthetic.write_data(tmp_path), BatchConfig(sequence_length=64, predictions=10), engine='spark')
 
 
 def test_an_unknown_peer_is_refused(tmp_path):

@@ -24,7 +24,7 @@ def one_device(config, **changes):
 
 @pytest.mark.parametrize('ahead', [False, True])
 def test_a_turn_counts_all_steps_but_its_first(monkeypatch, ahead):
-  """On a clock that only steps move, by 1 second each: where the device works by itself when one waits, else at once."""
+  """On a clock that only steps move, by 1 second each: `ahead`, where one waits for the device, else at once."""
   clock, events = [0.0], []
   monkeypatch.setattr(turns.time, 'perf_counter', lambda: clock[0])
 
@@ -85,8 +85,8 @@ def test_data_of_another_vocabulary_is_refused(tiny, tmp_path):
 
 def test_the_command(capsys, tmp_path, monkeypatch):
   flags = ['--batch.size', '8', '--batch.sequence-length', '16', '--batch.predictions', '4', '--model.vocab-size', '64',
-           '--model.layers', '1', '--model.dtype', 'float32', '--model.hidden-size', '16', '--model.intermediate-size', '32',
-           '--rounds', '1', '--seconds', '0', '--warmup', '1', ALONE]
+           '--model.layers', '1', '--model.dtype', 'float32', '--model.hidden-size', '16',
+           '--model.intermediate-size', '32', '--rounds', '1', '--seconds', '0', '--warmup', '1', ALONE]
 
   def call(*argv):
     monkeypatch.setattr(sys, 'argv', ['bert-jax', 'benchmark', 'step', *argv])
@@ -126,7 +126,8 @@ def test_the_peer_trains_the_same_model_in_turns(comparable, monkeypatch):
   assert set(report['peer_ratios']) == {'huggingface', 'as_shipped', 'without_huge_pages'}
   for name, ratio in report['peer_ratios'].items():
     assert 0 < ratio['min'] <= ratio['median'] <= ratio['max']
-    assert report['peers'][name]['tokens_per_second'] == pytest.approx(16 * report['peers'][name]['sequences_per_second'])
+    rates = report['peers'][name]
+    assert rates['tokens_per_second'] == pytest.approx(16 * rates['sequences_per_second'])
   assert report['peer_ratio'] == report['peer_ratios']['huggingface']
 
 
@@ -135,7 +136,8 @@ def test_the_head_on_masked_positions_has_the_loss_and_gradient_of_the_head_ever
   torch = pytest.importorskip('torch')
   batches = [synthetic.batch(64, 4, 16, 4, seed=1, shortest=.4)]
   batches[0]['masked_lm_weights'][0, 2:] = 0
-  still = dataclasses.replace(comparable, model=dataclasses.replace(comparable.model, hidden_dropout=0., attention_dropout=0.))
+  model = dataclasses.replace(comparable.model, hidden_dropout=0., attention_dropout=0.)
+  still = dataclasses.replace(comparable, model=model)
   peers.write(tmp_path, still, parameters.random(still.model), batches)
   trainer = huggingface.Trainer(tmp_path)
   trainer.model.eval()
@@ -148,4 +150,5 @@ def test_the_head_on_masked_positions_has_the_loss_and_gradient_of_the_head_ever
   for masked, everywhere in zip(*found):
     torch.testing.assert_close(masked, everywhere, atol=1e-6, rtol=1e-5)
   assert math.isclose(trainer.evaluate()['loss'], float(found[0][0]), rel_tol=1e-6)
-  assert trainer.content == [(int((batches[0]['pair_ids'] > 0).sum()), 4)] and np.isfinite(trainer.turn('masked', 0.)['seconds']).all()
+  assert trainer.content == [(int((batches[0]['pair_ids'] > 0).sum()), 4)]
+  assert np.isfinite(trainer.turn('masked', 0.)['seconds']).all()

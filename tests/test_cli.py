@@ -1,4 +1,4 @@
-"""The front door: the whole way from text to filled masks, with both kinds of vocabulary, and one sentence for every bad input."""
+"""The front door: the whole way from text to filled masks, with both kinds of vocabulary; and bad input."""
 
 import bz2
 import json
@@ -6,15 +6,16 @@ import pathlib
 
 import pytest
 
-from bert_jax import metrics, recipes
+from bert_jax import errors as errors_lib, metrics, recipes
 from input_pipeline import records
 from launch import cli
-from launch.commands import commands
+from launch.commands import table
 from tests import corpora
 
 ALONE = '--distributed.no-auto'  # this process has used its devices already, so it cannot look for others to join
-TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5',
-         '--run.steps', '12', '--optimizer.warmup-steps', '2', '--run.log-every', '4', '--run.checkpoint-every', '6', ALONE]
+TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32',
+         '--batch.predictions', '5', '--run.steps', '12', '--optimizer.warmup-steps', '2', '--run.log-every', '4',
+         '--run.checkpoint-every', '6', ALONE]
 
 
 def call(capsys, *argv: str) -> tuple[int, str, str]:
@@ -38,8 +39,9 @@ def data(corpus) -> pathlib.Path:
   folder = corpus.parent
   (folder / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
   with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-    patch.setattr('sys.argv', ['bert-jax', 'prepare', '--input', str(corpus), '--vocabulary', str(folder / 'vocab.txt'),
-                               '--sequence-length', '32', '--validation-share', '0.2', '--output', str(folder / 'data')])
+    patch.setattr('sys.argv', [
+        'bert-jax', 'prepare', '--input', str(corpus), '--vocabulary', str(folder / 'vocab.txt'),
+        '--sequence-length', '32', '--validation-share', '0.2', '--output', str(folder / 'data')])
     cli.main()
   assert ended.value.code == 0
   return folder / 'data'
@@ -55,8 +57,8 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
     return out, errors
 
   done('vocabulary', '--input', corpus, '--kind', kind, '--size', size, '--output', vocabulary)
-  out, _ = done('prepare', '--input', corpus, '--vocabulary', vocabulary, '--sequence-length', 32, '--validation-share', 0.2,
-                '--output', data)
+  out, _ = done('prepare', '--input', corpus, '--vocabulary', vocabulary, '--sequence-length', 32,
+                '--validation-share', 0.2, '--output', data)
   assert 'source documents' in out
   assert 'label 1' in done('inspect', data, '--examples', 8)[0]
 
@@ -65,13 +67,15 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
   assert 'resuming from step 12 of 12' in done(*train)[1]
   out, _ = done('evaluate', run, '--json')
   figures = json.loads(out)
-  assert {'mlm_loss', 'mlm_accuracy', 'nsp_loss', 'nsp_accuracy', 'unigram_loss', 'documents', 'sequences'} <= figures.keys()
+  assert {'mlm_loss', 'mlm_accuracy', 'nsp_loss', 'nsp_accuracy', 'unigram_loss', 'documents',
+          'sequences'} <= figures.keys()
   assert figures['documents'] == records.read_manifest(data).splits['validation'].documents > 0
 
   done('plot', run)
   assert (run / 'loss.png').stat().st_size > 10_000
   done('export', run)
-  assert {'config.json', 'model.safetensors', 'tokenizer.json', name, 'README.md'} <= {path.name for path in (run / 'export').iterdir()}
+  exported = {path.name for path in (run / 'export').iterdir()}
+  assert {'config.json', 'model.safetensors', 'tokenizer.json', name, 'README.md'} <= exported
   texts = 'one [MASK] three .', 'four [MASK] [MASK] seven .'
   of_run = json.loads(done('fill-mask', run, *texts, '--json')[0])
   of_export = json.loads(done('fill-mask', run / 'export', *texts, '--json')[0])
@@ -81,7 +85,7 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
 
 def test_help_teaches(capsys):
   code, out, _ = call(capsys, '--help')
-  assert code == 0 and all(name in out for name in commands.COMMANDS)
+  assert code == 0 and all(name in out for name in table.COMMANDS)
   for command in ('vocabulary', 'prepare', 'inspect', 'evaluate', 'plot', 'export', 'fill-mask'):
     code, out, _ = call(capsys, command, '--help')
     assert code == 0 and 'usage: bert-jax ' + command in out
@@ -91,10 +95,20 @@ def test_help_teaches(capsys):
   assert code == 0 and '--optimizer.peak-learning-rate FLOAT' in out and 'default: 0.0001' in out
 
 
+def test_exit_codes_stand_on_the_classes_of_errors():
+  from input_pipeline.errors import DataError
+  kinds = (errors_lib.ConfigError, DataError, errors_lib.DriftError, errors_lib.NonFiniteError,
+           errors_lib.CheckpointError, errors_lib.PeerError)
+  assert [cli.exit_code(kind('words')) for kind in kinds] == [2, 2, 8, 6, 7, 13] and errors_lib.STOPPED == 3
+  assert cli.exit_code(type('Heir', (errors_lib.CheckpointError,), {})()) == 7
+  assert cli.exit_code(ValueError('a bug')) is None and cli.exit_code(KeyError()) is None
+
+
 @pytest.mark.parametrize('argv, says', [
     (['pretrian'], "did you mean 'pretrain'"),
     (['pretrain', 'huge'], 'wanted one of sample, tiny'),
-    (['pretrain', 'tiny', '--data', 'd', '--run-dir', 'r', '--optimizer.peak-learning-rat', '1'], '--optimizer.peak-learning-rate'),
+    (['pretrain', 'tiny', '--data', 'd', '--run-dir', 'r', '--optimizer.peak-learning-rat', '1'],
+     '--optimizer.peak-learning-rate'),
     (['pretrain', 'tiny', '--data', 'no-data', '--run-dir', 'r', ALONE], 'no-data holds no manifest.json'),
     (['inspect', 'no-data'], 'no-data holds no manifest.json'),
     (['evaluate', 'no-run'], 'no-run is no run directory'),
@@ -109,7 +123,8 @@ def test_wrong_arguments(capsys, data, tmp_path, monkeypatch, argv, says):
 
 
 def dump(pages: int) -> bytes:
-  page = '<page><title>T{0}</title><ns>0</ns><id>{0}</id><revision><id>1</id><text xml:space="preserve">{1}</text></revision></page>'
+  page = ('<page><title>T{0}</title><ns>0</ns><id>{0}</id><revision><id>1</id><text xml:space="preserve">{1}</text>'
+          '</revision></page>')
   body = ''.join(page.format(i, corpora.text_of(i)) for i in range(1, pages + 1))
   return f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="en">{body}</mediawiki>'.encode()
 
@@ -138,13 +153,14 @@ def test_bad_corpora(capsys, data, tmp_path, name):
 
 def test_a_vocabulary_without_mask(capsys, corpus, tmp_path):
   (tmp_path / 'vocab.txt').write_text('\n'.join(token for token in corpora.TOKENS if token != '[MASK]') + '\n')
-  code, _, errors = call(capsys, 'prepare', '--input', corpus, '--vocabulary', tmp_path / 'vocab.txt', '--output', tmp_path / 'out')
+  code, _, errors = call(capsys, 'prepare', '--input', corpus, '--vocabulary', tmp_path / 'vocab.txt',
+                         '--output', tmp_path / 'out')
   assert code == 2 and '[MASK]' in errors and 'vocab.txt' in errors
   assert [path.name for path in tmp_path.iterdir()] == ['vocab.txt']
 
 
 def test_data_that_does_not_fit(capsys, data, tmp_path):
-  """Another vocabulary, another length, a mesh that does not divide: exit code 2, the flag to change, no run directory."""
+  """Another vocabulary or length, a mesh that does not divide: exit code 2, the flag to change, no run directory."""
   size = len(corpora.TOKENS)
   train = ['pretrain', 'tiny', '--data', data, '--run-dir', tmp_path / 'run', *TRAIN]
   for change, says in ((['--model.vocab-size', size + 1], f'--model.vocab-size {size}'),
@@ -173,5 +189,5 @@ def test_what_is_not_ours_is_left_alone(capsys, corpus, data, tmp_path):
     assert code == 2 and str(foreign) in errors and 'Traceback' not in errors, errors
   assert [(path.name, path.read_text()) for path in foreign.iterdir()] == [('thesis.tex', 'years of work')]
   code, _, errors = call(capsys, *train, '--run-dir', run, '--model.layers', 1)
-  assert code == cli.DRIFT and 'model.layers: 2 -> 1' in errors
+  assert code == errors_lib.DriftError.exit_code and 'model.layers: 2 -> 1' in errors
   assert metrics.read(run)[-1]['step'] == 12

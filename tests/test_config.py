@@ -25,12 +25,15 @@ NO_MASKS = cfg.Masking(share=0.)
     (lambda: cfg.Optimizer(final_learning_rate=2e-4), 'optimizer.final_learning_rate'),
     (lambda: cfg.Optimizer(decay_share=0.), 'optimizer.decay_share'),
     (lambda: cfg.Optimizer(decay_power=0.), 'optimizer.decay_power'),
+    (lambda: cfg.Optimizer(decay_share=.2), "optimizer.decay_share 0.2 changes nothing .* 'bert': .* choose another schedule$"),
+    (lambda: cfg.Optimizer(schedule='cosine', decay_power=2.), 'optimizer.decay_power 2.0 changes nothing'),
+    (lambda: cfg.Optimizer(schedule='constant', final_learning_rate=1e-5), 'optimizer.final_learning_rate 1e-05 changes nothing'),
     (lambda: cfg.Optimizer(b2=1.), 'optimizer.b2'),
     (lambda: cfg.Config(optimizer=cfg.Optimizer(schedule='wsd', decay_share=1.)), 'optimizer.decay_share'),
-    (lambda: cfg.Schedule(microbatches=0), 'run.microbatches'),
+    (lambda: cfg.Run(microbatches=0), 'run.microbatches'),
     (lambda: cfg.Config(batch=cfg.BatchConfig(sequence_length=513, predictions=77)), 'batch.sequence_length'),
-    (lambda: cfg.Config(batch=cfg.BatchConfig(size=30), run=cfg.Schedule(microbatches=4)), 'batch.size'),
-    (lambda: cfg.Config(run=cfg.Schedule(steps=9999)), 'optimizer.warmup_steps'),
+    (lambda: cfg.Config(batch=cfg.BatchConfig(size=30), run=cfg.Run(microbatches=4)), 'batch.size'),
+    (lambda: cfg.Config(run=cfg.Run(steps=9999)), 'optimizer.warmup_steps'),
     (lambda: cfg.Config(batch=cfg.BatchConfig(pairs='none')), '--batch.pairs nsp, or --objective mlm$'),
     (lambda: cfg.Config(batch=cfg.BatchConfig(pairs='sop')), '--objective mlm_sop'),
     (lambda: cfg.Config(objective='mlm_sop'), '--batch.pairs sop, or --objective mlm_nsp'),
@@ -46,8 +49,8 @@ def test_what_cannot_work_is_refused_by_the_name_of_its_field(make, field):
 
 
 def test_json_round_trip_keeps_every_setting():
-  config = cfg.Config(model=cfg.Model(layers=3, remat='full'), objective='mlm', mesh=cfg.Mesh(fsdp=4),
-                      batch=cfg.BatchConfig(size=64, seed=7), run=cfg.Schedule(max_minutes=1.5, seed=9))
+  config = cfg.Config(model=cfg.Model(layers=3, remat='full'), objective='mlm', mesh=cfg.MeshShape(fsdp=4),
+                      batch=cfg.BatchConfig(size=64, seed=7), run=cfg.Run(max_minutes=1.5, seed=9))
   again = cfg.from_json(cfg.Config, json.loads(cfg.to_json(config)))
   assert again == config and hash(again) == hash(config)
   assert type(again.batch.masking) is type(config.batch.masking)

@@ -30,7 +30,7 @@ def config():
   """What ARGUMENTS make, for a run in this process. max_minutes makes the processes ask process 0 for the time."""
   sample, of = recipes.sample(), dataclasses.replace
   return of(
-      sample, model=recipes.model_of(1, 64, vocab_size=VOCABULARY, dtype='float32'), mesh=cfg.Mesh(data=2, fsdp=4),
+      sample, model=recipes.model_of(1, 64, vocab_size=VOCABULARY, dtype='float32'), mesh=cfg.MeshShape(data=2, fsdp=4),
       batch=of(sample.batch, size=16, sequence_length=16, predictions=4), optimizer=of(sample.optimizer, warmup_steps=2),
       run=of(sample.run, steps=STEPS, max_minutes=60.0, log_every=1, evaluate_every=4, evaluation_rows=24))
 
@@ -92,7 +92,7 @@ def test_losses_of_one_process(pair, data, config, tmp_path):
     assert abs(a['loss'] - b['loss']) < 1e-5 and abs(a['mlm_loss'] - b['mlm_loss']) < 1e-5 and a['mlm_accuracy'] == b['mlm_accuracy']
 
 
-@pytest.mark.parametrize('shape, devices', [(cfg.Mesh(data=8), 8), (cfg.Mesh(data=1), 1)])
+@pytest.mark.parametrize('shape, devices', [(cfg.MeshShape(data=8), 8), (cfg.MeshShape(data=1), 1)])
 def test_one_process_restores_what_two_saved(pair, config, shape, devices):
   mesh = mesh_lib.make_mesh(shape, jax.devices()[:devices])
   with checkpoint.manager(pair) as checkpoints:

@@ -1,4 +1,4 @@
-"""The table of hosts and shards: the same rows in the same order, whatever the number of either, and wherever a run resumes."""
+"""Hosts and shards: the same rows in the same order, whatever the number of either, and wherever a run resumes."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,8 @@ CONFIG = BatchConfig(sequence_length=32, predictions=5)
 
 
 def digest(batch):
-  return hashlib.sha256(b''.join(name.encode() + np.ascontiguousarray(batch[name]).tobytes() for name in sorted(batch))).hexdigest()
+  return hashlib.sha256(b''.join(name.encode() + np.ascontiguousarray(batch[name]).tobytes()
+                                 for name in sorted(batch))).hexdigest()
 
 
 def originals(batch):
@@ -30,8 +31,10 @@ def originals(batch):
 def first_rows(data, hosts, resumed_at=0):
   """The first rows of the stream, as that many hosts see them from some step on."""
   stream = loader.open_split(data, 'train', dataclasses.replace(CONFIG, size=LOCAL * hosts))
-  parts = [stream.batch(step, host, hosts) for step in range(resumed_at, -(-ROWS // stream.config.size)) for host in range(hosts)]
-  return {name: np.concatenate([part[name] for part in parts])[:ROWS - resumed_at * stream.config.size] for name in parts[0]}, stream
+  parts = [stream.batch(step, host, hosts) for step in range(resumed_at, -(-ROWS // stream.config.size))
+           for host in range(hosts)]
+  return {name: np.concatenate([part[name] for part in parts])[:ROWS - resumed_at * stream.config.size]
+          for name in parts[0]}, stream
 
 
 def test_hosts_and_shards(tmp_path, capsys):
@@ -42,12 +45,14 @@ def test_hosts_and_shards(tmp_path, capsys):
       rows, stream = first_rows(data, hosts)
       orders[shards, hosts] = digest(rows)
       for first in range(0, ROWS - stream.rows_per_epoch, stream.rows_per_epoch):
-        seen = np.bincount(originals(rows)[first:first + stream.rows_per_epoch].ravel(), minlength=stream.vocabulary.size)[5:]
+        seen = np.bincount(originals(rows)[first:first + stream.rows_per_epoch].ravel(),
+                           minlength=stream.vocabulary.size)[5:]
         duplicates, missing = duplicates + int((seen > 1).sum()), missing + int((seen == 0).sum())
     resumed, _ = first_rows(data, 10 - shards, resumed_at=2)  # a run that stopped, on other hosts
     assert digest(resumed) == digest({name: array[2 * LOCAL * (10 - shards):] for name, array in rows.items()})
   with capsys.disabled():
-    print(f'\nhosts 1-9 x shards 1-9: the first {ROWS} rows, two epochs and more; each also resumed at step 2 by other hosts\n'
+    print(f'\nhosts 1-9 x shards 1-9: the first {ROWS} rows, two epochs and more; '
+          'each also resumed at step 2 by other hosts\n'
           '  shards  ' + '  '.join(f'{hosts} hosts ' for hosts in HOSTS))
     for shards in SHARDS:
       print(f'  {shards:>6}  ' + '  '.join(orders[shards, hosts][:8] for hosts in HOSTS))

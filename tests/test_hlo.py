@@ -1,4 +1,4 @@
-"""Reading compiled programs: what is counted is known beforehand, of programs that XLA compiled for the CPU and for TPUs."""
+"""Reading compiled programs, which XLA compiled for the CPU and for TPUs: what is counted is known beforehand."""
 
 import functools
 import importlib.util
@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import flops
-from launch.plan import costs as hlo_costs, hlo
+from launch.plan import costs as hlo_costs, hlo, topology as topology_lib
 
 pytestmark = pytest.mark.filterwarnings('ignore:Error reading persistent compilation cache')
 tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
@@ -27,8 +27,7 @@ def line_of(devices):
 
 @functools.cache
 def tpus(topology):
-  from launch.plan import step as plan_step
-  return line_of(plan_step.topology_devices(topology))
+  return line_of(topology_lib.devices(topology))
 
 
 def costs_of(function, *arguments):
@@ -44,7 +43,8 @@ def test_flops_of_loops_in_loops_count_every_trip():
 
 
 def test_a_loop_without_a_known_end_counts_once_and_is_named():
-  costs = costs_of(lambda x: jax.lax.while_loop(lambda x: jnp.sum(x) < 1e3, lambda x: x @ x, x), jax.ShapeDtypeStruct((4, 4), jnp.float32))
+  x = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+  costs = costs_of(lambda x: jax.lax.while_loop(lambda x: jnp.sum(x) < 1e3, lambda x: x @ x, x), x)
   assert costs.flops == 2 * 4**3 and len(costs.endless) == 1
 
 
@@ -88,7 +88,8 @@ def test_batched_products_count_once_though_tpus_compile_them_to_dilated_convolu
 
 def test_convolutions_count_no_padding_and_no_holes():
   x, w = jax.ShapeDtypeStruct((2, 10, 10, 3), jnp.float32), jax.ShapeDtypeStruct((3, 3, 3, 8), jnp.float32)
-  same = functools.partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding='SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  same = functools.partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding='SAME',
+                           dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
   assert hlo.pairs(10, 3, 10, 1, 1, 1, 1) == 28  # 30, less one tap over each edge
   assert costs_of(same, x, w).flops == 2 * 2 * 3 * 8 * 28**2
   assert hlo.pairs(4, 1, 7, 0, 1, 2, 1) == 4  # every second place is a hole
@@ -142,9 +143,10 @@ ENTRY %main (a: f32[4,8]) -> (s32[], f32[4,8]) {
   %zero = s32[] constant(0)
   %first = f32[16,8]{1,0} fusion(%a), kind=kCustom, calls=%start
   %init = (s32[], f32[4,8]{1,0}) tuple(%zero, %a)
-  ROOT %w = (s32[], f32[4,8]{1,0}) while(%init), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"24"}}
+  ROOT %w = (s32[], f32[4,8]{1,0}) while(%init), condition=%condition, body=%body, TRIPS
 }
 '''
+  text = text.replace('TRIPS', 'backend_config={"known_trip_count":{"n":"24"}}')
   mark = 'frontend_attributes={chain_id="1"}, backend_config={"async_collective_fusion_config":{"flag_start":"-1"}}'
   gather, = hlo_costs.read(text.replace('STEP', mark)).collectives
   assert (gather.times, gather.bytes, gather.asynchronous) == (1, 16 * 8 * 4, True)
@@ -163,7 +165,8 @@ ENTRY %main (a: bf16[4,8,128]) -> bf16[4,8,128] {
   ROOT %b = bf16[4,8,128]{2,1,0} get-tuple-element(%got), index=0
 }
 '''
-  costs = hlo_costs.read(text.replace('HANDLER', 'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}'))
+  handler = 'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}'
+  costs = hlo_costs.read(text.replace('HANDLER', handler))
   assert costs.collective_bytes() == {hlo_costs.BETWEEN_SLICES: 2 * 4 * 8 * 128} and costs.collectives[0].asynchronous
   assert sum(size for _, size in costs.unestimated) == 0
 
@@ -188,7 +191,8 @@ def test_a_gather_that_runs_beside_products_is_asynchronous_and_counts_once():
     return jax.lax.psum(x @ gathered, 'x')
 
   call = jax.shard_map(body, mesh=mesh, in_specs=(P('x'), P('x'), P()), out_specs=P(), check_vma=False)
-  costs = costs_of(call, shaped(mesh, P('x'), 2048, 1024), shaped(mesh, P('x'), 4 * 1024, 2048), shaped(mesh, P(), 2048, 2048))
+  costs = costs_of(call, shaped(mesh, P('x'), 2048, 1024), shaped(mesh, P('x'), 4 * 1024, 2048),
+                   shaped(mesh, P(), 2048, 2048))
   gather, = (item for item in costs.collectives if item.kind == 'all-gather')
   assert gather.asynchronous and gather.bytes == 2 * 2048 * 1024 and gather.devices == 4
   total, = (item for item in costs.collectives if item.kind == 'all-reduce')
@@ -201,9 +205,8 @@ def test_a_gather_that_runs_beside_products_is_asynchronous_and_counts_once():
                                                    for name in ('v4:2x2x1', 'v5p:2x2x1', 'v6e:2x2', 'tpu7x:2x2x1'))])
 def test_cycles_at_the_clock_come_near_the_peak_for_a_large_product(topology):
   mesh = tpus(topology)
-  from launch.plan import step as plan_step
   devices = list(mesh.devices.flat)
-  chip, each = flops.chip(devices[0].device_kind), len(devices) // plan_step.chip_count(devices)
+  chip, each = flops.chip(devices[0].device_kind), len(devices) // topology_lib.chip_count(devices)
   x = shaped(line_of(devices[:1]), P(), 4096, 4096)
   costs = costs_of(jnp.matmul, x, x)
   rate = costs.flops / (costs.cycles / chip.clock)
@@ -235,7 +238,8 @@ def test_attention_kernels_without_an_estimate_are_counted_from_their_operands()
     shape = 'bf16[4,8,128,64]{3,2,1,0}'
     lines = [f'  %p{i} = {shape} parameter({i})' for i in range(operands)]
     result = shape if results == 1 else f'({", ".join([shape] * results)})'
-    call = f'  ROOT %c = {result} custom-call({", ".join(f"%p{i}" for i in range(operands))}), custom_call_target="tpu_custom_call"'
+    names = ', '.join(f'%p{i}' for i in range(operands))
+    call = f'  ROOT %c = {result} custom-call({names}), custom_call_target="tpu_custom_call"'
     return '\n'.join(['ENTRY %main (x: f32[]) -> f32[] {', *lines, call, '}'])
   product = 2 * 4 * 8 * 128 * 128 * 64
   assert hlo_costs.read(module(3, 1)).kernels[0].flops == 2 * product

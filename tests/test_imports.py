@@ -36,7 +36,7 @@ from bert_jax import config as cfg, step as step_lib, synthetic
 from bert_jax.parallel import mesh as mesh_lib
 config = cfg.Config(model=cfg.Model(vocab_size=64, hidden_size=16, layers=1, heads=2, intermediate_size=32, max_positions=16),
                     batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=4))
-mesh = mesh_lib.make_mesh(cfg.Mesh(), jax.devices()[:1])
+mesh = mesh_lib.make_mesh(cfg.MeshShape(), jax.devices()[:1])
 graphdef, abstract = step_lib.abstract_state(config, mesh)
 state = step_lib.create_state(config, abstract)
 batch = mesh_lib.put_batch(synthetic.batch(64, 8, 16, 4), mesh)

@@ -34,16 +34,28 @@ def test_packed_examples_show_their_pairs(data):
 def test_examples_show_text_masks_and_pairs(data):
   shown = str(inspect(data, examples=3, masking=Masking(mask=1, random=0)))
   assert 'train:' in shown and 'validation:' in shown and 'SHA-256' in shown
-  assert '[CLS]' in shown and '[MASK]' in shown and 'label 0, B follows A' in shown and 'label 1, B is of another document' in shown
+  assert '[CLS]' in shown and '[MASK]' in shown
+  assert 'label 0, B follows A' in shown and 'label 1, B is of another document' in shown
   assert '##' not in shown and '{' in shown
 
 
-def test_static_pairs_are_shown(tmp_path):
+def test_google_pairs_are_shown(tmp_path):
   assert 'label 1' in str(inspect(synthetic.write_data(tmp_path, pairs='google')))
 
 
 def test_one_document_can_be_looked_at(tmp_path):
   assert 'one segment' in str(inspect(synthetic.write_data(tmp_path, pieces=20, documents=1)))
+
+
+def test_masks_of_a_schedule_have_their_slots(data):
+  assert 'predicted' in str(inspect(data, examples=1, masking=Masking(schedule=((0, .5), (10, .1)))))
+
+
+@pytest.mark.parametrize('change, name', [
+    ({'examples': -1}, 'examples'), ({'pairs': 'foo'}, 'batch.pairs'), ({'seed': -1}, 'batch.seed')])
+def test_settings_that_cannot_work_are_refused_by_name(data, change, name):
+  with pytest.raises(records.DataError, match=name):
+    inspect(data, **change)
 
 
 def test_a_flipped_byte_is_found(tmp_path):

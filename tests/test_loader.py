@@ -1,4 +1,4 @@
-"""The global batch of a step is a function of (shards, config, step): no process, restart, engine or fault changes it."""
+"""The global batch of a step is a function of (shards, config, step): no process, restart or engine changes it."""
 
 import dataclasses
 import itertools
@@ -29,13 +29,15 @@ def stream(data):
 
 
 def equal(one, other):
-  return one.keys() == other.keys() and all(one[k].dtype == other[k].dtype and np.array_equal(one[k], other[k]) for k in one)
+  same = lambda a, b: a.dtype == b.dtype and np.array_equal(a, b)
+  return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
 
 
 def test_a_batch_has_its_shapes_and_types(stream):
   batch = stream.batch(0)
-  wanted = {'input_ids': (np.int32, (32, 64)), 'token_type_ids': (np.int32, (32, 64)), 'position_ids': (np.int32, (32, 64)),
-            'pair_ids': (np.int32, (32, 64)), 'masked_lm_positions': (np.int32, (32, 10)), 'masked_lm_ids': (np.int32, (32, 10)),
+  wanted = {'input_ids': (np.int32, (32, 64)), 'token_type_ids': (np.int32, (32, 64)),
+            'position_ids': (np.int32, (32, 64)), 'pair_ids': (np.int32, (32, 64)),
+            'masked_lm_positions': (np.int32, (32, 10)), 'masked_lm_ids': (np.int32, (32, 10)),
             'masked_lm_weights': (np.float32, (32, 10)), 'cls_positions': (np.int32, (32, 1)),
             'next_sentence_labels': (np.int32, (32, 1)), 'next_sentence_weights': (np.float32, (32, 1))}
   assert {name: (array.dtype, array.shape) for name, array in batch.items()} == wanted
@@ -88,16 +90,17 @@ def test_processes_must_divide_the_batch(stream):
 @pytest.mark.parametrize('engine', ['threads', 'tf.data', 'none'])
 @pytest.mark.parametrize('first, count', [(90, 7), (0, 8), (3, 20), (5, 0)])
 def test_engines_resume_anywhere_with_the_same_batches(stream, engine, first, count):
-  made = list(stream.batches(first, first + count, engine=engine))
-  assert len(made) == count
-  assert all(equal(batch, stream.batch(first + i)) for i, batch in enumerate(made))
+  batches = list(stream.batches(first, first + count, engine=engine))
+  assert len(batches) == count
+  assert all(equal(batch, stream.batch(first + i)) for i, batch in enumerate(batches))
 
 
 @pytest.mark.parametrize('masking, processes', [(Masking(schedule=((0, 0.15), (10, 0.05))), 1), (Masking(), 2)])
 def test_small_batches_are_the_same_where_they_cannot_be_made_together(data, masking, processes):
   stream = loader.open_split(data, 'train', dataclasses.replace(CONFIG, size=4, masking=masking))
-  made = list(stream.batches(0, 12, processes - 1, processes, engine='none'))
-  assert len(made) == 12 and all(equal(batch, stream.batch(i, processes - 1, processes)) for i, batch in enumerate(made))
+  batches = list(stream.batches(0, 12, processes - 1, processes, engine='none'))
+  assert len(batches) == 12
+  assert all(equal(batch, stream.batch(i, processes - 1, processes)) for i, batch in enumerate(batches))
 
 
 @pytest.mark.parametrize('engine', ['threads', 'tf.data'])
@@ -111,8 +114,9 @@ def test_closing_ends_the_threads(stream, engine):
 
 def test_a_program_ends_with_its_iterators_open(data):
   """TensorFlow's threads used to hang the interpreter's end."""
-  program = ('import sys\nfrom input_pipeline import loader\n'
-             'stream = loader.open_split(sys.argv[1], "train", loader.BatchConfig(size=32, sequence_length=64, predictions=10))\n'
+  program = ('import sys\nfrom input_pipeline.batches import loader\n'
+             'config = loader.BatchConfig(size=32, sequence_length=64, predictions=10)\n'
+             'stream = loader.open_split(sys.argv[1], "train", config)\n'
              'open = [stream.batches(0, engine=engine) for engine in ("threads", "tf.data")]\n'
              'for batches in open:\n  next(batches)\nraise SystemExit(7)')
   assert subprocess.run([sys.executable, '-c', program, str(data)], timeout=120).returncode == 7
@@ -124,9 +128,9 @@ def test_errors_of_the_background_come_out(data, engine, monkeypatch):
   rows = stream.rows
   monkeypatch.setattr(stream, 'rows', lambda first, *rest: rows(first, *rest) if first < 600 else (_ for _ in ()).throw(
       records.DataError('the disk went away')))
-  made = stream.batches(0, engine=engine)
+  batches = stream.batches(0, engine=engine)
   with pytest.raises(records.DataError, match='the disk went away'):
-    list(made)
+    list(batches)
 
 
 def test_evaluation_is_one_pass_with_exact_sums(stream):

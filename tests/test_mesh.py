@@ -17,7 +17,7 @@ STEPS = 20
 
 def train(config, shape, pairs=1):
   """(losses of STEPS steps with dropout, the last state, the jitted step, its compiled text)."""
-  shape = cfg.Mesh(*shape)
+  shape = cfg.MeshShape(*shape)
   config = dataclasses.replace(config, mesh=shape)
   mesh = mesh_lib.make_mesh(shape, jax.devices()[:shape.data * shape.fsdp * shape.tensor])
   losses = []
@@ -58,7 +58,7 @@ def test_every_mesh_gives_the_losses_of_one_device(tiny, straight, shape):
 
 
 def test_fully_sharded_state_of_base_takes_its_share_of_memory():
-  mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=8))
   _, state = step_lib.abstract_state(cfg.Config(), mesh)
   leaves = jax.tree.leaves(state)
   whole, shard = sum(math.prod(x.shape) for x in leaves), sum(math.prod(x.sharding.shard_shape(x.shape)) for x in leaves)
@@ -66,7 +66,7 @@ def test_fully_sharded_state_of_base_takes_its_share_of_memory():
 
 
 def test_the_table_names_parameters_that_exist_and_moments_lie_as_they():
-  mesh = mesh_lib.make_mesh(cfg.Mesh(data=2, fsdp=2, tensor=2))
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=2, fsdp=2, tensor=2))
   _, state = step_lib.abstract_state(cfg.Config(), mesh)
   names = {mesh_lib.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
   for end in mesh_lib.PARAMETERS:
@@ -82,16 +82,16 @@ def test_the_table_names_parameters_that_exist_and_moments_lie_as_they():
                                           ((-2, 8, 1), 'mesh.data -2'), ((-1, 1, 16), 'mesh.tensor 16'), ((2, 2, 1), 'mesh.tensor 1')])
 def test_a_mesh_that_does_not_fit_is_refused(shape, field):
   with pytest.raises(cfg.ConfigError, match=field):
-    mesh_lib.make_mesh(cfg.Mesh(*shape))
+    mesh_lib.make_mesh(cfg.MeshShape(*shape))
 
 
 @pytest.mark.parametrize('shape, sizes', [((-1, 1, 1), (8, 1, 1)), ((2, -1, 1), (2, 4, 1)), ((2, 2, -1), (2, 2, 2))])
 def test_minus_one_takes_what_is_left(shape, sizes):
-  assert tuple(mesh_lib.make_mesh(cfg.Mesh(*shape)).shape.values()) == sizes
+  assert tuple(mesh_lib.make_mesh(cfg.MeshShape(*shape)).shape.values()) == sizes
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-  mesh = mesh_lib.make_mesh(cfg.Mesh(data=2, fsdp=2, tensor=2))
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=2, fsdp=2, tensor=2))
   mesh_lib.check_batch(16, 4, mesh)
   for size, microbatches in ((18, 1), (8, 4)):
     with pytest.raises(cfg.ConfigError, match='batch.size'):
@@ -125,7 +125,7 @@ def torus(*sizes, host=(2, 2, 1), slices=1):
 
 
 def fake_mesh(devices, shape):
-  devices = np.array(sorted(devices, key=mesh_lib.place), object).reshape(shape)
+  devices = np.array(sorted(devices, key=mesh_lib.position_of), object).reshape(shape)
   return types.SimpleNamespace(devices=devices, shape=dict(zip(mesh_lib.AXES, shape)))
 
 
@@ -139,7 +139,7 @@ def test_a_scatter_goes_along_one_axis_of_the_torus_at_a_time(sizes, shape, ring
 
 @pytest.mark.parametrize('sizes', [(2, 4), (2, 2, 2), (8,)])
 def test_a_scatter_in_rings_is_the_scatter(sizes):
-  mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=8))
   x = jax.random.normal(jax.random.key(0), (8, 16, 3))
   run = mesh_lib.per_device(lambda x: collectives.scatter(x[0], 0, sizes, range(len(sizes))), mesh, jax.P('fsdp'), jax.P('fsdp'))
   np.testing.assert_allclose(jax.jit(run)(x), x.sum(0), atol=1e-6)
@@ -148,7 +148,7 @@ def test_a_scatter_in_rings_is_the_scatter(sizes):
 @pytest.mark.parametrize('sizes', [(2, 4), (2, 2, 2), (8,)])
 @pytest.mark.parametrize('together, rows', [(False, 24), (True, 24), (True, 32)])  # parts of 24 are no whole tiles, of 32 at first
 def test_what_is_scattered_is_summed_and_what_is_gathered_is_whole(sizes, together, rows):
-  mesh = mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=8))
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=8))
   axes = [1, 0, 1, 1, 2]
   shapes = [(3, 128, 5), (rows, 130), (300, 16), (2, 64), (3, 5, 16)]  # of the third and fourth columns are shared out
   arrays = [jax.random.normal(jax.random.key(i), (8, *shape)) for i, shape in enumerate(shapes)]
@@ -171,22 +171,22 @@ def test_what_is_split_and_packed_comes_back(shape, axis):
   for i, part in enumerate(np.split(x, 8, axis)):  # each row is what one device has
     np.testing.assert_array_equal(collectives.join(shares[i:i + 1], axis), part)
   packed = collectives.pack([other, shares])
-  assert packed.shape[0] == 8 and packed.shape[1] == collectives.smooth(packed.shape[1])
+  assert packed.shape[0] == 8 and packed.shape[1] == collectives.round_up_to_divisible(packed.shape[1])
   np.testing.assert_array_equal(collectives.join(collectives.unpack(packed, [other.shape, shares.shape])[1], axis), x)
 
 
 @pytest.mark.parametrize('shape', [(300, 64), (2, 16), (30522, 24)])
 def test_each_device_finds_its_columns_among_the_runs(shape):
   x = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
-  runs = collectives.runs_of(x, 8)
-  np.testing.assert_array_equal(collectives.columns_of(runs, shape), x)
+  runs = collectives.columns_to_runs(x, 8)
+  np.testing.assert_array_equal(collectives.runs_to_columns(runs, shape), x)
   for i, part in enumerate(np.split(x, 8, axis=1)):
-    np.testing.assert_array_equal(collectives.columns_of(runs[i:i + 1], part.shape), part)
+    np.testing.assert_array_equal(collectives.runs_to_columns(runs[i:i + 1], part.shape), part)
 
 
 def test_sizes_are_rounded_up_to_what_has_divisors():
   for n in range(1, 100_000, 7):
-    assert n <= collectives.smooth(n) <= n * 33 / 32 and collectives.smooth(n) >> max(n.bit_length() - collectives.CUTS, 0) <= 64
+    assert n <= collectives.round_up_to_divisible(n) <= n * 33 / 32 and collectives.round_up_to_divisible(n) >> max(n.bit_length() - collectives.LEADING_BITS, 0) <= 64
 
 
 def test_processes_whose_chips_do_not_stand_in_line_feed_every_row_once(monkeypatch):
@@ -199,7 +199,7 @@ def test_processes_whose_chips_do_not_stand_in_line_feed_every_row_once(monkeypa
 
 
 def test_rows_keep_their_numbers_wherever_they_lie():
-  mesh = mesh_lib.make_mesh(cfg.Mesh(data=2, fsdp=2, tensor=2))
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=2, fsdp=2, tensor=2))
   ids = np.arange(24, dtype=np.int32).reshape(8, 3)
   batch = mesh_lib.put_batch({'input_ids': ids}, mesh)
   np.testing.assert_array_equal(batch['input_ids'], ids)
@@ -218,7 +218,7 @@ def test_what_no_mesh_suits_is_refused():
   with pytest.raises(cfg.ConfigError, match='batch.size'):
     mesh_lib.choose(8, 1, cfg.Model(), 3)
   with pytest.raises(cfg.ConfigError, match='2 slices.*mesh.data'):
-    mesh_lib.make_mesh(cfg.Mesh(data=1, fsdp=-1), torus(2, 2, 1, slices=2))
+    mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=-1), torus(2, 2, 1, slices=2))
 
 
 def test_constraints_outside_of_a_mesh_do_nothing():

@@ -97,7 +97,8 @@ def test_decay_is_chosen_by_name_on_the_real_model():
     ('constant', 0, {0: 0, 1: .1, 9: .9, 10: 1, 55: 1, 150: 1}),
 ])
 def test_schedules_at_chosen_steps(schedule, final, expected):
-  settings = cfg.Optimizer(schedule=schedule, peak_learning_rate=1., final_learning_rate=final, warmup_steps=10, decay_share=.25)
+  share = {'decay_share': .25} if schedule == 'wsd' else {}
+  settings = cfg.Optimizer(schedule=schedule, peak_learning_rate=1., final_learning_rate=final, warmup_steps=10, **share)
   _, rate = optimizer.make(settings, 100)
   got = {step: float(rate(jnp.int32(step))) for step in expected}
   assert got == pytest.approx(expected, abs=1e-6)
@@ -117,7 +118,8 @@ def test_cosine_is_that_of_optax():
 
 @pytest.mark.parametrize('schedule, step', [('bert', 75), ('linear', 75), ('wsd', 90)])
 def test_power_of_the_decay(schedule, step):
-  settings = cfg.Optimizer(schedule=schedule, peak_learning_rate=1., warmup_steps=0, decay_power=.5, decay_share=.4)
+  share = {'decay_share': .4} if schedule == 'wsd' else {}
+  settings = cfg.Optimizer(schedule=schedule, peak_learning_rate=1., warmup_steps=0, decay_power=.5, **share)
   _, rate = optimizer.make(settings, 100)
   assert float(rate(jnp.int32(step))) == pytest.approx(.5)
 
@@ -128,3 +130,17 @@ def test_clip_scales_all_gradients_alike_and_only_down(limit, scale):
   clipped = optimizer.clip_by_global_norm(limit, optax.tree.norm(grads), grads)
   np.testing.assert_allclose(clipped['a'], [6 * scale], rtol=1e-6)
   np.testing.assert_allclose(clipped['b'], [0, 8 * scale], rtol=1e-6)
+
+
+@pytest.mark.parametrize('name, value', [('final_learning_rate', 5e-5), ('decay_power', 2.), ('decay_share', .5)])
+def test_a_setting_of_the_decay_changes_the_rate_or_is_refused(name, value):
+  """What IDLE says of each schedule is so."""
+  for schedule in optimizer.SCHEDULES:
+    plain = cfg.Optimizer(schedule=schedule, warmup_steps=2)
+    if name in optimizer.IDLE.get(schedule, ()):
+      with pytest.raises(cfg.ConfigError, match=f'optimizer.{name}'):
+        dataclasses.replace(plain, **{name: value})
+      continue
+    steps = np.arange(20)
+    other = dataclasses.replace(plain, **{name: value})
+    assert not np.allclose(*(optimizer.learning_rate(o, 20)(steps) for o in (plain, other)), rtol=1e-3), schedule

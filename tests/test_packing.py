@@ -1,4 +1,4 @@
-"""Packed rows: every token once, pairs apart from each other, rows that are full, and as many of them in every epoch."""
+"""Packed rows: every token once, pairs apart from each other, rows that are full, as many in every epoch."""
 
 import dataclasses
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import synthetic
 
-from input_pipeline import random
-from input_pipeline.batches import loader, packing
+from input_pipeline import random, records
+from input_pipeline.batches import layout, loader, packing
 from input_pipeline.batches.loader import BatchConfig
+from input_pipeline.batches.segments import Pairs
 
 CONFIG = BatchConfig(size=32, sequence_length=64, predictions=14, pack=True, pairs_per_row=6)
 
@@ -34,7 +35,7 @@ def originals(batch):
 def test_every_token_comes_once_an_epoch(stream, epoch):
   first = epoch * stream.rows_per_epoch
   ids = originals(stream.rows(first, first + stream.rows_per_epoch))
-  assert sum(stream.arranged(epoch, w).pairs.trimmed for w in range(len(stream.window_rows))) == 0
+  assert sum(stream.arrangement(epoch, w).pairs.trimmed for w in range(len(stream.window_rows))) == 0
   assert (np.bincount(ids.ravel(), minlength=stream.vocabulary.size)[5:] == 1).all()
 
 
@@ -43,7 +44,7 @@ def test_rows_hold_pairs_side_by_side(stream):
   ids, pair, position = originals(batch), batch['pair_ids'], batch['position_ids']
   assert pair.max() > 2
   real = pair > 0
-  assert (np.diff(np.where(real, pair, 99), axis=1) >= 0).all()  # pairs in order, padding behind them
+  assert (np.diff(np.where(real, pair, 99), axis=1) >= 0).all()  # pairs in order, padding after them
   starts = real & (position == 0)
   assert (ids[starts] == 2).all() and (np.count_nonzero(ids == 2) == np.count_nonzero(starts))
   assert np.array_equal(starts.sum(1), pair.max(1))
@@ -65,17 +66,18 @@ def test_counts_of_masks_follow_the_rule_for_each_pair(stream):
     length = (batch['pair_ids'] == k).sum(1)
     wanted = np.where(length, np.maximum(1, np.rint(length * .15)), 0)
     assert np.array_equal(np.bincount(row[pair == k], minlength=500), wanted)
-  assert (np.diff(np.where(batch['masked_lm_weights'] > 0, batch['masked_lm_positions'], 100 + np.arange(14)), axis=1) > 0).all()
+  assert (np.diff(np.where(batch['masked_lm_weights'] > 0, batch['masked_lm_positions'], 100 + np.arange(14)),
+                  axis=1) > 0).all()
 
 
 def test_half_of_packed_pairs_are_negatives(stream):
   for epoch in range(2):
     for window in range(len(stream.window_rows)):
-      label = stream.arranged(epoch, window).pairs.label
+      label = stream.arrangement(epoch, window).pairs.label
       assert abs(2 * label.sum() - len(label)) <= len(label) % 2
 
 
-def test_epochs_pack_anew(stream):
+def test_epochs_pack_afresh(stream):
   rows = [originals(stream.rows(e * stream.rows_per_epoch, e * stream.rows_per_epoch + 400)) for e in range(2)]
   contents = [{tuple(sorted(row[row > 4])) for row in part} for part in rows]
   assert len(contents[0] & contents[1]) < 50  # rows of a single whole piece that kept its own second segment
@@ -98,8 +100,9 @@ def test_other_pairs_are_packed_too(data, pairs):
     assert np.count_nonzero(originals(batch) == 3) == np.count_nonzero(originals(batch) == 2)
 
 
-def test_static_pairs_are_packed_whole(tmp_path):
-  stream = loader.open_split(synthetic.write_data(tmp_path, pairs='google'), 'train', dataclasses.replace(CONFIG, pairs='google'))
+def test_google_pairs_are_packed_whole(tmp_path):
+  stream = loader.open_split(synthetic.write_data(tmp_path, pairs='google'), 'train',
+                             dataclasses.replace(CONFIG, pairs='google'))
   batch = stream.rows(0, stream.rows_per_epoch)
   assert (np.bincount(originals(batch).ravel(), minlength=stream.vocabulary.size)[5:] == 1).all()
   assert batch['next_sentence_weights'].sum() == 600 and batch['next_sentence_labels'].sum() == 300
@@ -113,9 +116,9 @@ def wikipedia_like(count, rng):
 def test_rows_of_512_have_hardly_any_padding():
   """99.5 % real tokens, as also measured on articles (README)."""
   lengths = wikipedia_like(8192, np.random.default_rng(0))
-  placed = packing.pack(lengths, 512, 12, None, random.key(1, 'pack'))
-  used = np.bincount(placed, lengths)
-  assert used.max() <= 512 and np.bincount(placed).max() <= 12
+  row_of = packing.pack(lengths, 512, 12, None, random.key(1, 'pack'))
+  used = np.bincount(row_of, lengths)
+  assert used.max() <= 512 and np.bincount(row_of).max() <= 12
   print(f'\npacked: {lengths.sum() / 512 / len(used):.4f} real tokens, unpacked {lengths.mean() / 512:.4f}')
   assert lengths.sum() / (512 * len(used)) >= .995
 
@@ -123,31 +126,48 @@ def test_rows_of_512_have_hardly_any_padding():
 def test_full_pieces_are_split_until_rows_are_full(tmp_path):
   """Long documents: pieces of whole sentences leave 2 % of their rows free, too little for another piece."""
   rng = np.random.default_rng(0)
-  made = []
+  pieces = []
   for document in range(3000):
     for _ in range(2):
       sentences, room = [], int(509 if document % 4 else rng.integers(40, 509))
       while (length := int(rng.gamma(3.5, 8)) + 2) + sum(sentences) <= room:
         sentences.append(length)
-      made.append((document, sentences or [room]))
-  made = [made[i] for i in rng.permutation(len(made))]
-  data = synthetic.write_data(tmp_path, made=made, sequence_length=512, block=256, vocabulary_size=1000)
-  stream = loader.open_split(data, 'train', BatchConfig(sequence_length=512, predictions=84, pack=True, pairs_per_row=12))
-  assert stream.plan.split_share > 0
+      pieces.append((document, sentences or [room]))
+  pieces = [pieces[i] for i in rng.permutation(len(pieces))]
+  data = synthetic.write_data(tmp_path, made=pieces, sequence_length=512, block=256, vocabulary_size=1000)
+  stream = loader.open_split(data, 'train',
+                             BatchConfig(sequence_length=512, predictions=84, pack=True, pairs_per_row=12))
+  assert stream.trials.split_share > 0
   real = np.count_nonzero(stream.rows(0, stream.rows_per_epoch)['pair_ids']) / (stream.rows_per_epoch * 512)
-  unpacked = np.mean([(sum(s) + 3) / 512 for _, s in made])
+  unpacked = np.mean([(sum(s) + 3) / 512 for _, s in pieces])
   print(f'\npacked: {real:.4f} real tokens, unpacked {unpacked:.4f}')
   assert real >= .995
 
 
 def test_what_finds_no_room_is_cut_and_counted():
   lengths = np.array([40, 40, 40, 30])
-  placed = packing.pack(lengths + 3, 64, 4, 3, 1)
-  assert (placed < 0).sum() == 1
-  pairs = packing.Pairs(np.arange(4) * 50, lengths // 2, np.arange(4) * 50 + lengths // 2, lengths - lengths // 2, np.zeros(4, int))
-  cut, rows = packing.squeeze(pairs, placed, 3, 64, 4, 2)
-  assert np.bincount(rows, cut.a + cut.b + 3).max() <= 64
-  assert len(cut.a) == 4 and cut.trimmed == 150 - (cut.a + cut.b).sum() > 0
+  row_of = packing.pack(lengths + 3, 64, 4, 3, 1)
+  assert (row_of < 0).sum() == 1
+  pairs = Pairs(np.arange(4) * 50, lengths // 2, np.arange(4) * 50 + lengths // 2, lengths - lengths // 2,
+                np.zeros(4, int))
+  cut, rows = packing.cut_to_fit(pairs, row_of, 3, 64, 4, 2)
+  assert np.bincount(rows, cut.a_length + cut.b_length + 3).max() <= 64
+  assert len(cut.a_length) == 4 and cut.trimmed == 150 - (cut.a_length + cut.b_length).sum() > 0
+
+
+def test_a_pair_goes_into_the_fullest_row_that_has_room():
+  lengths = np.array([9, 7, 3, 4])  # the example of pack, in rows of 12: 3 and 5 tokens are left, and then a row of 4
+  assert packing.pack(lengths, 12, 4, None, 1).tolist() == [0, 1, 0, 1]
+  assert packing.pack(lengths, 12, 1, 3, 1).tolist() == [0, 1, -1, 2]  # of one pair each
+
+
+def test_the_example_of_the_layout():
+  pairs = Pairs(*(np.array([n]) for n in (50, 2, 80, 3, 1)))
+  vocabulary = records.Vocabulary('wordpiece', 100, '', True, 0, 1, 2, 3, 4)
+  batch = layout.lay_out(np.arange(100), layout.place(pairs, np.array([0]), 2), 1, 12, 2, vocabulary)
+  assert batch['input_ids'].tolist() == [[2, 50, 51, 3, 80, 81, 82, 3, 0, 0, 0, 0]]
+  assert batch['token_type_ids'].tolist() == [[0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]]
+  assert layout.sum_before(np.array([3, 2, 4, 1]), np.array([0, 1, 0, 1])).tolist() == [0, 3, 0, 4]
 
 
 @pytest.mark.parametrize('cap', [2, 3, 4])

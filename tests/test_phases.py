@@ -23,7 +23,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def config(tiny):
   return dataclasses.replace(
-      tiny, model=dataclasses.replace(tiny.model, max_positions=32), mesh=cfg.Mesh(data=1), run=cfg.Schedule(steps=10, log_every=1, seed=3),
+      tiny, model=dataclasses.replace(tiny.model, max_positions=32), mesh=cfg.MeshShape(data=1), run=cfg.Run(steps=10, log_every=1, seed=3),
       long=cfg.Long(share=0.4, sequence_length=32, predictions=6, size=8))
 
 

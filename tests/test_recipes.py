@@ -1,4 +1,4 @@
-"""Recipes and their variants: published shapes, objectives whose batches and model fit them, and names that are told apart."""
+"""Recipes and their variants: published shapes, objectives that batches and model fit, names told apart."""
 
 import itertools
 

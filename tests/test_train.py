@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config as cfg, evaluate, metrics, recipes, train
+from bert_jax import checkpoint, config as cfg, evaluate, metrics, recipes, run_directory, train
+from bert_jax.errors import DriftError, NonFiniteError
 from tests import synthetic
 
 VOCABULARY, STEPS = 120, 40
@@ -29,8 +30,8 @@ def config():
   return cfg.Config(
       model=recipes.model_of(2, 64, vocab_size=VOCABULARY, dtype='float32'),
       batch=cfg.BatchConfig(size=16, sequence_length=32, predictions=5),
-      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=5), mesh=cfg.Mesh(data=1),
-      run=cfg.Schedule(steps=STEPS, microbatches=2, log_every=8, checkpoint_every=10, evaluate_every=20, evaluation_rows=64))
+      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=5), mesh=cfg.MeshShape(data=1),
+      run=cfg.Run(steps=STEPS, microbatches=2, log_every=8, checkpoint_every=10, evaluate_every=20, evaluation_rows=64))
 
 
 @pytest.fixture(scope='module')
@@ -41,16 +42,7 @@ def straight(data, config, tmp_path_factory):
 
 def run(config, data, run_dir, stop_at: int | None = None, devices: int = 1):
   """`train`, which is asked to stop after step `stop_at` as a signal asks."""
-  class Stopped(train.Loop):
-
-    def ended(self):
-      if self.step == stop_at:
-        self.stop_asked.set()
-      return super().ended()
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'Loop', Stopped)
-    return train.train(config, data, run_dir, devices=jax.devices()[:devices], progress=False)
+  return train.train(config, data, run_dir, devices=jax.devices()[:devices], progress=False, stop=lambda step: step == stop_at)
 
 
 def losses(run_dir):
@@ -91,26 +83,26 @@ def test_what_a_run_keeps(straight, config):
   assert [line['step'] for line in lines if line['kind'] == 'train'] == list(range(8, STEPS + 1, 8))
   assert [line['step'] for line in lines if line['kind'] == 'validation'] == [20, 40]
   assert list((run_dir / 'tensorboard').iterdir())
-  assert checkpoint.read_run(run_dir).config == config
+  assert run_directory.read(run_dir).config == config
 
 
 def test_lamb_tells_its_trust_ratios_by_name(data, config, tmp_path, capsys):
   lamb = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, name='lamb'),
                              run=dataclasses.replace(config.run, steps=16, evaluate_every=0))
   run(lamb, data, tmp_path / 'run', stop_at=8)
-  train.train(dataclasses.replace(lamb, mesh=cfg.Mesh(fsdp=4)), data, tmp_path / 'run')  # goes on with the ratios, on another mesh
+  train.train(dataclasses.replace(lamb, mesh=cfg.MeshShape(fsdp=4)), data, tmp_path / 'run')  # goes on with the ratios, on another mesh
   lines = [line for line in metrics.read(tmp_path / 'run') if line['kind'] == 'trust_ratio']
   assert [line['step'] for line in lines] == [8, 16]
-  assert {'blocks/0/query/kernel', 'blocks/1/query/kernel', 'word_embeddings/embedding'} < set(lines[0])
+  assert {'encoder/blocks/0/query/kernel', 'encoder/blocks/1/query/kernel', 'encoder/word_embeddings/embedding'} < set(lines[0])
   assert not any('bias' in name or 'norm' in name for name in lines[0])
-  printed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().err.splitlines() if line.startswith('  blocks/')}
-  assert printed['blocks/*/output/kernel'] == [f'{lines[1][f"blocks/{layer}/output/kernel"]:.3f}' for layer in range(2)]
+  printed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().err.splitlines() if line.startswith('  encoder/blocks/')}
+  assert printed['encoder/blocks/*/output/kernel'] == [f'{lines[1][f"encoder/blocks/{layer}/output/kernel"]:.3f}' for layer in range(2)]
 
 
 def test_restores_on_another_mesh(straight, data, config, tmp_path):
   run_dir, whole = straight
   run(config, data, tmp_path / 'run', stop_at=20)
-  for mesh, devices in ((cfg.Mesh(data=2, fsdp=4), 8), (cfg.Mesh(data=1), 1)):
+  for mesh, devices in ((cfg.MeshShape(data=2, fsdp=4), 8), (cfg.MeshShape(data=1), 1)):
     moved = dataclasses.replace(config, mesh=mesh)
     stop = 30 if devices == 8 else None
     result = run(moved, data, tmp_path / 'run', stop, devices)
@@ -129,10 +121,10 @@ def test_max_minutes_ends_a_run_for_good(data, config, tmp_path):
 
 def test_refuses_what_is_not_its_own(straight, data, config, tmp_path):
   run_dir, _ = straight
-  with pytest.raises(checkpoint.DriftError, match='optimizer.b1: 0.9 -> 0.8'):
+  with pytest.raises(DriftError, match='optimizer.b1: 0.9 -> 0.8'):
     run(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, b1=0.8)), data, run_dir)
   other = synthetic.write_data(tmp_path / 'other', vocabulary_size=VOCABULARY, pieces=300, documents=30, sequence_length=32, seed=1)
-  with pytest.raises(checkpoint.DriftError, match='other data'):
+  with pytest.raises(DriftError, match='other data'):
     run(config, other, run_dir)
   foreign = tmp_path / 'foreign'
   foreign.mkdir()
@@ -145,8 +137,8 @@ def test_refuses_what_is_not_its_own(straight, data, config, tmp_path):
 @pytest.mark.parametrize('change, message', [
     (dict(model=recipes.model_of(2, 64, vocab_size=VOCABULARY + 1)), 'model.vocab-size 120'),
     (dict(batch=cfg.BatchConfig(size=16, sequence_length=64)), 'sequence-length'),
-    (dict(mesh=cfg.Mesh(data=3)), 'mesh.data 3'),
-    (dict(batch=cfg.BatchConfig(size=15, sequence_length=32, predictions=5), mesh=cfg.Mesh(data=1, fsdp=1)), 'batch.size 15'),
+    (dict(mesh=cfg.MeshShape(data=3)), 'mesh.data 3'),
+    (dict(batch=cfg.BatchConfig(size=15, sequence_length=32, predictions=5), mesh=cfg.MeshShape(data=1, fsdp=1)), 'batch.size 15'),
 ])
 def test_bad_settings_leave_nothing_behind(data, config, tmp_path, change, message):
   with pytest.raises(ValueError, match=message):
@@ -155,10 +147,10 @@ def test_bad_settings_leave_nothing_behind(data, config, tmp_path, change, messa
 
 
 def test_steps_that_are_not_finite_end_a_run(data, config, tmp_path, monkeypatch):
-  monkeypatch.setattr(train, 'MOST_SKIPPED', 3)
+  monkeypatch.setattr(metrics, 'MOST_SKIPPED', 3)
   huge = dataclasses.replace(config.optimizer, peak_learning_rate=1e38, warmup_steps=0, clip_norm=0.0)
   wild = dataclasses.replace(config, optimizer=huge)
-  with pytest.raises(train.NonFiniteError, match='3 steps in a row'):
+  with pytest.raises(NonFiniteError, match='3 steps in a row'):
     run(wild, data, tmp_path / 'run')
 
 
@@ -171,8 +163,8 @@ def test_learns_a_language_that_can_be_learnt(tmp_path):
                               splits=('train', 'validation'))
   config = cfg.Config(
       model=recipes.model_of(2, 64, vocab_size=53, dtype='float32', hidden_dropout=0.0, attention_dropout=0.0),
-      objective='mlm_sop', batch=cfg.BatchConfig(size=32, sequence_length=32, predictions=5, pairs='sop'), mesh=cfg.Mesh(data=1),
-      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=20, schedule='linear'), run=cfg.Schedule(steps=120, log_every=40))
+      objective='mlm_sop', batch=cfg.BatchConfig(size=32, sequence_length=32, predictions=5, pairs='sop'), mesh=cfg.MeshShape(data=1),
+      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=20, schedule='linear'), run=cfg.Run(steps=120, log_every=40))
   run(config, data, tmp_path / 'run')
   figures = evaluate.evaluate(tmp_path / 'run', progress=False)
   assert figures['mlm_loss'] < figures['unigram_loss'] - 0.4 and 0 < figures['sop_loss'] < 1 and 'nsp_loss' not in figures
@@ -193,8 +185,8 @@ def test_learns_from_left_to_right(tmp_path, pack):
                               splits=('train', 'validation'))
   config = recipes.left_to_right(cfg.Config(
       model=recipes.model_of(2, 64, vocab_size=53, dtype='float32', hidden_dropout=0.0, attention_dropout=0.0),
-      batch=cfg.BatchConfig(size=32, sequence_length=32, pack=pack, pairs_per_row=2 if pack else 1), mesh=cfg.Mesh(data=1),
-      optimizer=cfg.Optimizer(peak_learning_rate=3e-3, warmup_steps=20, schedule='linear'), run=cfg.Schedule(steps=100, log_every=50)))
+      batch=cfg.BatchConfig(size=32, sequence_length=32, pack=pack, pairs_per_row=2 if pack else 1), mesh=cfg.MeshShape(data=1),
+      optimizer=cfg.Optimizer(peak_learning_rate=3e-3, warmup_steps=20, schedule='linear'), run=cfg.Run(steps=100, log_every=50)))
   run(config, data, tmp_path / 'run')
   figures = evaluate.evaluate(tmp_path / 'run', progress=False)
   assert set(figures) == {'loss', 'lm_loss', 'lm_accuracy', 'unigram_loss', 'documents', 'sequences', 'step'}

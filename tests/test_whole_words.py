@@ -59,8 +59,8 @@ def test_data_without_long_sentences_differs_by_the_words_alone(made, tmp_path):
   for split in manifests[0].splits:
     for before, after in zip(*(corpora.blocks(*one, split) for one in zip(wide, manifests)), strict=True):
       features = records.block_features(after)
-      assert len(features.pop('word_starts')) == -(-len(after.input_ids) // 8) and features == records.block_features(
-          before)
+      assert len(features.pop('word_starts')) == -(-len(after.input_ids) // 8)
+      assert features == records.block_features(before)
 
 
 def bits_of(block):
@@ -73,14 +73,13 @@ def sentences_of(prepare, manifest):
   for split in manifest.splits:
     for block in corpora.blocks(prepare, manifest, split):
       ends = np.cumsum(block.sentence_lengths)[:-1]
-      found |= {tuple(ids.tolist()): bits
-                for ids, bits in zip(np.split(block.input_ids, ends), np.split(bits_of(block), ends))}
+      parts = zip(np.split(block.input_ids, ends), np.split(bits_of(block), ends))
+      found |= {tuple(ids.tolist()): bits for ids, bits in parts}
   return found
 
 
 def test_the_stored_words_are_jiebas(made):
-  """Against words that are tokenized one by one: that gives the tokens of the sentence wherever no token lies in two
-  words."""
+  """Against words that are tokenized one by one: that gives the sentence's tokens wherever none lies in two words."""
   prepare, manifest = made[1]
   vocabulary = tokenizer.load(prepare.vocabulary)
   stored, compared = sentences_of(prepare, manifest), 0
@@ -135,25 +134,24 @@ def test_static_pairs_keep_them(made, tmp_path):
   for segment, bits in found.items():
     data = np.array(segment, '<u2').tobytes()
     places = [(starts, text.find(data)) for text, starts in documents]
-    fits = [np.array_equal(starts[at // 2:at // 2 + len(bits)], bits) for starts, at in places if at >= 0
-            and at % 2 == 0]
+    fits = [np.array_equal(starts[at // 2:at // 2 + len(bits)], bits) for starts, at in places
+            if at >= 0 and at % 2 == 0]
     assert any(fits) or not fits
   config = BatchConfig(sequence_length=64, predictions=10, pairs='google', masking=Masking(unit='word'))
   assert loader.open_split(static.output, 'train', config).batch(0)['masked_lm_weights'].sum() > 32
 
 
 def chosen_and_words(stream, first, last):
-  """Over the rows of one window: which tokens are predicted, where stored words start, each pair's number, all [B T];
-  the pairs."""
+  """Of the rows of one window: what is predicted, where words start, each pair's number, all [B T]; the pairs."""
   epoch, window, begin, end = next(stream.spans(first, last))
-  arranged = stream.arranged(epoch, window)
-  batch, placed = stream.laid_out(arranged, begin, end)
+  arrangement = stream.arrangement(epoch, window)
+  batch, placed = stream.laid_out(arrangement, begin, end)
   shape = batch['input_ids'].shape
   starts, pair = np.ones(shape, bool), np.full(shape, -1)
-  for m, (row, start, a, b) in enumerate(zip(*(placed[name] for name in ('row', 'start', 'a', 'b')))):
-    for at, source, count in ((start + 1, placed['a_start'][m], a), (start + a + 2, placed['b_start'][m], b)):
-      assert np.array_equal(batch['input_ids'][row, at:at + count], arranged.tokens[source:source + count])
-      starts[row, at + 1:at + count] = arranged.word_starts[source + 1:source + count]
+  for m, (row, start, a, b) in enumerate(zip(placed.row, placed.start, placed.a_length, placed.b_length)):
+    for at, source, count in ((start + 1, placed.a_start[m], a), (start + a + 2, placed.b_start[m], b)):
+      assert np.array_equal(batch['input_ids'][row, at:at + count], arrangement.tokens[source:source + count])
+      starts[row, at + 1:at + count] = arrangement.word_starts[source + 1:source + count]
       pair[row, at:at + count] = m
   chosen = np.zeros(shape, bool)
   masks = stream.rows(first, first + end - begin)
@@ -174,7 +172,7 @@ def test_masks_are_unions_of_words_by_the_originals_rule(made, pack):
   assert (np.bincount(word)[1:][share == 1] > 1).sum() > 50  # words of several tokens are among them
   if pack:
     return  # there a row's slots may be fewer than its pairs want
-  wanted = np.minimum(masking.prediction_count(placed['length'], .15, 10), placed['a'] + placed['b'])
+  wanted = np.minimum(masking.prediction_count(placed.length, .15, 10), placed.a_length + placed.b_length)
   length, owner = np.bincount(word)[1:], pair.ravel()[np.flatnonzero(starts.ravel())]
   for m in range(len(wanted)):
     left = wanted[m] - length[(owner == m) & (share == 1)].sum()
@@ -187,13 +185,13 @@ def test_spans_begin_with_words(made):
   chosen, starts, _, placed = chosen_and_words(loader.open_split(made[1][0].output, 'train', config), 0, 200)
   begins = chosen & ~np.pad(chosen, ((0, 0), (1, 0)))[:, :-1]
   assert starts[begins].mean() > .97
-  assert chosen.sum() == masking.prediction_count(placed['length'], .15, 10).sum()
+  assert chosen.sum() == masking.prediction_count(placed.length, .15, 10).sum()
 
 
 def test_a_piece_is_cut_between_words():
   starts = np.arange(64 * 20) % 4 == 0  # words of four tokens; the vocabulary knows of none
   window = shards.Window(np.arange(64 * 20), np.arange(65) * 20, np.arange(65), np.arange(64), None, starts)
-  cut = pairs.draw_cuts(window, random.words(1, 0, 64), np.zeros(64 * 20, bool))
+  cut = pairs.draw_cuts(window, random.bits(1, 0, 64), np.zeros(64 * 20, bool))
   assert not (cut % 4).any() and len(np.unique(cut)) == 4
   made = pairs.exchange(window, 1, 61, np.zeros(64 * 20, bool))
   assert starts[made.b_start].all()
@@ -209,7 +207,7 @@ def test_a_sentence_longer_than_a_row_is_cut_between_words(tmp_path):
   vocabulary = tokenizer.load(VOCABULARY)
   parts = [''.join(vocabulary.tokens[i] for i in ids) for ids in sentences_of(prepare, manifest)]
   assert len(parts) > 10 and max(map(len, parts)) <= 13
-  first_characters = ('数', '研', '语', '模', '概', '结', '以', '空')
+  first_characters = '数', '研', '语', '模', '概', '结', '以', '空'  # of words
   assert all(not part.endswith(first_characters) for part in parts)
 
 # ---------------------------------------------------------------- faults

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from bert_jax import config as cfg
+from bert_jax import config as cfg, objectives
 from bert_jax.benchmark import huggingface as child, turns
 
 PEERS = ('huggingface',)
@@ -31,8 +31,9 @@ def check(config: cfg.Config, peer: str, mesh: jax.sharding.Mesh) -> None:
   cfg.require(peer in PEERS, f'--peer is {peer!r}: wanted one of {", ".join(PEERS)}')
   missing = [name for name in ('torch', 'transformers') if importlib.util.find_spec(name) is None]
   cfg.require(not missing, f"--peer huggingface needs {' and '.join(missing)}: pip install 'bert_jax[peers]'")
-  cfg.require(config.objective == 'mlm_nsp',
-              f'--peer huggingface trains BertForPreTraining, objective is {config.objective!r}: pass --objective mlm_nsp')
+  alike = [name for name, objective in objectives.OBJECTIVES.items() if objective.huggingface == 'BertForPreTraining']
+  cfg.require(config.objective in alike,
+              f'--peer huggingface trains BertForPreTraining, objective is {config.objective!r}: pass --objective {alike[0]}')
   cfg.require(not config.batch.pack, '--peer huggingface knows no packed rows: pass --batch.no-pack --batch.pairs-per-row 1')
   cfg.require(config.run.microbatches == 1,
               f'--peer huggingface knows no microbatches, found {config.run.microbatches}: pass --run.microbatches 1')

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from bert_jax import config as cfg, flops, objectives, phases, step as step_lib, synthetic
+from bert_jax import chips, config as cfg, objectives, phases, program as program_lib, synthetic
 from bert_jax.benchmark import peers, turns
 from bert_jax.parallel import mesh as mesh_lib
 
@@ -31,14 +31,13 @@ def measure(config: cfg.Config, data_dir: epath.PathLike | None = None, *, round
   own that sleeps while the other works; peer_ratio is ours over theirs, in tokens a second, round by round.
   Raises ConfigError, DataError.
   """
-  mesh = mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=config.batch.size // config.run.microbatches)
-  mesh_lib.check_model(config.model, mesh)
-  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  program = program_lib.of(config, devices)
+  mesh = program.mesh
   cfg.require(rounds >= 1 and warmup >= 1, f'--rounds is {rounds} and --warmup {warmup}: wanted at least 1 each')
   if peer:
     peers.check(config, peer, mesh)
   batches = host_batches(config, data_dir, mesh)
-  ours = Trainer(config, mesh, batches)
+  ours = Trainer(config, program, batches)
   with contextlib.ExitStack() as stack:
     rivals = stack.enter_context(peers.started(config, ours.state.params, batches, compiled_peer)) if peer else []
     report = {'peer_loss_difference': abs(rivals[0].loss() - ours.loss(batches[0]))} if peer else {}
@@ -71,24 +70,22 @@ def host_batches(config: cfg.Config, data_dir: epath.PathLike | None, mesh) -> l
 class Trainer:
   """The compiled step, its state, and batches on the devices."""
 
-  def __init__(self, config: cfg.Config, mesh: jax.sharding.Mesh, batches: list[dict[str, np.ndarray]]):
-    self.config, self.mesh = config, mesh
+  def __init__(self, config: cfg.Config, program: program_lib.Program, batches: list[dict[str, np.ndarray]]):
+    self.config, self.program, self.mesh = config, program, program.mesh
     self.taken: list[turns.Turn] = []
-    processes = mesh_lib.process_slice(mesh)[1]
+    processes = mesh_lib.process_slice(self.mesh)[1]
     self.content = [(int((batch['pair_ids'] > 0).sum()) * processes, int(batch['pair_ids'].max(1).sum()) * processes) for batch in batches]
     self.real_token_share = sum(tokens for tokens, _ in self.content) / len(batches) / (config.batch.size * config.batch.sequence_length)
-    self.graphdef, abstract = step_lib.abstract_state(config, mesh)
-    self.state = step_lib.create_state(config, abstract)
-    self.batches = [mesh_lib.put_batch(batch, mesh) for batch in batches]
+    self.state = program.init()
+    self.batches = [mesh_lib.put_batch(batch, self.mesh) for batch in batches]
     begin = time.perf_counter()
-    self.step = step_lib.jit_train_step(self.graphdef, config, mesh, abstract).lower(self.state, self.batches[0]).compile()
+    self.step = program.train_step.lower(self.state, self.batches[0]).compile()
     self.compile_seconds = time.perf_counter() - begin
 
   def loss(self, batch: dict[str, np.ndarray]) -> float:
     """Of a host batch, without dropout, with the parameters at hand."""
-    evaluate = step_lib.jit_eval_step(self.graphdef, self.config, self.mesh)
-    sums = evaluate(self.state.params, mesh_lib.put_batch(batch, self.mesh))
-    return float(objectives.loss_of(sums, objectives.totals(self.config.objective, batch)))
+    sums, _ = self.program.evaluation_step(self.state.params, mesh_lib.put_batch(batch, self.mesh))
+    return float(objectives.loss_of(sums, objectives.totals(self.program.objective, batch)))
 
   def launch(self, index: int):
     self.state, report = self.step(self.state, self.batches[index])
@@ -115,8 +112,8 @@ class Trainer:
     taken = self.taken
     steps = turns.spread([second for turn in taken for second in turn.seconds])
     devices = self.mesh.devices.flat
-    peak = flops.peak(devices[0].device_kind)
-    work = flops.per_step(self.config)
+    peak = chips.peak(devices[0].device_kind)
+    work = self.program.flops_per_step(self.config.batch)
     memory, stats = self.step.memory_analysis(), devices[0].memory_stats() or {}
     return {
         'sequences_per_second': statistics.median(turn.sequences / sum(turn.seconds) for turn in taken),

@@ -3,76 +3,84 @@
 B rows, T tokens, H heads, K head width.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name as name
+from jax.ad_checkpoint import checkpoint_name
 
-from bert_jax import config as cfg
+from bert_jax.errors import require
 from bert_jax.model import pallas_attention
 from bert_jax.model.dropout import dropout
+from bert_jax.model.layers import wide
 from bert_jax.parallel.mesh import per_head_group
 
 
-def wide(dtype):
-  """What scores are in: float32, or float64 where a proof asks for it."""
-  return jnp.promote_types(dtype, jnp.float32)
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Where a program will run, as far as that decides how it attends."""
+  platform: str = 'cpu'  # of its devices: 'cpu', 'gpu' or 'tpu'
+  tensor: int = 1  # devices that share out the heads: the mesh axis of that name
 
 
-def attend_xla(q, k, v, pair_ids, numbers, rate, seed, causal):
+def attend_xla(q, k, v, pair_ids, token_numbers, rate, seed, causal):
   """Attention in plain JAX; scores and softmax in float32. [B T H K] x 3, [B T] -> [B T H K]"""
   T, H = q.shape[1:3]
   scores = jnp.einsum('BTHK,BSHK->BHTS', q, k, preferred_element_type=wide(q.dtype)) * q.shape[-1]**-0.5
   same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]  # [B 1 T S]
   if causal:
-    same &= jnp.tril(jnp.ones((T, T), bool))
+    same &= jnp.tril(jnp.ones((1, 1, T, T), bool))
   weights = jax.nn.softmax(jnp.where(same, scores, -1e9), axis=-1).astype(q.dtype)
-  weights = name(weights, 'weights')
-  of_weights = numbers[:, None, :, None] * jnp.uint32(H) + jnp.arange(H, dtype=jnp.uint32)[None, :, None, None]  # [B H T 1]
+  weights = checkpoint_name(weights, 'weights')
+  of_weights = token_numbers[:, None, :, None] * jnp.uint32(H) + jnp.arange(H, dtype=jnp.uint32)[None, :, None, None]  # [B H T 1]
   return jnp.einsum('BHTS,BSHK->BTHK', dropout(weights, of_weights, rate, seed), v)
 
 
-def attend_pallas(q, k, v, pair_ids, numbers, rate, seed, causal):
+def attend_pallas(q, k, v, pair_ids, token_numbers, rate, seed, causal):
   """The kernel for TPU, on each device's own heads."""
   rate, seed = (0.0, jnp.zeros((), jnp.uint32)) if seed is None else (rate, seed)
   kernel = functools.partial(pallas_attention.attend, rate=rate, causal=causal, all_heads=q.shape[2])
-  return per_head_group(kernel, heads=3)(q, k, v, pair_ids, numbers, seed)
+  return per_head_group(kernel, heads=3)(q, k, v, pair_ids, token_numbers, seed)
 
 
-def attend_cudnn(q, k, v, pair_ids, numbers, rate, seed, causal, implementation='cudnn'):
+def attend_cudnn(q, k, v, pair_ids, token_numbers, rate, seed, causal, implementation='cudnn'):
   """NVIDIA's fused kernel, as jax.nn offers it: without dropout, in 16 bits."""
-  del numbers, seed, rate  # `choose` refuses dropout
+  del token_numbers, seed, rate  # `choose` refuses dropout
   same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]
   return jax.nn.dot_product_attention(q, k, v, mask=same, is_causal=causal, implementation=implementation)
 
 
-IMPLEMENTATIONS = {'xla': attend_xla, 'pallas': attend_pallas, 'cudnn': attend_cudnn, 'auto': attend_xla}  # auto: where none was chosen
+IMPLEMENTATIONS = {'xla': attend_xla, 'pallas': attend_pallas, 'cudnn': attend_cudnn, 'auto': attend_xla}  # auto: `choose` decides
 
 
-def choose(model: cfg.Model, platform: str, tokens: int, tensor: int = 1) -> str:
-  """The implementation for rows of `tokens` on devices of `platform` ('cpu', 'gpu', 'tpu'). Raises ConfigError.
+def choose(settings, place: Place, tokens: int) -> str:
+  """The implementation for rows of `tokens`, of the model `settings` (settings.Model), at that place. Raises ConfigError.
 
-  `tensor`: the mesh axis of that name. libtpu 0.0.42's partitioner aborts on the kernel where heads are shared out.
+  libtpu 0.0.42's partitioner aborts on the kernel where heads are shared out.
   """
-  fits = {'pallas': platform == 'tpu' and tensor == 1 and pallas_attention.supported(tokens, model.heads, model.hidden_size // model.heads),
-          'cudnn': platform in ('gpu', 'cuda') and model.attention_dropout == 0 and model.dtype == 'bfloat16' and tokens % 64 == 0}
-  if model.attention == 'auto':
+  width = settings.hidden_size // settings.heads
+  fits = {
+      'pallas': place.platform == 'tpu' and place.tensor == 1 and pallas_attention.supported(tokens, settings.heads, width),
+      'cudnn': (place.platform in ('gpu', 'cuda') and settings.attention_dropout == 0 and settings.dtype == 'bfloat16'
+                and tokens % 64 == 0)}
+  if settings.attention == 'auto':
     return next((name for name, fit in fits.items() if fit), 'xla')
-  found = f'{platform}, rows of {tokens} tokens, attention dropout {model.attention_dropout}, {model.dtype}, mesh.tensor {tensor}'
-  wanted = (f'pallas wants TPU, a multiple of {pallas_attention.LANES} tokens, at most {pallas_attention.LONGEST}, and mesh.tensor 1; '
-            'cudnn an NVIDIA GPU, a multiple of 64, no attention dropout, and bfloat16')
-  cfg.require(fits.get(model.attention, True),
-              f'model.attention {model.attention!r} is not for {found}: {wanted}; set --model.attention auto')
-  return model.attention
+  found = (f'{place.platform}, rows of {tokens} tokens, attention dropout {settings.attention_dropout}, {settings.dtype}, '
+           f'mesh.tensor {place.tensor}')
+  wanted = (f'pallas wants TPU, a multiple of {pallas_attention.LANES} tokens, at most {pallas_attention.LONGEST}, and '
+            'mesh.tensor 1; cudnn an NVIDIA GPU, a multiple of 64, no attention dropout, and bfloat16')
+  require(fits.get(settings.attention, True),
+          f'model.attention {settings.attention!r} is not for {found}: {wanted}; set --model.attention auto')
+  return settings.attention
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, pair_ids: jax.Array, numbers: jax.Array, *, rate: float = 0.0,
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, pair_ids: jax.Array, token_numbers: jax.Array, *, rate: float = 0.0,
            seed: jax.Array | None = None, causal: bool = False, implementation: str = 'xla') -> jax.Array:
   """softmax(q k' / sqrt K) v over the tokens that have the same pair id. [B T H K] x 3, [B T] x 2 -> [B T H K]
 
   Padding (pair id 0) attends to padding alone, so it has no influence on any token, nor they on it. `causal`: nor is anything seen of
   later tokens. Dropout of `rate` falls on the attention weights where `seed` is given (google-research/bert modeling.py
-  attention_layer), by the tokens' `numbers` (uint32).
+  attention_layer), by the tokens' `token_numbers` (uint32).
   """
-  return IMPLEMENTATIONS[implementation](q, k, v, pair_ids, numbers, rate, seed, causal)
+  return IMPLEMENTATIONS[implementation](q, k, v, pair_ids, token_numbers, rate, seed, causal)

@@ -16,7 +16,7 @@ def by_platform(tpu, other, *arrays):
 
 
 def one_hot(ids, size: int, dtype):  # [N] -> [N V]
-  return (ids[:, None] == jnp.arange(size)).astype(dtype)
+  return (ids[:, None] == jnp.arange(size)[None]).astype(dtype)
 
 
 def exact_product(x, y):
@@ -25,7 +25,7 @@ def exact_product(x, y):
 
 
 @jax.custom_vjp
-def rows(table: jax.Array, ids: jax.Array) -> jax.Array:  # [V D], int32 [N] -> [N D]
+def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:  # [V D], int32 [N] -> [N D]
   """table[ids]"""
   gather = lambda table, ids: table[ids]
   if len(table) > SMALL:
@@ -33,7 +33,7 @@ def rows(table: jax.Array, ids: jax.Array) -> jax.Array:  # [V D], int32 [N] -> 
   return by_platform(lambda table, ids: exact_product(one_hot(ids, len(table), table.dtype), table), gather, table, ids)
 
 
-def _rows_backward(residuals, g):
+def _take_rows_backward(residuals, g):
   (size, _), ids = residuals[0].shape, residuals[1]
   scatter = lambda g, ids: jnp.zeros((size, g.shape[1]), g.dtype).at[ids].add(g)
   if size > SMALL:
@@ -41,19 +41,19 @@ def _rows_backward(residuals, g):
   return by_platform(lambda g, ids: exact_product(one_hot(ids, size, g.dtype).T, g), scatter, g, ids), None
 
 
-rows.defvjp(lambda table, ids: (rows(table, ids), (jnp.zeros((len(table), 0)), ids)), _rows_backward)
+take_rows.defvjp(lambda table, ids: (take_rows(table, ids), (jnp.zeros((len(table), 0)), ids)), _take_rows_backward)
 
 
 @jax.custom_vjp
 def one_of_each(x: jax.Array, ids: jax.Array) -> jax.Array:  # [N V], int32 [N] -> [N]
   """x[n, ids[n]] for every n"""
-  choose = lambda x, ids: jnp.where(ids[:, None] == jnp.arange(x.shape[1]), x, 0).sum(axis=1)
+  choose = lambda x, ids: jnp.where(ids[:, None] == jnp.arange(x.shape[1])[None], x, 0).sum(axis=1)
   return by_platform(choose, lambda x, ids: jnp.take_along_axis(x, ids[:, None], axis=1)[:, 0], x, ids)
 
 
 def _one_of_each_backward(residuals, g):
   (_, width), ids = residuals[0].shape, residuals[1]
-  choose = lambda g, ids: jnp.where(ids[:, None] == jnp.arange(width), g[:, None], 0)
+  choose = lambda g, ids: jnp.where(ids[:, None] == jnp.arange(width)[None], g[:, None], 0)
   scatter = lambda g, ids: jnp.zeros((len(g), width), g.dtype).at[jnp.arange(len(g)), ids].set(g)
   return by_platform(choose, scatter, g, ids), None
 

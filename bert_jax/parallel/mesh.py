@@ -4,20 +4,24 @@ Over the axes data and fsdp every device runs the program on its own rows (jax.s
 axis tensor is the compiler's, guided by `constrain`.
 """
 
+import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable
+from typing import Literal, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from bert_jax import config as cfg
+from bert_jax.errors import require
+from bert_jax.fields import require_choices
 
 AXES = ('data', 'fsdp', 'tensor')
 ROWS = ('data', 'fsdp')  # the axes over which a batch's rows are shared out
 
-# Which mesh axes carry each logical axis of a parameter or an activation.
+# Which mesh axes carry each logical axis of a parameter or an activation; an axis that is not named here is not shared out.
 RULES = {
     'batch': ROWS,
     'embed': 'fsdp',
@@ -25,24 +29,50 @@ RULES = {
     'mlp': 'tensor',
 }
 
-# The logical axes of every parameter, by the end of its path; a stack of layers puts an axis of its own in front.
-PARAMETERS = {
-    'word_embeddings/embedding': (None, 'embed'),  # 30,522 rows divide by nothing: the width is shared out
-    'position_embeddings/embedding': (None, 'embed'),
-    'token_type_embeddings/embedding': (None, 'embed'),
-    'query/kernel': ('embed', 'heads'),
-    'key/kernel': ('embed', 'heads'),
-    'value/kernel': ('embed', 'heads'),
-    'query/bias': ('heads',),
-    'key/bias': ('heads',),
-    'value/bias': ('heads',),
-    'attention_output/kernel': ('heads', 'embed'),
-    'intermediate/kernel': ('embed', 'mlp'),
-    'intermediate/bias': ('mlp',),
-    'output/kernel': ('mlp', 'embed'),
-    'pooler/kernel': ('embed', None),
-    'transform/kernel': ('embed', None),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Logical:
+  """What is said of a parameter where it is made (model/layers.py `parameter`)."""
+  axes: tuple[str | None, ...]  # a key of RULES for each of its axes, 'layers' for a stack of layers, or None: not shared out
+  dtype: str = 'float32'  # what products read it in, and devices send it in
+
+  @property
+  def stacked(self) -> bool:
+    """Whether it is a stack of layers [L ...]."""
+    return self.axes[:1] == ('layers',)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+  """How many devices along each axis; -1: all that are left. Where none is given (`--mesh auto`) all three are chosen.
+
+  Chosen is fsdp inside a slice of a pod, data over slices, and tensor where the batch has fewer rows than there are devices.
+  """
+  data: int = 0
+  """Data parallel: each device holds all parameters and a share of the batch. 0, where another is given: all that are left."""
+  fsdp: int = 0
+  """Data parallel too, but parameters and optimizer state are shared out; each step gathers the parameters once, in model.dtype."""
+  tensor: int = 0
+  """Tensor parallel: heads and feed-forward columns are shared out."""
+  reduce: Literal['compute', 'float32'] = 'compute'
+  """What gradients of matrices are sent and added up in between devices: model.dtype, or float32 at twice the bytes."""
+  plain: bool = False
+  """Leave it to the compiler how arrays are gathered and added up, to measure what doing it ring by ring gains (docs/performance.md)."""
+
+  def __post_init__(self):
+    require_choices(self, 'mesh.')
+
+  def reduction(self, compute: str) -> str:
+    """The dtype in which gradients are added up, for a model that computes in `compute`."""
+    return compute if self.reduce == 'compute' else self.reduce
+
+
+class Divided(Protocol):
+  """What the axes tensor and fsdp divide of a model (model/settings.py Model has it)."""
+  heads: int
+  intermediate_size: int
+  hidden_size: int
 
 
 def path_name(path) -> str:
@@ -50,44 +80,44 @@ def path_name(path) -> str:
   return '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
 
 
-def place(device) -> tuple:
-  """Where a device stands: slice, coordinates on its torus, core; or its number where a chip has no coordinates."""
+def position_of(device) -> tuple:
+  """Where a device stands: (slice, process or 0, coordinates on its torus from the slowest, core), or its number on no torus."""
   coords = getattr(device, 'coords', None)
   where = (*reversed(coords), getattr(device, 'core_on_chip', 0)) if coords is not None else (device.id,)
   return (getattr(device, 'slice_index', 0) or 0, device.process_index if coords is None else 0, *where)
 
 
-def make_mesh(shape: cfg.Mesh, devices=None, *, model: cfg.Model | None = None, rows: int | None = None) -> jax.sharding.Mesh:
+def make_mesh(shape: MeshShape, devices=None, *, model: Divided | None = None, rows: int | None = None) -> jax.sharding.Mesh:
   """The mesh of `shape` over all devices, neighbours side by side and slices outermost. Raises ConfigError where it does not divide them.
 
   `model` and `rows` (of a microbatch) are what a mesh of which nothing is given is chosen by.
   """
-  devices = sorted(jax.devices() if devices is None else devices, key=place)
-  slices = len({place(device)[0] for device in devices})
+  devices = sorted(jax.devices() if devices is None else devices, key=position_of)
+  slices = len({position_of(device)[0] for device in devices})
   sizes = [shape.data, shape.fsdp, shape.tensor]
-  if not any(sizes) and model is not None:
+  if not any(sizes) and model is not None and rows is not None:
     sizes = choose(len(devices), slices, model, rows)
   sizes = [size or (1 if axis or -1 in sizes else -1) for axis, size in enumerate(sizes)]
   flags = ', '.join(f'mesh.{axis} {size}' for axis, size in zip(AXES, sizes))
-  cfg.require(all(size >= 1 or size == -1 for size in sizes) and sizes.count(-1) <= 1,
+  require(all(size >= 1 or size == -1 for size in sizes) and sizes.count(-1) <= 1,
               f'{flags}: wanted at least 1 each, or -1 for one of them')
   fixed = math.prod(size for size in sizes if size != -1)
   if -1 in sizes:
-    cfg.require(len(devices) % fixed == 0, f'{flags} do not divide the {len(devices)} devices here: {fixed} is no divisor')
+    require(len(devices) % fixed == 0, f'{flags} do not divide the {len(devices)} devices here: {fixed} is no divisor')
     sizes[sizes.index(-1)] = len(devices) // fixed
-  cfg.require(math.prod(sizes) == len(devices),
+  require(math.prod(sizes) == len(devices),
               f'{flags} make {math.prod(sizes)} devices, but there are {len(devices)}: set one of them to -1 to use what is left')
-  cfg.require(sizes[0] % slices == 0, f'mesh.data is {sizes[0]} on {slices} slices: wanted a multiple, so that only data parallel '
+  require(sizes[0] % slices == 0, f'mesh.data is {sizes[0]} on {slices} slices: wanted a multiple, so that only data parallel '
               'gradients cross between slices; set --mesh.data')
   return jax.sharding.Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
 
 
-def choose(devices: int, slices: int, model: cfg.Model, rows: int) -> list[int]:
+def choose(devices: int, slices: int, model: Divided, rows: int) -> list[int]:
   """Axis sizes for what nobody chose: fsdp inside a slice, which sends no more than data and keeps less; tensor where rows are too few."""
   within = devices // slices
   shards = max((n for n in range(1, within + 1) if within % n == 0 and rows % (n * slices) == 0), default=0)
   tensor = within // max(shards, 1)
-  cfg.require(shards > 0 and model.heads % tensor == 0 and model.intermediate_size % tensor == 0,
+  require(shards > 0 and model.heads % tensor == 0 and model.intermediate_size % tensor == 0,
               f'there is no mesh for {rows} rows a microbatch and {model.heads} heads on {devices} devices: set --batch.size to a '
               f'multiple of {devices}')
   fsdp = max(n for n in range(1, shards + 1) if shards % n == 0 and model.hidden_size % n == 0)
@@ -127,39 +157,56 @@ def per_head_group(f: Callable, heads: int) -> Callable:
   return run
 
 
-def parameter_spec(path, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
-  """The layout of one leaf of the state: a parameter's, or its moments', which end on the same names.
+def parameter_spec(logical: Logical, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
+  """The layout of one parameter, and of what has its shape.
 
   An axis that the mesh does not divide is not shared out: small parameters are not worth an error.
   """
-  name = path_name(path)
-  axes = next((axes for end, axes in PARAMETERS.items() if ('/' + name).endswith('/' + end)), ())
-  if len(shape) < len(axes):
-    return P()
-  axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
-  entries = [RULES.get(axis) for axis in axes]
+  entries = [RULES.get(axis) for axis in logical.axes]
   entries = [entry if entry and size % mesh.shape[entry] == 0 else None for entry, size in zip(entries, shape)]
-  if mesh.shape['tensor'] == 1 and entries[-1:] == ['fsdp'] and shape[-2] % mesh.shape['fsdp'] == 0:
+  if mesh.shape['tensor'] == 1 and entries[-1:] == ['fsdp'] and len(shape) > 1 and shape[-2] % mesh.shape['fsdp'] == 0:
     entries[-2:] = ['fsdp', None]  # whole rows travel better than parts of all rows
   return P(*entries)
 
 
-def state_sharding(state, mesh: jax.sharding.Mesh):
-  """A NamedSharding for every leaf of an abstract state."""
-  return jax.tree.map_with_path(lambda path, leaf: NamedSharding(mesh, parameter_spec(path, leaf.shape, mesh)), state)
+def statistic_spec(logical: Logical, parameter: tuple[int, ...], shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
+  """The layout of what an optimizer keeps of a parameter of the shape `parameter`.
+
+  A moment lies as its parameter does. A factored statistic has some of the parameter's axes: it lies along those, if its shape
+  tells which; else each device has all of it.
+  """
+  if shape == parameter:
+    return parameter_spec(logical, shape, mesh)
+  kept = [axes for axes in itertools.combinations(range(len(parameter)), len(shape))
+          if tuple(parameter[axis] for axis in axes) == shape]
+  if len(kept) != 1:
+    return P()
+  return parameter_spec(Logical(tuple(logical.axes[axis] for axis in kept[0]), logical.dtype), shape, mesh)
 
 
-def row_parts(params, mesh: jax.sharding.Mesh):
-  """For `per_device`: how each parameter is shared out over fsdp."""
+def parameter_specs(params, logical, mesh: jax.sharding.Mesh):
+  """The layout of every parameter. `logical`: the tree of Logical that is congruent to `params`."""
+  return jax.tree.map(lambda leaf, known: parameter_spec(known, leaf.shape, mesh), params, logical)
+
+
+def optimizer_specs(opt_state, params, logical, mesh: jax.sharding.Mesh):
+  """The layout of every leaf of an optimizer's state: a path that ends as a parameter's is of that parameter."""
+  known = {path_name(path): (leaf.shape, spec) for (path, leaf), spec in
+           zip(jax.tree.leaves_with_path(params), jax.tree.leaves(logical))}
+
   def of(path, leaf):
-    return P(*(axis if axis in ROWS else None for axis in parameter_spec(path, leaf.shape, mesh)))
-  return jax.tree.map_with_path(of, params)
+    parts = path_name(path).split('/')
+    names = ('/'.join(parts[begin:]) for begin in range(len(parts)))  # the longest end first
+    found = next((known[name] for name in names if name in known), None)
+    return P() if found is None else statistic_spec(found[1], found[0], leaf.shape, mesh)
+
+  return jax.tree.map_with_path(of, opt_state)
 
 
-def is_matrix(path) -> bool:
-  """Whether a parameter is a matrix of the table, which products read in the compute type and devices send in it."""
-  name = '/' + path_name(path)
-  return any(name.endswith('/' + end) and 'embed' in axes for end, axes in PARAMETERS.items())
+def fsdp_parts(params, logical, mesh: jax.sharding.Mesh):
+  """For `per_device`: how each parameter is shared out over fsdp."""
+  own = lambda spec: P(*(axis if axis in ROWS else None for axis in spec))
+  return jax.tree.map(own, parameter_specs(params, logical, mesh), is_leaf=lambda leaf: isinstance(leaf, P))
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -169,15 +216,15 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 def check_batch(size: int, microbatches: int, mesh: jax.sharding.Mesh) -> None:
   """Raises ConfigError where the rows of a microbatch cannot be shared out evenly."""
   shards = mesh.shape['data'] * mesh.shape['fsdp']
-  cfg.require(size % (shards * microbatches) == 0,
+  require(size % (shards * microbatches) == 0,
               f'batch.size {size} does not divide over mesh.data {mesh.shape["data"]} x mesh.fsdp {mesh.shape["fsdp"]} x '
               f'run.microbatches {microbatches} = {shards * microbatches}: set --batch.size to a multiple')
 
 
-def check_model(model: cfg.Model, mesh: jax.sharding.Mesh) -> None:
+def check_model(model: Divided, mesh: jax.sharding.Mesh) -> None:
   """Raises ConfigError where the tensor axis would cut a head in two, or share out the feed-forward layer unevenly."""
   for name in ('heads', 'intermediate_size'):
-    cfg.require(getattr(model, name) % mesh.shape['tensor'] == 0,
+    require(getattr(model, name) % mesh.shape['tensor'] == 0,
                 f'model.{name} {getattr(model, name)} does not divide over mesh.tensor {mesh.shape["tensor"]}: lower --mesh.tensor')
 
 
@@ -189,7 +236,7 @@ def process_slice(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   owners = np.vectorize(lambda device: device.process_index)(mesh.devices).reshape(-1, mesh.shape['tensor'])
   shares = {process: tuple(np.flatnonzero((owners == process).any(axis=1)).tolist()) for process in np.unique(owners).tolist()}
   distinct = sorted(set(shares.values()))
-  cfg.require(len({len(share) for share in distinct}) == 1 and len(set().union(*distinct)) == sum(map(len, distinct)),
+  require(len({len(share) for share in distinct}) == 1 and len(set().union(*distinct)) == sum(map(len, distinct)),
               f'mesh.data {mesh.shape["data"]} x mesh.fsdp {mesh.shape["fsdp"]} x mesh.tensor {mesh.shape["tensor"]} gives the processes '
               'overlapping shares of the rows: make mesh.tensor a divisor of the devices of a process, or a multiple')
   return distinct.index(shares[jax.process_index()]), len(distinct)
@@ -198,10 +245,11 @@ def process_slice(mesh: jax.sharding.Mesh) -> tuple[int, int]:
 def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
   """The rows of this process as its part of the global batch on the devices. [rows ...] -> [B ...]
 
-  Adds `rows`, the number of each row in the batch as it was read, since on a torus the devices of a process do not stand in line.
+  Adds `row_numbers`, the number of each row in the batch as it was read, since on a torus the devices of a process do not stand in
+  line.
   """
   sharding, (index, count) = batch_sharding(mesh), process_slice(mesh)
-  rows = len(batch['input_ids'])
+  rows = len(next(iter(batch.values())))
   size = rows * count
   first = {device: at[0].indices(size)[0] for device, at in sharding.addressable_devices_indices_map((size,)).items()}
   begins = sorted(set(first.values()))
@@ -211,4 +259,5 @@ def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str
     parts = [jax.device_put(x[begins.index(begin) * each:][:each], device) for device, begin in first.items()]
     return jax.make_array_from_single_device_arrays((size, *x.shape[1:]), sharding, parts)
 
-  return {name: put(x) for name, x in (batch | {'rows': np.arange(index * rows, (index + 1) * rows, dtype=np.uint32)}).items()}
+  numbers = np.arange(index * rows, (index + 1) * rows, dtype=np.uint32)
+  return {name: put(x) for name, x in (batch | {'row_numbers': numbers}).items()}

@@ -1,11 +1,17 @@
 """What a batch is made of: the one record of settings of the loader."""
 
 import dataclasses
-from typing import Literal
+import math
 
+from input_pipeline.batches.checks import require, require_ranges, require_types
 from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.pairs import PairKind
+from input_pipeline.batches.shards import SPECIALS
 
-SHORT = 1.25  # the original's 20 slots of 128 and 76 of 512 are about what its share wants; far fewer are a mistake
+# The original's 20 slots of 128 and 76 of 512 are about what its share wants; masks that want so many times the slots
+# are a mistake.
+MOST_WANTED_PER_SLOT = 1.25
+SHORTEST_ROW = 8  # tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +23,8 @@ class BatchConfig:
   """Tokens of a row; the data must have been prepared for it."""
   predictions: int = 20
   """Slots for predicted tokens in a row; where the masks' share asks for more, the rest is not predicted."""
-  pairs: Literal['nsp', 'google', 'sop', 'none'] = 'nsp'
-  """nsp: second segments exchanged between documents; google: pairs as prepared; sop: sentence order; none: one segment."""
+  pairs: PairKind = 'nsp'
+  """nsp: second segments exchanged between documents; google: as prepared; sop: sentence order; none: one segment."""
   pack: bool = False
   """Fill each row with several pairs, so that almost no padding is left."""
   pairs_per_row: int = 1
@@ -33,20 +39,27 @@ class BatchConfig:
     """[SEP]s of a pair."""
     return 1 if self.pairs == 'none' else 2
 
+  @property
+  def specials(self) -> int:
+    """Special tokens of a pair: [CLS] and its [SEP]s."""
+    return 1 + self.separators
+
   def check(self) -> None:
-    """Raises ValueError, naming the field."""
-    for name, least in {'size': 1, 'sequence_length': 8, 'predictions': 1, 'pairs_per_row': 1}.items():
-      if getattr(self, name) < least:
-        raise ValueError(f'batch.{name} is {getattr(self, name)}; wanted at least {least}')
-    if self.predictions > self.sequence_length - 3:
-      raise ValueError(f'batch.predictions is {self.predictions}, more than the {self.sequence_length - 3} tokens of a row of '
-                       f'{self.sequence_length}: lower batch.predictions, about 0.15 of batch.sequence-length')
-    if self.pairs_per_row > 1 and not self.pack:
-      raise ValueError(f'batch.pairs_per_row is {self.pairs_per_row} without packing: set batch.pack, or batch.pairs_per_row to 1')
-    if self.pack and self.pairs_per_row == 1:
-      raise ValueError('batch.pack with batch.pairs_per_row 1 packs nothing: set batch.pairs_per_row, to 16 for rows of 512')
+    """Raises DataError, naming the field."""
+    require_types(self, 'batch.')
+    require_ranges(self, 'batch.', size=(1, math.inf), sequence_length=(SHORTEST_ROW, math.inf),
+                   predictions=(1, math.inf), pairs_per_row=(1, math.inf), seed=(0, math.inf))
+    room = self.sequence_length - SPECIALS
+    require(self.predictions <= room,
+            f'batch.predictions is {self.predictions}, more than the {room} tokens of a row of '
+            f'{self.sequence_length}: lower batch.predictions, about 0.15 of batch.sequence_length')
+    require(self.pack or self.pairs_per_row == 1, f'batch.pairs_per_row is {self.pairs_per_row} without packing: '
+            'set batch.pack, or batch.pairs_per_row to 1')
+    require(not self.pack or self.pairs_per_row > 1, 'batch.pack with batch.pairs_per_row 1 packs nothing: '
+            'set batch.pairs_per_row, to 16 for rows of 512')
     self.masking.check()
-    share = max([self.masking.share] if not self.masking.schedule else [share for _, share in self.masking.schedule])
-    if (wanted := round(share * self.sequence_length)) > SHORT * self.predictions:
-      raise ValueError(f'batch.predictions is {self.predictions}, but masks of {share:g} want {wanted} in a row of {self.sequence_length}: '
-                       f'raise batch.predictions, or lower batch.masking.share')
+    share = self.masking.greatest_share
+    wanted = round(share * self.sequence_length)
+    require(wanted <= MOST_WANTED_PER_SLOT * self.predictions,
+            f'batch.predictions is {self.predictions}, but masks of {share:g} want {wanted} in a row of '
+            f'{self.sequence_length}: raise batch.predictions, or lower batch.masking.share')

@@ -1,6 +1,6 @@
 """A window as one epoch arranges it: pieces split, paired, packed into rows, and the rows shuffled.
 
-Letters: M pairs of the window, R its rows, T tokens of a row.
+Letters: N pieces of the window, M its pairs, R its rows, V vocabulary.
 """
 
 import dataclasses
@@ -9,72 +9,84 @@ from collections.abc import Callable
 import numpy as np
 
 from input_pipeline import random
-from input_pipeline.batches import packing, pairs, shards
+from input_pipeline.batches import packing
 from input_pipeline.batches.config import BatchConfig
-from input_pipeline.batches.packing import Plan
+from input_pipeline.batches.packing import Trials
+from input_pipeline.batches.pairs import MAKERS
+from input_pipeline.batches.segments import Pairs
+from input_pipeline.batches.shards import Window
 
-TRIALS = 4  # windows that are packed for trial, under keys no epoch has
+TRIAL_WINDOWS = 4  # windows that are packed for trial, under keys that no epoch has
+
+KeyOf = Callable[[str], int]  # from a purpose to the key of its bits
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
-  """The pairs of a window in row order."""
+class Arrangement:
+  """The pairs of a window in the order of its rows."""
   epoch: int
-  window: int
+  number: int  # of the window
   tokens: np.ndarray  # of the window
-  pairs: pairs.Pairs
-  row_pairs: np.ndarray  # [R + 1] first pair of each row
+  pairs: Pairs
+  first_pairs: np.ndarray  # [R + 1] of each row: row r has the pairs first_pairs[r] … first_pairs[r + 1] - 1
   word_starts: np.ndarray | None  # of the window, where the data has them
 
 
-def arrange(window: shards.Window, epoch: int, number: int, rows: int, plan: Plan | None, config: BatchConfig,
-            continues: np.ndarray) -> Rows:
-  """Without a plan each pair has a row of its own; with one, `rows` rows hold them all."""
+def arrange(window: Window, epoch: int, number: int, row_count: int, trials: Trials | None, config: BatchConfig,
+            continues: np.ndarray) -> Arrangement:  # …, [V]
+  """Without trials each pair has a row of its own; with them, `row_count` rows hold them all."""
   key = lambda purpose, *more: random.key(config.seed, purpose, epoch, number, *more)
-  if plan is None:
-    made = make_pairs(window, key('pairs'), config, continues)
-    order = random.permutation(key('order'), len(made.a))
-    return Rows(epoch, number, window.tokens, made.take(order), np.arange(len(order) + 1), window.word_starts)
+  if trials is None:
+    pairs = make_pairs(window, key('pairs'), config, continues)
+    order = random.permutation(key('order'), len(pairs.label))
+    return Arrangement(epoch, number, window.tokens, pairs.take(order), np.arange(len(order) + 1), window.word_starts)
   best = None
-  for attempt, more in enumerate(packing.MORE_SPLITS):
-    made, placed = try_packing(window, rows, plan.split_share + more, config, continues, lambda purpose, k=attempt: key(purpose, k))
-    homeless = int((made.a + made.b)[placed < 0].sum())
-    if best is None or homeless < best[0]:
-      best = homeless, made, placed
-    if not homeless:
+  for attempt, more_splits in enumerate(packing.MORE_SPLITS):
+    key_of = lambda purpose, attempt=attempt: key(purpose, attempt)
+    pairs, row_of = try_packing(window, row_count, trials.split_share + more_splits, config, continues, key_of)
+    left_over = int((pairs.a_length + pairs.b_length)[row_of < 0].sum())  # tokens
+    if best is None or left_over < best[0]:
+      best = left_over, pairs, row_of
+    if not left_over:
       break
-  separators = config.separators
-  made, placed = packing.squeeze(*best[1:], rows, config.sequence_length, config.pairs_per_row, separators)
-  row = random.permutation(key('order'), rows)[placed]
-  order = np.lexsort((random.words(key('within'), 0, len(row)), row))
-  return Rows(epoch, number, window.tokens, made.take(order), np.searchsorted(row[order], np.arange(rows + 1)), window.word_starts)
+  pairs, row_of = packing.cut_to_fit(*best[1:], row_count, config.sequence_length, config.pairs_per_row,
+                                     config.separators)
+  row_of = random.permutation(key('order'), row_count)[row_of]
+  order = np.lexsort((random.bits(key('within'), 0, len(row_of)), row_of))  # by row, at random within a row
+  first_pairs = np.searchsorted(row_of[order], np.arange(row_count + 1))
+  return Arrangement(epoch, number, window.tokens, pairs.take(order), first_pairs, window.word_starts)
 
 
-def make_pairs(window: shards.Window, stream: int, config: BatchConfig, continues: np.ndarray) -> pairs.Pairs:
-  return pairs.MAKERS[config.pairs](window, stream, config.sequence_length - 1 - config.separators, continues)
+def make_pairs(window: Window, key: int, config: BatchConfig, continues: np.ndarray) -> Pairs:
+  return MAKERS[config.pairs](window, key, config.sequence_length - config.specials, continues)
 
 
-def try_packing(window: shards.Window, rows: int | None, split_share: float, config: BatchConfig, continues: np.ndarray,
-                key) -> tuple[pairs.Pairs, np.ndarray]:  # -> pairs, row of each [M]
+def try_packing(window: Window, row_count: int | None, split_share: float, config: BatchConfig, continues: np.ndarray,
+                key_of: KeyOf) -> tuple[Pairs, np.ndarray]:  # …, [V] -> pairs, row of each [M]
   if config.pairs != 'google':  # those are two segments, not sentences
-    window = packing.split_pieces(window, split_share, config.sequence_length, key('split'))
-  made = make_pairs(window, key('pairs'), config, continues)
-  lengths = made.a + made.b + 1 + config.separators
-  return made, packing.pack(lengths, config.sequence_length, config.pairs_per_row, rows, key('pack'))
+    window = packing.split_pieces(window, split_share, config.sequence_length, key_of('split'))
+  pairs = make_pairs(window, key_of('pairs'), config, continues)
+  lengths = pairs.a_length + pairs.b_length + config.specials
+  return pairs, packing.pack(lengths, config.sequence_length, config.pairs_per_row, row_count, key_of('pack'))
 
 
-def plan(read: Callable[[int], shards.Window], windows: int, config: BatchConfig, continues: np.ndarray) -> Plan:
-  """How many pieces to split and how full rows become, by trial on a few windows: pieces are shuffled over the corpus, so all are alike."""
-  def fill(share: float, number: int, trial: int) -> float:
-    key = lambda purpose: random.key(config.seed, purpose, 'trial', number, trial)
-    made, placed = try_packing(read(number), None, share, config, continues, key)
-    used = (made.a + made.b + 1 + config.separators).sum()
-    return float(used / ((placed.max() + 1) * config.sequence_length))
+def run_trials(read_window: Callable[[int], Window], window_count: int, config: BatchConfig,
+               continues: np.ndarray) -> Trials:  # …, [V]
+  """How many pieces to split and how full rows become, by trial on a few windows.
+
+  A few tell for all: pieces are shuffled over the corpus, so the windows are alike.
+  """
+  def fill(split_share: float, number: int, trial: int) -> float:
+    key_of = lambda purpose: random.key(config.seed, purpose, 'trial', number, trial)
+    pairs, row_of = try_packing(read_window(number), None, split_share, config, continues, key_of)
+    tokens = (pairs.a_length + pairs.b_length + config.specials).sum()
+    return float(tokens / ((row_of.max() + 1) * config.sequence_length))
 
   fills = {}
-  for share in packing.SPLIT_SHARES if config.pairs != 'google' else packing.SPLIT_SHARES[:1]:
-    fills[share] = fill(share, 0, 0)
-    if fills[share] >= packing.GOOD_FILL:
+  for split_share in packing.SPLIT_SHARES if config.pairs != 'google' else packing.SPLIT_SHARES[:1]:
+    fills[split_share] = fill(split_share, 0, 0)
+    if fills[split_share] >= packing.GOOD_FILL:
       break
   best = max(fills, key=fills.get)
-  return Plan(best, min(fill(best, int(number), trial) for trial, number in enumerate(np.linspace(0, windows - 1, TRIALS))))
+  numbers = np.linspace(0, window_count - 1, TRIAL_WINDOWS)
+  return Trials(best, min(fill(best, int(number), trial) for trial, number in enumerate(numbers)))

@@ -1,6 +1,19 @@
-"""Rows of a batch: which pairs share a row, and the arrays that the model sees.
+"""Which pairs share a row, so that almost no padding is left.
 
-Letters: B rows, T tokens of a row, N pairs of a row at most, M pairs, L their tokens together.
+The problem: rows of T tokens, and pairs of all lengths, most of them long. Every pair must go into some row, whole; a
+row takes a few pairs at most; and a window must fill the same number of rows in every epoch, although each epoch pairs
+and packs afresh, because the row where a step begins is computed from those numbers.
+
+1. Before the first step a few windows are packed for trial (epochs.run_trials). It tells how many pieces to split and
+   how full rows become: `Trials`.
+2. From that comes each window's number of rows: its tokens at the fill of the worst trial, and a few rows to spare.
+3. In each epoch that share of a window's pieces is split (`split_pieces`): without short parts, rows of long documents
+   waste 2 %.
+4. The pairs are packed into the rows (`pack`), from the longest down, each into the fullest row that has room for it.
+5. Where some found no room, the draws change and then more pieces are split (MORE_SPLITS); nearly never needed.
+6. Where that does not help either, what is left over is cut short (`cut_to_fit`) and counted as trimmed.
+
+Letters: W windows, N pieces, M pairs of a window.
 """
 
 import dataclasses
@@ -9,157 +22,119 @@ import numpy as np
 
 from input_pipeline import random
 from input_pipeline.batches.pairs import Pairs
-from input_pipeline.batches.shards import Window
-from input_pipeline.records import Vocabulary
+from input_pipeline.batches.shards import SPECIALS, Window
 
-SPLIT_SHARES = 0.0, 0.15, 0.3, 0.45, 0.6, 0.75  # splits of a window, as a share of its pieces; the first that gives GOOD_FILL
+# Splits of a window, as a share of its pieces; the first that gives GOOD_FILL is taken.
+SPLIT_SHARES = 0.0, 0.15, 0.3, 0.45, 0.6, 0.75
 GOOD_FILL = 0.9965
-SPLIT_GAP = 2  # a piece that leaves fewer tokens of a row free fills it well enough alone
-SPARE = 0.0003  # share of rows kept for epochs that happen to fit badly
-MORE_SPLITS = 0.0, 0.0, 0.02, 0.05, 0.1, 0.2  # where pieces find no room: other chance first, then more splits; nearly never needed
+SPLIT_GAP = 2  # a piece that leaves no more tokens of a row free fills it well enough by itself
+PART_SENTENCES = 2  # of each part of a split piece, at least: so that it can be a pair
+SPARE_ROWS = 0.0003  # share of rows kept for epochs that happen to fit badly
+# Attempts at a window: the share of its pieces that is split beside what the trials told.
+MORE_SPLITS = 0.0, 0.0, 0.02, 0.05, 0.1, 0.2
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """What fixes the number of a window's rows before any of its epochs is arranged."""
-  split_share: float
-  fill: float  # share of real tokens that the worst of some trials reached
+class Trials:
+  """What packing some windows for trial told: it fixes a window's rows before any of its epochs is arranged."""
+  split_share: float  # of the pieces: those to split
+  fill: float  # share of real tokens in the rows, in the worst of the trials
 
   def splits(self, pieces: np.ndarray) -> np.ndarray:  # [W] -> [W]
     return np.floor(self.split_share * pieces).astype(np.int64)
 
-  def rows(self, pieces: np.ndarray, tokens: np.ndarray, row_length: int, pairs_per_row: int, separators: int) -> np.ndarray:
-    """The rows of windows with so many pieces and tokens [W] -> [W]. Exchange moves tokens and loses none, so this holds in every epoch."""
+  def row_counts(self, pieces: np.ndarray, tokens: np.ndarray, row_length: int, pairs_per_row: int,
+                 separators: int) -> np.ndarray:  # [W], [W] -> [W]
+    """The rows of windows with so many pieces and tokens. Exchange loses no tokens: the same in each epoch."""
     pairs = pieces + self.splits(pieces)
     full = (tokens + (1 + separators) * pairs) / (row_length * self.fill)
-    return np.maximum(np.ceil(full * (1 + SPARE)) + 1, -(-pairs // pairs_per_row)).astype(np.int64)
+    return np.maximum(np.ceil(full * (1 + SPARE_ROWS)) + 1, -(-pairs // pairs_per_row)).astype(np.int64)
 
 
-def split_pieces(window: Window, share: float, row_length: int, stream: int) -> Window:
-  """The window with floor(share * N) of its pieces cut in two at a random sentence, each part with two sentences at least.
+def split_pieces(window: Window, share: float, row_length: int, key: int) -> Window:
+  """The window with floor(share * N) of its pieces cut in two at a random sentence, each part of two sentences or more.
 
-  Pieces of long documents nearly fill a row, and what they leave free is too little for another: rows of such pieces waste 2 %.
-  Parts of all lengths make rows full. Which pieces are cut changes from epoch to epoch.
+  Pieces of long documents nearly fill a row, and what they leave free is too little for another: rows of such pieces
+  waste 2 %. Parts of all lengths make rows full. Which pieces are cut changes from epoch to epoch.
   """
-  lengths, sentences = np.diff(window.sentence_starts[window.piece_starts]), np.diff(window.piece_starts)
-  words = random.words(stream, 0, 2 * len(lengths)).reshape(2, -1)
-  free = row_length - 3 - lengths
-  able = np.flatnonzero((sentences >= 4) & (free > SPLIT_GAP) & (2 * lengths > row_length))
-  chosen = np.sort(able[np.argsort(words[0, able], kind='stable')][:int(share * len(lengths))])
-  cuts = window.piece_starts[chosen] + 2 + random.below(words[1, chosen], sentences[chosen] - 3)
+  lengths, sentences = window.piece_lengths, np.diff(window.piece_starts)
+  order_bits, cut_bits = random.bits(key, 0, 2 * len(lengths)).reshape(2, -1)
+  free = row_length - SPECIALS - lengths
+  able = np.flatnonzero((sentences >= 2 * PART_SENTENCES) & (free > SPLIT_GAP) & (2 * lengths > row_length))
+  chosen = np.sort(able[np.argsort(order_bits[able], kind='stable')][:int(share * len(lengths))])
+  # Of 6 sentences the second part may begin with the third, fourth or fifth: 6 - 4 + 1 choices.
+  choices = sentences[chosen] - 2 * PART_SENTENCES + 1
+  cuts = window.piece_starts[chosen] + PART_SENTENCES + random.below(cut_bits[chosen], choices)
   pieces = np.sort(np.concatenate([np.arange(len(lengths)), chosen]))
   return dataclasses.replace(window, piece_starts=np.sort(np.concatenate([window.piece_starts, cuts])),
                              document_ids=window.document_ids[pieces])
 
 
-def pack(lengths: np.ndarray, row_length: int, pairs_per_row: int, rows: int | None, stream: int) -> np.ndarray:  # [M] -> row of each [M]
-  """Best fit decreasing, on equal lengths at once; which of the pairs of one length goes where is random. -1: no room in `rows`."""
-  order = np.lexsort((random.words(stream, 0, len(lengths)), -lengths))
-  values, counts = np.unique(-lengths, return_counts=True)
-  free = [[] for _ in range(row_length + 1)]  # rows by the tokens they have left
-  some = 0  # bit r: free[r] is not empty
-  used, opened = [], 0  # pairs in each row
-  placed, at = np.full(len(lengths), -1), 0
+def pack(lengths: np.ndarray, row_length: int, pairs_per_row: int, row_count: int | None, key: int) -> np.ndarray:
+  # [M] -> [M]
+  """The row of each pair, -1 where none of `row_count` has room; None: as many rows as it takes.
 
-  def give(row, left):
-    nonlocal some
-    if used[row] < pairs_per_row and left:
-      free[left].append(row)
-      some |= 1 << left
+  Best fit decreasing: from the longest pair down, each goes into the row with the least room that is enough. Pairs of
+  one length are handled together, in random order. The rows with 1, 2, 3 … tokens left stand in lists, and a whole
+  number has a bit for each list that is not empty, so that one shift finds the fullest row. Rows with 3, 5 and 9 tokens
+  left, and a pair of 4:
 
-  for length, count in zip((-values).tolist(), counts.tolist()):
-    end = at + count
-    while at < end:
-      fitting = some >> length
+    not_empty        0b1000101000   bits 9, 5 and 3
+    not_empty >> 4       0b100010   bits 5 and 1: there are rows with 9 and with 5 left
+    its lowest bit             10   bit 1: the row with 4 + 1 = 5 left is taken, and has 1 left then
+  """
+  order = np.lexsort((random.bits(key, 0, len(lengths)), -lengths))
+  descending, counts = np.unique(-lengths, return_counts=True)
+  with_left = [[] for _ in range(row_length + 1)]  # the rows that have so many tokens left, and may take another pair
+  not_empty = 0  # bit r: with_left[r] is not empty
+  pairs_in, opened = [], 0  # pairs in each row; rows in use
+  row_of, done = np.full(len(lengths), -1), 0  # done: pairs, in that order
+  for length, count in zip((-descending).tolist(), counts.tolist()):
+    end = done + count
+    while done < end:
+      fitting = not_empty >> length
       if fitting:
         left = length + (fitting & -fitting).bit_length() - 1
-        taken = free[left][at - end:]
-        del free[left][at - end:]
-        if not free[left]:
-          some ^= 1 << left
-      elif rows is None or opened < rows:
-        new = end - at if 2 * length > row_length else 1
-        taken = list(range(opened, min(opened + new, opened + new if rows is None else rows)))
-        left, opened = row_length, opened + len(taken)
-        used += [0] * len(taken)
+        chosen = with_left[left][done - end:]
+        del with_left[left][done - end:]
+        if not with_left[left]:
+          not_empty ^= 1 << left
+      elif row_count is None or opened < row_count:
+        new = end - done if 2 * length > row_length else 1  # two of such a length do not share a row
+        chosen = list(range(opened, opened + new if row_count is None else min(opened + new, row_count)))
+        left, opened = row_length, opened + len(chosen)
+        pairs_in += [0] * len(chosen)
       else:
-        at = end
+        done = end
         break
-      placed[order[at:at + len(taken)]] = taken
-      at += len(taken)
-      for row in taken:
-        used[row] += 1
-        give(row, left - length)
-  return placed
+      row_of[order[done:done + len(chosen)]] = chosen
+      done += len(chosen)
+      rest = left - length
+      for row in chosen:
+        pairs_in[row] += 1
+        if pairs_in[row] < pairs_per_row and rest:
+          with_left[rest].append(row)
+          not_empty |= 1 << rest
+  return row_of
 
 
-def squeeze(pairs: Pairs, placed: np.ndarray, rows: int, row_length: int, pairs_per_row: int, separators: int) -> tuple[Pairs, np.ndarray]:
-  """Cuts the ends of pairs that found no row (-1) to what the emptiest rows have left; those without any room are left out."""
-  a, b, placed = pairs.a.copy(), pairs.b.copy(), placed.copy()
-  own = 1 + separators
-  inside = placed >= 0
-  left = row_length - np.bincount(placed[inside], (a + b + own)[inside], rows).astype(np.int64)
-  left[np.bincount(placed[inside], minlength=rows) >= pairs_per_row] = 0
+def cut_to_fit(pairs: Pairs, row_of: np.ndarray, row_count: int, row_length: int, pairs_per_row: int,
+               separators: int) -> tuple[Pairs, np.ndarray]:  # [M], [M] -> the pairs that are kept, and their rows
+  """Cuts the ends of pairs that found no row (-1) to what the emptiest rows have left; the rest is left out."""
+  a_length, b_length, row_of = pairs.a_length.copy(), pairs.b_length.copy(), row_of.copy()
+  specials = 1 + separators
+  inside = row_of >= 0
+  left = row_length - np.bincount(row_of[inside], (a_length + b_length + specials)[inside], row_count).astype(np.int64)
+  left[np.bincount(row_of[inside], minlength=row_count) >= pairs_per_row] = 0
+  least = separators  # tokens of a pair: one for each segment
   for pair in np.flatnonzero(~inside):
     row = int(left.argmax())
-    room = int(left[row]) - own
-    if room >= separators:
-      b[pair] = min(b[pair], max(room - a[pair], separators - 1))
-      a[pair] = min(a[pair], room - b[pair])
-      placed[pair], left[row] = row, 0
-  kept = placed >= 0
-  lost = int((pairs.a + pairs.b).sum() - (a + b)[kept].sum())
-  return dataclasses.replace(pairs, a=a, b=b, trimmed=pairs.trimmed + lost).take(kept), placed[kept]
-
-
-def place(pairs: dict[str, np.ndarray], row: np.ndarray, separators: int) -> dict[str, np.ndarray]:
-  """Adds to a, b [M] where each pair goes: row [M], not falling; start of its [CLS] in the row, length, nth of the row."""
-  length = pairs['a'] + pairs['b'] + 1 + separators
-  first = np.searchsorted(row, row)
-  before = np.cumsum(length) - length
-  start = before - before[first] if len(row) else before
-  return pairs | {'row': row, 'start': start, 'length': length, 'nth': np.arange(len(row)) - first}
-
-
-def lay_out(tokens: np.ndarray, pairs: dict[str, np.ndarray], rows: int, row_length: int, separators: int,
-            vocabulary: Vocabulary) -> dict[str, np.ndarray]:  # [window's tokens], {[M]} -> {[B T]}
-  """[CLS] A [SEP] B [SEP] for each placed pair: input_ids, token_type_ids, position_ids, pair_ids.
-
-  With one separator there is no B: [CLS] A [SEP]. `pairs` has a_start and b_start, places in tokens, beside what `place` adds.
-  """
-  # The flat batch is runs of tokens that lie together in `tokens`: for each pair [CLS] A [SEP] and B [SEP], and each row's padding.
-  row, pair = pairs['row'], np.arange(len(pairs['row']))
-  first, second, padding = 2 * pair + row, 2 * pair + row + 1, 2 * np.searchsorted(row, np.arange(rows), side='right') + np.arange(rows)
-  start = row * row_length + pairs['start']
-  size, label, begin, nth, shift = (np.zeros(2 * len(pair) + rows, np.int32) for _ in range(5))
-  size[first], size[second] = pairs['a'] + 2, pairs['length'] - pairs['a'] - 2
-  size[padding] = row_length - np.bincount(row, pairs['length'], rows).astype(np.int32)
-  label[second], begin[first], begin[second] = 1, start, start
-  nth[first] = nth[second] = pairs['nth'] + 1
-  shift[first] = pairs['a_start'] - start - 1
-  shift[second] = pairs['b_start'] - start - pairs['a'] - 2
-  place = np.arange(rows * row_length, dtype=np.int32)
-  pair_ids = np.repeat(nth, size)
-  real = pair_ids > 0
-  ids = np.take(tokens, place + np.repeat(shift, size), mode='clip').astype(np.int32)
-  ids[~real] = vocabulary.pad_id
-  ids[start], ids[start + pairs['length'] - 1] = vocabulary.cls_id, vocabulary.sep_id
-  if separators == 2:
-    ids[start + 1 + pairs['a']] = vocabulary.sep_id
-  arrays = {'input_ids': ids, 'token_type_ids': np.repeat(label, size), 'position_ids': (place - np.repeat(begin, size)) * real,
-            'pair_ids': pair_ids}
-  return {name: array.reshape(rows, row_length) for name, array in arrays.items()}
-
-
-def pair_slots(pairs: dict[str, np.ndarray], rows: int, slots: int, predict: bool) -> dict[str, np.ndarray]:
-  # {[M]} -> {[B N]}
-  """Each pair's [CLS] and label: cls_positions, next_sentence_labels, next_sentence_weights (all 0 without `predict`)."""
-  where = pairs['row'] * slots + pairs['nth']
-  positions, labels = (np.zeros(rows * slots, np.int32) for _ in range(2))
-  weights = np.zeros(rows * slots, np.float32)
-  positions[where] = pairs['start']
-  if predict:
-    labels[where] = pairs['label']
-    weights[where] = 1
-  shape = lambda array: array.reshape(rows, slots)
-  return {'cls_positions': shape(positions), 'next_sentence_labels': shape(labels), 'next_sentence_weights': shape(weights)}
+    room = int(left[row]) - specials
+    if room >= least:
+      b_length[pair] = min(b_length[pair], max(room - a_length[pair], separators - 1))
+      a_length[pair] = min(a_length[pair], room - b_length[pair])
+      row_of[pair], left[row] = row, 0
+  kept = row_of >= 0
+  lost = int((pairs.a_length + pairs.b_length).sum() - (a_length + b_length)[kept].sum())
+  cut = dataclasses.replace(pairs, a_length=a_length, b_length=b_length, trimmed=pairs.trimmed + lost)
+  return cut.take(kept), row_of[kept]

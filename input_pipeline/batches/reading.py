@@ -1,4 +1,7 @@
-"""Making batches ahead of the step that needs them: by tf.data, or by a plain thread where there is no TensorFlow."""
+"""Making batches ahead of the step that needs them: by tf.data, or by a plain thread where there is no TensorFlow.
+
+An engine is given a function from a step to its batch, the first step, and the step after the last.
+"""
 
 import atexit
 import importlib.util
@@ -6,16 +9,22 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from input_pipeline.batches.checks import require
 
 AHEAD = 4  # batches
 WORKERS = 2  # batches that are made at once
 RAM_BUDGET = 2**30  # bytes that tf.data may hold
-ENDLESS = 2**62
+ENDLESS = 2**62  # the step after the last, where there is no last
+PATIENCE = 0.1  # seconds after which a thread that waits looks whether it should end
+AUTO = 'auto'  # tf.data where there is TensorFlow, else threads
 
 Batch = dict[str, np.ndarray]
-_open = weakref.WeakSet()  # an iterator that is still open when the interpreter ends would hang it: TensorFlow's threads call Python
+# An iterator that is still open when the interpreter ends would hang it: TensorFlow's threads call Python.
+_open = weakref.WeakSet()
 
 
 @atexit.register
@@ -24,12 +33,12 @@ def _close() -> None:
     batches.close()
 
 
-def ahead(make: Callable[[int], Batch], first_step: int, last_step: int | None, engine: str = 'auto') -> Generator[Batch, None, None]:
-  """make(first_step), make(first_step + 1) … in order; the engines give the same. Errors of `make` come out as they are."""
-  if engine == 'auto':
+def ahead(make: Callable[[int], Batch], first_step: int, last_step: int | None,
+          engine: str = AUTO) -> Generator[Batch, None, None]:
+  """make(first_step), make(first_step + 1) …, the same by each engine. Errors of `make` come out as they are."""
+  require(engine in (AUTO, *ENGINES), f'engine is {engine!r}; wanted one of {", ".join((AUTO, *ENGINES))}')
+  if engine == AUTO:
     engine = 'tf.data' if importlib.util.find_spec('tensorflow') else 'threads'
-  if engine not in ENGINES:
-    raise ValueError(f"engine is {engine!r}; wanted 'auto' or one of {sorted(ENGINES)}")
   batches = ENGINES[engine](make, first_step, ENDLESS if last_step is None else last_step)
   _open.add(batches)
   return batches
@@ -45,7 +54,7 @@ def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Generator
     pass  # TensorFlow has started already
   example = make(first)
   ends = np.cumsum([array.size for array in example.values()])
-  failed = []
+  failed = []  # errors of `make`, which TensorFlow would wrap into its own
 
   def build(step):
     try:
@@ -62,7 +71,8 @@ def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Generator
   options.autotune.enabled = False
   options.autotune.ram_budget = RAM_BUDGET
   options.threading.private_threadpool_size = WORKERS + 1
-  dataset = tf.data.Dataset.range(first, last).map(element, num_parallel_calls=WORKERS).prefetch(AHEAD).with_options(options)
+  dataset = tf.data.Dataset.range(first, last).map(element, num_parallel_calls=WORKERS)
+  dataset = dataset.prefetch(AHEAD).with_options(options)
   try:
     for joined in dataset.as_numpy_iterator():
       parts = np.split(joined, ends[:-1])
@@ -72,12 +82,12 @@ def by_tf_data(make: Callable[[int], Batch], first: int, last: int) -> Generator
 
 
 def by_thread(make: Callable[[int], Batch], first: int, last: int) -> Generator[Batch, None, None]:
-  made, stop = queue.Queue(AHEAD), threading.Event()
+  ready, stop = queue.Queue(AHEAD), threading.Event()
 
   def put(item) -> None:
     while not stop.is_set():
       try:
-        return made.put(item, timeout=0.1)
+        return ready.put(item, timeout=PATIENCE)
       except queue.Full:
         pass
 
@@ -94,7 +104,7 @@ def by_thread(make: Callable[[int], Batch], first: int, last: int) -> Generator[
   thread = threading.Thread(target=work, name='batches', daemon=True)
   thread.start()
   try:
-    while (item := made.get()) is not None:
+    while (item := ready.get()) is not None:
       if isinstance(item, BaseException):
         raise item
       yield item
@@ -103,9 +113,13 @@ def by_thread(make: Callable[[int], Batch], first: int, last: int) -> Generator[
     thread.join()
 
 
-def in_turn(make: Callable[[int], Batch], first: int, last: int) -> Generator[Batch, None, None]:
+def on_demand(make: Callable[[int], Batch], first: int, last: int) -> Generator[Batch, None, None]:
   """Not ahead, but each in this thread when it is asked for: what one core can do."""
   yield from map(make, range(first, last))
 
 
-ENGINES = {'tf.data': by_tf_data, 'threads': by_thread, 'none': in_turn}
+ENGINES = {'tf.data': by_tf_data, 'threads': by_thread, 'none': on_demand}
+if TYPE_CHECKING:
+  Engine = str
+else:
+  Engine = Literal[*ENGINES]

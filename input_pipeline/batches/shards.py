@@ -1,5 +1,7 @@
 """Opening a split: every shard is checked before step 1, its blocks are found, and any range of them is read.
 
+A window is the blocks that are shuffled, paired and packed together: about 8,192 pieces.
+
 Letters: K blocks of the split, W windows, N pieces, S sentences, T tokens, V vocabulary.
 """
 
@@ -13,10 +15,13 @@ import numpy as np
 from etils import epath
 
 from input_pipeline import records
+from input_pipeline.batches.checks import require
 from input_pipeline.records import Block, DataError, Manifest, Shard, Vocabulary
 
-WINDOW_BLOCKS = 32  # blocks that are shuffled, paired and packed together: 8,192 pieces
-SPECIALS = 3  # [CLS] and two [SEP]
+WINDOW_BLOCKS = 32
+SPECIALS = 3  # [CLS] and two [SEP]: what `prepare` leaves room for
+VERIFICATIONS = 'full', 'framing'  # every byte; sizes and framing only
+READERS = 8  # shards that are verified at once, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Index:
 
   @property
   def window_bounds(self) -> np.ndarray:  # -> [W + 1] first block of each window
-    windows = max(1, (len(self.shard) + WINDOW_BLOCKS // 2) // WINDOW_BLOCKS)  # a last one of less than half joins its neighbour
+    # A last window of less than half joins its neighbour.
+    windows = max(1, (len(self.shard) + WINDOW_BLOCKS // 2) // WINDOW_BLOCKS)
     return np.append(np.arange(windows) * WINDOW_BLOCKS, len(self.shard))
 
 
@@ -44,12 +50,16 @@ class Window:
   sentence_starts: np.ndarray  # [S + 1] int64, places in tokens
   piece_starts: np.ndarray  # [N + 1] int64, places in sentence_starts
   document_ids: np.ndarray  # [N]
-  labels: np.ndarray | None  # [N] of static pairs
+  labels: np.ndarray | None  # [N] of google pairs
   word_starts: np.ndarray | None = None  # [T] bool, where the data has them
+
+  @property
+  def piece_lengths(self) -> np.ndarray:  # -> [N] tokens
+    return np.diff(self.sentence_starts[self.piece_starts])
 
 
 @dataclasses.dataclass(frozen=True)
-class Tables:
+class TokenKinds:
   """What each token of the vocabulary is."""
   vocabulary: Vocabulary
   continues: np.ndarray  # [V] bool: the token continues a word: '##…' of WordPiece, no '▁' of SentencePiece
@@ -59,11 +69,10 @@ class Tables:
 def open_index(directory: epath.PathLike, split: str, manifest: Manifest, verify: str = 'full') -> Index:
   """Checks the shards of a split against the manifest and indexes their blocks.
 
-  verify='full' reads every byte (SHA-256, ids, lengths); 'framing' checks sizes and framing alone. Raises DataError.
+  verify='full' reads every byte (SHA-256, ids, lengths); 'framing' checks only sizes and framing. Raises DataError.
   """
   directory = epath.Path(directory)
-  if verify not in ('full', 'framing'):
-    raise DataError(f"verify is {verify!r}; wanted 'full' or 'framing'")
+  require(verify in VERIFICATIONS, f'verify is {verify!r}; wanted one of {", ".join(VERIFICATIONS)}')
   if split not in manifest.splits:
     raise DataError(f'{directory} has no split {split!r}; it has {sorted(manifest.splits)}: name one of them')
   shards = manifest.splits[split].shards
@@ -71,16 +80,18 @@ def open_index(directory: epath.PathLike, split: str, manifest: Manifest, verify
   fields = manifest.splits[split]
   sums = {name: sum(getattr(shard, name) for shard in shards) for name in ('pieces', 'tokens')}
   if sums != {'pieces': fields.pieces, 'tokens': fields.tokens}:
-    raise DataError(f'the manifest of {directory} contradicts itself: its shards of {split} add up to {sums}, the split says '
-                    f'{fields.pieces} pieces and {fields.tokens} tokens: run `bert-jax prepare` again')
+    raise DataError(f'the manifest of {directory} contradicts itself: its shards of {split} add up to {sums}, '
+                    f'the split says {fields.pieces} pieces and {fields.tokens} tokens: run `bert-jax prepare` again')
   if not fields.pieces:
-    raise DataError(f'split {split!r} of {directory} is empty: prepare more text, or hold out a smaller or larger share of it')
+    raise DataError(f'split {split!r} of {directory} is empty: '
+                    'prepare more text, or hold out a smaller or larger share of it')
   scan = functools.partial(scan_shard, manifest=manifest, verify=verify)
-  with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-    rows = list(pool.map(scan, [directory / shard.file for shard in shards], shards))
-  table = np.concatenate(rows)
-  shard = np.repeat(np.arange(len(shards)), [len(r) for r in rows])
-  return Index(tuple(directory / s.file for s in shards), shard, *table[:, :4].T, table[:, 4:], records.id_dtype(manifest.vocabulary.size))
+  with concurrent.futures.ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+    scanned = list(pool.map(scan, [directory / shard.file for shard in shards], shards))
+  table = np.concatenate(scanned)  # [K 6]
+  shard_of = np.repeat(np.arange(len(shards)), [len(blocks) for blocks in scanned])
+  paths = tuple(directory / shard.file for shard in shards)
+  return Index(paths, shard_of, *table[:, :4].T, table[:, 4:], records.id_dtype(manifest.vocabulary.size))
 
 
 def check_names(directory: epath.Path, split: str, shards: tuple[Shard, ...]) -> None:
@@ -88,37 +99,44 @@ def check_names(directory: epath.Path, split: str, shards: tuple[Shard, ...]) ->
   wanted = [records.shard_name(split, i, len(shards)) for i in range(len(shards))]
   named = [shard.file for shard in shards]
   if named != wanted:
-    raise DataError(f'the manifest of {directory} lists the shards {named[:3]} …; wanted {wanted[:3]} …: run `bert-jax prepare` again')
+    raise DataError(f'the manifest of {directory} lists the shards {named[:3]} …; wanted {wanted[:3]} …: '
+                    'run `bert-jax prepare` again')
   there = {path.name for path in directory.glob(f'{records.DATASET_NAME}-{split}.tfrecord*')}
   missing, extra = sorted(set(wanted) - there), sorted(there - set(wanted))
   if missing:
-    raise DataError(f'{directory} lacks {len(missing)} of {len(wanted)} shards of {split}, as {missing[0]}: copy them again')
+    raise DataError(f'{directory} lacks {len(missing)} of {len(wanted)} shards of {split}, as {missing[0]}: '
+                    'copy them again')
   if extra:
-    raise DataError(f'{directory} has {len(extra)} shards of {split} that its manifest does not know, as {extra[0]}: remove them')
+    raise DataError(f'{directory} has {len(extra)} shards of {split} that its manifest does not know, as {extra[0]}: '
+                    'remove them')
 
 
 def scan_shard(path: epath.Path, shard: Shard, manifest: Manifest, verify: str) -> np.ndarray:
-  # -> [blocks 6] start, bytes, pieces, tokens, least and greatest document
+  # -> [blocks 6] start, bytes, pieces, tokens, least and greatest document number
   size = path.stat().length
   if size != shard.bytes:
-    raise DataError(f'{path} has {size} bytes, the manifest says {shard.bytes}: it is truncated or was changed; copy or prepare it again')
+    raise DataError(f'{path} has {size} bytes, the manifest says {shard.bytes}: it is truncated or was changed; '
+                    'copy or prepare it again')
   data = map_file(path)
   if verify == 'full' and hashlib.sha256(data).hexdigest() != shard.sha256:
-    raise DataError(f'{path} differs from what was written: its SHA-256 is not the manifest\'s; copy or prepare it again')
+    raise DataError(f'{path} differs from what was written: its SHA-256 is not the manifest\'s; '
+                    'copy or prepare it again')
   spans = records.frame_spans(data, str(path))
   if len(spans) != shard.records:
     raise DataError(f'{path} has {len(spans)} records, the manifest says {shard.records}; copy or prepare it again')
   table = np.zeros((len(spans), 6), np.int64)
   dtype = records.id_dtype(manifest.vocabulary.size)
-  for row, (start, length) in zip(table, spans):
+  for entry, (start, length) in zip(table, spans):
     try:
       block = records.decode_block(data[start:start + length], dtype)
       check_block(block, manifest, verify)
     except DataError as error:
       raise DataError(f'{path}, record at byte {start}: {error}') from error
-    row[:] = start, length, len(block.piece_sentences), len(block.input_ids), block.document_ids.min(), block.document_ids.max()
+    least, greatest = block.document_ids.min(), block.document_ids.max()
+    entry[:] = start, length, len(block.piece_sentences), len(block.input_ids), least, greatest
   if (found := tuple(table[:, 2:4].sum(0))) != (shard.pieces, shard.tokens):
-    raise DataError(f'{path} holds {found[0]} pieces of {found[1]} tokens, the manifest says {shard.pieces} of {shard.tokens}')
+    raise DataError(f'{path} holds {found[0]} pieces of {found[1]} tokens, the manifest says {shard.pieces} '
+                    f'of {shard.tokens}')
   return table
 
 
@@ -142,8 +160,9 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
   for name in ('pad', 'cls', 'sep', 'mask'):
     if (block.input_ids == getattr(vocabulary, f'{name}_id')).any():
       raise DataError(f'a piece holds the special token [{name.upper()}], which only the loader may place')
-  if block.next_sentence_labels is not None and ((block.piece_sentences != 2).any() or (block.next_sentence_labels > 1).any()):
-    raise DataError('a static pair has not two segments, or a label that is neither 0 nor 1')
+  labels = block.next_sentence_labels
+  if labels is not None and ((block.piece_sentences != 2).any() or (labels > 1).any()):
+    raise DataError('a google pair has not two segments, or a label that is neither 0 nor 1')
 
 
 def is_local(path: epath.Path) -> bool:
@@ -175,12 +194,11 @@ def read_window(index: Index, first: int, last: int) -> Window:
     if len(data) != ends[-1] - starts[0]:
       raise DataError(f'{index.paths[shard]} became shorter while it was read: it must not change during a run')
     blocks += [records.decode_block(data[a - starts[0]:b - starts[0]], index.dtype) for a, b in zip(starts, ends)]
-  joined = {name: np.concatenate([getattr(block, name) for block in blocks])
-            for name in ('input_ids', 'sentence_lengths', 'piece_sentences', 'document_ids')}
+  joined = lambda name: np.concatenate([getattr(block, name) for block in blocks])
   starts_of = lambda lengths: np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-  static = blocks[0].next_sentence_labels is not None
-  return Window(joined['input_ids'], starts_of(joined['sentence_lengths']), starts_of(joined['piece_sentences']), joined['document_ids'],
-                np.concatenate([block.next_sentence_labels for block in blocks]) if static else None, _word_starts(blocks))
+  labels = None if blocks[0].next_sentence_labels is None else joined('next_sentence_labels')
+  return Window(joined('input_ids'), starts_of(joined('sentence_lengths')), starts_of(joined('piece_sentences')),
+                joined('document_ids'), labels, _word_starts(blocks))
 
 
 def _word_starts(blocks: list[Block]) -> np.ndarray | None:  # -> [T] bool
@@ -189,8 +207,8 @@ def _word_starts(blocks: list[Block]) -> np.ndarray | None:  # -> [T] bool
   return np.concatenate([np.unpackbits(block.word_starts, count=len(block.input_ids)) for block in blocks]).view(bool)
 
 
-def read_tables(directory: epath.PathLike, vocabulary: Vocabulary) -> Tables:
-  """What masks and cuts need of the vocabulary. Raises DataError."""
+def read_token_kinds(directory: epath.PathLike, vocabulary: Vocabulary) -> TokenKinds:
+  """What masks and cuts need of the vocabulary; a special token continues nothing. Raises DataError."""
   tokens = read_vocabulary(directory, vocabulary)
   special = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id]
   if vocabulary.kind == 'wordpiece':
@@ -198,7 +216,7 @@ def read_tables(directory: epath.PathLike, vocabulary: Vocabulary) -> Tables:
   else:
     continues = np.array([not token.startswith('▁') for token in tokens])
   continues[special] = False
-  return Tables(vocabulary, continues, np.delete(np.arange(vocabulary.size, dtype=np.int32), special))
+  return TokenKinds(vocabulary, continues, np.delete(np.arange(vocabulary.size, dtype=np.int32), special))
 
 
 def read_vocabulary(directory: epath.PathLike, vocabulary: Vocabulary) -> list[str]:
@@ -207,9 +225,11 @@ def read_vocabulary(directory: epath.PathLike, vocabulary: Vocabulary) -> list[s
     raise DataError(f'{path} is missing: copy it again, or run `bert-jax prepare` again')
   data = path.read_bytes()
   if hashlib.sha256(data).hexdigest() != vocabulary.sha256:
-    raise DataError(f'{path} is not the vocabulary that the data was prepared with (its SHA-256 differs): copy it again')
+    raise DataError(f'{path} is not the vocabulary that the data was prepared with (its SHA-256 differs): '
+                    'copy it again')
   tokens = data.decode().split('\n')
   tokens = tokens[:-1] if tokens[-1] == '' else tokens
   if len(tokens) != vocabulary.size:
-    raise DataError(f'{path} has {len(tokens)} tokens, the manifest says {vocabulary.size}: run `bert-jax prepare` again')
+    raise DataError(f'{path} has {len(tokens)} tokens, the manifest says {vocabulary.size}: '
+                    'run `bert-jax prepare` again')
   return tokens

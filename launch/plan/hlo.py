@@ -1,4 +1,17 @@
-"""Reads the text of a compiled program: instructions, how often each runs, and the floating point operations of its products."""
+"""Reads the text of a compiled program: instructions, how often each runs, and the FLOPs of its products.
+
+The text is a list of computations; one is the entry, and the others are called by instructions:
+
+  %body (s: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+    %x = f32[4,8]{1,0} get-tuple-element(%s), index=1
+    %d = f32[4,4]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={1}, metadata={op_name="jit(f)/dot"}
+  }
+  ENTRY %main (a: f32[4,8]) -> f32[4,8] {
+    %w = (s32[], f32[4,8]) while(%t), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"24"}}
+
+An instruction is a name, the shape of its result, an opcode, its operands, and attributes. {1,0} after a shape is the
+order of its axes in memory, which is not read.
+"""
 
 import dataclasses
 import functools
@@ -8,11 +21,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 's32': 32, 'u32': 32, 's64': 64, 'u64': 64, 'bf16': 16,
-        'f16': 16, 'f32': 32, 'f64': 64, 'c64': 64, 'c128': 128}
+BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 's32': 32, 'u32': 32, 's64': 64, 'u64': 64,
+        'bf16': 16, 'f16': 16, 'f32': 32, 'f64': 64, 'c64': 64, 'c128': 128}
 ARRAY = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]')
-CALLED = re.compile(r'(?:calls|to_apply|body|called_computations|branch_computations|true_computation|false_computation)='
-                    r'(\{[^}]*\}|%?[\w.\-]+)')
+CALLED = re.compile(r'(?:calls|to_apply|body|called_computations|branch_computations|true_computation|'
+                    r'false_computation)=(\{[^}]*\}|%?[\w.\-]+)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +84,7 @@ def parse(text: str) -> Module:
 
 
 def parse_line(line: str) -> Instruction | None:
+  """'%d = f32[4,4]{1,0} dot(%x, %x), …' as name, shape, opcode, operands, attributes; None of a line without `=`."""
   name, equals, rest = line.strip().removeprefix('ROOT ').partition(' = ')
   if not equals:
     return None
@@ -79,7 +93,8 @@ def parse_line(line: str) -> Instruction | None:
   start = rest.index('(')
   end = closing(rest, start)
   literal = rest[start + 1:end]
-  return Instruction(name.lstrip('%'), shape, rest[:start], tuple(re.findall(r'%([\w.\-]+)', literal)), literal, rest[end + 1:])
+  operands = tuple(re.findall(r'%([\w.\-]+)', literal))
+  return Instruction(name.lstrip('%'), shape, rest[:start], operands, literal, rest[end + 1:])
 
 
 def closing(text: str, start: int) -> int:
@@ -104,11 +119,15 @@ def size(shape: str) -> int:
 
 
 def operand_shapes(use: Use) -> list[str]:
+  """['f32[4,8]{1,0}', …] in the order of the operands."""
   return [use.scope[name].shape for name in use.instruction.operands if name in use.scope]
 
 
 def uses(module: Module) -> Iterator[Use]:
-  """Every instruction that the program runs, with how often. Of a conditional every branch counts; a loop of unknown length counts once."""
+  """Every instruction that the program runs, with how often.
+
+  Of a conditional every branch counts; a loop whose trips are unknown counts once.
+  """
   def visit(name, times, scheduled, asynchronous):
     scope = module.computations.get(name, {})
     for instruction in scope.values():
@@ -116,22 +135,28 @@ def uses(module: Module) -> Iterator[Use]:
       op = instruction.opcode
       inside = times * (trip_count(module, instruction) or 1) if op == 'while' else times
       if op in ('while', 'call', 'conditional', 'fusion', 'async-start', 'custom-call'):
+        by_turns, beside = scheduled and op not in ('fusion', 'async-start'), asynchronous or op == 'async-start'
         for called in instruction.called():
           if f'condition=%{called}' not in instruction.attributes:
-            yield from visit(called, inside, scheduled and op not in ('fusion', 'async-start'), asynchronous or op == 'async-start')
+            yield from visit(called, inside, by_turns, beside)
   yield from visit(module.entry, 1, True, False)
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
-  """How often the body of a `while` runs: what the compiler noted, else what its condition compares the counter with; None where unclear.
+  """How often the body of a `while` runs: what the compiler noted, else the limit of its condition; None: unclear.
 
-  JAX's scans count from 0 by 1, and so do the unsigned counters of the loops that TPU's compiler makes of large reshapes.
+  That limit is 24 in a condition like this one. JAX's scans count from 0 by 1, and so do the unsigned counters of the
+  loops that TPU's compiler makes of large reshapes:
+
+    %limit = s32[] constant(24)
+    ROOT %less = pred[] compare(%i, %limit), direction=LT
   """
   known = re.search(r'"?known_trip_count"?:\{"n":"?(\d+)', loop.attributes)
   if known:
     return int(known[1])
   condition = re.search(r'condition=%?([\w.\-]+)', loop.attributes)[1]
-  names = [condition, *(name for item in module.computations[condition].values() if item.opcode == 'fusion' for name in item.called())]
+  fusions = [item for item in module.computations[condition].values() if item.opcode == 'fusion']
+  names = [condition, *(name for item in fusions for name in item.called())]
   items = [item for name in names for item in module.computations[name].values()]
   limits = [int(item.literal) for item in items if item.opcode == 'constant' and re.match(r'[su]32\[\]', item.shape)]
   return limits[0] if len(limits) == 1 and any('direction=LT' in item.attributes for item in items) else None
@@ -143,8 +168,10 @@ def trip_count(module: Module, loop: Instruction) -> int | None:
 def flops(use: Use) -> int:
   """Of one run of a product: 2 per multiply-add of a dot or a convolution, 0 of anything else.
 
-  TPU's compiler turns batched products into convolutions with dilated or padded operands: multiplications by the zeros in between do
-  not count.
+  TPU's compiler turns batched products into convolutions with dilated or padded operands, as 8 products of [128 64]
+  with [64 128]. Multiplications by the zeros between do not count:
+
+    %c = bf16[8,128,128] convolution(%q, %k), window={size=8 stride=7 lhs_dilate=8}, dim_labels=0bf_0oi->0bf
   """
   instruction = use.instruction
   if instruction.opcode == 'dot':

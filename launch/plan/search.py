@@ -1,11 +1,11 @@
-"""Looks for the batch per chip, remat and mesh with the most tokens a day, by compiling one neighbour of the best after the other."""
+"""Looks for the batch per chip, remat and mesh with the most tokens a day, by compiling neighbours of the best."""
 
 import dataclasses
 import typing
 
 import tqdm
 
-from bert_jax import config as cfg
+from bert_jax import config as cfg, program
 from bert_jax.parallel import mesh as mesh_lib
 from launch.plan import step as plan_step
 
@@ -21,17 +21,18 @@ class Choice:
   tensor: int
 
 
-def search(config: cfg.Config, steps: int, devices: list, topology: str, price: float | None, tries: int) -> list[plan_step.Figures]:
+def search(config: cfg.Config, steps: int, devices: list, topology: str, price: float | None,
+           tries: int) -> list[plan_step.Figures]:
   """The best of at most `tries` programs, the best first; those that do not fit come last. Raises ConfigError."""
-  mesh = mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=config.batch.size // config.run.microbatches)
-  start = Choice(max(config.batch.size // (mesh.shape['data'] * mesh.shape['fsdp']), 1), config.model.remat, mesh.shape['fsdp'],
-                 mesh.shape['tensor'])
+  mesh = program.mesh_of(config, devices)
+  data, fsdp, tensor = (mesh.shape[axis] for axis in mesh_lib.AXES)
+  start = Choice(max(config.batch.size // (data * fsdp), 1), config.model.remat, fsdp, tensor)
   seen: dict[Choice, plan_step.Figures | None] = {}
   with tqdm.tqdm(total=tries, desc='compiling', unit=' programs') as bar:
     ahead = [start]
     while ahead and len(seen) < tries:
       choice = ahead.pop(0)
-      bar.set_postfix_str(f'{choice.rows} rows a share, remat {choice.remat}, fsdp {choice.fsdp}, tensor {choice.tensor}')
+      bar.set_postfix_str(', '.join(f'{name} {value}' for name, value in dataclasses.asdict(choice).items()))
       try:
         seen[choice] = attempt(choice, config, steps, devices, topology, price)
       except cfg.ConfigError:
@@ -56,8 +57,8 @@ def neighbours(choice: Choice, config: cfg.Config, devices: int) -> list[Choice]
   """One change each, the most promising first."""
   remats = typing.get_args(typing.get_type_hints(cfg.Model)['remat'])
   changes = [{'rows': choice.rows * 2}, *({'remat': remat} for remat in remats if remat != choice.remat),
-             {'fsdp': choice.fsdp * 4}, {'rows': choice.rows // 2}, {'fsdp': choice.fsdp // 4}, {'tensor': choice.tensor * 2},
-             {'tensor': choice.tensor // 2}]
+             {'fsdp': choice.fsdp * 4}, {'rows': choice.rows // 2}, {'fsdp': choice.fsdp // 4},
+             {'tensor': choice.tensor * 2}, {'tensor': choice.tensor // 2}]
   near = [dataclasses.replace(choice, **change) for change in changes]
   return [item for item in near if item.rows and item.fsdp and item.tensor and devices % (item.fsdp * item.tensor) == 0
           and config.model.heads % item.tensor == 0]
@@ -69,9 +70,11 @@ def hopeless(choice: Choice, seen: dict[Choice, plan_step.Figures | None]) -> bo
   return any(other.rows <= choice.rows and dataclasses.replace(choice, rows=other.rows) == other for other in failed)
 
 
-def attempt(choice: Choice, config: cfg.Config, steps: int, devices: list, topology: str, price: float | None) -> plan_step.Figures:
+def attempt(choice: Choice, config: cfg.Config, steps: int, devices: list, topology: str,
+            price: float | None) -> plan_step.Figures:
+  """The figures of one choice. Raises ConfigError where the batch or the heads do not divide over its mesh."""
   shape = dataclasses.replace(config.mesh, data=-1, fsdp=choice.fsdp, tensor=choice.tensor)
-  mesh = mesh_lib.make_mesh(shape, devices)
+  mesh = program.mesh_of(dataclasses.replace(config, mesh=shape), devices)
   config = dataclasses.replace(
       config, mesh=shape, model=dataclasses.replace(config.model, remat=choice.remat),
       batch=dataclasses.replace(config.batch, size=choice.rows * mesh.shape['data'] * mesh.shape['fsdp']))

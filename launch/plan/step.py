@@ -1,12 +1,10 @@
-"""Compiles the step of `pretrain` for devices that need not be there, and reads from the program what it would cost to run.
+"""Compiles the step of `pretrain` for devices that need not be here, and reads from the program what it would cost.
 
 All figures are of one chip, the two devices of a TPU7x together.
 """
 
 import dataclasses
-import importlib.util
 import math
-import os
 import re
 import time
 import warnings
@@ -14,23 +12,22 @@ import warnings
 import jax
 from jax.sharding import Mesh
 
-from bert_jax import config as cfg, flops, step as step_lib, synthetic
+from bert_jax import chips as chip_table, config as cfg, program as program_lib, synthetic
 from bert_jax.parallel import mesh as mesh_lib
-from launch import without_tpu
-from launch.plan import costs as hlo_costs
+from launch.plan import costs as hlo_costs, topology as topology_lib
 
-# None is used here, and libtpu's lock keeps two programs from one TPU: a plan may run beside another, or beside a test.
-ENVIRONMENT = without_tpu.VARIABLES | {'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true'}
-# (axes, most chips) of the topologies that exist (cloud.google.com/tpu/docs: the page of each generation).
-GENERATIONS = {'v4': (3, 4096), 'v5e': (2, 256), 'v5p': (3, 8960), 'v6e': (2, 256), 'tpu7x': (3, 9216)}
 DAY = 86_400  # seconds
-USED = re.compile(r'(?:temporaries \(|Used )([\d.]+)([KMGT]?)')  # in what the compiler says where a program does not fit
+# What TPU's compiler says of a program that does not fit: 'Used 17.58G of 15.75G hbm', or '… temporaries (17.58G)'.
+USED = re.compile(r'(?:temporaries \(|Used )([\d.]+)([KMGT]?)')
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-  """What one chip has to hold and to do for a step, and what the run would cost. None: not known of this kind of device, or did not fit."""
+  """What one chip has to hold and to do for a step, and what the run would cost.
+
+  None: not known of this kind of device, or the program did not fit.
+  """
   topology: str | None
   device_kind: str
   chips: int
@@ -48,17 +45,17 @@ class Figures:
   optimizer_bytes: int
   batch_bytes: int
   temporary_bytes: int | None
-  collectives: tuple[dict, ...] | None  # kind, bytes (of the whole operand; of a gather, the result), asynchronous … of each from 1 MB on
+  collectives: tuple[dict, ...] | None  # costs.Collective by name, of each from 1 MB on
   collective_bytes: dict[str, int] | None  # by kind, small ones too
   flops_formula: float
-  flops_compiled: float | None  # products of the program, every trip of its loops counted, and what custom kernels say of themselves
-  loops_counted_once: tuple[str, ...] | None  # whose trips could not be told: what is said of FLOPs, bytes and time is too little then
+  flops_compiled: float | None  # products, every trip of loops counted, and what custom kernels say of themselves
+  loops_counted_once: tuple[str, ...] | None  # whose trips could not be told: FLOPs, bytes and time are too little then
   estimated_cycles: int | None
   kernels: int | None  # custom kernels in the program, which carry no cycles
-  kernel_seconds: float | None  # added for them: the longer of FLOPs at half the peak and of operands and results at the memory rate
+  kernel_seconds: float | None  # added for them: the longer of FLOPs at half the peak and of bytes at the memory rate
   estimated_step_seconds: float | None  # cycles at the chip's clock, and the kernels
-  exposed_collective_seconds: float | None  # not in it: collectives that nothing runs beside, at the full rate of all links; a lower bound
-  unestimated_seconds: float | None  # not in it: gathers, scatters and sorts without cycles, at the memory rate, their operands read whole
+  exposed_collective_seconds: float | None  # not in it: collectives that nothing runs beside, at least
+  unestimated_seconds: float | None  # not in it: gathers, scatters and sorts, whole operands at the memory rate
   dearest: tuple[dict, ...] | None  # op_name, seconds, count of what costs most cycles
   ideal_step_seconds: float | None  # the formula's FLOPs at the peak
   estimated_mfu: float | None
@@ -70,51 +67,24 @@ class Figures:
   compile_seconds: float
 
 
-def topology_devices(name: str, slices: int = 1) -> list:
-  """The devices of a TPU topology such as 'v5e:4x4', or of several such slices. Raises ConfigError."""
-  generation, _, shape = name.partition(':')
-  sides = [int(side) for side in shape.split('x')] if re.fullmatch(r'\d+(x\d+)*', shape) else []
-  known = ', '.join(f'{key}:{"x".join("ABC"[:axes])} of up to {most:,} chips' for key, (axes, most) in GENERATIONS.items())
-  axes, most = GENERATIONS.get(generation, (0, 0))
-  cfg.require(len(sides) == axes and 0 < math.prod(sides) <= most, f'there is no TPU topology {name!r}: wanted one of {known}')
-  cfg.require(importlib.util.find_spec('libtpu') is not None,
-              f"a plan for {name} needs the compiler in libtpu, which is not installed: pip install 'bert_jax[tpu]'")
-  for key, value in ENVIRONMENT.items():
-    os.environ.setdefault(key, value)
-  from jax.experimental import topologies
-  options = {'num_slices': slices} if slices > 1 else {}
-  if generation == 'v4':
-    options['chip_config_name'] = 'megacore'  # as Cloud TPU runs it: the two cores of a chip are one device
-  if math.prod(sides) == 1:
-    options['chips_per_host_bounds'] = [1, 1, 1]
-  try:
-    return list(topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices)
-  except jax.errors.JaxRuntimeError as error:
-    raise cfg.ConfigError(f'libtpu knows no topology {name!r}: {str(error).splitlines()[0]}') from error
-
-
-def chip_count(devices: list) -> int:
-  """Chips, of which TPU7x shows each as two devices."""
-  places = {(getattr(device, 'slice_index', 0), *device.coords) for device in devices if hasattr(device, 'coords')}
-  return len(places) or len(devices)
-
-
 def abstract_batch(config: cfg.Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
   """The shapes and the layout of a global batch."""
   batch, sharding = config.batch, mesh_lib.batch_sharding(mesh)
   rows = synthetic.batch(config.model.vocab_size, 1, batch.sequence_length, batch.predictions, batch.pairs_per_row)
-  return {name: jax.ShapeDtypeStruct((batch.size, *x.shape[1:]), x.dtype, sharding=sharding) for name, x in rows.items()}
+  shape = lambda x: jax.ShapeDtypeStruct((batch.size, *x.shape[1:]), x.dtype, sharding=sharding)
+  return {name: shape(x) for name, x in rows.items()}
 
 
-def lower(config: cfg.Config, mesh: Mesh, graphdef, abstract) -> jax.stages.Lowered:
-  """The very step of `pretrain`, traced for the devices of `mesh`: train.py makes it in the same way."""
-  return step_lib.jit_train_step(graphdef, config, mesh, abstract).lower(abstract, abstract_batch(config, mesh))
+def lower(config: cfg.Config, program: program_lib.Program) -> jax.stages.Lowered:
+  """The very step of `pretrain`, traced for the devices of the program's mesh."""
+  return program.train_step.lower(program.abstract, abstract_batch(config, program.mesh))
 
 
 def compile_if_it_fits(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, str | None]:
   """(program, None), or (None, what the compiler said) where it needs more memory than a chip has."""
   with warnings.catch_warnings():
-    warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')  # it cannot hold programs for chips that are not here
+    # The cache cannot hold programs for chips that are not here.
+    warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
     try:
       return lowered.compile(), None
     except jax.errors.JaxRuntimeError as error:
@@ -128,32 +98,33 @@ def device_bytes(tree) -> int:
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = None, price: float | None = None) -> Figures:
+def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = None,
+            price: float | None = None) -> Figures:
   """Compiles the step of `config` for `mesh` and reads the program. `price`: of a chip-hour."""
-  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
-  mesh_lib.check_model(config.model, mesh)
+  program = program_lib.on(config, mesh)
   devices = list(mesh.devices.flat)
-  chips, kind = chip_count(devices), devices[0].device_kind
+  chips, kind = topology_lib.chip_count(devices), devices[0].device_kind
   each = len(devices) // chips  # devices a chip
-  graphdef, abstract = step_lib.abstract_state(config, mesh)
+  abstract = program.abstract
   start = time.monotonic()
-  lowered = lower(config, mesh, graphdef, abstract)
+  lowered = lower(config, program)
   lowered_at = time.monotonic()
   compiled, error = compile_if_it_fits(lowered)
   compile_seconds = time.monotonic() - lowered_at
   batch = abstract_batch(config, mesh)
-  shares = {'parameter_bytes': each * device_bytes(abstract.params), 'optimizer_bytes': each * device_bytes(abstract.opt_state),
-            'batch_bytes': each * device_bytes(batch)}
-  memory = memory_of(compiled, error, each, device_bytes((abstract, batch)), flops.chip(kind))
-  formula = flops.per_step(config) / chips
+  parts = {'parameter_bytes': abstract.params, 'optimizer_bytes': abstract.opt_state, 'batch_bytes': batch}
+  shares = {name: each * device_bytes(part) for name, part in parts.items()}
+  memory = memory_of(compiled, error, each, device_bytes((abstract, batch)), chip_table.chip(kind))
+  formula = program.flops_per_step(config.batch) / chips
   costs = hlo_costs.read(compiled.as_text()) if compiled else None
-  timing = times(costs, each, flops.chip(kind), formula)
+  timing = times(costs, each, chip_table.chip(kind), formula)
   seconds = timing['estimated_step_seconds']
   tokens = config.batch.size * config.batch.sequence_length
   days = seconds and seconds * steps / DAY
   return Figures(
-      topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape), remat=config.model.remat,
-      batch=config.batch.size, sequence_length=config.batch.sequence_length, predictions=config.batch.predictions, **memory, **shares,
+      topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape),
+      remat=config.model.remat, batch=config.batch.size, sequence_length=config.batch.sequence_length,
+      predictions=config.batch.predictions, **memory, **shares,
       collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}
                                   for item in costs.collectives if item.bytes >= hlo_costs.LARGE),
       collective_bytes=costs and {name: total * each for name, total in costs.collective_bytes().items()},
@@ -163,8 +134,8 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
       lower_seconds=lowered_at - start, compile_seconds=compile_seconds)
 
 
-def memory_of(compiled, error: str | None, each: int, shares: int, chip: flops.Chip | None) -> dict:
-  """Whether it fits, and the bytes that say so. Of a program that does not the compiler names only the sum."""
+def memory_of(compiled, error: str | None, each: int, shares: int, chip: chip_table.Chip | None) -> dict:
+  """Whether it fits, and the bytes that say so. Of a program that does not, the compiler names only the sum."""
   limit = chip and chip.memory and int(chip.memory)
   if compiled is None:
     found = USED.search(error)
@@ -173,17 +144,19 @@ def memory_of(compiled, error: str | None, each: int, shares: int, chip: flops.C
                 temporary_bytes=needed and max(needed - each * shares, 0))
   stats = compiled.memory_analysis()
   arguments, temporaries = each * stats.argument_size_in_bytes, each * stats.temp_size_in_bytes
-  needed = arguments + temporaries + each * (stats.output_size_in_bytes - stats.alias_size_in_bytes + stats.generated_code_size_in_bytes)
-  return dict(fits=None if limit is None else needed <= limit, memory_bytes=limit, needed_bytes=needed, argument_bytes=arguments,
-              temporary_bytes=temporaries)
+  results = each * (stats.output_size_in_bytes - stats.alias_size_in_bytes)  # not those in an argument's place
+  needed = arguments + temporaries + results + each * stats.generated_code_size_in_bytes
+  return dict(fits=None if limit is None else needed <= limit, memory_bytes=limit, needed_bytes=needed,
+              argument_bytes=arguments, temporary_bytes=temporaries)
 
 
-def times(costs: hlo_costs.Costs | None, each: int, chip: flops.Chip | None, formula: float) -> dict:
-  """The seconds of a step by the compiler's cycles, and what they leave out; every value None where nothing is known."""
+def times(costs: hlo_costs.Costs | None, each: int, chip: chip_table.Chip | None, formula: float) -> dict:
+  """The seconds of a step by the compiler's cycles, and what they leave out; None: not known."""
   ideal = chip and formula / chip.peak
   if costs is None or costs.cycles is None or chip is None or chip.clock is None:
-    return dict(estimated_cycles=None, kernels=costs and len(costs.kernels), kernel_seconds=None, estimated_step_seconds=None,
-                exposed_collective_seconds=None, unestimated_seconds=None, dearest=None, ideal_step_seconds=ideal, estimated_mfu=None)
+    return dict(estimated_cycles=None, kernels=costs and len(costs.kernels), kernel_seconds=None,
+                estimated_step_seconds=None, exposed_collective_seconds=None, unestimated_seconds=None, dearest=None,
+                ideal_step_seconds=ideal, estimated_mfu=None)
   peak, rate, links = chip.peak / each, chip.memory_rate / each, chip.interconnect / each
   kernels = sum(kernel.times * kernel.seconds(peak, rate) for kernel in costs.kernels)
   seconds = costs.cycles / chip.clock + kernels

@@ -1,4 +1,4 @@
-"""What `bert-jax plan` found out, in lines for people. `f` is a plan_step.Figures by name."""
+"""What `bert-jax plan` found out, in lines for people. `f` is a step.Figures by name."""
 
 import collections
 
@@ -9,21 +9,25 @@ def describe(recipe: str, result: dict) -> str:
   parts = [describe_one(recipe, f) for f in planned]
   if len(planned) > 1 and all(f['days'] is not None for f in planned):
     cost = f', {sum(f["cost"] for f in planned):,.2f} for the chip-hours' if result['cost'] is not None else ''
-    parts.append(f'the whole run: {sum(f["steps"] for f in planned):,} steps in {days(sum(f["days"] for f in planned))}{cost}')
+    steps, length = (sum(f[name] for f in planned) for name in ('steps', 'days'))
+    parts.append(f'the whole run: {steps:,} steps in {days(length)}{cost}')
   if 'search' in result:
     parts.append('the best of what was tried, by tokens a day:\n' + found(result['search']))
   return '\n\n'.join(parts)
 
 
 def describe_one(recipe: str, f: dict) -> str:
-  title = (f'{recipe}: {f["steps"]:,} steps of {f["batch"]:,} rows of {f["sequence_length"]} on {f["topology"] or "this machine"}: '
-           f'{f["chips"]:,} {f["device_kind"]}, {f["batch"] / f["chips"]:g} rows each; mesh {mesh_name(f)}, remat {f["remat"]}. '
-           'Figures of one chip:')
-  rows = memory(f) + work(f) + [('compiled in', f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing')]
+  """One length: what a chip holds, does and sends."""
+  title = (f'{recipe}: {f["steps"]:,} steps of {f["batch"]:,} rows of {f["sequence_length"]} on '
+           f'{f["topology"] or "this machine"}: {f["chips"]:,} {f["device_kind"]}, {f["batch"] / f["chips"]:g} rows '
+           f'each; mesh {mesh_name(f)}, remat {f["remat"]}. Figures of one chip:')
+  compiled = f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing'
+  rows = memory(f) + work(f) + [('compiled in', compiled)]
   return '\n'.join([title, *(f'{name:<15}{text}' for name, text in rows), *collectives(f), *dearest(f)])
 
 
 def memory(f: dict) -> list[tuple[str, str]]:
+  """Whether it fits, and the bytes by kind."""
   fits = {True: 'fits', False: 'DOES NOT FIT', None: 'how much there is, is not known'}[f['fits']]
   return [
       ('memory', f'{gigabytes(f["needed_bytes"])} of {gigabytes(f["memory_bytes"])}: {fits}'),
@@ -45,27 +49,32 @@ def work(f: dict) -> list[tuple[str, str]]:
   cost = f', {f["cost"]:,.2f} for the chip-hours' if f['cost'] is not None else ''
   return [
       *rows,
-      ('step', f'{milliseconds(step)} by the compiler\'s cycles, {percent(f["kernel_seconds"] / step)} of it added for {f["kernels"]} '
-               f'custom kernels; ideal {milliseconds(f["ideal_step_seconds"])}, MFU {percent(f["estimated_mfu"])}'),
-      ('  not in it', f'{milliseconds(f["exposed_collective_seconds"])} at least of collectives that nothing runs beside, about '
-                      f'{milliseconds(f["unestimated_seconds"])} of gathers, scatters and sorts'),
-      ('run', f'{days(f["days"])} for these {f["steps"]:,} steps, {billions(f["tokens_per_day"])} tokens a day, padding among them{cost}')]
+      ('step', f'{milliseconds(step)} by the compiler\'s cycles, {percent(f["kernel_seconds"] / step)} of it added for '
+               f'{f["kernels"]} custom kernels; ideal {milliseconds(f["ideal_step_seconds"])}, '
+               f'MFU {percent(f["estimated_mfu"])}'),
+      ('  not in it', f'{milliseconds(f["exposed_collective_seconds"])} at least of collectives that nothing runs '
+                      f'beside, about {milliseconds(f["unestimated_seconds"])} of gathers, scatters and sorts'),
+      ('run', f'{days(f["days"])} for these {f["steps"]:,} steps, {billions(f["tokens_per_day"])} tokens a day, '
+              f'padding among them{cost}')]
 
 
 def collectives(f: dict) -> list[str]:
+  """What crosses between chips: bytes by kind, and the large ones, each line for all that are alike."""
   if f['collectives'] is None:
     return []
   total = ', '.join(f'{kind} {megabytes(size)}' for kind, size in f['collective_bytes'].items()) or 'none'
   alike = collections.Counter()
   for item in f['collectives']:
-    alike[item['kind'], item['bytes'] // item['times'], item['asynchronous'], item['devices'], item['op_name']] += item['times']
-  rows = [(kind, megabytes(size), 'asynchronous' if asynchronous else 'waited for', str(times), str(devices or 'all'), name)
-          for (kind, size, asynchronous, devices, name), times in alike.items()]
+    size = item['bytes'] // item['times']
+    alike[item['kind'], size, item['asynchronous'], item['devices'], item['op_name']] += item['times']
+  rows = [(kind, megabytes(size), 'asynchronous' if beside else 'waited for', str(times), str(devices or 'all'), name)
+          for (kind, size, beside, devices, name), times in alike.items()]
   return [f'collectives    {total}; bytes are of whole operands, of a gather the result'
           + ('. Of those of 1 MB and more, one:' if rows else ''), *table(('', '', '', 'times', 'devices', ''), rows)]
 
 
 def dearest(f: dict) -> list[str]:
+  """What takes longest, by the name that JAX gave it."""
   step = f['estimated_step_seconds']
   rows = [(milliseconds(item['seconds']), percent(item['seconds'] / step), f'{item["count"]:,}', item['op_name'])
           for item in f['dearest'] or ()]
@@ -73,13 +82,19 @@ def dearest(f: dict) -> list[str]:
 
 
 def found(tried: list[dict]) -> str:
-  rows = [(f'{f["batch"] / f["chips"]:g}', f['remat'], mesh_name(f), gigabytes(f['needed_bytes']),
-           *((milliseconds(f['estimated_step_seconds']), percent(f['estimated_mfu']), billions(f['tokens_per_day'])) if f['fits']
-             else ('does not fit', '', ''))) for f in tried]
+  """What a search tried, a line each."""
+  def speed(f):
+    if not f['fits']:
+      return 'does not fit', '', ''
+    return milliseconds(f['estimated_step_seconds']), percent(f['estimated_mfu']), billions(f['tokens_per_day'])
+
+  rows = [(f'{f["batch"] / f["chips"]:g}', f['remat'], mesh_name(f), gigabytes(f['needed_bytes']), *speed(f))
+          for f in tried]
   return '\n'.join(table(('rows a chip', 'remat', 'mesh', 'memory', 'step', 'MFU', 'tokens a day'), rows))
 
 
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+  """Columns as wide as their widest cell; nothing without rows."""
   if not rows:
     return []
   widths = [max(map(len, column)) for column in zip(titles, *rows)]

@@ -1,11 +1,6 @@
-"""The floating point operations of a step, counted from its matrix products, and what known chips can do.
-
-T tokens of a row, P masked positions of a row, D hidden, F feed-forward, V vocabulary, L layers.
-"""
+"""What known chips can do at best."""
 
 import dataclasses
-
-from bert_jax.config import Config
 
 GIB = 2**30
 
@@ -49,22 +44,3 @@ def peak(device_kind: str) -> float | None:
   """FLOP/s of one chip, or None where it is not known."""
   found = chip(device_kind)
   return found and found.peak
-
-
-def per_row(config: Config) -> float:
-  """FLOP of one row's forward and backward pass, as this program runs it without recomputation.
-
-  Forward, a product of [m k] and [k n] being 2 m k n: each layer has four D x D projections and two D x F products on T tokens, and
-  two products of T x T with D for attention; the MLM head has D x D and D x V on P positions alone; the pooler D x D on [CLS]. Backward
-  costs twice the forward pass. Embedding lookups, LayerNorm, softmax, GELU and the optimizer are left out, as is usual for MFU.
-  """
-  m, T, P = config.model, config.batch.sequence_length, config.batch.predictions
-  D, F = m.hidden_size, m.intermediate_size
-  layer = 2 * T * (4 * D * D + 2 * D * F) + 4 * T * T * D
-  head = 2 * P * (D * D + D * m.vocab_size) + 2 * config.batch.pairs_per_row * D * D
-  return 3.0 * (m.layers * layer + head)
-
-
-def per_step(config: Config) -> float:
-  """FLOP of one step on the whole global batch."""
-  return config.batch.size * per_row(config)

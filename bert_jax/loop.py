@@ -1,0 +1,139 @@
+"""The loop that every training shares: batches in, figures and checkpoints out. It knows no objective and no task."""
+
+import contextlib
+import dataclasses
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+
+from bert_jax import distributed
+from bert_jax.metrics import Recorder
+from bert_jax.parallel import mesh as mesh_lib
+from bert_jax.program import Program, TrainState
+
+HostBatch = Mapping  # {name: [rows ...]}: this process' rows of a batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What the loop is given beside the program."""
+  batches: Callable[[int], Iterator[HostBatch]]
+  """The step at hand -> this process' batches from there on."""
+  count: Callable[[HostBatch], dict[str, float]]
+  """What to count of a batch: {'tokens': real tokens}."""
+  evaluate: Callable[[TrainState, int], dict[str, float]]
+  """(state, step) -> held-out figures."""
+  save: Callable[[TrainState, int], None]
+  """(state, step): begins a checkpoint; asked for only where there is something new."""
+  checkpoint_every: int
+  evaluate_every: int  # 0: never
+
+
+def run(program: Program, state: TrainState, step: int, work: Work, recorder: Recorder, stopper: 'Stopper') -> tuple[TrainState, int, str]:
+  """Steps from `step` on until `stopper` has a reason; returns the state, its step and the reason: steps, minutes or signal.
+
+  The host reads the figures of step n - 1 while step n runs. Nothing moves between host and devices but what says so (transfer
+  guard), saving apart. Raises NonFiniteError, and what `work` raises.
+  """
+  train_step = program.train_step  # made out here: its key goes to the devices
+  saved, pending = step, None
+  every = lambda steps: bool(steps) and step % steps == 0
+  if reason := stopper.reason(step):
+    return state, step, reason
+  with contextlib.closing(work.batches(step)) as host_batches, jax.transfer_guard('disallow'):
+    recorder.clock.mark(step)
+    for batch, counts in device_batches(host_batches, program.mesh, work.count, recorder):
+      state, report = train_step(state, batch)
+      if pending:
+        recorder.step(*pending)
+      step += 1
+      pending = report, counts, step
+      reason = stopper.reason(step)
+      if reason or every(work.checkpoint_every) or every(work.evaluate_every):
+        recorder.step(*pending)
+        pending = None
+      if (reason or every(work.checkpoint_every)) and step > saved:
+        with jax.transfer_guard('allow'):
+          work.save(state, step)
+        saved = step
+      if every(work.evaluate_every):
+        recorder.evaluated(step, work.evaluate(state, step))
+      if reason:
+        return state, step, reason
+  raise RuntimeError('the data ended before the steps did')
+
+
+def device_batches(batches: Iterator[HostBatch], mesh: jax.sharding.Mesh, count: Callable, recorder: Recorder) -> Iterator[tuple]:
+  """(batch on the devices, counts of this process' rows), each sent while the one before it is worked on."""
+  ahead = None
+  while True:
+    start = time.monotonic()
+    batch = next(batches, None)
+    recorder.clock.waited += time.monotonic() - start
+    following = None if batch is None else (mesh_lib.put_batch(batch, mesh), count(batch))
+    if ahead:
+      yield ahead
+    if following is None:
+      return
+    ahead = following
+
+
+class Stopper:
+  """When a run ends: its steps are done, its minutes used up, or somebody asks, by a signal or by `asked(step)`.
+
+  As a context manager it latches SIGTERM and Ctrl-C, so that the run ends after the step at hand, saved; a second Ctrl-C ends it at
+  once. Of several processes the first to hear of a signal tells the others: JAX's own handler of SIGTERM does that, and must stay.
+  """
+
+  def __init__(self, steps: int, recorder: Recorder, *, max_minutes: float | None = None, asked: Callable[[int], bool] | None = None):
+    self.steps, self.recorder, self.max_minutes, self.asked = steps, recorder, max_minutes, asked
+    self.first: int | None = None  # the step at which it was first asked
+    self.heard, self.calls = threading.Event(), itertools.count(1)
+    self.handlers: dict[int, object] = {}
+
+  def reason(self, step: int) -> str | None:
+    """Why the run ends after `step`; every process asks after every step."""
+    self.first = step if self.first is None else self.first
+    if distributed.asked_to_stop(next(self.calls)):  # on every step, whatever else is the case: it is said once
+      self.heard.set()
+    if self.asked and self.asked(step):
+      self.heard.set()
+    if step >= self.steps:
+      return 'steps'
+    if self.out_of_time(step):
+      return 'minutes'
+    return 'signal' if self.heard.is_set() else None
+
+  def out_of_time(self, step: int) -> bool:
+    """Whether max_minutes are used up, by the clock of process 0. Several ask where a log line is due: they wait for the answer."""
+    if self.max_minutes is None or jax.process_count() > 1 and step != self.first and step % self.recorder.log_every:
+      return False
+    return distributed.process_0_says(self.recorder.clock.minutes() >= self.max_minutes)
+
+  def __enter__(self) -> 'Stopper':
+    if threading.current_thread() is not threading.main_thread():
+      return self
+    several = jax.process_count() > 1
+    interrupted = threading.Event()
+
+    def ask(number, frame):
+      if interrupted.is_set() and number == signal.SIGINT:
+        raise KeyboardInterrupt
+      interrupted.set()
+      if several:
+        signal.raise_signal(signal.SIGTERM)
+      else:
+        self.heard.set()
+
+    numbers = [signal.SIGINT] if several else [signal.SIGTERM, signal.SIGINT]
+    self.handlers = {number: signal.signal(number, ask) for number in numbers}
+    return self
+
+  def __exit__(self, *_) -> None:
+    for number, handler in self.handlers.items():
+      signal.signal(number, handler)
+    self.handlers = {}

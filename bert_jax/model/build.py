@@ -1,0 +1,62 @@
+"""An encoder and the heads that stand on it as one module, and as the two things a program needs: its structure and its parameters."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+from flax import nnx
+
+from bert_jax.errors import require
+from bert_jax.model.attention import Place
+from bert_jax.model.encoder import ENCODERS
+from bert_jax.model.settings import Model
+from bert_jax.parallel.mesh import Logical
+
+Heads = Mapping[str, Callable[[Model, nnx.Rngs], nnx.Module]]  # by name: what makes each
+
+
+class EncoderWithHeads(nnx.Module):
+  """`encoder`, and each head by its name."""
+
+  def __init__(self, settings: Model, heads: Heads, rngs: nnx.Rngs, place: Place = Place()):
+    self.settings = settings
+    self.encoder = encoder_class(settings)(settings, rngs, place)
+    for name, head in heads.items():
+      setattr(self, name, head(settings, rngs))
+
+
+def encoder_class(settings: Model) -> type[nnx.Module]:
+  """The class of an architecture. Raises ConfigError where there is none of that name."""
+  require(settings.architecture in ENCODERS,
+          f'model.architecture is {settings.architecture!r}: wanted one of {", ".join(ENCODERS)}')
+  return ENCODERS[settings.architecture]
+
+
+def build(settings: Model, heads: Heads, key: jax.Array, place: Place = Place()):
+  """(graphdef, parameters as a tree of plain arrays); under jax.eval_shape, shapes only."""
+  graphdef, params = nnx.split(EncoderWithHeads(settings, heads, nnx.Rngs(params=key), place))
+  return graphdef, nnx.as_pure(params)
+
+
+def describe(settings: Model, heads: Heads, place: Place = Place()):
+  """(graphdef, tree of jax.ShapeDtypeStruct, tree of Logical), congruent. Raises ValueError where a parameter has no logical axes.
+
+  Nothing is computed: shapes and axes are known before there is a device.
+  """
+  make = lambda key: nnx.split(EncoderWithHeads(settings, heads, nnx.Rngs(params=key), place))
+  graphdef, variables = jax.eval_shape(make, jax.random.key(0))
+  logical = jax.tree.map_with_path(_logical, variables, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+  return graphdef, nnx.as_pure(variables), nnx.as_pure(logical)
+
+
+def _logical(path, variable: nnx.Variable) -> Logical:
+  found = variable.get_metadata().get('logical')
+  shape = variable.get_value().shape
+  if found is None or len(found.axes) != len(shape):
+    name = '/'.join(str(getattr(key, 'key', key)) for key in path)
+    raise ValueError(f'the parameter {name} of shape {shape} has the logical axes {found and found.axes}: make it with '
+                     'bert_jax.model.layers.parameter, which wants one for each of its own')
+  return found
+
+
+def parameter_count(params) -> int:
+  return sum(x.size for x in jax.tree.leaves(params))

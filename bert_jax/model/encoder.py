@@ -1,0 +1,135 @@
+"""BERT's encoder: embeddings and post-LayerNorm blocks (arXiv:1810.04805 section 3; google-research/bert modeling.py).
+
+B rows, T tokens, N = B T tokens of all rows, D hidden, H heads, F feed-forward, V vocabulary, L layers.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from bert_jax.model.attention import Place, attend, choose
+from bert_jax.model.dropout import dropout
+from bert_jax.model.layers import Kinds, activate, stacked
+from bert_jax.model.settings import Model
+from bert_jax.parallel.mesh import constrain
+
+SEEDS_PER_BLOCK = 3  # attention weights, attention output, feed-forward output
+
+
+class Block(nnx.Module):
+  """One layer: attention and feed-forward, each followed by a residual and a LayerNorm."""
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs):
+    kinds = Kinds(settings, rngs)
+    D, F = settings.hidden_size, settings.intermediate_size
+    self.settings = settings
+    self.query, self.key, self.value = (kinds.linear(D, D, ('embed', 'heads')) for _ in range(3))
+    self.attention_output, self.attention_norm = kinds.linear(D, D, ('heads', 'embed')), kinds.norm()
+    self.intermediate = kinds.linear(D, F, ('embed', 'mlp'))
+    self.output, self.output_norm = kinds.linear(F, D, ('mlp', 'embed')), kinds.norm()
+
+  def __call__(self, x, pair_ids, token_numbers, seeds, implementation):  # [N D], [B T] x 2, [3] or None -> [N D]
+    s, (B, T) = self.settings, pair_ids.shape
+    attention_seed, output_seed, feed_forward_seed = (None,) * SEEDS_PER_BLOCK if seeds is None else seeds
+    drop = lambda h, seed: dropout(h, token_numbers.reshape(-1, 1), s.hidden_dropout, seed)
+    heads = lambda linear: checkpoint_name(constrain(linear(x), None, 'heads'), 'qkv').reshape(B, T, s.heads, -1)
+    with jax.named_scope('attention'):
+      h = attend(heads(self.query), heads(self.key), heads(self.value), pair_ids, token_numbers,
+                 rate=s.attention_dropout, seed=attention_seed, causal=s.causal, implementation=implementation)
+      h = constrain(self.attention_output(h.reshape(B * T, -1), keep='attended'), None, None)
+      x = self.attention_norm(drop(h, output_seed), x)
+    with jax.named_scope('feed_forward'):
+      h = checkpoint_name(constrain(self.intermediate(x), None, 'mlp'), 'intermediate')
+      h = constrain(self.output(activate(s.activation, h)), None, None)  # [N F] -> [N D]
+      return self.output_norm(drop(h, feed_forward_seed), x)
+
+
+class BertEncoder(nnx.Module):
+  """Token ids to hidden states. What stands beside the layers is what the rest of the house asks an architecture for."""
+
+  # What a layer keeps for its backward pass with `model.remat elementwise`, by the names it gives them: 10 D numbers a token with
+  # the fused attention. All else is elementwise, and cheaper to compute again beside the products that want it than to write to
+  # memory and read back.
+  KEPT = ('qkv', 'weights', 'attended', 'normalized', 'scale', 'intermediate')
+
+  # Names in other formats: {format: {our module: theirs}}; {} stands for the number of a layer.
+  NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {
+      'word_embeddings': 'embeddings.word_embeddings',
+      'position_embeddings': 'embeddings.position_embeddings',
+      'token_type_embeddings': 'embeddings.token_type_embeddings',
+      'embeddings_norm': 'embeddings.LayerNorm',
+      'blocks/query': 'encoder.layer.{}.attention.self.query',
+      'blocks/key': 'encoder.layer.{}.attention.self.key',
+      'blocks/value': 'encoder.layer.{}.attention.self.value',
+      'blocks/attention_output': 'encoder.layer.{}.attention.output.dense',
+      'blocks/attention_norm': 'encoder.layer.{}.attention.output.LayerNorm',
+      'blocks/intermediate': 'encoder.layer.{}.intermediate.dense',
+      'blocks/output': 'encoder.layer.{}.output.dense',
+      'blocks/output_norm': 'encoder.layer.{}.output.LayerNorm',
+  }}
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs, place: Place = Place()):
+    kinds = Kinds(settings, rngs)
+    self.settings, self.place = settings, place
+    self.word_embeddings = kinds.embedding(settings.vocab_size)
+    self.position_embeddings = kinds.embedding(settings.max_positions)
+    self.token_type_embeddings = kinds.embedding(settings.type_vocab_size)
+    self.embeddings_norm = kinds.norm()
+    self.blocks = stacked(lambda rngs: self.block(settings, rngs), settings.layers, rngs)
+
+  @staticmethod
+  def block(settings: Model, rngs: nnx.Rngs) -> nnx.Module:
+    """One layer: what an architecture that differs only in its layers replaces."""
+    return Block(settings, rngs)
+
+  @staticmethod
+  def flops(settings: Model, tokens: int) -> float:
+    """FLOP of the forward pass of one row of `tokens`: a product of [m k] and [k n] is 2 m k n.
+
+    Each layer has four D x D projections and two D x F products on T tokens, and two products of T x T with D for attention.
+    Embedding lookups, LayerNorm, softmax, GELU and dropout are left out, as is usual for MFU.
+    """
+    D, F, T = settings.hidden_size, settings.intermediate_size, tokens
+    return float(settings.layers * (2 * T * (4 * D * D + 2 * D * F) + 4 * T * T * D))
+
+  def __call__(self, batch, seed=None):  # {[B T]} -> [B T D]
+    """The last hidden states of a batch. `seed` (a typed PRNG key) turns dropout on.
+
+    Reads input_ids, token_type_ids, position_ids and pair_ids (0: padding; attention stays among equal ids), int32 [B T] each; and,
+    where the batch is a part of a larger one, row_numbers [B], its rows' numbers there, by which dropout masks are drawn.
+    """
+    s, (B, T) = self.settings, batch['input_ids'].shape
+    implementation = choose(s, self.place, T)
+    seeds = None if seed is None else jax.random.bits(seed, (1 + s.layers * SEEDS_PER_BLOCK,), jnp.uint32)
+    row_numbers = jnp.asarray(batch['row_numbers'] if 'row_numbers' in batch else jnp.arange(B)).astype(jnp.uint32)
+    token_numbers = row_numbers[:, None] * jnp.uint32(T) + jnp.arange(T, dtype=jnp.uint32)[None]
+    x = self.embed(batch)  # [N D]: products of two axes are faster than of three
+    x = dropout(x, token_numbers.reshape(-1, 1), s.hidden_dropout, None if seeds is None else seeds[0])
+
+    def step(x, layer):
+      block, block_seeds = layer
+      return block(x, batch['pair_ids'], token_numbers, block_seeds, implementation), None
+
+    policies = {'elementwise': jax.checkpoint_policies.save_only_these_names(*self.KEPT),
+                'full': jax.checkpoint_policies.nothing_saveable}
+    if s.remat != 'none':
+      # A loop keeps forward and backward apart; unrolled, only a barrier stops the compiler from running both copies at once.
+      step = jax.checkpoint(step, policy=policies[s.remat], prevent_cse=s.unroll > 1)
+    block_seeds = None if seeds is None else seeds[1:].reshape(s.layers, SEEDS_PER_BLOCK)
+    with jax.named_scope('layers'):
+      x, _ = jax.lax.scan(step, x, (self.blocks, block_seeds), unroll=min(s.unroll, s.layers))
+    return x.reshape(B, T, -1)
+
+  def embed(self, batch):  # {[B T]} -> [N D]
+    """The sum of word, token type and position embeddings, normalized (modeling.py embedding_postprocessor)."""
+    with jax.named_scope('embeddings'):
+      x = (self.word_embeddings(batch['input_ids']) + self.token_type_embeddings(batch['token_type_ids'])
+           + self.position_embeddings(batch['position_ids']))
+      return self.embeddings_norm(x)
+
+
+ENCODERS: dict[str, type[nnx.Module]] = {'bert': BertEncoder}

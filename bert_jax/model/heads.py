@@ -1,0 +1,99 @@
+"""What stands on the encoder: the pooler, and the heads of pretraining and of tasks.
+
+B rows, T tokens, P positions of a row, M = B P of all rows, S pairs of a row (1 where rows are not packed), D hidden, V vocabulary,
+C classes.
+
+A head says beside its layers what its forward pass costs (`flops`) and its names in other formats (`NAMES`).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from bert_jax.model.dropout import dropout
+from bert_jax.model.layers import Embedding, Kinds, activate, add_bias, add_bias_plainly, at_positions, parameter, wide
+from bert_jax.model.settings import Model
+
+
+class Pooler(nnx.Module):
+  """tanh of a dense layer on each pair's [CLS] (modeling.py BertModel)."""
+  NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'pooler.dense'}}
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs):
+    self.settings = settings
+    self.dense = Kinds(settings, rngs).linear(settings.hidden_size, settings.hidden_size, ('embed', None))
+
+  @staticmethod
+  def flops(settings: Model, pairs: int) -> float:
+    """FLOP of the forward pass at `pairs` [CLS] of a row."""
+    return 2.0 * pairs * settings.hidden_size**2
+
+  def __call__(self, hidden, cls_positions):  # [B T D], [B S] -> [B S D]
+    with jax.named_scope('pooler'):
+      return jnp.tanh(self.dense(at_positions(hidden, cls_positions, self.settings.plain)))
+
+
+class MaskedTokens(nnx.Module):
+  """Scores of the vocabulary at chosen positions; the decoder is the word embedding table (run_pretraining.py get_masked_lm_output)."""
+  NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {
+      'transform': 'cls.predictions.transform.dense', 'norm': 'cls.predictions.transform.LayerNorm', '': 'cls.predictions'}}
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs):
+    kinds = Kinds(settings, rngs)
+    self.settings = settings
+    self.transform, self.norm = kinds.linear(settings.hidden_size, settings.hidden_size, ('embed', None)), kinds.norm()
+    self.bias = parameter(jnp.zeros((settings.vocab_size,), jnp.float32), None)
+
+  @staticmethod
+  def flops(settings: Model, positions: int) -> float:
+    """FLOP of the forward pass at `positions` of a row."""
+    D = settings.hidden_size
+    return 2.0 * positions * (D * D + D * settings.vocab_size)
+
+  def __call__(self, hidden, positions, table: Embedding):  # [B T D], [B P] -> [M V] float32
+    with jax.named_scope('masked_tokens'):
+      h = at_positions(hidden, positions, self.settings.plain).reshape(-1, hidden.shape[-1])
+      h = self.norm(activate(self.settings.activation, self.transform(h)))
+      decoder = table.table().astype(h.dtype)
+      scores = jax.lax.dot_general(h, decoder, (((1,), (1,)), ((), ())), preferred_element_type=wide(h.dtype))
+      return (add_bias_plainly if 'add_bias' in self.settings.plain else add_bias)(scores, self.bias[...])
+
+
+class PairClasses(nnx.Module):
+  """Two scores for each pair, in float32: of 16 bits they would often tie (run_pretraining.py get_next_sentence_output)."""
+  NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'cls.seq_relationship'}}
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs):
+    self.dense = Kinds(settings, rngs).linear(settings.hidden_size, 2, ('embed', None), dtype=wide(settings.dtype))
+
+  @staticmethod
+  def flops(settings: Model, pairs: int) -> float:
+    """FLOP of the forward pass for `pairs` of a row."""
+    return 4.0 * pairs * settings.hidden_size
+
+  def __call__(self, pooled):  # [B S D] -> [B S 2] float32
+    with jax.named_scope('pair_classes'):
+      return self.dense(pooled)
+
+
+class Classes(nnx.Module):
+  """Scores of C classes, or one number, from a pooled vector, with dropout before the layer (run_classifier.py create_model)."""
+  NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'classifier'}}
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs, count: int):
+    self.settings = settings
+    self.dense = Kinds(settings, rngs).linear(settings.hidden_size, count, ('embed', None), dtype=wide(settings.dtype))
+
+  @staticmethod
+  def flops(settings: Model, count: int) -> float:
+    """FLOP of the forward pass for one row."""
+    return 2.0 * count * settings.hidden_size
+
+  def __call__(self, pooled, row_numbers=None, seed=None):  # [B D], [B], key -> [B C] float32
+    with jax.named_scope('classes'):
+      numbers = jnp.arange(len(pooled)) if row_numbers is None else row_numbers
+      bits = None if seed is None else jax.random.bits(jax.random.fold_in(seed, 1), (), jnp.uint32)
+      return self.dense(dropout(pooled, numbers.astype(jnp.uint32)[:, None], self.settings.hidden_dropout, bits))

@@ -1,0 +1,189 @@
+"""The layers that encoder and heads are made of: products with a bias, LayerNorm, embedding tables, activations.
+
+B rows, T tokens, N = B T tokens of all rows, P positions of a row, D and E widths, V rows of a table, L layers.
+
+Every parameter is made by `parameter`, with its logical axes. Some gradients are written by hand, because a compiler does badly
+what it derives: docs/performance.md says which, what each gains, and how `model.plain` turns it off.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from bert_jax.model.lookup import take_rows
+from bert_jax.parallel.mesh import Logical
+
+BIAS_ROWS = 8  # of ones: XLA turns a product with a single row back into a sum
+
+
+def gelu(x):
+  """Exact GELU; jax.nn.gelu goes through erfc, which costs five times as much on CPU."""
+  return x * 0.5 * (1 + jax.lax.erf(x * np.asarray(2**-0.5, x.dtype)))
+
+
+ACTIVATIONS = {'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True), 'gelu': gelu}
+# What `model.plain` can turn off, each a workaround for a compiler.
+WORKAROUNDS = ('normalize', 'product', 'add_bias', 'lookup', 'one_of_each')
+
+
+def wide(dtype):
+  """What sums, scores and statistics are computed in: float32, or float64 where a proof asks for it."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def activate(activation: str, x):
+  """The activation, evaluated in float32 whatever its input is in."""
+  return ACTIVATIONS[activation](x.astype(wide(x.dtype))).astype(x.dtype)
+
+
+def parameter(value: jax.Array, *axes: str | None, dtype='float32') -> nnx.Param:
+  """A parameter with a logical axis (or None) for each of its own: parallel/mesh.py lays it out by them. Raises ValueError.
+
+  `dtype`: what the layer's products read it in; it is sent between devices so, and kept in float32.
+  """
+  if len(axes) != value.ndim:
+    raise ValueError(f'a parameter of shape {value.shape} was given the logical axes {axes}: wanted one for each of its own')
+  return nnx.Param(value, logical=Logical(axes, jnp.dtype(dtype).name))
+
+
+def stacked(make, count: int, rngs: nnx.Rngs):
+  """`count` layers made by make(rngs) as one module whose parameters are stacks [L ...]; each is initialised by itself."""
+  stack = jax.vmap(make)(rngs.split(count))
+  for variable in jax.tree.leaves(stack, is_leaf=lambda leaf: isinstance(leaf, nnx.Param)):
+    logical = variable.get_metadata('logical')
+    variable.set_metadata(logical=dataclasses.replace(logical, axes=('layers', *logical.axes)))
+  return stack
+
+
+def normalize_plainly(x, epsilon, dtype):  # [... D] float32 -> [... D] dtype
+  """(x - mean) / standard deviation, statistics in the type of x."""
+  return _normalize(x, epsilon, dtype)[0]
+
+
+normalize = jax.custom_vjp(normalize_plainly, nondiff_argnums=(1, 2))
+# Its backward pass needs the result, rounded to `dtype`, and one number a row. What JAX derives needs x: 4 bytes an element more.
+
+
+def _normalize(x, epsilon, dtype):
+  mean = x.mean(axis=-1, keepdims=True)
+  if jnp.dtype(dtype).itemsize == 2:
+    # As a difference, so that one pass has both: float32 loses less by that than the 16 bits of what was added up to x have lost.
+    variance = jnp.maximum(jnp.square(x).mean(axis=-1, keepdims=True) - jnp.square(mean), 0)
+  else:
+    variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
+  scale = jax.lax.rsqrt(variance + epsilon)
+  normalized = checkpoint_name(((x - mean) * scale).astype(dtype), 'normalized')
+  return normalized, (normalized, checkpoint_name(scale[..., 0], 'scale'))
+
+
+def _normalize_backward(epsilon, dtype, residuals, g):
+  normalized, scale = (r.astype(wide(dtype)) for r in residuals)
+  g = g.astype(scale.dtype)
+  inner = g - g.mean(axis=-1, keepdims=True) - normalized * (g * normalized).mean(axis=-1, keepdims=True)
+  return (inner * scale[..., None],)
+
+
+normalize.defvjp(_normalize, _normalize_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x, kernel, tag):  # [N D], [D E] -> [N E]
+  """x @ kernel. Its backward pass reads x by the name `tag`, the forward pass x itself.
+
+  Where both read the named x, jax.checkpoint copies it first.
+  """
+  return x @ kernel
+
+
+product.defvjp(lambda x, kernel, tag: (x @ kernel, (checkpoint_name(x, tag), kernel)),
+               lambda tag, kept, g: (g @ kept[1].T, kept[0].T @ g))
+
+
+def add_bias_plainly(x, bias):  # [... V], [V] -> [... V]
+  return x + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+
+
+add_bias = jax.custom_vjp(add_bias_plainly)
+# Its gradient sums the rows by a product with ones. As a sum, XLA reads the gradient once more on TPU, four times slower than its
+# memory; on CPU it takes 30 times as long where rows are wide.
+
+
+def _add_bias_backward(_, g):
+  each = g.reshape(-1, g.shape[-1])
+  return g, (jnp.ones((BIAS_ROWS, len(each)), g.dtype) @ each)[0]
+
+
+add_bias.defvjp(lambda x, bias: (add_bias_plainly(x, bias), None), _add_bias_backward)
+
+
+class Linear(nnx.Module):
+  """x W + b in `dtype`."""
+
+  def __init__(self, inputs: int, outputs: int, axes: tuple[str | None, str | None], *, dtype, initializer, plain=(),
+               rngs: nnx.Rngs):
+    self.dtype, self.plain = jnp.dtype(dtype), tuple(plain)
+    self.kernel = parameter(initializer(rngs.params(), (inputs, outputs), jnp.float32), *axes, dtype=dtype)
+    self.bias = parameter(jnp.zeros((outputs,), jnp.float32), None if axes[1] == 'embed' else axes[1])
+
+  def __call__(self, x, keep: str = ''):  # [... D] -> [... E]
+    """`keep`: the name by which a rematerialisation policy is told to keep x [N D]."""
+    x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+    if keep and 'product' in self.plain:
+      x = checkpoint_name(x, keep)
+    y = product(x, kernel, keep) if keep and 'product' not in self.plain else x @ kernel
+    return (add_bias_plainly if 'add_bias' in self.plain else add_bias)(y, self.bias[...].astype(self.dtype))
+
+
+class LayerNorm(nnx.Module):
+  """arXiv:1607.06450; statistics in float32."""
+
+  def __init__(self, width: int, epsilon: float, dtype, plain=()):
+    self.epsilon, self.dtype, self.plain = epsilon, jnp.dtype(dtype), tuple(plain)
+    self.scale = parameter(jnp.ones((width,), jnp.float32), None)
+    self.bias = parameter(jnp.zeros((width,), jnp.float32), None)
+
+  def __call__(self, x, residual=None):  # [... D] -> [... D]
+    x = x.astype(wide(self.dtype))
+    x = x if residual is None else x + residual.astype(x.dtype)
+    x = (normalize_plainly if 'normalize' in self.plain else normalize)(x, self.epsilon, self.dtype)
+    across = (1,) * (x.ndim - 1) + (-1,)
+    return (x * self.scale[...].reshape(across) + self.bias[...].reshape(across)).astype(self.dtype)
+
+
+class Embedding(nnx.Module):
+  """A table of vectors."""
+
+  def __init__(self, size: int, width: int, *, dtype, initializer, plain=(), rngs: nnx.Rngs):
+    self.dtype, self.plain = jnp.dtype(dtype), tuple(plain)
+    # 30,522 rows divide by nothing: the width is shared out.
+    self.embedding = parameter(initializer(rngs.params(), (size, width), jnp.float32), None, 'embed', dtype=dtype)
+
+  def table(self):  # -> [V D]
+    return self.embedding[...].astype(self.dtype)
+
+  def __call__(self, ids):  # [B T] -> [N D]
+    ids = jnp.asarray(ids).reshape(-1)
+    return self.table()[ids] if 'lookup' in self.plain else take_rows(self.table(), ids)
+
+
+def at_positions(x, positions, plain=()):  # [B T D], [B P] -> [B P D]
+  """The vectors at these positions of each row."""
+  take = (lambda row, at: row[at]) if 'lookup' in plain else take_rows
+  return jax.vmap(take)(x, jnp.asarray(positions))
+
+
+class Kinds:
+  """The kinds of layer of one model, initialised as BERT's are: linear, norm, embedding."""
+
+  def __init__(self, settings, rngs: nnx.Rngs):
+    # cut at two sigma, as tf.truncated_normal_initializer (modeling.py create_initializer)
+    normal = jax.nn.initializers.truncated_normal(settings.initializer_range)
+    shared = dict(dtype=settings.dtype, initializer=normal, plain=settings.plain, rngs=rngs)
+    self.linear = functools.partial(Linear, **shared)
+    self.norm = functools.partial(LayerNorm, settings.hidden_size, settings.layer_norm_epsilon, settings.dtype, settings.plain)
+    self.embedding = functools.partial(Embedding, width=settings.hidden_size, **shared)

@@ -1,0 +1,229 @@
+"""What is compiled, made in one place: mesh + model + objective + optimizer -> the train step and the evaluation step.
+
+B rows of a batch (of a device's part of it, inside `per_device`), A microbatches.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec as P
+
+from bert_jax import config as cfg, objectives, optimizer, phases
+from bert_jax.model import attention, build
+from bert_jax.parallel import collectives, mesh as mesh_lib
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """All that a run is, beside its configuration and its data."""
+  step: jax.Array  # int32: updates done, and the number of the next batch
+  skipped: jax.Array  # int32: steps whose loss or gradient was not finite, and which changed nothing else
+  params: nnx.State  # a tree of float32 arrays
+  opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A training program for one mesh. Functions that are compiled once are compiled when they are first called, for each row length."""
+  mesh: jax.sharding.Mesh
+  model: cfg.Model
+  objective: objectives.Objective
+  optimizer: cfg.Optimizer
+  steps: int  # of the run: what the schedule falls over
+  microbatches: int
+  reduction: str  # the dtype in which gradients of matrices are sent between devices
+  plain_collectives: bool
+  seed: int  # of initial parameters; dropout draws by seed + 1
+  graphdef: nnx.GraphDef
+  logical: nnx.State  # a parallel.mesh.Logical for each parameter
+  abstract: TrainState  # of ShapeDtypeStructs with their layout
+
+  def init(self, params=None) -> TrainState:
+    """A fresh state, each array made on the devices where it lives; the same values on any mesh.
+
+    `params`: parameters to begin with instead of initial ones, host arrays of the same tree.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, self.abstract)
+    key = jax.random.key(self.seed)
+    if params is None:
+      make = lambda key: _fresh(build.build(self.model, self.objective.heads, key)[1], self.tx)
+      return jax.jit(make, out_shardings=shardings)(key)
+    params = jax.tree.map(jax.device_put, params, shardings.params)
+    return jax.jit(lambda params: _fresh(params, self.tx), out_shardings=shardings)(params)
+
+  def initial_parameters(self):
+    """Only the parameters of `init`, for those that a checkpoint lacks."""
+    shardings = jax.tree.map(lambda x: x.sharding, self.abstract.params)
+    make = lambda key: build.build(self.model, self.objective.heads, key)[1]
+    return jax.jit(make, out_shardings=shardings)(jax.random.key(self.seed))
+
+  @functools.cached_property
+  def tx(self) -> optax.GradientTransformation:
+    return optimizer.make(self.optimizer, self.steps, optimizer.traits(self.logical))[0]
+
+  @functools.cached_property
+  def train_step(self) -> Callable:
+    """(state, batch) -> (state, report); the old state's memory becomes the new one's. See `train_step` below."""
+    shardings = jax.tree.map(lambda x: x.sharding, self.abstract)
+    step = functools.partial(train_step, self, jax.random.key(self.seed + 1))
+    report = NamedSharding(self.mesh, P())  # every process reads it
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, report))
+
+  @functools.cached_property
+  def evaluation_step(self) -> Callable:
+    """(params, batch) -> ({term: sums}, {term: (predictions, labels, weights)}), without dropout."""
+    return jax.jit(functools.partial(evaluation_step, self), out_shardings=NamedSharding(self.mesh, P()))
+
+  def flops_per_step(self, batch: cfg.BatchConfig) -> float:
+    """FLOP of one step on a global batch of that kind."""
+    return batch.size * self.objective.flops_per_row(self.model, batch)
+
+
+def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: cfg.Optimizer, mesh: jax.sharding.Mesh, *,
+         steps: int, microbatches: int = 1, seed: int = 0, shape: cfg.MeshShape = cfg.MeshShape()) -> Program:
+  """The program of these parts. Nothing is compiled or computed yet. Raises ConfigError where the mesh would cut a head in two.
+
+  `shape`: how gradients are sent (mesh.reduce, mesh.plain).
+  """
+  mesh_lib.check_model(model, mesh)
+  place = attention.Place(mesh.devices.flat[0].platform, mesh.shape['tensor'])
+  graphdef, params, logical = build.describe(model, objective.heads, place)
+  tx, _ = optimizer.make(optimizer_settings, steps, optimizer.traits(logical))
+  shapes = jax.eval_shape(lambda params: _fresh(params, tx), params)
+  specs = TrainState(P(), P(), mesh_lib.parameter_specs(shapes.params, logical, mesh),
+                     mesh_lib.optimizer_specs(shapes.opt_state, shapes.params, logical, mesh))
+  abstract = jax.tree.map(lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)), shapes, specs)
+  return Program(mesh, model, objective, optimizer_settings, steps, microbatches, shape.reduction(model.dtype), shape.plain, seed,
+                 graphdef, logical, abstract)
+
+
+def of(config: cfg.Config, devices=None) -> Program:
+  """The program of a pretraining run, on `devices`, all of jax.devices() by default.
+
+  Raises ConfigError where batches of any of its row lengths do not divide over the mesh, or the attention that is asked for does not
+  fit them.
+  """
+  mesh = mesh_of(config, devices)
+  place = attention.Place(mesh.devices.flat[0].platform, mesh.shape['tensor'])
+  for phase in phases.phases(config):
+    mesh_lib.check_batch(phase.config.batch.size, config.run.microbatches, mesh)
+    attention.choose(config.model, place, phase.config.batch.sequence_length)
+  return on(config, mesh)
+
+
+def mesh_of(config, devices=None, rows: int | None = None) -> jax.sharding.Mesh:
+  """The mesh of a run of any kind on `devices`, all by default. `rows`: of a global batch, config.batch.size by default.
+
+  Raises ConfigError where the devices do not make it.
+  """
+  rows = (rows or config.batch.size) // config.run.microbatches
+  return mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=rows)
+
+
+def on(config, mesh: jax.sharding.Mesh) -> Program:
+  """The program of a run of any kind on a mesh. Raises ConfigError where its batches do not divide over it."""
+  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  return make(config.model, config.learns, config.optimizer, mesh, steps=config.run.steps,
+              microbatches=config.run.microbatches, seed=config.run.seed, shape=config.mesh)
+
+
+def on_one_device(config) -> Program:
+  """The program of a run of any kind on the first device of this process, for evaluating; its batches are whole."""
+  run = dataclasses.replace(config.run, microbatches=1)
+  config = dataclasses.replace(config, mesh=cfg.MeshShape(data=1), run=run)
+  return on(config, mesh_of(config, jax.local_devices()[:1]))
+
+
+def _fresh(params, tx: optax.GradientTransformation) -> TrainState:
+  zero = jnp.zeros((), jnp.int32)
+  return TrainState(zero, zero, params, tx.init(params))
+
+# ---------------------------------------------------------------- the steps
+
+
+def split_microbatches(batch, count: int):  # {[B ...]} -> {[A B/A ...]}
+  return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
+
+
+def gradients(program: Program, params, batch, seed):
+  """(gradient of the mean loss of the whole batch, sums of its terms): microbatches add sums, never means of means.
+
+  Each device gathers the parameters once, works through its own rows, and the gradients are added over devices once, into the parts
+  that each keeps.
+  """
+  mesh, objective, logical = program.mesh, program.objective, program.logical
+  parts = mesh_lib.fsdp_parts(params, logical, mesh)
+  numbers = jnp.arange(len(batch['input_ids']), dtype=jnp.uint32)
+  batch = {'row_numbers': numbers} | batch  # by these numbers dropout is the same on any mesh
+
+  def loss(params, batch, weights, seed):
+    sums, _ = objectives.term_sums(objective, nnx.merge(program.graphdef, params), batch, seed)
+    return objectives.loss_of(sums, weights), sums
+
+  def local(params, batch, seed):
+    weights = collectives.sum_over_rows(objectives.counts(objective, batch), mesh)
+    weights = jax.tree.map(lambda count: jnp.maximum(count, 1), weights)
+    params = collectives.gather_parameters(params, parts, logical, mesh, program.plain_collectives)
+    grad = jax.grad(loss, has_aux=True)
+    if program.microbatches == 1:
+      grads, sums = grad(params, batch, weights, seed)
+    else:
+      grads, sums = accumulate(lambda part: grad(params, part, weights, seed), batch, program.microbatches)
+    grads = collectives.sum_gradients(grads, parts, logical, program.reduction, mesh, program.plain_collectives)
+    return grads, collectives.sum_over_rows(sums, mesh)
+
+  rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
+  return mesh_lib.per_device(local, mesh, (parts, rows, P()), (parts, P()))(params, batch, seed)
+
+
+def accumulate(f: Callable, batch, count: int):
+  """The sum of f(microbatch) over `count` equal parts of `batch`, in float32 at least."""
+  add = lambda total, part: (jax.tree.map(lambda x, y: x + y.astype(x.dtype), total, f(part)), None)
+  microbatches = split_microbatches(batch, count)
+  shapes = jax.eval_shape(f, jax.tree.map(lambda x: x[0], microbatches))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), shapes)
+  return jax.lax.scan(add, zeros, microbatches)[0]
+
+
+def train_step(program: Program, key: jax.Array, state: TrainState, batch) -> tuple[TrainState, dict]:
+  """One update. Returns the next state and what happened: sums of the terms, gradient norm, learning rate, skipped steps, all
+  float32 scalars; and the optimizer's diagnostics.
+
+  A loss or gradient that is not finite leaves parameters and moments as they were, bit for bit, and is counted.
+  """
+  tx, schedule = optimizer.make(program.optimizer, program.steps, optimizer.traits(program.logical))
+  dropout = program.model.hidden_dropout or program.model.attention_dropout
+  seed = jax.random.fold_in(key, state.step) if dropout else None
+  grads, sums = gradients(program, state.params, batch, seed)
+  with jax.named_scope('optimizer'):
+    norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(norm)
+    for term in sums.values():
+      finite &= jnp.isfinite(term['loss'])
+    rate = schedule(state.step)
+    updates, opt_state = tx.update(optimizer.clip_by_global_norm(program.optimizer.clip_norm, norm, grads), state.opt_state, state.params)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
+    state = TrainState(state.step + 1, state.skipped + ~finite, keep(params, state.params), keep(opt_state, state.opt_state))
+  return state, {'terms': sums, 'gradient_norm': norm, 'learning_rate': rate, 'skipped': state.skipped,
+                 'diagnostics': optimizer.diagnostics(opt_state)}
+
+
+def evaluation_step(program: Program, params, batch):
+  """Sums of the terms, and the predictions that they keep, in the order of the batch's rows; without dropout."""
+  parts = mesh_lib.fsdp_parts(params, program.logical, program.mesh)
+
+  def local(params, batch):
+    params = collectives.gather_parameters(params, parts, program.logical, program.mesh, program.plain_collectives)
+    sums, kept = objectives.term_sums(program.objective, nnx.merge(program.graphdef, params), batch, kept=True)
+    return collectives.sum_over_rows(sums, program.mesh), kept
+
+  rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
+  keeping = {name: (mesh_lib.spec('batch'),) * 3 for name, term in program.objective.terms.items() if term.keep}
+  return mesh_lib.per_device(local, program.mesh, (parts, rows), (P(), keeping))(params, batch)

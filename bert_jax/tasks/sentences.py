@@ -1,0 +1,149 @@
+"""Classes or a number for a text or a pair of texts (arXiv:1810.04805 section 4.1; google-research/bert run_classifier.py).
+
+Examples are lines of JSON: {"text": …, "text_pair": … or none, "label": …}.
+
+B examples, T tokens, C classes.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from bert_jax.model.heads import Classes, Pooler
+from bert_jax.objectives import Objective, Term, squared_error
+from bert_jax.tasks.task import Task
+from input_pipeline.errors import DataError
+from input_pipeline.vocabulary.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A text, or a pair of texts, and what is to be said of it."""
+  text: str
+  text_pair: str | None
+  label: str | float
+
+
+def read(path: epath.Path, number: bool = False) -> list[Example]:
+  """The examples of a file of JSON lines; labels are text, or numbers where `number`. Raises DataError."""
+  examples = []
+  try:
+    lines = path.read_text(encoding='utf-8').split('\n')
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(f'{path} cannot be read ({error}): wanted lines of JSON in UTF-8') from error
+  for place, line in enumerate(lines, 1):
+    if line.strip():
+      examples.append(_example(line, f'{path}, line {place}', number))
+  if not examples:
+    raise DataError(f'{path} holds no example: wanted lines such as {{"text": "…", "label": "…"}}')
+  return examples
+
+
+def _example(line: str, place: str, number: bool) -> Example:
+  try:
+    fields = json.loads(line)
+    text, pair, label = fields['text'], fields.get('text_pair'), fields['label']
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise DataError(f'{place} is no example ({type(error).__name__}: {error}): wanted {{"text": …, "label": …}}, '
+                    'and "text_pair" for pairs') from error
+  if not isinstance(text, str) or not isinstance(pair, str | None):
+    raise DataError(f'{place}: text is {type(text).__name__}, text_pair {type(pair).__name__}; wanted text')
+  if number and (isinstance(label, bool) or not isinstance(label, int | float) or not np.isfinite(label)):
+    raise DataError(f'{place}: label is {label!r}; wanted a number, as the task is regression')
+  if not number and not isinstance(label, str | int):
+    raise DataError(f'{place}: label is {label!r}; wanted text or a whole number, the name of a class')
+  return Example(text, pair, float(label) if number else str(label))
+
+
+def classes(examples: Sequence[Example]) -> tuple[str, ...]:
+  """The labels in their order. Raises DataError where there is only one."""
+  labels = tuple(sorted({str(example.label) for example in examples}))
+  if len(labels) < 2:
+    raise DataError(f'the training examples have only the label {", ".join(labels)}: wanted two classes at least')
+  return labels
+
+
+def encode(examples: Sequence[Example], tokenizer: Tokenizer, length: int, labels: tuple[str, ...]) -> dict[str, np.ndarray]:
+  """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], padded to `length`: {[B T]}, and label [B], weight [B].
+
+  Too long texts lose tokens from the end of the longer one (run_classifier.py _truncate_seq_pair). Raises DataError for a label that
+  is not among `labels`.
+  """
+  firsts = tokenizer.encode([example.text for example in examples])
+  seconds = tokenizer.encode([example.text_pair or '' for example in examples])
+  shape = len(examples), length
+  batch = {name: np.zeros(shape, np.int32) for name in ('token_type_ids', 'position_ids', 'pair_ids')}
+  batch['input_ids'] = np.full(shape, tokenizer.pad_id, np.int32)
+  for i, example in enumerate(examples):
+    a, b = cut(list(firsts[i]), list(seconds[i]), length - (2 if example.text_pair is None else 3))
+    ids = [tokenizer.cls_id, *a, tokenizer.sep_id] + ([] if example.text_pair is None else [*b, tokenizer.sep_id])
+    used = len(ids)
+    batch['input_ids'][i, :used] = ids
+    batch['token_type_ids'][i, len(a) + 2:used] = 1
+    batch['position_ids'][i, :used] = np.arange(used)
+    batch['pair_ids'][i, :used] = 1
+  return batch | {'label': targets(examples, labels), 'weight': np.ones(len(examples), np.float32)}
+
+
+def cut(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
+  """The longer of both loses its last token until both fit."""
+  while len(a) + len(b) > room:
+    (a if len(a) > len(b) else b).pop()
+  return a, b
+
+
+def targets(examples: Sequence[Example], labels: tuple[str, ...]) -> np.ndarray:  # -> [B] int32, or float32 without labels
+  """Numbers of classes, or the numbers themselves. Raises DataError."""
+  if not labels:
+    return np.array([example.label for example in examples], np.float32)
+  strange = sorted({str(example.label) for example in examples} - set(labels))
+  if strange:
+    raise DataError(f'the label {strange[0]!r} is not among those of the training examples: {", ".join(labels)}')
+  return np.array([labels.index(str(example.label)) for example in examples], np.int32)
+
+# ---------------------------------------------------------------- what is learnt
+
+
+def logits(model, hidden, batch, seed=None):  # -> [B C]
+  """run_classifier.py create_model: a dense layer on the pooled output, with dropout before it."""
+  first = jnp.zeros((len(hidden), 1), jnp.int32)
+  return model.classifier(model.pooler(hidden, first)[:, 0], batch.get('row_numbers'), seed)
+
+
+def labelled(batch):  # -> [B], [B]
+  return batch['label'], batch['weight']
+
+
+def head_flops(settings, batch, count: int) -> float:
+  return Pooler.flops(settings, 1) + Classes.flops(settings, count)
+
+
+def of_classes(labels: tuple[str, ...]) -> Objective:
+  head = functools.partial(Classes, count=len(labels))
+  return Objective({'task': Term(logits, labelled, functools.partial(head_flops, count=len(labels)))},
+                   {'pooler': Pooler, 'classifier': head}, huggingface='BertForSequenceClassification')
+
+
+def correlations(predictions: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, float]:  # [M] x 3
+  """Pearson's r; 0 where either side is constant."""
+  real = weights > 0
+  x, y = predictions[real].astype(np.float64), labels[real].astype(np.float64)
+  if len(x) < 2 or not x.std() or not y.std():
+    return {'pearson': 0.0}
+  return {'pearson': float(np.corrcoef(x, y)[0, 1])}
+
+
+def of_numbers(labels: tuple[str, ...]) -> Objective:
+  head = functools.partial(Classes, count=1)
+  number = lambda model, hidden, batch, seed=None: logits(model, hidden, batch, seed)[:, 0]
+  term = Term(number, labelled, functools.partial(head_flops, count=1), squared_error, keep=lambda x: x, figures_of_all=correlations)
+  return Objective({'task': term}, {'pooler': Pooler, 'classifier': head}, huggingface='BertForSequenceClassification')
+
+
+CLASSIFICATION = Task(read, classes, encode, of_classes, 'task_accuracy')
+REGRESSION = Task(functools.partial(read, number=True), lambda examples: (), encode, of_numbers, 'task_pearson')

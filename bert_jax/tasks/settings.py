@@ -1,0 +1,54 @@
+"""The settings of a fine-tuning run."""
+
+import dataclasses
+
+from bert_jax import config as cfg
+from bert_jax.errors import require
+from bert_jax.objectives import Objective
+from bert_jax.tasks.table import TASKS
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskBatch:
+  """What a batch of a task is made of."""
+  size: int = 32
+  """Examples of a batch."""
+  max_length: int = 128
+  """Tokens of an example, [CLS] and [SEP] included; longer texts are cut (run_classifier.py max_seq_length)."""
+  seed: int = 12345
+  """Of the order of the examples, drawn again in each epoch."""
+
+  def __post_init__(self):
+    require(self.size >= 1, f'batch.size is {self.size}: wanted at least 1')
+    require(self.max_length >= 8, f'batch.max_length is {self.max_length}: wanted at least 8')
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+  """A fine-tuning run, less its directories (arXiv:1810.04805 section 4 and appendix A.3)."""
+  task: str = 'classification'
+  """A key of bert_jax.tasks.table.TASKS."""
+  labels: tuple[str, ...] = ()
+  """The classes, in the order of their scores; found in the training examples."""
+  model: cfg.Model = cfg.Model()
+  epochs: int = 3
+  """Times that each training example is seen: 2 to 4 in the paper."""
+  batch: TaskBatch = TaskBatch()
+  optimizer: cfg.Optimizer = cfg.Optimizer(peak_learning_rate=3e-5, warmup_steps=0)
+  mesh: cfg.MeshShape = cfg.MeshShape()
+  run: cfg.Run = cfg.Run(checkpoint_every=500, evaluate_every=0)
+
+  def __post_init__(self):
+    require(self.task in TASKS, f'there is no task {self.task!r}: wanted one of {", ".join(TASKS)}')
+    require(self.epochs >= 1, f'epochs is {self.epochs}: wanted at least 1')
+    require(self.batch.max_length <= self.model.max_positions,
+            f'batch.max_length {self.batch.max_length} is more than model.max_positions {self.model.max_positions}')
+    require(self.batch.size % self.run.microbatches == 0,
+            f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
+    require(self.optimizer.warmup_steps <= self.run.steps,
+            f'optimizer.warmup_steps {self.optimizer.warmup_steps} is more than run.steps {self.run.steps}')
+
+  @property
+  def learns(self) -> Objective:
+    """What is learnt: the task's objective for these labels."""
+    return TASKS[self.task].objective(self.labels)

@@ -1,0 +1,99 @@
+"""What the subcommands share: settings from flags, recipes by name, and tables for people."""
+
+import dataclasses
+import textwrap
+from collections.abc import Callable
+
+import tyro
+
+from bert_jax.errors import ConfigError
+from bert_jax.fields import flat
+
+WIDTH = 120  # columns of what is printed
+# What happens only in a run: no other command that takes a recipe's settings does it.
+ONLY_IN_A_RUN = tuple(f'run.{name}' for name in (
+    'max_minutes', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluate_every', 'evaluation_rows'))
+
+
+def parse(kind, argv: list[str], command: str, default=None, check: Callable[[object], dict[str, str]] | None = None):
+  """The dataclass `kind` from flags; --help shows every field. Exits with 2 on a wrong flag.
+
+  `check` raises ConfigError for settings that cannot work, and tells which flags change nothing beside the others, as
+  in {'compiled_peer': 'without --peer'}. One of these that was given raises ConfigError too: something was meant by it.
+  """
+  extra = {} if default is None else {'default': default}
+  settings = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', **extra)
+  for name, why in (check(settings) if check else {}).items():
+    for field, value in changed(settings, default, name).items():
+      raise ConfigError(f'{flag(field)} {value} changes nothing {why}: leave it out')
+  return settings
+
+
+def changed(settings, default, name: str) -> dict[str, object]:
+  """{'long.size': 64}: the settings with this name, or this name and a dot in front, that differ from the default."""
+  usual = named(flat(default) if default is not None else defaults(type(settings)))
+  belongs = lambda field: field == name or field.startswith(f'{name}.')
+  given = named(flat(settings))
+  return {field: value for field, value in given.items() if belongs(field) and value != usual.get(field)}
+
+
+def defaults(kind) -> dict[str, object]:
+  """The default of every setting that has one."""
+  found = {}
+  for field in dataclasses.fields(kind):
+    if dataclasses.is_dataclass(field.default):
+      found |= flat(field.default, f'{field.name}.')
+    else:
+      found[field.name] = field.default
+  return found
+
+
+def named(values: dict[str, object]) -> dict[str, object]:
+  """By the names that flags have: those of a recipe stand without `config.` in front."""
+  return {name.removeprefix('config.'): value for name, value in values.items()}
+
+
+def flag(field: str) -> str:
+  """'--batch.sequence-length' of 'batch.sequence_length'."""
+  return '--' + field.replace('_', '-')
+
+
+def spelled_out(argv: list[str]) -> list[str]:
+  """`--mesh auto` as the flags that it stands for."""
+  words = []
+  for word in argv:
+    if words[-1:] == ['--mesh'] and word == 'auto':
+      words[-1:] = [part for axis in ('data', 'fsdp', 'tensor') for part in (f'--mesh.{axis}', '0')]
+    else:
+      words.append(word)
+  return words
+
+
+def asks_for_help(argv: list[str]) -> bool:
+  """Whether a command whose first word is a recipe was given none."""
+  return not argv or argv[0] in ('-h', '--help')
+
+
+def show_recipes(usage: str, command: str, argv: list[str]) -> int:
+  """Prints how a command that takes a recipe is called, and which there are. Returns the exit code."""
+  from bert_jax import recipes
+  print(f'{usage}\n\nRecipes:\n{listed(recipes.RECIPES)}\n')
+  print(f'Variants, as in base_no_nsp:\n{listed(recipes.VARIANTS, "_")}\n')
+  print(f'`bert-jax {command} RECIPE --help` shows every setting with its value there.')
+  return 0 if argv else 2
+
+
+def listed(functions: dict[str, Callable], before: str = '') -> str:
+  """Names with the first paragraph of what their functions say of themselves."""
+  lines = []
+  for name, function in functions.items():
+    paragraph = ' '.join(function.__doc__.split('\n\n')[0].split())
+    lines.append(textwrap.fill(paragraph, WIDTH, initial_indent=f'  {before + name:<15} ', subsequent_indent=' ' * 18))
+  return '\n'.join(lines)
+
+
+def table(rows: dict[str, object]) -> str:
+  """One line for each row: numbers with commas, and four decimals where they have any."""
+  width = max(map(len, rows))
+  written = {float: '{:,.4f}', int: '{:,}'}
+  return '\n'.join(f'{name:<{width}}  ' + written.get(type(value), '{}').format(value) for name, value in rows.items())

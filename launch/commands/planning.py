@@ -1,0 +1,89 @@
+"""`bert-jax plan`: what a recipe would need and cost on a TPU topology, or on this machine, before anything runs."""
+
+import dataclasses
+import json
+from typing import Annotated
+
+import tyro
+
+from bert_jax.config import Config
+from bert_jax.errors import require
+from launch.commands import flags
+
+USAGE = '''usage: bert-jax plan RECIPE [--topology v5e:16x16] [--batch-per-chip N] [--sequence-length T] [--price P]
+       [--search] [--json]
+       [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.…]'''
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Compile the step that `pretrain` runs, ahead of time, and say what it would need and cost."""
+  config: Annotated[Config, tyro.conf.arg(name='')]
+  """The run to plan; its fields are flags without a name in front."""
+  topology: str | None = None
+  """v5e:16x16, v5p:4x4x4 …: which TPUs, none of which need be here; by default this machine's own devices."""
+  slices: int = 1
+  """How many such slices, joined by the data centre's network."""
+  batch_per_chip: int | None = None
+  """Rows for each share of the batch (mesh.data x mesh.fsdp of them), instead of batch.size for all."""
+  sequence_length: int | None = None
+  """Which length of the recipe's to plan, or another; the first by default."""
+  predictions: int | None = None
+  """Slots for predicted tokens in a row; by default the recipe's at its lengths, else 15 % of the row."""
+  all_lengths: bool = False
+  """Plan every length of the recipe, and sum up the run."""
+  price: float | None = None
+  """Of a chip-hour, for the run's cost in the same currency."""
+  search: bool = False
+  """Try other batches per chip, remat and meshes, and show the best by tokens a day."""
+  tries: int = 12
+  """Programs that a search compiles at most; each takes about a minute."""
+  json: bool = False
+  """One JSON object on stdout and nothing else there."""
+
+
+def check(args: Plan) -> dict[str, str]:
+  """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
+  for name in ('slices', 'batch_per_chip', 'sequence_length', 'predictions', 'tries'):
+    value = getattr(args, name)
+    require(value is None or value >= 1, f'{flags.flag(name)} is {value}: wanted at least 1')
+  require(args.price is None or args.price > 0, f'--price is {args.price}: wanted more than 0')
+  require(not (args.search and args.all_lengths), '--search is for one length: leave out --all-lengths')
+  require(not args.search or args.topology is not None,
+          '--search goes by estimated times, which only TPU compilers give: name a --topology')
+  found = dict.fromkeys(flags.ONLY_IN_A_RUN, 'in a plan, which is of all steps of the run')
+  found |= dict.fromkeys(('batch.seed', 'run.seed'), 'in a plan, which is the same for every seed')
+  if args.topology is None:
+    found['slices'] = 'without --topology'
+  if not args.search:
+    found['tries'] = 'without --search'
+  if args.all_lengths:
+    found['sequence_length'] = 'with --all-lengths'
+    found['predictions'] = 'with --all-lengths: each length has its own, in --batch.predictions and --long.predictions'
+  if args.batch_per_chip:
+    found |= dict.fromkeys(('batch.size', 'long.size'), 'with --batch-per-chip')
+  return found
+
+
+def plan(argv: list[str]) -> int:
+  """Plans a recipe, and prints what came out."""
+  if flags.asks_for_help(argv):
+    return flags.show_recipes(USAGE, 'plan', argv)
+  from bert_jax import recipes
+  args = flags.parse(Plan, argv[1:], f'plan {argv[0]}', Plan(recipes.recipe(argv[0])), check)
+  result = figures(args)
+  from launch.plan import text
+  print(json.dumps(result) if args.json else text.describe(argv[0], result))
+  return 0
+
+
+def figures(args: Plan) -> dict:
+  """The fields of plan.step.Figures by name; `others`: of further lengths, `search`: of what a search tried."""
+  from launch.plan import lengths, plan
+  planned = lengths.chosen(args.config, args.sequence_length, args.predictions, args.all_lengths)
+  where = plan.Place(args.topology, args.slices, args.price)
+  if args.search:
+    found = plan.search_from(*planned[0], where, args.batch_per_chip, args.tries)
+    return dataclasses.asdict(found[0]) | {'search': [dataclasses.asdict(item) for item in found]}
+  first, *others = [dataclasses.asdict(item) for item in plan.of_lengths(planned, where, args.batch_per_chip)]
+  return first | ({'others': others} if others else {})

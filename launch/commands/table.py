@@ -1,0 +1,77 @@
+"""The one table of subcommands. A command's module is imported when it is called: `bert-jax --help` waits for none."""
+
+from collections.abc import Callable
+
+
+def vocabulary(argv: list[str]) -> int:
+  """Train a WordPiece or SentencePiece vocabulary from a corpus."""
+  from launch.commands import text
+  return text.vocabulary(argv)
+
+
+def prepare(argv: list[str]) -> int:
+  """Turn text into shuffled, pre-tokenized shards: train and validation."""
+  from launch.commands import text
+  return text.prepare(argv)
+
+
+def inspect(argv: list[str]) -> int:
+  """Show what is in prepared data, with examples, and verify its checksums."""
+  from launch.commands import text
+  return text.inspect(argv)
+
+
+def pretrain(argv: list[str]) -> int:
+  """Train a recipe, or resume where the run directory stopped."""
+  from launch.commands import training
+  return training.pretrain(argv)
+
+
+def finetune(argv: list[str]) -> int:
+  """Fine-tune a checkpoint on a task, or resume where the run directory stopped."""
+  from launch.commands import training
+  return training.finetune(argv)
+
+
+def evaluate(argv: list[str]) -> int:
+  """Held-out figures of a run, beside the unigram baseline where it was pretrained."""
+  from launch.commands import training
+  return training.evaluate(argv)
+
+
+def plot(argv: list[str]) -> int:
+  """Draw a run's curves to RUN/loss.png."""
+  from launch.commands import training
+  return training.plot(argv)
+
+
+def plan(argv: list[str]) -> int:
+  """Compile a recipe for a TPU pod, on any machine: memory, collectives, step time, days and cost."""
+  from launch.commands import planning
+  return planning.plan(argv)
+
+
+def benchmark(argv: list[str]) -> int:
+  """Measure: `benchmark step`, the training step; `benchmark input`, from shards to batches."""
+  from launch.commands import measuring
+  return measuring.benchmark(argv)
+
+
+def export(argv: list[str]) -> int:
+  """Hand a checkpoint on: a Hugging Face directory."""
+  from launch.commands import checkpoints
+  return checkpoints.export(argv)
+
+
+def fill_mask(argv: list[str]) -> int:
+  """Fill the [MASK]s of a text."""
+  from launch.commands import checkpoints
+  return checkpoints.fill_mask(argv)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
+    'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'plot': plot,
+    'plan': plan, 'benchmark': benchmark,
+    'export': export, 'fill-mask': fill_mask,
+}

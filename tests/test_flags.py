@@ -1,0 +1,248 @@
+"""Flags: help that waits for nothing, no flag that is parsed and ignored, advice that names only what exists."""
+
+import ast
+import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import typing
+
+import pytest
+
+from bert_jax import config as cfg, recipes
+from launch import cli
+from launch.commands import checkpoints, flags, measuring, planning, table, text, training
+
+ROOT = pathlib.Path(cli.__file__).parents[1]
+PACKAGES = ('bert_jax', 'input_pipeline', 'launch')
+PROGRAM = '''
+import sys
+before = set(sys.modules)
+sys.argv = {argv!r}
+from launch import cli
+try:
+  cli.main()
+finally:
+  print('modules', *set(sys.modules) - before)
+'''
+
+
+def loaded_by(*argv):
+  """The modules that a command line brings into a fresh process."""
+  program = PROGRAM.format(argv=['bert-jax', *argv])
+  done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=300, cwd=ROOT,
+                        env=dict(os.environ))
+  return done.stdout.splitlines()[-1].split()[1:]
+
+
+def test_help_waits_for_nothing():
+  """Python itself and a handful of our own files: no NumPy, no tyro, so none of what takes seconds."""
+  loaded = loaded_by('--help')
+  ours = {name for name in loaded if name.split('.')[0] in PACKAGES}
+  assert {name.split('.')[0] for name in loaded} - set(PACKAGES) <= set(sys.stdlib_module_names)
+  assert 'launch.commands.table' in ours and len(ours) <= 8 and len(loaded) < 40
+
+
+@pytest.mark.parametrize('command', ['vocabulary', 'prepare', 'inspect'])
+def test_commands_of_text_bring_no_jax(command):
+  top = {name.split('.')[0] for name in loaded_by(command, '--help')}
+  assert 'tyro' in top and not {'jax', 'flax', 'tensorflow', 'torch'} & top
+
+
+def test_every_command_says_what_it_does_and_what_each_flag_is_for():
+  for name, command in table.COMMANDS.items():
+    assert command.__doc__.endswith('.'), name
+  for kind in SETTINGS.values():
+    source = ast.parse(pathlib.Path(sys.modules[kind.__module__].__file__).read_text())
+    body = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__).body
+    for field, following in zip(body, [*body[1:], None]):
+      if isinstance(field, ast.AnnAssign):
+        described = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        assert described, f'{kind.__name__}.{field.target.id} has no docstring'
+
+# ---------------------------------------------------------------- flags that would change nothing
+
+
+STEP = ['benchmark', 'step', 'base']
+PRETRAIN = ['--data', 'd', '--run-dir', 'r']
+PREPARE = ['prepare', '--input', 'x', '--vocabulary', 'v', '--output', 'o']
+IDLE = [
+    (['plan', 'base', '--slices', '2'], '--slices 2 changes nothing without --topology'),
+    (['plan', 'base', '--tries', '5'], '--tries 5 changes nothing without --search'),
+    (['plan', 'base', '--all-lengths', '--sequence-length', '9'], '--sequence-length 9 changes nothing with --all'),
+    (['plan', 'base', '--all-lengths', '--predictions', '9'], '--predictions 9 changes nothing with --all-lengths'),
+    (['plan', 'base', '--batch-per-chip', '8', '--batch.size', '8'], '--batch.size 8 changes nothing with'),
+    (['plan', 'base', '--batch-per-chip', '8', '--long.size', '8'], '--long.size 8 changes nothing with'),
+    (['plan', 'base', '--price', '2'], '--price 2.0 changes nothing on cpu'),
+    (['plan', 'base', '--run.log-every', '1'], '--run.log-every 1 changes nothing in a plan'),
+    (['plan', 'base', '--run.max-minutes', '1'], '--run.max-minutes 1.0 changes nothing in a plan'),
+    (['plan', 'base', '--batch.seed', '1'], '--batch.seed 1 changes nothing in a plan'),
+    ([*STEP, '--compiled-peer'], '--compiled-peer True changes nothing without --peer'),
+    ([*STEP, '--long.share', '0.5'], '--long.share 0.5 changes nothing in a benchmark'),
+    ([*STEP, '--run.log-every', '5'], '--run.log-every 5 changes nothing in a benchmark'),
+    ([*STEP, '--batch.masking.unit', 'word'], '--batch.masking.unit word changes nothing without'),
+    ([*STEP, '--batch.seed', '1'], '--batch.seed 1 changes nothing without --data'),
+    (['inspect', 'd', '--examples', '0', '--pack'], '--pack True changes nothing with --examples 0'),
+    (['inspect', 'd', '--examples', '0', '--masking.unit', 'word'], '--masking.unit word changes nothing'),
+    (['pretrain', 'base', *PRETRAIN, '--long.share', '0', '--long.size', '8'], '--long.size 8 changes nothing'),
+    (['pretrain', 'sample', *PRETRAIN, '--long.predictions', '9'], '--long.predictions 9 changes nothing'),
+    (['pretrain', 'base', *PRETRAIN, '--run.evaluation-rows', '8'], '--run.evaluation-rows 8 changes nothing'),
+]
+
+
+@pytest.mark.parametrize('argv, says', IDLE, ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
+def test_a_flag_that_would_change_nothing_is_refused(argv, says):
+  with pytest.raises(cfg.ConfigError, match='^' + re.escape(says)) as caught:
+    cli.run(argv)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('argv, says', [
+    (['inspect', 'd', '--examples', '-1'], '--examples is -1'),
+    ([*STEP, '--rounds', '0'], '--rounds is 0'),
+    ([*STEP, '--seconds', '-1'], '--seconds is -1'),
+    (['plan', 'base', '--tries', '0', '--search'], '--tries is 0'),
+    (['plan', 'base', '--search', '--all-lengths', '--topology', 'v5e:2x2'], '--search is for one length'),
+    ([*PREPARE, '--long-sequence-length', '0'], '--long-sequence-length is 0'),
+    ([*PREPARE, '--long-sequence-length', '128'], 'more than --sequence-length 128'),
+])
+def test_numbers_that_cannot_work_are_refused(argv, says):
+  with pytest.raises(cfg.ConfigError, match=says):
+    cli.run(argv)
+
+
+def test_what_a_recipe_brings_with_it_is_not_refused():
+  """`sample` ends after six minutes, and left_to_right has other long rows: nobody gave these flags."""
+  for name in (*recipes.RECIPES, 'base_left_to_right', 'sample_no_nsp'):
+    default = planning.Plan(recipes.recipe(name))
+    assert flags.parse(planning.Plan, [], 'plan', default, planning.check) == default
+  default = training.Pretrain('d', 'r', recipes.recipe('base_left_to_right'))
+  args = flags.parse(training.Pretrain, ['--long.share', '0'], 'pretrain', default, training.check)
+  assert args.config.long.share == 0 and args.config.long.predictions == 1
+
+
+@pytest.mark.parametrize('argv', [
+    ['--topology', 'v5e:2x2', '--slices', '2', '--price', '1'], ['--topology', 'v5e:2x2', '--search', '--tries', '3'],
+    ['--sequence-length', '512', '--predictions', '80'], ['--all-lengths', '--batch.predictions', '21']])
+def test_a_flag_that_changes_something_is_taken(argv):
+  flags.parse(planning.Plan, argv, 'plan', planning.Plan(recipes.base()), planning.check)
+
+
+@pytest.mark.parametrize('command', [['pretrain'], ['plan'], ['benchmark', 'step']])
+def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
+  assert cli.run([*command, '--help']) == 0 and cli.run(command) == 2
+  printed = capsys.readouterr().out
+  assert max(map(len, printed.splitlines())) <= flags.WIDTH
+  assert all(printed.count(f'  {name} ') >= 2 for name in recipes.RECIPES) and printed.count('_no_nsp') >= 2
+  with pytest.raises(cfg.ConfigError, match="did you mean 'base_no_nsp'"):
+    cli.run([*command, 'base_no_nps'])
+
+
+def test_choices_are_those_of_the_tables():
+  from bert_jax.benchmark import peers
+  from bert_jax.convert import exchange
+  from input_pipeline import benchmark
+  from input_pipeline.batches.config import BatchConfig
+
+  def choices(kind, name):
+    hint = typing.get_type_hints(kind)[name]
+    literal = next((part for part in typing.get_args(hint) if typing.get_origin(part) is typing.Literal), hint)
+    return typing.get_args(literal)
+
+  assert choices(checkpoints.Export, 'format') == tuple(exchange.EXPORTERS)
+  assert choices(measuring.BenchmarkStep, 'peer') == peers.PEERS
+  assert choices(measuring.BenchmarkInput, 'peer') == benchmark.PEERS
+  assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
+
+# ---------------------------------------------------------------- advice
+
+
+def settings():
+  from input_pipeline.vocabulary.training import VocabularySettings
+  return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
+          'pretrain': training.Pretrain, 'evaluate': training.Evaluate, 'plot': training.Plot,
+          'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep, 'benchmark input': measuring.BenchmarkInput,
+          'export': checkpoints.Export, 'fill-mask': checkpoints.FillMask}
+
+
+SETTINGS = settings()
+KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
+NAMELESS = ('config', 'settings')  # whose fields are flags without a name in front
+PLACEHOLDER = '…'
+# Beam's own flags.
+FOREIGN = {'--direct_num_workers', '--runner'}
+# Faults that are known: (file, what it names). To be emptied.
+KNOWN = {('bert_jax/convert/card.py', 'bert-jax finetune'), ('bert_jax/convert/huggingface.py', '--new-heads')}
+
+
+def flags_of(kind, before=''):
+  """Every flag of a settings dataclass as tyro makes it, and `--no-` of those that are on or off."""
+  found = {'--help'}
+  for field in dataclasses.fields(kind):
+    hint = typing.get_type_hints(kind)[field.name]
+    name = before + field.name.replace('_', '-')
+    if dataclasses.is_dataclass(hint):
+      found |= flags_of(hint, '' if field.name in NAMELESS else f'{name}.')
+      found.add(f'--{name}')  # the group: `--mesh auto`
+    else:
+      found.add(f'--{name}')
+      if hint is bool:
+        head, dot, last = name.rpartition('.')
+        found.add(f'--{head}{dot}no-{last}')
+  return found
+
+
+FLAGS = set().union(*map(flags_of, SETTINGS.values()))
+
+
+def strings(path):
+  """The string literals of a file, docstrings among them, with PLACEHOLDER where something is filled in."""
+  tree = ast.parse(path.read_text())
+  inside = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.JoinedStr):
+      inside |= {id(part) for part in ast.walk(node) if part is not node}
+      yield ''.join(part.value if isinstance(part, ast.Constant) else PLACEHOLDER for part in node.values)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+      yield node.value
+
+
+def missing(words):
+  """Flags and commands that a text names and that do not exist."""
+  for name in re.findall(r'(?<![\w\-/.])--[a-z][\w.\-]*' + PLACEHOLDER + '?', words):
+    if name.endswith((PLACEHOLDER, '.')):
+      known = any(flag.startswith(name.rstrip(PLACEHOLDER + '.')) for flag in FLAGS)
+    else:
+      known = name.rstrip('.-') in FLAGS | FOREIGN
+    if not known:
+      yield name
+  for name in re.findall(r'bert-jax ([a-z][a-z\-]*)', words):
+    if name not in table.COMMANDS:
+      yield f'bert-jax {name}'
+
+
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob('*.py'))
+
+
+def test_flags_are_those_that_tyro_makes():
+  assert {'--batch.masking.unit', '--model.no-causal', '--run-dir', '--mesh', '--long-sequence-length', '--kind',
+          '--top-k', '--json', '--beam-runner', '--distributed.no-auto'} <= FLAGS
+  assert set(SETTINGS) == set(table.COMMANDS) - {'benchmark'} | KINDS
+
+
+def test_what_does_not_exist_is_found():
+  assert list(missing('pass --new-heads or --mesh.fsdp')) == ['--new-heads']
+  assert list(missing(f'set --batch.{PLACEHOLDER} with `bert-jax pretrain`')) == []
+  assert list(missing('`bert-jax convert` reads --optimizer.colour.')) == ['--optimizer.colour.', 'bert-jax convert']
+
+
+def test_advice_names_only_flags_and_commands_that_exist():
+  found = {(str(path.relative_to(ROOT)), name) for path in FILES for words in strings(path) for name in missing(words)}
+  assert found == KNOWN, f'new: {sorted(found - KNOWN)}; mended: {sorted(KNOWN - found)}'
+
+
+def test_the_readme_names_only_flags_and_commands_that_exist():
+  readme = (ROOT / 'README.md').read_text()
+  assert sorted(set(missing(readme))) == []

@@ -1,0 +1,235 @@
+"""The seams: one of each kind is added here, in the test, and runs through the real thing; no other file is touched.
+
+A source, a text format and a checkpoint format have their tests beside their rooms' others: test_sources.py, test_formats.py.
+"""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from bert_jax import config as cfg, evaluate, finetune, metrics, objectives, optimizer, recipes, run_directory, train
+from bert_jax.convert import exchange
+from bert_jax.model import encoder, layers
+from bert_jax.tasks import table
+from bert_jax.tasks.settings import Finetune, TaskBatch
+from bert_jax.tasks.task import Task
+from tests import synthetic
+
+VOCABULARY = 120
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return synthetic.write_data(tmp_path_factory.mktemp('seams') / 'data', vocabulary_size=VOCABULARY, pieces=200, documents=30,
+                              sequence_length=32, splits=('train', 'validation'))
+
+
+def config(**changes):
+  base = cfg.Config(
+      model=recipes.model_of(2, 64, vocab_size=VOCABULARY, dtype='float32', unroll=1),
+      batch=cfg.BatchConfig(size=16, sequence_length=32, predictions=5),
+      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2),
+      run=cfg.Run(steps=8, log_every=4, checkpoint_every=4, evaluate_every=8, evaluation_rows=32))
+  return dataclasses.replace(base, **changes)
+
+
+def losses(run_dir, name='loss'):
+  return [line[name] for line in metrics.read(run_dir) if line['kind'] == 'train']
+
+
+def pretrain(settings, data, run_dir):
+  """On a 2 x 2 x 2 mesh, stopped in the middle and gone on with: what is added must be laid out, saved and restored."""
+  settings = dataclasses.replace(settings, mesh=cfg.MeshShape(2, 2, 2))
+  assert train.train(settings, data, run_dir, progress=False, stop=lambda step: step == 5).step == 5
+  result = train.train(settings, data, run_dir, progress=False)
+  assert result.resumed_from == 5 and result.step == settings.run.steps
+  return result
+
+
+def lion(o, about):
+  """arXiv:2302.06675 by optax, whose state is one moment."""
+  return optax.chain(optax.scale_by_lion(o.b1, o.b2), optax.add_decayed_weights(o.weight_decay, about.decayed))
+
+
+def adafactor(o, about):
+  """arXiv:1804.04235 by optax: statistics of rows and of columns, whose shapes are no parameter's."""
+  return optax.scale_by_factored_rms(min_dim_size_to_factor=8)
+
+
+def sawtooth(o, steps):
+  return lambda step: o.peak_learning_rate * (1 - (step % 4) / 8)
+
+
+@pytest.mark.parametrize('make', [lion, adafactor])
+def test_an_optimizer_and_a_schedule(data, tmp_path, monkeypatch, make):
+  monkeypatch.setitem(optimizer.OPTIMIZERS, 'mine', make)
+  monkeypatch.setitem(optimizer.SCHEDULES, 'sawtooth', sawtooth)
+  settings = config(optimizer=cfg.Optimizer(name='mine', schedule='sawtooth', peak_learning_rate=1e-4, warmup_steps=0, b2=0.99))
+  result = pretrain(settings, data, tmp_path / 'run')
+  assert len(losses(tmp_path / 'run')) == 2 and np.isfinite(losses(tmp_path / 'run')).all()
+  assert losses(tmp_path / 'run', 'learning_rate') == pytest.approx([1e-4 * 5 / 8] * 2)
+  assert not any(leaf.sharding.is_fully_replicated for path, leaf in jax.tree.leaves_with_path(result.state.opt_state)
+                 if leaf.ndim == 3)  # stacks of matrices are shared out, whatever keeps them
+
+
+def test_an_objective_with_a_loss_of_its_own(data, tmp_path, monkeypatch):
+  """How many of a row's tokens are real, by squared error, from a head that is made here; figures need the predictions."""
+  class Length(nnx.Module):
+    NAMES = {'huggingface': {'dense': 'length'}}
+
+    def __init__(self, settings, rngs):
+      self.dense = layers.Kinds(settings, rngs).linear(settings.hidden_size, 1, ('embed', None), dtype='float32')
+
+    def __call__(self, hidden):  # [B T D] -> [B]
+      return self.dense(hidden.mean(1))[:, 0]
+
+  def targets(batch):
+    real = (batch['pair_ids'] > 0).mean(-1)
+    return real, real * 0 + 1
+
+  term = objectives.Term(
+      lambda model, hidden, batch, seed: model.length(hidden), targets, lambda settings, batch: 2.0 * settings.hidden_size,
+      loss=objectives.squared_error, keep=lambda predictions: predictions,
+      figures_of_all=lambda predictions, labels, weights: {'bias': float((predictions - labels)[weights > 0].mean())})
+  with_length = objectives.Objective({'mlm': objectives.MLM, 'length': term}, objectives.PRETRAINING_HEADS | {'length': Length})
+  monkeypatch.setitem(objectives.OBJECTIVES, 'mlm_length', with_length)
+  result = pretrain(config(objective='mlm_length'), data, tmp_path / 'run')
+  assert losses(tmp_path / 'run', 'length_loss')[1] < losses(tmp_path / 'run', 'length_loss')[0]
+  assert result.state.params['length']['dense']['kernel'].shape == (64, 1)
+  held_out = [line for line in metrics.read(tmp_path / 'run') if line['kind'] == 'validation']
+  assert {'mlm_accuracy', 'length_loss', 'length_bias', 'loss'} <= set(held_out[0]) and 'length_accuracy' not in held_out[0]
+  figures = evaluate.evaluate(tmp_path / 'run', progress=False)
+  assert figures['length_bias'] ** 2 <= figures['length_loss'] + 1e-6
+
+
+class Gated(encoder.Block):
+  """A layer whose feed-forward part has a gate (arXiv:2002.05202): a matrix more."""
+
+  def __init__(self, settings, rngs):
+    super().__init__(settings, rngs)
+    self.gate = layers.Kinds(settings, rngs).linear(settings.hidden_size, settings.intermediate_size, ('embed', 'mlp'))
+
+  def __call__(self, x, pair_ids, token_numbers, seeds, implementation):
+    plain = super().__call__(x, pair_ids, token_numbers, seeds, implementation)
+    return plain + self.output(self.gate(x) * layers.activate('gelu', self.intermediate(x)))
+
+
+class GatedEncoder(encoder.BertEncoder):
+  NAMES = {'huggingface': encoder.BertEncoder.NAMES['huggingface'] | {'blocks/gate': 'encoder.layer.{}.gate.dense'}}
+
+  @staticmethod
+  def block(settings, rngs):
+    return Gated(settings, rngs)
+
+  @staticmethod
+  def flops(settings, tokens):
+    more = settings.layers * 2 * tokens * 2 * settings.hidden_size * settings.intermediate_size
+    return encoder.BertEncoder.flops(settings, tokens) + more
+
+
+def test_an_architecture(data, tmp_path, monkeypatch):
+  monkeypatch.setitem(encoder.ENCODERS, 'gated', GatedEncoder)
+  settings = config()
+  settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, architecture='gated'))
+  result = pretrain(settings, data, tmp_path / 'run')
+  gate = result.state.params['encoder']['blocks']['gate']['kernel']
+  assert gate.shape == (2, 64, 256) and gate.sharding.shard_shape(gate.shape) == (2, 32, 128)
+  assert settings.learns.flops_per_row(settings.model, settings.batch) > 1.3 * config().learns.flops_per_row(config().model, settings.batch)
+  assert run_directory.read(tmp_path / 'run').config.model.architecture == 'gated'
+  assert 'mlm_loss' in evaluate.evaluate(tmp_path / 'run', progress=False)
+
+
+def test_a_matrix_without_axes_is_refused_by_name(monkeypatch):
+  class Careless(encoder.Block):
+
+    def __init__(self, settings, rngs):
+      super().__init__(settings, rngs)
+      self.gate = nnx.Param(jnp.zeros((settings.hidden_size, 3)))
+
+  class CarelessEncoder(encoder.BertEncoder):
+    block = staticmethod(lambda settings, rngs: Careless(settings, rngs))
+
+  monkeypatch.setitem(encoder.ENCODERS, 'careless', CarelessEncoder)
+  settings = config()
+  from bert_jax import program
+  with pytest.raises(ValueError, match='gate.*logical axes'):
+    program.of(dataclasses.replace(settings, model=dataclasses.replace(settings.model, architecture='careless')))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tagged:
+  tokens: list[int]
+  tags: list[int]
+
+
+def test_a_task(data, tmp_path, monkeypatch):
+  """Tagging: a class for every token, with a head and an objective of its own, on the loop of pretraining."""
+  class Tags(nnx.Module):
+    NAMES = {'huggingface': {'dense': 'classifier'}}
+
+    def __init__(self, settings, rngs, count):
+      self.dense = layers.Kinds(settings, rngs).linear(settings.hidden_size, count, ('embed', None), dtype='float32')
+
+    def __call__(self, hidden):  # [B T D] -> [B T C]
+      return self.dense(hidden)
+
+  def read(path):
+    return [Tagged(**json.loads(line)) for line in path.read_text().splitlines()]
+
+  def encode(examples, tokenizer, length, labels):
+    batch = {name: np.zeros((len(examples), length), np.int32)
+             for name in ('input_ids', 'token_type_ids', 'position_ids', 'pair_ids', 'tags')}
+    for i, example in enumerate(examples):
+      n = len(example.tokens)
+      batch['input_ids'][i, :n], batch['tags'][i, :n], batch['pair_ids'][i, :n] = example.tokens, example.tags, 1
+      batch['position_ids'][i, :n] = np.arange(n)
+    return batch
+
+  def objective(labels):
+    term = objectives.Term(
+        lambda model, hidden, batch, seed: model.tags(hidden).reshape(-1, len(labels)),
+        lambda batch: (batch['tags'], (batch['pair_ids'] > 0).astype('float32')),
+        lambda settings, batch: 2.0 * batch.sequence_length * settings.hidden_size * len(labels))
+    return objectives.Objective({'tag': term}, {'tags': functools.partial(Tags, count=len(labels))})
+
+  monkeypatch.setitem(table.TASKS, 'tagging', Task(read, lambda examples: ('low', 'high'), encode, objective, 'tag_accuracy'))
+  train.train(config(run=cfg.Run(steps=2)), data, tmp_path / 'pretrained', progress=False, devices=jax.devices()[:1])
+  rng = np.random.default_rng(0)
+  (tmp_path / 'task').mkdir()
+  for name, count in ((finetune.TRAIN, 96), (finetune.VALIDATION, 21)):
+    lines = [rng.integers(5, VOCABULARY, rng.integers(3, 16)).tolist() for _ in range(count)]
+    text = ''.join(json.dumps({'tokens': tokens, 'tags': [int(t > 60) for t in tokens]}) + '\n' for tokens in lines)
+    (tmp_path / 'task' / name).write_text(text)
+  settings = Finetune(
+      'tagging', epochs=10, batch=TaskBatch(16, 16), mesh=cfg.MeshShape(2, 2, 2),
+      model=cfg.Model(dtype='float32'), optimizer=cfg.Optimizer(name='adamw', peak_learning_rate=3e-3, warmup_steps=0, schedule='linear'))
+  result, figures = finetune.finetune(settings, tmp_path / 'task', tmp_path / 'run', tmp_path / 'pretrained', progress=False)
+  assert result.step == 60 and figures['tag_accuracy'] > .95 and figures['examples'] == 21
+  assert run_directory.read(tmp_path / 'run').config.labels == ('low', 'high')
+  again = finetune.evaluate(tmp_path / 'run', progress=False)
+  assert again['tag_accuracy'] == pytest.approx(figures['tag_accuracy']) and evaluate.read(tmp_path / 'run') == again
+
+
+def test_a_checkpoint_format(data, tmp_path, monkeypatch):
+  """Parameters as one NumPy archive: out by one line, in by one line."""
+  run_dir = tmp_path / 'run'
+  train.train(config(run=cfg.Run(steps=2)), data, run_dir, progress=False, devices=jax.devices()[:1])
+
+  def write(loaded, source, output):
+    output.mkdir()
+    flat = {'/'.join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(loaded.params)}
+    np.savez(output / 'weights.npz', **flat)
+    (output / 'settings.json').write_text(json.dumps(dataclasses.asdict(loaded.model)))
+    return output
+
+  monkeypatch.setitem(exchange.EXPORTERS, 'npz', write)
+  where = exchange.export('npz', run_dir, tmp_path / 'npz')
+  with np.load(where / 'weights.npz') as arrays:
+    assert arrays['encoder/blocks/query/kernel'].shape == (2, 64, 64)
