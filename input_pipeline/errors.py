@@ -1,6 +1,6 @@
-"""What can be wrong with text, shards or their settings, and the exit code that it ends a command with. Imports nothing."""
+"""What can be wrong with text, shards or their settings, and the exit code of a command then. Imports nothing."""
 
 
 class DataError(ValueError):
-  """Input, shards, a manifest or a vocabulary that cannot be used; the message says what was found and what was wanted."""
+  """Input, shards, a manifest or a vocabulary that cannot be used; the message says what was found and wanted."""
   exit_code = 2

@@ -1,8 +1,8 @@
 """The shard format, and the only file that knows it: blocks of pieces in TFRecords, and the manifest beside them.
 
 A *piece* is a run of whole sentences of one document, at most what one row of a batch holds, without special tokens. A
-*block* is one TFRecord record: a tf.train.Example that holds up to `PIECES_PER_BLOCK` pieces as flat arrays, so that a token costs
-two bytes, reading is sequential, and nothing is parsed per token. Reading needs NumPy alone.
+*block* is one TFRecord record: a tf.train.Example that holds up to `PIECES_PER_BLOCK` pieces as flat arrays, so that a
+token costs two bytes, reading is sequential, and nothing is parsed per token. Reading needs only NumPy.
 
 Letters: N pieces of a block, S its sentences, T its tokens.
 """
@@ -11,7 +11,9 @@ import dataclasses
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import numpy as np
 from etils import epath
@@ -25,17 +27,39 @@ MANIFEST = 'manifest.json'
 VOCABULARY = 'vocab.txt'  # one token a line, for both kinds of vocabulary
 SENTENCEPIECE = 'spm.model'
 DATASET_NAME = 'pieces'  # tfds: pieces-train.tfrecord-00000-of-00004
+PAIRS = ('dynamic', 'google')  # made by the loader, epoch by epoch; or by `prepare`, once, by the original's procedure
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+  """What a column of a block holds."""
+  per: str  # piece, sentence or token: it has one value for each
+  dtype: str | None  # in the shards, little-endian; None: id_dtype of the vocabulary
+  bits: bool = False  # eight values a byte, by np.packbits: 1 0 1 1 0 0 0 0 1 are the bytes 0b10110000 0b10000000
+  when: Callable[['Manifest'], bool] | None = None  # whether data with this manifest has the column; None: always
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """The pieces of one record, as flat arrays."""
-  input_ids: np.ndarray  # [T] uint16, or int32 where the vocabulary needs it
-  sentence_lengths: np.ndarray  # [S] uint16, tokens of each sentence
-  piece_sentences: np.ndarray  # [N] uint16, sentences of each piece
-  document_ids: np.ndarray  # [N] int32, the low 31 bits of SHA-256 of the document's id
-  next_sentence_labels: np.ndarray | None = None  # [N] uint16, only in static pairs: 1 = random; such a piece has two "sentences", A and B
-  word_starts: np.ndarray | None = None  # [ceil(T / 8)] uint8, one bit a token (np.packbits): it starts a word; only with --words
+  """The pieces of one record, as flat arrays. No other list of a piece's columns exists: all code goes by COLUMNS."""
+  # The ids of all tokens, without special ones [T].
+  input_ids: Annotated[np.ndarray, Column('token', None)]
+  # Tokens of each sentence [S].
+  sentence_lengths: Annotated[np.ndarray, Column('sentence', '<u2')]
+  # Sentences of each piece [N].
+  piece_sentences: Annotated[np.ndarray, Column('piece', '<u2')]
+  # The document of each piece: the low 31 bits of SHA-256 of its id [N].
+  document_ids: Annotated[np.ndarray, Column('piece', '<i4')]
+  # Only in static pairs: 1 = random [N]; such a piece has two "sentences", A and B.
+  next_sentence_labels: Annotated[np.ndarray | None,
+                                  Column('piece', '<u2', when=lambda data: data.pairs == 'google')] = None
+  # Whether each token starts a word [T / 8]; only with --words.
+  word_starts: Annotated[np.ndarray | None,
+                         Column('token', 'u1', bits=True, when=lambda data: data.words != 'none')] = None
+
+
+COLUMNS: dict[str, Column] = {
+    name: hint.__metadata__[0] for name, hint in typing.get_type_hints(Block, include_extras=True).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +98,7 @@ class Vocabulary:
 @dataclasses.dataclass(frozen=True)
 class Manifest:
   sequence_length: int
-  pairs: str  # 'dynamic': paired by the loader, epoch by epoch; 'google': paired once by the original's procedure
+  pairs: str  # one of PAIRS
   vocabulary: Vocabulary
   splits: dict[str, Split]
   settings: dict  # every setting of `prepare`, as JSON
@@ -93,6 +117,11 @@ def id_dtype(vocabulary_size: int) -> np.dtype:
   return np.dtype('<u2') if vocabulary_size <= 2**16 else np.dtype('<i4')
 
 
+def columns_of(data: 'Manifest') -> dict[str, Column]:
+  """The columns of data with these `pairs` and `words`: a manifest's, or those of the settings that are to make it."""
+  return {name: column for name, column in COLUMNS.items() if column.when is None or column.when(data)}
+
+
 def document_number(document_id: str) -> int:
   """A document's id as 31 bits: two documents that share them are only never paired as negatives."""
   return int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:4], 'big') & 0x7FFFFFFF
@@ -109,7 +138,8 @@ def read_manifest(directory: epath.PathLike) -> Manifest:
   """Raises DataError where there is no manifest, or not one of this format and version."""
   path = epath.Path(directory) / MANIFEST
   if not path.exists():
-    raise DataError(f'{directory} holds no {MANIFEST}, so it is not finished data of `bert-jax prepare`: name such a directory with --data')
+    raise DataError(f'{directory} holds no {MANIFEST}, so it is not finished data of `bert-jax prepare`: '
+                    'name such a directory with --data')
   try:
     fields = json.loads(path.read_text())
     if fields.get('format') != FORMAT or fields.get('version') != VERSION:
@@ -129,35 +159,37 @@ def read_manifest(directory: epath.PathLike) -> Manifest:
 
 def block_features(block: Block) -> dict[str, bytes]:
   """The features of a block's tf.train.Example: each one bytes value, little-endian."""
-  arrays = {field.name: getattr(block, field.name) for field in dataclasses.fields(block)}
-  return {name: array.astype(array.dtype.newbyteorder('<')).tobytes() for name, array in arrays.items() if array is not None}
+  arrays = {name: getattr(block, name) for name in COLUMNS}
+  return {name: array.astype(array.dtype.newbyteorder('<')).tobytes() for name, array in arrays.items()
+          if array is not None}
 
 
 def decode_block(record: bytes | memoryview, dtype: np.dtype) -> Block:
   """A block from a serialized tf.train.Example; `dtype` is `id_dtype` of the vocabulary. Raises DataError."""
   features = parse_example(record)
   try:
-    block = Block(
-        input_ids=np.frombuffer(features['input_ids'], dtype),
-        sentence_lengths=np.frombuffer(features['sentence_lengths'], '<u2'),
-        piece_sentences=np.frombuffer(features['piece_sentences'], '<u2'),
-        document_ids=np.frombuffer(features['document_ids'], '<i4'),
-        next_sentence_labels=np.frombuffer(features['next_sentence_labels'], '<u2') if 'next_sentence_labels' in features else None,
-        word_starts=np.frombuffer(features['word_starts'], np.uint8) if 'word_starts' in features else None)
+    block = Block(**{name: np.frombuffer(features[name], column.dtype or dtype)
+                     for name, column in COLUMNS.items() if column.when is None or name in features})
   except (KeyError, ValueError) as error:
     raise DataError(f'a record is not a block of pieces: {type(error).__name__} {error}') from error
-  if (block.sentence_lengths.sum(dtype=np.int64) != len(block.input_ids) or len(block.document_ids) != len(block.piece_sentences)
-      or block.piece_sentences.sum(dtype=np.int64) != len(block.sentence_lengths)):
-    raise DataError('a block of pieces contradicts itself: its lengths do not add up')
-  if block.word_starts is not None and len(block.word_starts) != (wanted := -(-len(block.input_ids) // 8)):
-    raise DataError(f'a block of pieces contradicts itself: its word starts have {len(block.word_starts)} bytes; '
-                    f'wanted {wanted}, a bit for each of its {len(block.input_ids)} tokens')
+  if int(block.sentence_lengths.sum(dtype=np.int64)) != len(block.input_ids):
+    raise DataError(f'a block of pieces contradicts itself: its lengths do not add up to {len(block.input_ids)} tokens')
+  counts = {'piece': len(block.piece_sentences), 'sentence': int(block.piece_sentences.sum(dtype=np.int64)),
+            'token': len(block.input_ids)}
+  for name, column in COLUMNS.items():
+    count, values = counts[column.per], getattr(block, name)
+    wanted = -(-count // 8) if column.bits else count
+    if values is not None and len(values) != wanted:
+      raise DataError(f'a block of pieces contradicts itself: {name} has {len(values)} '
+                      f'{"bytes" if column.bits else "values"}; wanted '
+                      f'{wanted}, a {"bit" if column.bits else "value"} for each {column.per} ({count})')
   return block
 
 
 def encode_block(block: Block) -> bytes:
-  """A block as a serialized tf.train.Example, each feature one bytes value; as TensorFlow writes it, keys in their order."""
-  features = [_field(1, name.encode()) + _field(2, _field(1, _field(1, value))) for name, value in sorted(block_features(block).items())]
+  """A block as a serialized tf.train.Example, each feature one bytes value; as TensorFlow writes it, keys sorted."""
+  features = [_field(1, name.encode()) + _field(2, _field(1, _field(1, value)))
+              for name, value in sorted(block_features(block).items())]
   return _field(1, b''.join(_field(1, feature) for feature in features))
 
 
@@ -190,7 +222,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
       raise DataError(f'a record is not a tf.train.Example of bytes: wire type {tag & 7}')
     length, at = _varint(data, at)
     if at + length > len(data):
-      raise DataError('a record is not a tf.train.Example: a field ends behind the record')
+      raise DataError('a record is not a tf.train.Example: a field ends after the record')
     yield tag >> 3, data[at:at + length]
     at += length
 
@@ -212,14 +244,14 @@ def parse_example(record: bytes | memoryview) -> dict[str, memoryview]:
 
 
 def frame(payload: bytes) -> bytes:
-  """A record of a TFRecord file: length and payload, each with its checksum (tensorflow/core/lib/io/record_writer.cc)."""
+  """A record of a TFRecord file: length and payload, each with its checksum (tensorflow's record_writer.cc)."""
   length = struct.pack('<Q', len(payload))
   return b''.join([length, _checksum(length), payload, _checksum(payload)])
 
 
 def _checksum(data: bytes) -> bytes:
   try:
-    import google_crc32c  # here, as reading shards needs NumPy alone
+    import google_crc32c  # here, as reading shards needs only NumPy
   except ImportError as error:
     raise DataError(f"writing shards needs google-crc32c ({error}): pip install 'bert_jax[input]'") from error
   crc = google_crc32c.value(data)
@@ -227,10 +259,10 @@ def _checksum(data: bytes) -> bytes:
 
 
 def frame_spans(data: memoryview, name: str) -> list[tuple[int, int]]:
-  """(start, length) of every record's payload in a TFRecord file, by its framing alone.
+  """(start, length) of every record's payload in a TFRecord file, from its framing only.
 
-  The checksums of the framing are not read: the manifest's SHA-256 of the whole file covers them. Lengths are checked before
-  use, so a hostile length is an error and not a crash. Raises DataError.
+  The checksums of the framing are not read: the manifest's SHA-256 of the whole file covers them. Lengths are checked
+  before use, so a hostile length is an error and not a crash. Raises DataError.
   """
   spans, at = [], 0
   while at < len(data):
@@ -238,7 +270,8 @@ def frame_spans(data: memoryview, name: str) -> list[tuple[int, int]]:
       raise DataError(f'{name} is truncated: {len(data) - at} bytes are left for a header of 12 at byte {at}')
     length, = struct.unpack_from('<Q', data, at)
     if at + 16 + length > len(data):
-      raise DataError(f'{name} is truncated or damaged: the record at byte {at} claims {length} bytes, {len(data) - at} are left')
+      raise DataError(
+          f'{name} is truncated or damaged: the record at byte {at} claims {length} bytes, {len(data) - at} are left')
     spans.append((at + 12, length))
     at += 16 + length
   return spans

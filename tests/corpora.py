@@ -12,12 +12,14 @@ from input_pipeline.prepare import corpus, settings
 from input_pipeline.vocabulary import tokenizer
 
 WORDS = 'one two three four five six seven eight nine ten eleven twelve'.split()
-TOKENS = [*tokenizer.SPECIAL, *WORDS, *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), *'abcdefghijklmnopqrstuvwxyz', '.', ',']
+TOKENS = [*tokenizer.SPECIAL, *WORDS, *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), *'abcdefghijklmnopqrstuvwxyz',
+          '.', ',']
 
 
 def text_of(number: int) -> str:
   draw = random.Random(number)
-  return '\n'.join(' '.join(draw.choices([*WORDS, 'nineteen'], k=draw.randint(1, 25))) + '.' for _ in range(draw.randint(1, 30)))
+  return '\n'.join(' '.join(draw.choices([*WORDS, 'nineteen'], k=draw.randint(1, 25))) + '.'
+                   for _ in range(draw.randint(1, 30)))
 
 
 def make(folder: pathlib.Path) -> tuple[settings.Prepare, records.Manifest]:
@@ -25,7 +27,8 @@ def make(folder: pathlib.Path) -> tuple[settings.Prepare, records.Manifest]:
   (folder / 'corpus.txt').write_text('\n\n'.join(text_of(i % 290) for i in range(300)))
   (folder / 'vocab.txt').write_text('\n'.join(TOKENS) + '\n')
   prepare = settings.Prepare(
-      str(folder / 'corpus.txt'), str(folder / 'vocab.txt'), str(folder / 'data'), sequence_length=32, shards=3, validation_share=0.1)
+      str(folder / 'corpus.txt'), str(folder / 'vocab.txt'), str(folder / 'data'), sequence_length=32, shards=3,
+      validation_share=0.1)
   return prepare, corpus.prepare(prepare, progress=False)
 
 

@@ -1,4 +1,5 @@
-"""Shards hold every token once, do not depend on workers, are published whole, and an unusable corpus leaves nothing behind."""
+"""Shards hold every token once, do not depend on workers, are published whole, and an unusable corpus leaves
+nothing."""
 
 import collections
 import dataclasses
@@ -11,8 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, pieces
-from input_pipeline.text import sentences, sources
+from input_pipeline.prepare import corpus, pieces, publishing, stages
+from input_pipeline.text import formats, sentences, sources
 from input_pipeline.vocabulary import tokenizer
 
 
@@ -44,7 +45,8 @@ def test_the_manifest_tells_the_truth(made):
   assert records.read_manifest(prepare.output) == manifest
   for name, split in manifest.splits.items():
     found = list(corpora.blocks(prepare, manifest, name))
-    assert split.pieces == sum(len(block.document_ids) for block in found) == sum(shard.pieces for shard in split.shards)
+    assert split.pieces == sum(len(block.document_ids) for block in found)
+    assert split.pieces == sum(shard.pieces for shard in split.shards)
     assert split.tokens == sum(len(block.input_ids) for block in found)
     assert split.sentences == sum(len(block.sentence_lengths) for block in found)
     assert split.documents == len(np.unique(np.concatenate([block.document_ids for block in found])))
@@ -53,13 +55,28 @@ def test_the_manifest_tells_the_truth(made):
       data = open(os.path.join(prepare.output, shard.file), 'rb').read()
       assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
       assert len(records.frame_spans(memoryview(data), '')) == shard.records
-  assert manifest.vocabulary.sha256 == hashlib.sha256(open(os.path.join(prepare.output, 'vocab.txt'), 'rb').read()).hexdigest()
+  assert manifest.vocabulary.sha256 == hashlib.sha256(open(os.path.join(prepare.output, 'vocab.txt'),
+                                                           'rb').read()).hexdigest()
   assert sum(split.documents for split in manifest.splits.values()) == manifest.counts['documents']
+
+
+GOLDEN = {  # SHA-256 of each shard: a change of them is a change of everyone's data
+    'dynamic': ['1de4a019b736cd24', '9853585a33d1cbf0', 'bf3130ae8f1aba01', 'f07a7cedda0342b2'],
+    'google': ['25e6131ff5237435', '6fa149a91abaa013', '74c630ce65d0042f', 'e9bdae5f6b3d6dd7']}
+
+
+@pytest.mark.parametrize('pairs', records.PAIRS)
+def test_shards_are_those_that_they_always_were(made, tmp_path, pairs):
+  chosen = {'dupe_factor': 3} if pairs == 'google' else {}
+  prepare = dataclasses.replace(made[0], output=str(tmp_path / 'data'), pairs=pairs, **chosen)
+  splits = corpus.prepare(prepare, progress=False).splits
+  assert [shard.sha256[:16] for split in splits.values() for shard in split.shards] == GOLDEN[pairs]
 
 
 def test_splits_share_no_document_and_shuffle_all(made):
   prepare, manifest = made
-  documents = {name: [document for document, _ in corpora.all_pieces(prepare, manifest, name)] for name in manifest.splits}
+  documents = {name: [document for document, _ in corpora.all_pieces(prepare, manifest, name)]
+               for name in manifest.splits}
   assert not set(documents['train']) & set(documents['validation'])
   neighbours = np.mean(np.diff(documents['train']) == 0)
   assert neighbours < 0.05  # in the order of the source nearly all neighbours are of one document
@@ -67,7 +84,7 @@ def test_splits_share_no_document_and_shuffle_all(made):
 
 def test_workers_and_chunks_leave_no_trace(made, tmp_path, monkeypatch):
   prepare, manifest = made
-  monkeypatch.setattr(corpus, 'CHUNK_BYTES', 10_000)
+  monkeypatch.setattr(sources, 'CHUNK_BYTES', 10_000)
   for workers in (1, 2, 3):
     other = dataclasses.replace(prepare, output=str(tmp_path / f'data{workers}'), workers=workers)
     assert corpus.prepare(other, progress=False).splits == manifest.splits
@@ -77,7 +94,8 @@ def test_tfds_reads_it(made):
   tfds = pytest.importorskip('tensorflow_datasets')
   prepare, manifest = made
   for split in manifest.splits:
-    read = [example['input_ids'].numpy() for example in tfds.builder_from_directory(prepare.output).as_dataset(split=split)]
+    read = [example['input_ids'].numpy()
+            for example in tfds.builder_from_directory(prepare.output).as_dataset(split=split)]
     ours = [block.input_ids for block in corpora.blocks(prepare, manifest, split)]
     assert len(read) == len(ours) and all(map(np.array_equal, sorted(read, key=bytes), sorted(ours, key=bytes)))
 
@@ -101,7 +119,7 @@ def test_overwrite_replaces_our_data_and_leftovers_of_the_dead_go(made, tmp_path
   prepare, _ = made
   again = dataclasses.replace(prepare, output=str(tmp_path / 'data'))
   corpus.prepare(again, progress=False)
-  dead = tmp_path / f'.data.{corpus.publishing.socket.gethostname()}.999999999.partial'
+  dead = tmp_path / f'.data.{publishing.socket.gethostname()}.999999999.partial'
   dead.mkdir()
   replaced = corpus.prepare(dataclasses.replace(again, seed=1, overwrite=True), progress=False)
   assert records.read_manifest(tmp_path / 'data') == replaced
@@ -110,7 +128,8 @@ def test_overwrite_replaces_our_data_and_leftovers_of_the_dead_go(made, tmp_path
 
 def test_documents_that_are_added_move_no_other(made, tmp_path):
   prepare, manifest = made
-  (tmp_path / 'more.txt').write_text('\n\n'.join(corpora.text_of(i) for i in range(1000, 1100)) + '\n\n' + open(prepare.input).read())
+  more = [corpora.text_of(i) for i in range(1000, 1100)]
+  (tmp_path / 'more.txt').write_text('\n\n'.join([*more, open(prepare.input).read()]))
   more = dataclasses.replace(prepare, input=str(tmp_path / 'more.txt'), output=str(tmp_path / 'data'))
   after = corpus.prepare(more, progress=False)
   for split in ('train', 'validation'):
@@ -119,11 +138,13 @@ def test_documents_that_are_added_move_no_other(made, tmp_path):
 
 
 @pytest.mark.parametrize('texts, message', [
-    ([], '0 documents with text'), (['One only.\nIt has two lines.'], '1 document with text'), (['Same.'] * 3, '2 duplicates')])
+    ([], '0 documents with text'), (['One only.\nIt has two lines.'], '1 document with text'),
+    (['Same.'] * 3, '2 duplicates')])
 def test_too_small_a_corpus_leaves_nothing(made, tmp_path, texts, message):
   (tmp_path / 'corpus.txt').write_text('\n\n'.join(texts))
   with pytest.raises(records.DataError, match=message):
-    corpus.prepare(dataclasses.replace(made[0], input=str(tmp_path / 'corpus.txt'), output=str(tmp_path / 'data')), progress=False)
+    corpus.prepare(dataclasses.replace(made[0], input=str(tmp_path / 'corpus.txt'), output=str(tmp_path / 'data')),
+                   progress=False)
   assert [path.name for path in tmp_path.iterdir()] == ['corpus.txt']
 
 
@@ -138,8 +159,8 @@ def test_tiny_corpora_have_both_splits(made, tmp_path, count, held):
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'sequence_length': 4}, '--sequence-length 4'), ({'validation_share': 0.9}, '--validation-share'), ({'workers': 0}, '--workers'),
-    ({'language': 'english!'}, '--language'), ({'shards': 0}, '--shards')])
+    ({'sequence_length': 4}, '--sequence-length 4'), ({'validation_share': 0.9}, '--validation-share'),
+    ({'workers': 0}, '--workers'), ({'language': 'english!'}, '--language'), ({'shards': 0}, '--shards')])
 def test_settings_that_cannot_work(made, change, message):
   with pytest.raises(records.DataError, match=message):
     dataclasses.replace(made[0], **change)
@@ -163,16 +184,17 @@ def test_grouping_is_greedy_and_loses_nothing(lengths, target):
 def test_a_long_sentence_is_cut_between_words(made):
   vocabulary = tokenizer.load(made[0].vocabulary)
   text = 'one zzz ' * 50
-  cut = pieces.Cut(sequence_length=16, language='en', short_piece_share=0, seed=0)
-  document = corpus.sources.formats.Document('1', '', text)
-  found = pieces.of_document(document, *pieces.encode([document], vocabulary, cut), vocabulary, cut)
-  assert found.input_ids.tolist() == vocabulary.encode([text])[0].tolist()
-  starts = np.cumsum(found.sentence_lengths) - found.sentence_lengths
-  assert not vocabulary.is_continuation[found.input_ids[starts]].any()
+  rules = pieces.Rules(sequence_length=16, language='en', short_piece_share=0, seed=0)
+  document = formats.Document('1', '', text)
+  found = pieces.of_document(document, *pieces.encode([document], vocabulary, rules), vocabulary, rules)
+  assert found['input_ids'].tolist() == vocabulary.encode([text])[0].tolist()
+  starts = np.cumsum(found['sentence_lengths']) - found['sentence_lengths']
+  assert not vocabulary.is_continuation[found['input_ids'][starts]].any()
 
 
 def test_short_pieces_are_the_share_of_documents_that_was_asked_for():
-  targets = np.array([pieces.target_length(base, 125, 0.1) for base in np.random.default_rng(0).integers(0, 2**63, 20_000).tolist()])
+  targets = np.array([pieces.target_length(base, 125, 0.1)
+                      for base in np.random.default_rng(0).integers(0, 2**63, 20_000).tolist()])
   assert abs((targets < 125).mean() - 0.1) < 0.01
   assert targets.min() == 2 and abs(targets[targets < 125].mean() - 63) < 3
 
@@ -181,7 +203,7 @@ def test_a_weight_takes_documents_so_often(made, tmp_path):
   prepare, manifest = made
   mixed = dataclasses.replace(prepare, input=f'{prepare.input}=1.5,', output=str(tmp_path / 'data'))
   after = corpus.prepare(mixed, progress=False)
-  times = collections.Counter(dict(collections.Counter(document for document, _ in corpora.all_pieces(mixed, after, 'train'))))
+  times = collections.Counter(document for document, _ in corpora.all_pieces(mixed, after, 'train'))
   once = collections.Counter(document for document, _ in corpora.all_pieces(prepare, manifest, 'train'))
   assert times.keys() == once.keys()
   twice = np.mean([times[document] > 1.4 * once[document] for document in once if once[document] > 3])
@@ -190,21 +212,21 @@ def test_a_weight_takes_documents_so_often(made, tmp_path):
 
 def test_an_interrupted_run_goes_on(made, tmp_path, monkeypatch):
   prepare, manifest = made
-  monkeypatch.setattr(corpus, 'CHUNK_BYTES', 5_000)
+  monkeypatch.setattr(sources, 'CHUNK_BYTES', 5_000)
   again = dataclasses.replace(prepare, output=str(tmp_path / 'data'))
-  whole, calls = corpus.make_pieces, []
+  make_run, calls = stages.make_run, []
 
   def interrupted(*arguments):
     calls.append(1)
     if len(calls) == 4:
       raise KeyboardInterrupt
-    return whole(*arguments)
+    return make_run(*arguments)
 
-  monkeypatch.setattr(corpus, 'make_pieces', interrupted)
+  monkeypatch.setattr(stages, 'make_run', interrupted)
   with pytest.raises(KeyboardInterrupt):
     corpus.prepare(again, progress=False)
   assert not (tmp_path / 'data').exists()
   assert corpus.prepare(again, progress=False).splits == manifest.splits
-  chunks = len(list(sources.chunks(prepare.input, None, 5_000)))
+  chunks = len(list(sources.chunks(sources.mixture(prepare.input), 5_000)))
   assert len(calls) == chunks + 1  # three chunks were not made again
   assert [path.name for path in tmp_path.iterdir()] == ['data']

@@ -50,6 +50,7 @@ def test_prepare_drops_and_counts_them(tmp_path):
   prepare, manifest = corpora.make(tmp_path)
   longest = max((corpora.text_of(i) for i in range(290)), key=len)
   (tmp_path / 'more.txt').write_text(open(prepare.input).read() + '\n\n' + longest + '\nOne more line.')
-  more = dataclasses.replace(prepare, input=str(tmp_path / 'more.txt'), output=str(tmp_path / 'more'), near_duplicates=0.8)
+  more = dataclasses.replace(prepare, input=str(tmp_path / 'more.txt'), output=str(tmp_path / 'more'),
+                             near_duplicates=0.8)
   counts = corpus.prepare(more, progress=False).counts
   assert (counts['documents'], counts['duplicates'], counts['near_duplicates']) == (290, 10, 1)

@@ -18,12 +18,14 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.parametrize('arguments', [(), MULTI], ids=['one process', 'two processes'])
-def test_the_same_shards(made, tmp_path, arguments, monkeypatch):
+def test_the_same_shards(made, tmp_path, arguments):
   prepare, manifest = made
-  on_beam = dataclasses.replace(prepare, output=str(tmp_path / 'data'), beam_runner='DirectRunner', beam_arguments=arguments)
+  on_beam = dataclasses.replace(prepare, output=str(tmp_path / 'data'), beam_runner='DirectRunner',
+                                beam_arguments=arguments)
   found = corpus.prepare(on_beam)
   assert (found.splits, found.counts, found.settings) == (manifest.splits, manifest.counts, manifest.settings)
-  assert corpus.prepare(dataclasses.replace(on_beam, beam_runner=None)) == found  # finished, whoever made it
+  # finished, whoever made it
+  assert corpus.prepare(dataclasses.replace(on_beam, beam_runner=None, beam_arguments=())) == found
   assert [path.name for path in tmp_path.iterdir()] == ['data']
 
 

@@ -1,4 +1,4 @@
-"""The static pairs are the original's: the same draws give the same pairs, by its own text; corpora are paired whole."""
+"""The static pairs are the original's: the same draws give the same pairs, by its own text, over a whole corpus."""
 
 import dataclasses
 import random
@@ -17,7 +17,8 @@ def made(tmp_path_factory):
 
 
 def originals(all_documents, document_index, max_num_tokens, short_seq_prob, rng):
-  """google-research/bert @ eedf571, create_instances_from_document, less what makes tokens and masks of A and B (Apache-2.0)."""
+  """google-research/bert @ eedf571, create_instances_from_document, less what makes tokens and masks of A and B
+  (Apache-2.0)."""
   document = all_documents[document_index]
   target_seq_length = max_num_tokens
   if rng.random() < short_seq_prob:
@@ -78,7 +79,8 @@ def test_the_same_draws_give_the_originals_pairs(short_share):
       wanted = originals(documents, index, 125, short_share, theirs)
       pairs = original_pairs.pairs_of_document(
           ours, index, lambda i: [len(sentence) for sentence in documents[i]], len(documents), 125, short_share)
-      assert [(flat[index][p.a_start:p.a_end], flat[p.b_document][p.b_start:p.b_end], p.is_random) for p in pairs] == wanted
+      assert [(flat[index][p.a_start:p.a_end], flat[p.b_document][p.b_start:p.b_end], p.is_random)
+              for p in pairs] == wanted
   assert ours.getstate() == theirs.getstate()
 
 
@@ -104,7 +106,8 @@ def test_static_pairs_of_a_corpus(made, tmp_path):
     assert all(len(piece) == 2 and min(map(len, piece)) >= 1 and sum(map(len, piece)) <= 29 for _, piece in found)
     assert set(labels.tolist()) == {0, 1}
     if split == 'train':
-      assert 0.5 < labels.mean() < 0.9  # the original's: more than half, as a chunk of one sentence is always a negative
+      # the original's: more than half, as a chunk of one sentence is always a negative
+      assert 0.5 < labels.mean() < 0.9
 
 
 def test_weights_are_refused(made):

@@ -8,7 +8,8 @@ from input_pipeline.text import sentences
 
 def test_abbreviations_and_decimals_do_not_end_sentences():
   text = 'Dr. Smith paid 3.50 dollars. He left.\nA new paragraph without a stop\nThe end.'
-  assert sentences.split(text) == ['Dr. Smith paid 3.50 dollars.', 'He left.', 'A new paragraph without a stop', 'The end.']
+  assert sentences.split(text) == ['Dr. Smith paid 3.50 dollars.', 'He left.', 'A new paragraph without a stop',
+                                   'The end.']
 
 
 def test_chinese():

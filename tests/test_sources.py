@@ -1,4 +1,5 @@
-"""Every format gives its documents, drops and counts the rest, leaves no markup, and says what is wrong with a bad file."""
+"""Every format gives its documents, drops and counts the rest, leaves no markup, and says what is wrong with a bad
+file."""
 
 import bz2
 import collections
@@ -18,15 +19,16 @@ MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|<ref|</|''|\[?https?://|Cate
 
 DUMP = '''<mediawiki xml:lang="ltg"><siteinfo><namespaces>
 <namespace key="0" case="first-letter" /><namespace key="1">Talk</namespace>
-<namespace key="6" case="first-letter">Fails</namespace><namespace key="14">Kategoreja</namespace></namespaces></siteinfo>
+<namespace key="6" case="first-letter">Fails</namespace><namespace key="14">Kategoreja</namespace>
+</namespaces></siteinfo>
 {pages}</mediawiki>
 '''
 
 
 def page(number: int, text: str, namespace: int = 0, redirect: bool = False) -> str:
   text = text.replace('&', '&amp;').replace('<', '&lt;')
-  return (f'<page><title>Page {number}</title><ns>{namespace}</ns><id>{number}</id>'
-          f'{"<redirect />" if redirect else ""}<revision><model>wikitext</model><text>{text}</text></revision></page>\n')
+  return (f'<page><title>Page {number}</title><ns>{namespace}</ns><id>{number}</id>{"<redirect />" if redirect else ""}'
+          f'<revision><model>wikitext</model><text>{text}</text></revision></page>\n')
 
 
 def read(source, **options):
@@ -49,7 +51,8 @@ def test_a_dump_gives_articles_and_counts_the_rest(tmp_path):
     ("'''Bold''' and ''italic'' and [[link|label]], [[plain]]s.", 'Bold and italic and label, plains.'),
     ('A{{t|{{nested}}}} b<ref name="x">{{cite}} text</ref>.<ref name="x"/>', 'A b.'),
     ('Before.\n{| class="wikitable"\n|-\n! head\n| cell\n|}\nAfter.', 'Before.\nAfter.'),
-    ('[[File:A.jpg|thumb|A [[caption]]]] Text [[Fails:B.jpg]][[Category:C]][[Kategoreja:D]][[fr:Texte]] end.', 'Text end.'),
+    ('[[File:A.jpg|thumb|A [[caption]]]] Text [[Fails:B.jpg]][[Category:C]][[Kategoreja:D]][[fr:Texte]] end.',
+     'Text end.'),
     ('== Heading ==\nOne.\nstill one.\n\nTwo.', 'One. still one.\nTwo.'),
     ('See [http://a.b label] and [http://a.b] http://c.d .', 'See label and.'),
     ('<!-- gone -->5&nbsp;km &lt;b&gt; <math>x^2</math><gallery>a.jpg|b</gallery> __NOTOC__ end.', '5 km end.'),
@@ -67,10 +70,13 @@ def test_wikitext_becomes_prose(markup, prose):
 
 def test_wikiextractor_layout(tmp_path):
   text = ''.join(
-      f'<doc id="{i}" url="u" title="A "quoted" title {i}">\nA "quoted" title {i}\n\nText {i}.\nMore.\n</doc>\n' for i in range(3))
-  (tmp_path / 'wiki_00').write_text(text + '<doc id="9" url="u" title="Bare">\nBare\n\n</doc>\nan/appended/list/of/files\n')
+      f'<doc id="{i}" url="u" title="A "quoted" title {i}">\nA "quoted" title {i}\n\nText {i}.\nMore.\n</doc>\n'
+      for i in range(3))
+  (tmp_path / 'wiki_00').write_text(
+      text + '<doc id="9" url="u" title="Bare">\nBare\n\n</doc>\nan/appended/list/of/files\n')
   found, counts = read(tmp_path / 'wiki_00')
-  assert [(d.id, d.title, d.text) for d in found] == [(str(i), f'A "quoted" title {i}', f'Text {i}.\nMore.') for i in range(3)]
+  assert [(d.id, d.title, d.text) for d in found] == [(str(i), f'A "quoted" title {i}', f'Text {i}.\nMore.')
+                                                      for i in range(3)]
   assert counts['empty'] == 1
 
 
@@ -93,8 +99,9 @@ def test_json_lines(tmp_path):
 
 def test_chunks_do_not_change_the_documents(tmp_path):
   (tmp_path / 'a.txt').write_text('\n\n'.join(f'Document {i}.\nIts end.' for i in range(500)))
-  whole = [d for c in sources.chunks(str(tmp_path / 'a.txt')) for d in sources.parse(c).documents]
-  small = [d for c in sources.chunks(str(tmp_path / 'a.txt'), chunk_bytes=100) for d in sources.parse(c).documents]
+  whole = [d for c in sources.chunks(sources.mixture(str(tmp_path / 'a.txt'))) for d in sources.parse(c).documents]
+  small = [d for c in sources.chunks(sources.mixture(str(tmp_path / 'a.txt')), chunk_bytes=100)
+           for d in sources.parse(c).documents]
   assert whole == small and len(whole) == 500
 
 
@@ -117,7 +124,8 @@ def test_bad_files_get_one_clear_sentence(tmp_path, name, content, message):
 
 
 def test_missing_input(tmp_path):
-  for source, message in ((tmp_path / 'none.txt', 'no such file'), (tmp_path / '*.txt', 'no file matches'), (tmp_path, 'directory')):
+  for source, message in ((tmp_path / 'none.txt', 'no such file'), (tmp_path / '*.txt', 'no file matches'),
+                          (tmp_path, 'directory')):
     with pytest.raises(records.DataError, match=message):
       read(source)
   with pytest.raises(records.DataError, match='--format'):
@@ -126,7 +134,8 @@ def test_missing_input(tmp_path):
 
 @needs_data
 @pytest.mark.parametrize('name, documents, redirects, empty', [
-    ('ltgwiki-pages-articles.xml.bz2', 887, 147, 16), ('enwiki-slice-196-pages.xml.bz2', 68, 85, 0), ('zhwiki-one-page.xml', 1, 0, 0)])
+    ('ltgwiki-pages-articles.xml.bz2', 887, 147, 16), ('enwiki-slice-196-pages.xml.bz2', 68, 85, 0),
+    ('zhwiki-one-page.xml', 1, 0, 0)])
 def test_real_dumps_are_counted_and_clean(name, documents, redirects, empty):
   found, counts = read(DATA / name)
   assert (len(found), counts['redirects'], counts['empty']) == (documents, redirects, empty)
@@ -138,16 +147,19 @@ def test_real_dumps_are_counted_and_clean(name, documents, redirects, empty):
 
 @needs_data
 def test_featured_articles_are_all_there():
-  assert sum(len(chunk.raw) for chunk in sources.chunks(str(DATA / 'enwiki_featured_4012.txt.gz'))) == 4012
+  assert sum(len(chunk.content.raw)
+             for chunk in sources.chunks(sources.mixture(str(DATA / 'enwiki_featured_4012.txt.gz')))) == 4012
 
 
 def test_several_sources_with_weights(tmp_path):
   (tmp_path / 'a.txt').write_text('A one.\n\nA two.')
   (tmp_path / 'b,=2.txt').write_text('B one.')
-  a, b = tmp_path / 'a.txt', tmp_path / 'b,=2.txt'
-  assert sources.mixture(f'{a}=0.3,{a}') == [sources.Weighted(str(a), 0.3), sources.Weighted(str(a), 1)]
-  assert sources.mixture(str(b)) == [sources.Weighted(str(b), 1)]
-  assert [chunk.weight for chunk in sources.chunks(f'{a}=0.5,{a}=2')] == [0.5, 2]
+  (tmp_path / 'c.txt').write_text('C one.')
+  a, b, c = tmp_path / 'a.txt', tmp_path / 'b,=2.txt', tmp_path / 'c.txt'
+  named = lambda input: [(part.source.name, part.weight) for part in sources.mixture(input)]
+  assert named(f'{a}=0.3,{c}') == [(str(a), 0.3), (str(c), 1)] and named(str(b)) == [(str(b), 1)]
+  assert [chunk.weight for chunk in sources.chunks(sources.mixture(f'{a}=0.5,{c}=2'))] == [0.5, 2]
+  assert collections.Counter(d.text for d in read(f'{a}=3,{c}')[0]) == {'A one.': 3, 'A two.': 3, 'C one.': 1}
   for wrong in (f'{a}=x,{a}', f'{a}=0,{a}', f'{a}=-1'):
     with pytest.raises(records.DataError, match='weight'):
       sources.mixture(wrong)
@@ -161,7 +173,8 @@ def test_a_tfds_data_set(tmp_path):
   with tf.io.TFRecordWriter(str(name)) as writer:
     for i in range(3):
       writer.write(features.serialize_example({'title': f'Title {i}', 'text': f'Text {i}.'}))
-  template = tfds.core.ShardedFileTemplate(data_dir=str(tmp_path), dataset_name='wiki', split='train', filetype_suffix='tfrecord')
+  template = tfds.core.ShardedFileTemplate(data_dir=str(tmp_path), dataset_name='wiki', split='train',
+                                           filetype_suffix='tfrecord')
   split = tfds.core.SplitInfo(name='train', shard_lengths=[3], num_bytes=1, filename_template=template)
   tfds.folder_dataset.write_metadata(data_dir=str(tmp_path), features=features, split_infos=[split], check_data=False)
   found, _ = read(f'tfds:{tmp_path}:train')

@@ -11,15 +11,18 @@ from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer, word_cache
 
 VOCAB = pathlib.Path(__file__).parents[2] / 'shared/data/vocab'
-TOKENS = [*tokenizer.SPECIAL, *'abcdefghijklmnopqrstuvwxyz', *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), 'want', '##want', '##ed',
+TOKENS = [*tokenizer.SPECIAL, *'abcdefghijklmnopqrstuvwxyz', *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), 'want',
+          '##want', '##ed',
           'runn', '##ing', 'un', ',', '.', '[', ']', 'mask', '博', '推', 'é', '#', '##']
 CASED = [*TOKENS, 'A', 'M', '##A']
 AWKWARD = st.text(st.one_of(
     st.sampled_from(
-        'ab cDÉßİΣς\x00\x01\t\n\r\x0b\x0c\x1c\x85\xa0\u2028\u3000\u200b\ufeff\ufffd\xad中文博推한かな\u0301##[]MASK.,-_“…😀\U0002f800'),
+        'ab cDÉßİΣς\x00\x01\t\n\r\x0b\x0c\x1c\x85\xa0\u2028\u3000\u200b\ufeff\ufffd\xad中文博推한かな\u0301##[]'
+        'MASK.,-_“…😀\U0002f800'),
     st.characters()), max_size=60)
 PARTS = st.lists(st.one_of(
-    AWKWARD, st.sampled_from(['[MASK]', '[SEP] ', ' [UNK]', 'x' * 200, 'x' * 201, 'unwanted', '##ing'])), max_size=6).map(''.join)
+    AWKWARD, st.sampled_from(['[MASK]', '[SEP] ', ' [UNK]', 'x' * 200, 'x' * 201, 'unwanted', '##ing'])),
+    max_size=6).map(''.join)
 
 
 def write(path, tokens):
@@ -30,7 +33,8 @@ def write(path, tokens):
 @pytest.fixture(scope='module')
 def both(tmp_path_factory):
   folder = tmp_path_factory.mktemp('vocabularies')
-  loaded = [tokenizer.load(write(folder / name, tokens)) for name, tokens in (('uncased.txt', TOKENS), ('cased.txt', CASED))]
+  loaded = [tokenizer.load(write(folder / name, tokens))
+            for name, tokens in (('uncased.txt', TOKENS), ('cased.txt', CASED))]
   return [(ours, tokenizer.wordpiece_library(ours.tokens, ours.lower_case)) for ours in loaded]
 
 
@@ -49,16 +53,19 @@ def test_ids_are_the_librarys(both, texts):
 @pytest.mark.parametrize('name, lower', [('uncased', True), ('cased', False), ('chinese', True)])
 def test_published_vocabularies(name, lower):
   ours = tokenizer.load(VOCAB / f'bert-base-{name}-vocab.txt')
-  assert (ours.lower_case, ours.pad_id, ours.unk_id, ours.cls_id, ours.sep_id, ours.mask_id) == (lower, 0, 100, 101, 102, 103)
+  assert (ours.lower_case, ours.pad_id, ours.unk_id, ours.cls_id, ours.sep_id, ours.mask_id) == (lower, 0, 100, 101,
+      102, 103)
   library = tokenizer.wordpiece_library(ours.tokens, lower)
   texts = ['Unaffable [MASK] naïve co-operation, 1,234.5 km² “quoted” 中文字符，混合text。', 'a\xa0b\tc\x0bd\u2028e  f']
-  assert [ids.tolist() for ids in ours.encode(texts)] == [library.encode(text, add_special_tokens=False).ids for text in texts]
+  assert [ids.tolist() for ids in ours.encode(texts)] == [library.encode(text, add_special_tokens=False).ids
+                                                          for text in texts]
 
 
 def test_vectors_of_the_originals_own_test(tmp_path):
   tokens = ['[UNK]', '[CLS]', '[SEP]', 'want', '##want', '##ed', 'wa', 'un', 'runn', '##ing', ',', '[PAD]', '[MASK]']
   ours = tokenizer.load(write(tmp_path / 'vocab.txt', tokens))
-  assert ours.encode(['UNwant\u00E9d,running'])[0].tolist() == [7, 4, 5, 10, 8, 9]  # tokenization_test.py, test_full_tokenizer
+  # tokenization_test.py, test_full_tokenizer
+  assert ours.encode(['UNwant\u00E9d,running'])[0].tolist() == [7, 4, 5, 10, 8, 9]
   assert ours.decode([7, 4, 5, 10, 8, 9]) == 'unwanted , running'
   assert ours.is_continuation.tolist() == [token.startswith('##') for token in tokens]
 
@@ -87,7 +94,8 @@ def test_words_are_numbered_alike_with_arrow_and_without(texts, lower_case):
 
 def test_processes_tell_each_other_the_words_that_they_know(tmp_path):
   asked = []
-  first, second = (word_cache.WordCache(lambda word, name=name: asked.append(name + word) or [len(word)]) for name in 'ab')
+  first, second = (word_cache.WordCache(lambda word, name=name: asked.append(name + word) or [len(word)])
+                   for name in 'ab')
   for cache in (first, second):
     cache.exchange(tmp_path)
   theirs = [first['one'], first['three']]

@@ -7,8 +7,8 @@ import pytest
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer, training as vocabulary
 
-WORDS = ('the quick brown fox jumps over a lazy dog while seven wizards boxed quietly beneath vast jade mountains reading walking '
-         'reader').split()
+WORDS = ('the quick brown fox jumps over a lazy dog while seven wizards boxed quietly beneath vast jade mountains '
+         'reading walking reader').split()
 
 
 @pytest.fixture(scope='module')
@@ -49,6 +49,25 @@ def test_a_size_the_corpus_cannot_fill(corpus, tmp_path, kind, name):
 
 def test_bad_settings(corpus, tmp_path):
   (tmp_path / 'empty.txt').write_text('\n\n')
-  for source, output, message in ((tmp_path / 'empty.txt', 'vocab.txt', 'no text'), (corpus, 'vocab.model', 'ends in .txt')):
+  for source, output, message in ((tmp_path / 'empty.txt', 'vocab.txt', 'no text'),
+                                  (corpus, 'vocab.model', 'ends in .txt')):
     with pytest.raises(records.DataError, match=message):
       vocabulary.train_from(vocabulary.VocabularySettings(str(source), str(tmp_path / output), 'wordpiece', 100))
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'limit': 0}, '--limit 0: wanted at least 1'), ({'size': 5}, '--size 5'),
+    ({'kind': 'bpe'}, '--kind bpe: wanted one of wordpiece, sentencepiece')])
+def test_settings_that_cannot_work(change, message):
+  with pytest.raises(records.DataError, match=message):
+    vocabulary.VocabularySettings('corpus.txt', 'vocab.txt', **change)
+
+
+def test_weights_of_a_mix_count(tmp_path):
+  """A word that is frequent enough only because its source is taken so often becomes a token."""
+  (tmp_path / 'a.txt').write_text('\n\n'.join(f'{word} zebra{"s" * (i % 2)}' for i, word in enumerate(WORDS * 3)))
+  (tmp_path / 'b.txt').write_text('xylophone')
+  for weight, wanted in (('', False), ('=50', True)):
+    made = vocabulary.train_from(vocabulary.VocabularySettings(
+        f'{tmp_path}/a.txt,{tmp_path}/b.txt{weight}', str(tmp_path / 'vocab.txt'), size=90, overwrite=True))
+    assert ('xylophone' in made.tokens) == wanted

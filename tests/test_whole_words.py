@@ -14,7 +14,7 @@ from input_pipeline.batches import loader, masking, pairs, shards
 from input_pipeline.batches.loader import BatchConfig
 from input_pipeline.batches.masking import Masking
 from input_pipeline.prepare import corpus, settings
-from input_pipeline.text import sentences, word_boundaries as words
+from input_pipeline.text import sentences, sources, word_boundaries
 from input_pipeline.vocabulary import tokenizer
 
 jieba = pytest.importorskip('jieba', reason="jieba is not installed: pip install 'bert_jax[chinese]'")
@@ -98,7 +98,7 @@ def test_the_stored_words_are_jiebas(made):
 
 def test_workers_and_chunks_leave_no_trace(made, tmp_path, monkeypatch):
   prepare, manifest = made[1]
-  monkeypatch.setattr(corpus, 'CHUNK_BYTES', 40_000)
+  monkeypatch.setattr(sources, 'CHUNK_BYTES', 40_000)
   for workers in (1, 2):
     other = dataclasses.replace(prepare, output=str(tmp_path / f'data{workers}'), workers=workers)
     assert corpus.prepare(other, progress=False).splits == manifest.splits
@@ -128,7 +128,7 @@ def test_static_pairs_keep_them(made, tmp_path):
   for line, _ in zip(open(prepare.input), range(8)):
     texts = sentences.split(json.loads(line)['text'], 'zh')
     ids, lengths = vocabulary.encode_flat(texts)
-    documents.append((ids.astype('<u2').tobytes(), words.by_jieba(texts, vocabulary, ids, lengths)))
+    documents.append((ids.astype('<u2').tobytes(), word_boundaries.by_jieba(texts, vocabulary, ids, lengths)))
   found = sentences_of(static, corpus.prepare(static, progress=False))
   assert len(found) > 50
   for segment, bits in found.items():

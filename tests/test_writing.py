@@ -15,7 +15,7 @@ from input_pipeline.prepare import tfds_layout
 
 ALONE = '''
 import sys
-from input_pipeline import corpus, settings
+from input_pipeline.prepare import corpus, settings
 corpus.prepare(settings.Prepare(sys.argv[1], sys.argv[2], sys.argv[3], validation_share=0.1, workers=2), progress=False)
 assert not {'tensorflow', 'tensorflow_datasets', 'jax'} & set(sys.modules)
 '''
@@ -46,6 +46,26 @@ def test_records_are_tensorflows(tmp_path):
     assert records.parse_example(record) == records.block_features(block)
 
 
+@pytest.mark.parametrize('name', records.COLUMNS)
+def test_a_column_of_a_wrong_length_is_found(name):
+  """As is one that is missing, of those that all data has."""
+  block = records.Block(
+      np.arange(24, dtype='<u2'), np.full(6, 4, '<u2'), np.full(3, 2, '<u2'), np.arange(3, dtype='<i4'),
+      np.zeros(3, '<u2'), np.packbits(np.ones(24, bool)))
+  decode = lambda block: records.decode_block(records.encode_block(block), np.dtype('<u2'))
+  assert records.block_features(decode(block)) == records.block_features(block)
+  values = getattr(block, name)
+  for wrong in (values[:-1], np.append(values, values[:1])):
+    with pytest.raises(records.DataError, match='contradicts itself'):
+      decode(dataclasses.replace(block, **{name: wrong}))
+  without = dataclasses.replace(block, **{name: None})
+  if records.COLUMNS[name].when is None:
+    with pytest.raises(records.DataError, match='not a block of pieces'):
+      decode(without)
+  else:
+    assert getattr(decode(without), name) is None
+
+
 @pytest.mark.parametrize('dtype, static, words', [('<u2', False, False), ('<i4', True, False), ('<u2', False, True)])
 def test_the_description_is_tfdss(tmp_path, dtype, static, words):
   tfds = pytest.importorskip('tensorflow_datasets')
@@ -57,28 +77,32 @@ def test_the_description_is_tfdss(tmp_path, dtype, static, words):
     folder.mkdir()
     for name in [records.shard_name('train', i, 2) for i in range(2)] + [records.shard_name('validation', 0, 1)]:
       (folder / name).touch()  # TFDS looks for them
-  kinds = {'input_ids': np.uint16 if dtype == '<u2' else np.int32, 'sentence_lengths': np.uint16, 'piece_sentences': np.uint16,
-           'document_ids': np.int32}
+  kinds = {'input_ids': np.uint16 if dtype == '<u2' else np.int32, 'sentence_lengths': np.uint16,
+           'piece_sentences': np.uint16, 'document_ids': np.int32}
   kinds |= {'next_sentence_labels': np.uint16} if static else {}
   kinds |= {'word_starts': np.uint8} if words else {}
   infos = [tfds.core.SplitInfo(
-      name=name, shard_lengths=[shard.records for shard in split.shards], num_bytes=sum(shard.bytes for shard in split.shards),
-      filename_template=tfds.core.ShardedFileTemplate(
+      name=name, shard_lengths=[shard.records for shard in split.shards],
+      num_bytes=sum(shard.bytes for shard in split.shards), filename_template=tfds.core.ShardedFileTemplate(
           data_dir=str(theirs), dataset_name=records.DATASET_NAME, split=name, filetype_suffix='tfrecord'))
            for name, split in splits.items()]
   tfds.folder_dataset.write_metadata(
       data_dir=str(theirs), split_infos=infos, check_data=False, description=tfds_layout.DESCRIPTION,
       features=tfds.features.FeaturesDict(
           {name: tfds.features.Tensor(shape=(None,), dtype=kind, encoding='bytes') for name, kind in kinds.items()}))
-  tfds_layout.write(ours, splits, np.dtype(dtype), static, words)
-  assert {path.name: path.read_text() for path in ours.iterdir()} == {path.name: path.read_text() for path in theirs.iterdir()}
+  vocabulary = records.Vocabulary('wordpiece', 2**16 if dtype == '<u2' else 2**16 + 1, '', True, 0, 1, 2, 3, 4)
+  tfds_layout.write(ours, records.Manifest(
+      128, 'google' if static else 'dynamic', vocabulary, splits, {}, {}, {}, words='jieba' if words else 'none'))
+  assert {path.name: path.read_text() for path in ours.iterdir()} == {path.name: path.read_text()
+      for path in theirs.iterdir()}
 
 
 def test_prepare_needs_neither(tmp_path):
   (tmp_path / 'corpus.txt').write_text('\n\n'.join(map(corpora.text_of, range(20))))
   (tmp_path / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
-  done = subprocess.run([sys.executable, '-c', ALONE, *(tmp_path / name for name in ('corpus.txt', 'vocab.txt', 'data'))],
-                        env=os.environ | {'PYTHONPATH': os.path.dirname(input_pipeline.__path__[0])}, capture_output=True, text=True,
-                        timeout=120)
+  done = subprocess.run([sys.executable, '-c', ALONE,
+                         *(tmp_path / name for name in ('corpus.txt', 'vocab.txt', 'data'))],
+                        env=os.environ | {'PYTHONPATH': os.path.dirname(input_pipeline.__path__[0])},
+                        capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr[-2000:]
   assert records.read_manifest(tmp_path / 'data').splits['train'].pieces

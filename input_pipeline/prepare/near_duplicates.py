@@ -1,18 +1,24 @@
 """Near-duplicates by MinHash (Broder 1997): documents whose runs of tokens are mostly another's.
 
+The smallest hash of two sets is the same with the probability of what they share (Jaccard). With three hashes instead
+of 64:
+  runs of A  {p q r s}   smallest of each hash  3 8 1
+  runs of B  {p q r t}   smallest of each hash  3 8 5   -> equal in two of three: the estimate is 0.67, the truth 3/5
+
 Letters: D documents, T tokens of one, K hashes of a signature.
 """
 
 import numpy as np
 
 HASHES = 64  # the estimate of a share s is off by sqrt(s (1 - s) / 64): 0.05 at 0.8
-_BANDS = 16  # of 4 hashes: documents that share 0.8 meet in a band with probability 0.9998, those that share 0.2 with 0.03
-_SHINGLE = 5  # tokens
+# of 4 hashes: documents that share 0.8 meet in a band with probability 0.9998, those that share 0.2 with 0.03
+_BANDS = 16
+_SHINGLE = 5  # tokens of a run
 _BLOCK = 4096  # runs hashed at once
-_RANDOM = np.random.default_rng(0x3A5E)
-_FACTORS = _RANDOM.integers(0, 2**64, HASHES, np.uint64) | np.uint64(1)
-_OFFSETS = _RANDOM.integers(0, 2**64, HASHES, np.uint64)
-_PLACES = _RANDOM.integers(0, 2**64, _SHINGLE, np.uint64) | np.uint64(1)
+_DRAW = np.random.default_rng(0x3A5E)
+_FACTORS = _DRAW.integers(0, 2**64, HASHES, np.uint64) | np.uint64(1)
+_OFFSETS = _DRAW.integers(0, 2**64, HASHES, np.uint64)
+_FACTORS_OF_PLACES = _DRAW.integers(0, 2**64, _SHINGLE, np.uint64) | np.uint64(1)
 
 
 def signature(ids: np.ndarray) -> np.ndarray:  # [T] -> [K] uint32
@@ -20,11 +26,11 @@ def signature(ids: np.ndarray) -> np.ndarray:  # [T] -> [K] uint32
   if len(ids) < _SHINGLE:
     ids = np.pad(ids, (0, _SHINGLE - len(ids)))
   windows = np.lib.stride_tricks.sliding_window_view(ids.astype(np.uint64), _SHINGLE)
-  runs = np.unique((windows * _PLACES).sum(1, dtype=np.uint64))
-  runs ^= runs >> np.uint64(29)
+  shingles = np.unique((windows * _FACTORS_OF_PLACES).sum(1, dtype=np.uint64))
+  shingles ^= shingles >> np.uint64(29)
   least = np.full(HASHES, 2**32 - 1, np.uint32)
-  for start in range(0, len(runs), _BLOCK):
-    hashed = (runs[start:start + _BLOCK, None] * _FACTORS + _OFFSETS) >> np.uint64(32)
+  for start in range(0, len(shingles), _BLOCK):
+    hashed = (shingles[start:start + _BLOCK, None] * _FACTORS + _OFFSETS) >> np.uint64(32)
     least = np.minimum(least, hashed.min(0).astype(np.uint32))
   return least
 
@@ -32,7 +38,8 @@ def signature(ids: np.ndarray) -> np.ndarray:  # [T] -> [K] uint32
 def find(signatures: np.ndarray, ranks: np.ndarray, share: float) -> np.ndarray:  # [D K], [D] -> [D] bool
   """Which documents share at least this much with one of smaller rank: a rule that no order of documents changes.
 
-  Of the documents that meet in a band each is compared with the one of the smallest rank, and with the one before it by rank.
+  Of the documents that meet in a band each is compared with the one of the smallest rank, and with the one before it by
+  rank.
   """
   found = np.zeros(len(ranks), bool)
   for band in np.split(signatures, _BANDS, axis=1):

@@ -1,6 +1,7 @@
 """The original's next-sentence pairs, made once: create_pretraining_data.py, create_instances_from_document.
 
-Here on lengths alone, so that the rules can be read and tested without text: a segment is a span of tokens of one document.
+Here on lengths only, so that the rules can be read and tested without text: a segment is a span of tokens of one
+document.
 Letters: D documents of a split.
 """
 
@@ -12,19 +13,46 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from input_pipeline import records
 from input_pipeline.prepare import pieces, spill
+from input_pipeline.prepare.columns import Pieces
+from input_pipeline.records import COLUMNS
 
 _TRIES = 10  # of the original, to draw another document
 _JOB_TOKENS = 1 << 20
 
 
-def pairs_of_document(rng: random.Random, index: int, lengths: Callable[[int], Sequence[int]], documents: int, most: int,
-                      short_share: float) -> list['Pair']:
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """Segments A, of the document itself, and B, as tokens start … end-1 of their documents."""
+  a_start: int
+  a_end: int
+  b_start: int
+  b_end: int
+  b_document: int
+  is_random: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """Pairs to make in one go: those of documents start … end-1 of a split."""
+  runs: tuple[pathlib.Path, ...]  # of whole documents
+  table: pathlib.Path  # what _index gave, as .npy
+  start: int
+  end: int
+  most: int
+  short_share: float
+  seed: int
+  dupe_factor: int
+
+
+def pairs_of_document(rng: random.Random, index: int, lengths: Callable[[int], Sequence[int]], documents: int,
+                      most: int, short_share: float) -> list[Pair]:
   """The pairs of document `index` of `documents`; lengths(i) are the tokens of each sentence of document i, none empty.
 
-  Draws from `rng` what the original draws, in its order, except for the masks. `most` is max_num_tokens, the row without its
-  three special tokens. One departure: where ten draws found only the document itself, the next one is taken, so that
-  a negative never comes from the same document.
+  Draws from `rng` what the original draws, in its order, except for the masks. `most` is max_num_tokens, the row
+  without its three special tokens. One departure: where ten draws found only the document itself, the next one is
+  taken, so that a negative never comes from the same document.
   """
   document, pairs = lengths(index), []
   target = rng.randint(2, most) if rng.random() < short_share else most
@@ -49,7 +77,7 @@ def pairs_of_document(rng: random.Random, index: int, lengths: Callable[[int], S
 
 def _random_segment(rng: random.Random, index: int, lengths: Callable[[int], Sequence[int]], documents: int,
                     target: int) -> tuple[int, tuple[int, int]]:
-  """Whole sentences of another document from a random one on, until there are `target` tokens or it ends; at least one."""
+  """Whole sentences of another document from a random one on, at least one, until there are `target` tokens."""
   for _ in range(_TRIES):
     other = rng.randint(0, documents - 1)
     if other != index:
@@ -80,38 +108,48 @@ def _truncated(rng: random.Random, a: tuple[int, int], b: tuple[int, int], most:
 # ---------------------------------------------------------------- over a corpus
 
 
-def make_runs(paths: list[pathlib.Path], fates: list[np.ndarray], most: int, short_share: float, seed: int, dupe_factor: int,
+def make_runs(paths: list[pathlib.Path], decisions: list[np.ndarray], most: int, short_share: float, seed: int,
+              dupe_factor: int,
               directory: pathlib.Path, submit: Callable) -> tuple[list[pathlib.Path], list[np.ndarray]]:
-  """Runs of pairs, and their documents' fates, from runs of whole documents; of TRAIN and VALIDATION apart."""
+  """Runs of pairs, and what is decided of their documents, from runs of whole documents; of each split apart.
+
+  Raises DataError.
+  """
   made = []
-  for fate in spill.SPLITS:
-    index = _index(paths, fates, fate)
-    if len(index) < 2:
-      continue  # no negatives possible
-    table = directory / f'{spill.SPLITS[fate]}.npy'
+  for split, name in spill.SPLITS.items():
+    index = _index(paths, decisions, split)
+    if len(index) == 1:
+      raise records.DataError(
+          f'--pairs google: the {name} split holds one document, and a random B comes from another; wanted at '
+          'least 2: give more text, or change --validation-share (0: none is held out)')
+    if not len(index):
+      continue
+    table = directory / f'{name}.npy'
     np.save(table, index)
     starts = np.flatnonzero(np.diff(np.cumsum(index[:, 2]) // _JOB_TOKENS, prepend=-1))
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(index)]):
-      path = directory / f'{spill.SPLITS[fate]}-{start:012d}.run'
+      path = directory / f'{name}-{start:012d}.run'
       job = Job(tuple(paths), table, start, end, most, short_share, seed, dupe_factor)
-      made.append((path, fate, submit(make_run, job, path)))
+      made.append((path, split, submit(make_run, job, path)))
   for _, _, future in made:
     future.result()
-  return [path for path, _, _ in made], [np.full(len(spill.read(path).document_ranks), fate, np.uint8) for path, fate, _ in made]
+  return [path for path, _, _ in made], [np.full(len(spill.read(path).ranks), split, np.uint8)
+                                         for path, split, _ in made]
 
 
-def _index(paths: list[pathlib.Path], fates: list[np.ndarray], fate: int) -> np.ndarray:  # -> [D 3]
-  """(run, place in it, tokens) of every document with this fate, sorted by key: so it does not depend on how runs were cut."""
+def _index(paths: list[pathlib.Path], decisions: list[np.ndarray], split: int) -> np.ndarray:  # -> [D 3]
+  """(run, place in it, tokens) of every document of this split, sorted by key: so it does not depend on how runs were
+  cut."""
   rows, keys = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.uint64)]
-  for number, (path, run_fates) in enumerate(zip(paths, fates)):
+  for number, (path, own) in enumerate(zip(paths, decisions)):
     run = spill.read(path)
-    places = np.flatnonzero(run_fates[run.piece_documents] == fate)
-    rows.append(np.stack([np.full(len(places), number), places, run.piece_tokens[places]], 1).astype(np.int64))
-    keys.append(run.keys[places])
+    places = np.flatnonzero(own[run.documents] == split)
+    rows.append(np.stack([np.full(len(places), number), places, run.pieces.tokens[places]], 1).astype(np.int64))
+    keys.append(run.pieces.keys[places])
   return np.concatenate(rows)[np.argsort(np.concatenate(keys), kind='stable')]
 
 
-def make_run(job: 'Job', path: pathlib.Path) -> None:
+def make_run(job: Job, path: pathlib.Path) -> None:
   """The pairs of documents start … end-1, each `dupe_factor` times, as one run."""
   if path.exists():
     return
@@ -121,61 +159,42 @@ def make_run(job: 'Job', path: pathlib.Path) -> None:
   def lengths(document: int) -> list[int]:
     number, place, _ = index[document]
     run, sentences, _ = opened(job.runs[number])
-    return run.sentence_lengths[sentences[place]:sentences[place + 1]].tolist()
+    return run.pieces['sentence_lengths'][sentences[place]:sentences[place + 1]].tolist()
 
-  ids, word_starts, sizes, keys, labels, owners, ranks, numbers = [], [], [], [], [], [], [], []
+  def segment(document: int, start: int, end: int) -> dict[str, np.ndarray]:
+    """Tokens start … end-1 of a document, of every column that has a value for each token."""
+    number, place, _ = index[document]
+    run, _, starts = opened(job.runs[number])
+    return {name: values[starts[place] + start:starts[place] + end]
+            for name, values in run.pieces.columns.items() if COLUMNS[name].per == 'token'}
+
+  segments, pairs, keys, documents, document_ids, ranks = [], [], [], [], [], []
   for document in range(job.start, job.end):
-    run, _, starts = opened(job.runs[index[document][0]])
+    run, _, _ = opened(job.runs[index[document][0]])
     place = index[document][1]
-    key, own = int(run.keys[place]), run.piece_documents[place]
+    key = int(run.pieces.keys[place])
     for copy in range(job.dupe_factor):
       rng = random.Random(f'{job.seed} {key} {copy}')
-      pairs = pairs_of_document(rng, document, lengths, len(index), job.most, job.short_share)
-      for pair in pairs:
-        other, _, other_starts = opened(job.runs[index[pair.b_document][0]])
-        there = other_starts[index[pair.b_document][1]]
-        a = slice(starts[place] + pair.a_start, starts[place] + pair.a_end)
-        b = slice(there + pair.b_start, there + pair.b_end)
-        ids += [run.input_ids[a], other.input_ids[b]]
-        word_starts += [run.word_starts[a], other.word_starts[b]]
-        sizes += [pair.a_end - pair.a_start, pair.b_end - pair.b_start]
-        labels.append(pair.is_random)
-      owners += [document - job.start] * len(pairs)
-      keys.append(pieces.piece_keys(pieces.mixed(key, copy), len(pairs)))
-    ranks.append(run.document_ranks[own])
-    numbers.append(run.document_numbers[own])
+      made = pairs_of_document(rng, document, lengths, len(index), job.most, job.short_share)
+      for pair in made:
+        segments += [segment(document, pair.a_start, pair.a_end), segment(pair.b_document, pair.b_start, pair.b_end)]
+      pairs += made
+      documents += [document - job.start] * len(made)
+      document_ids += [run.pieces['document_ids'][place]] * len(made)
+      keys.append(pieces.piece_keys(pieces.mixed_key(key, copy), len(made)))
+    ranks.append(run.ranks[run.documents[place]])
+  sizes = np.array([[pair.a_end - pair.a_start, pair.b_end - pair.b_start] for pair in pairs], '<u4')
+  tokens = {name: np.concatenate([one[name] for one in segments]) for name in segments[0]}
   spill.write(path, spill.order(spill.Run(
-      document_texts=np.zeros(0, '<u8'), document_ranks=np.array(ranks, '<u8'), document_numbers=np.array(numbers, '<i4'),
-      document_signatures=np.zeros(0, '<u4'), keys=np.concatenate(keys),
-      piece_documents=np.array(owners, '<i4'), piece_sentences=np.full(len(labels), 2, '<u4'),
-      piece_tokens=np.zeros(0, '<u4'), piece_labels=np.array(labels, 'u1'), sentence_lengths=np.array(sizes, '<u4'),
-      input_ids=np.concatenate(ids), word_starts=np.concatenate(word_starts))), {})
+      texts=np.zeros((0, 2), '<u8'), ranks=np.array(ranks, '<u8'), signatures=np.zeros((0, 0), '<u4'),
+      documents=np.array(documents, '<i4'),
+      pieces=Pieces(np.concatenate(keys), sizes.sum(1).astype('<u4'), tokens | {
+          'sentence_lengths': sizes.reshape(-1), 'piece_sentences': np.full(len(pairs), 2, '<u4'),
+          'document_ids': np.array(document_ids, '<i4'),
+          'next_sentence_labels': np.array([pair.is_random for pair in pairs], '<u4')}))), {})
 
 
 def _open(path: pathlib.Path) -> tuple[spill.Run, np.ndarray, np.ndarray]:
   """A run of documents, and where each one's sentences and tokens begin."""
   run = spill.read(path)
-  return run, np.cumsum([0, *run.piece_sentences]), np.cumsum([0, *run.piece_tokens])
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-  """Segments A, of the document itself, and B, as tokens start … end-1 of their documents."""
-  a_start: int
-  a_end: int
-  b_start: int
-  b_end: int
-  b_document: int
-  is_random: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  runs: tuple[pathlib.Path, ...]  # of whole documents
-  table: pathlib.Path  # what _index gave, as .npy
-  start: int
-  end: int
-  most: int
-  short_share: float
-  seed: int
-  dupe_factor: int
+  return run, np.cumsum([0, *run.pieces['piece_sentences']]), np.cumsum([0, *run.pieces.tokens])

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from input_pipeline.text import formats, sentences, word_boundaries as words
+from input_pipeline import records
+from input_pipeline.prepare.columns import Pieces
+from input_pipeline.text import formats, sentences, word_boundaries
 from input_pipeline.vocabulary import tokenizer
 
 SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
@@ -18,60 +20,76 @@ MIN_TOKENS = 2  # A and B need one each
 _SPLITMIX = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def encode(documents: Sequence[formats.Document], vocabulary: tokenizer.Tokenizer, cut: 'Cut') -> list['Encoded']:
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """How documents become pieces."""
+  sequence_length: int
+  language: str
+  short_piece_share: float
+  seed: int
+  words: str = 'none'
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """The tokens of one document."""
+  input_ids: np.ndarray  # [T] int32
+  sentence_lengths: np.ndarray  # [S], none of them 0
+  word_starts: np.ndarray | None  # [T] bool; None where it is not asked for
+
+
+def encode(documents: Sequence[formats.Document], vocabulary: tokenizer.Tokenizer, rules: Rules) -> list[Encoded]:
   """The tokens of each document. All in one go: NumPy and Arrow cost by the call."""
-  texts = [sentences.split(document.text, cut.language) for document in documents]
+  texts = [sentences.split(document.text, rules.language) for document in documents]
   joined = list(itertools.chain.from_iterable(texts))
   ids, lengths = vocabulary.encode_flat(joined)
-  starts = words.STARTS[cut.words](joined, vocabulary, ids, lengths)
   of_document = np.cumsum([len(own) for own in texts], dtype=np.int64)
   of_token = np.concatenate([[0], np.cumsum(lengths)])[of_document]
-  own_starts = np.split(starts, of_token) if len(starts) else [starts] * len(documents)
-  parts = zip(documents, np.split(ids, of_token), np.split(lengths, of_document), own_starts)
+  find = word_boundaries.STARTS[rules.words]
+  starts = [None] * len(texts) if find is None else np.split(find(joined, vocabulary, ids, lengths), of_token)
+  parts = zip(documents, np.split(ids, of_token), np.split(lengths, of_document), starts)
   return [Encoded(ids, lengths[lengths > 0], starts) for _, ids, lengths, starts in parts]
 
 
-def of_document(document: formats.Document, encoded: 'Encoded', vocabulary: tokenizer.Tokenizer, cut: 'Cut', copy: int = 0) -> 'Pieces':
-  """The pieces of a document. A pure function: chance comes from the hash of the seed, the document's id and its text."""
+def of_document(document: formats.Document, encoded: Encoded, vocabulary: tokenizer.Tokenizer, rules: Rules,
+                copy: int = 0) -> Pieces:
+  """The pieces of a document. A pure function: chance comes from the hash of the seed, the document's id and its text.
+
+  Tokens that are too few for a piece, and fit into no other, are dropped.
+  """
   ids, starts = encoded.input_ids, encoded.word_starts
-  base = document_key(document, cut.seed, copy)
-  most = cut.sequence_length - SPECIAL_TOKENS
+  base = document_key(document, rules.seed, copy)
+  most = rules.sequence_length - SPECIAL_TOKENS
   lengths = _fitting(ids, encoded.sentence_lengths.tolist(), most, vocabulary.is_continuation, starts)
-  counts = group(lengths, most, target_length(base, most, cut.short_piece_share))
+  counts = group(lengths, most, target_length(base, most, rules.short_piece_share))
   lengths, counts = np.array(lengths, np.int64), np.array(counts, np.int64)
   sizes = np.bincount(np.repeat(np.arange(len(counts)), counts), lengths, len(counts))
   kept = sizes >= MIN_TOKENS
   if not kept.all():
     kept_sentences = np.repeat(kept, counts)
     kept_tokens = np.repeat(kept_sentences, lengths)
-    ids, starts = ids[kept_tokens], starts[kept_tokens] if len(starts) else starts
-    lengths, counts = lengths[kept_sentences], counts[kept]
-  return Pieces(ids, lengths.astype(np.uint32), counts.astype(np.uint32), piece_keys(base, len(counts)), starts, int(sizes[~kept].sum()))
+    ids, starts = ids[kept_tokens], None if starts is None else starts[kept_tokens]
+    lengths, counts, sizes = lengths[kept_sentences], counts[kept], sizes[kept]
+  return _pieces(document, piece_keys(base, len(counts)), ids, lengths, counts, sizes, starts)
 
 
-def join(many: list['Pieces']) -> 'Pieces':
-  if len(many) == 1:
-    return many[0]
-  arrays = {name: np.concatenate([getattr(one, name) for one in many])
-            for name in ('input_ids', 'sentence_lengths', 'piece_sentences', 'keys', 'word_starts')}
-  return Pieces(dropped_tokens=sum(one.dropped_tokens for one in many), **arrays)
-
-
-def copies(document: formats.Document, weight: float) -> int:
-  """How often a document of a source with this weight is taken: 0.3 takes 3 of 10, 2.5 takes all twice and half of them thrice."""
-  chance = int.from_bytes(hashlib.blake2b(b'weight ' + document.id.encode('utf-8', 'surrogatepass'), digest_size=8).digest(), 'little')
-  return int(weight) + (chance < (weight - int(weight)) * 2**64)
-
-
-def whole_document(document: formats.Document, encoded: 'Encoded', cut: 'Cut') -> 'Pieces':
+def undivided(document: formats.Document, encoded: Encoded, rules: Rules) -> Pieces:
   """A document as one piece, whatever its length: what static pairs are made of."""
-  lengths = encoded.sentence_lengths.astype(np.uint32)
+  lengths = encoded.sentence_lengths
   count = int(len(lengths) > 0)
-  key = np.full(count, document_key(document, cut.seed), np.uint64)
-  return Pieces(encoded.input_ids, lengths, np.full(count, len(lengths), np.uint32), key, encoded.word_starts, 0)
+  keys = np.full(count, document_key(document, rules.seed), np.uint64)
+  return _pieces(document, keys, encoded.input_ids, lengths, np.full(count, len(lengths)),
+                 np.full(count, lengths.sum()), encoded.word_starts)
 
 
-def mixed(key: int, number: int) -> int:
+def _pieces(document: formats.Document, keys: np.ndarray, ids: np.ndarray, lengths: np.ndarray, counts: np.ndarray,
+            sizes: np.ndarray, starts: np.ndarray | None) -> Pieces:  # -, [N], [T], [S], [N], [N], [T] -> -
+  own = {'input_ids': ids, 'sentence_lengths': lengths.astype('<u4'), 'piece_sentences': counts.astype('<u4'),
+         'document_ids': np.full(len(keys), records.document_number(document.id), '<i4'), 'word_starts': starts}
+  return Pieces(keys, sizes.astype('<u4'), {name: values for name, values in own.items() if values is not None})
+
+
+def mixed_key(key: int, number: int) -> int:
   """Another 64 bits for each number."""
   return int(piece_keys(key, number + 1)[number])
 
@@ -105,8 +123,8 @@ def piece_keys(base: int, count: int) -> np.ndarray:  # -> [N] uint64
 def group(lengths: list[int], most: int, target: int) -> list[int]:  # [S] -> [N]
   """The number of sentences of each piece, greedily.
 
-  A piece ends before the sentence that would bring it above `target`; a sentence alone may be longer than that, up to `most`.
-  One token alone joins a neighbour where it fits, and is else a piece that the caller drops.
+  A piece ends before the sentence that would bring it above `target`; a single sentence may be longer than that, up to
+  `most`. A single token joins a neighbour where it fits, and is else a piece that the caller drops.
   """
   counts, size, count, before = [], 0, 0, most
   for length in lengths:
@@ -122,7 +140,8 @@ def group(lengths: list[int], most: int, target: int) -> list[int]:  # [S] -> [N
   return counts
 
 
-def _fitting(ids: np.ndarray, lengths: list[int], most: int, is_continuation: np.ndarray, word_starts: np.ndarray) -> list[int]:
+def _fitting(ids: np.ndarray, lengths: list[int], most: int, is_continuation: np.ndarray,
+             word_starts: np.ndarray | None) -> list[int]:
   """Sentence lengths [S] after those that fit in no row are cut, between words where there are any."""
   if not lengths or max(lengths) <= most:
     return lengths
@@ -131,39 +150,10 @@ def _fitting(ids: np.ndarray, lengths: list[int], most: int, is_continuation: np
     end = at + length
     while end - at > most:
       inside = slice(at + 1, at + most + 1)
-      starts = np.flatnonzero(word_starts[inside] if len(word_starts) else ~is_continuation[ids[inside]])
+      starts = np.flatnonzero(~is_continuation[ids[inside]] if word_starts is None else word_starts[inside])
       step = int(starts[-1]) + 1 if len(starts) else most
       fitting.append(step)
       at += step
     fitting.append(end - at)
     at = end
   return fitting
-
-
-@dataclasses.dataclass(frozen=True)
-class Cut:
-  """How documents become pieces."""
-  sequence_length: int
-  language: str
-  short_piece_share: float
-  seed: int
-  words: str = 'none'
-
-
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-  """The tokens of one document."""
-  input_ids: np.ndarray  # [T] int32
-  sentence_lengths: np.ndarray  # [S], none of them 0
-  word_starts: np.ndarray  # [T] bool; empty where it is not asked for
-
-
-@dataclasses.dataclass(frozen=True)
-class Pieces:
-  """The pieces of one document."""
-  input_ids: np.ndarray  # [T] int32
-  sentence_lengths: np.ndarray  # [S] uint32
-  piece_sentences: np.ndarray  # [N] uint32
-  keys: np.ndarray  # [N] uint64, the order of the shuffle
-  word_starts: np.ndarray  # [T] bool; empty where it is not asked for
-  dropped_tokens: int  # in sentences that were too short for a piece and fitted in no other

@@ -1,4 +1,4 @@
-"""Work in one process or many, behind one `submit`."""
+"""Work in one process or many, by one `submit`."""
 
 import concurrent.futures
 import contextlib
@@ -12,7 +12,10 @@ PRELOAD = 'input_pipeline.prepare.corpus', 'google_crc32c', 'pyarrow', 'sentence
 
 @contextlib.contextmanager
 def pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future]]:
-  """A `submit` like an executor's: to processes, or, for one worker, called on the spot. Raises DataError where a process dies."""
+  """A `submit` like an executor's: to processes, or, for one worker, called on the spot.
+
+  Raises DataError where a process dies.
+  """
   if workers == 1:
     yield now
     return
@@ -26,8 +29,11 @@ def pool(workers: int) -> Iterator[Callable[..., concurrent.futures.Future]]:
 
 
 def context() -> multiprocessing.context.BaseContext:
-  """Forked where that can be, from a process that has imported all and done nothing: a fork of this one would copy the threads of the
-  libraries in an unknown state, and each process that is spawned imports all anew."""
+  """How workers start: forked, where that can be, from a process that has imported all and done nothing.
+
+  A fork of this process would copy the threads of the libraries in an unknown state, and each process that is spawned
+  imports all again.
+  """
   if 'forkserver' not in multiprocessing.get_all_start_methods():
     return multiprocessing.get_context('spawn')
   chosen = multiprocessing.get_context('forkserver')

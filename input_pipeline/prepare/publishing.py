@@ -1,4 +1,4 @@
-"""A directory of data appears whole or not at all: it is made beside its place and renamed, and ours alone is ever replaced."""
+"""A directory of data appears whole or not at all: it is made beside its place and renamed; only ours is replaced."""
 
 import contextlib
 import json
@@ -18,7 +18,10 @@ _IDENTITY = 'identity.json'
 
 
 def finished(output: str, settings: dict, vocabulary_sha256: str, overwrite: bool) -> records.Manifest | None:
-  """The manifest of `output` where these settings made it, None where it may be made. Raises DataError where it is something else."""
+  """The manifest of `output` where these settings made it, None where it may be made.
+
+  Raises DataError where it is something else.
+  """
   path = epath.Path(output)
   if not path.exists() or (path.is_dir() and not any(path.iterdir())):
     return None
@@ -43,14 +46,16 @@ def finished(output: str, settings: dict, vocabulary_sha256: str, overwrite: boo
 
 
 def _differences(names: list[str], found: dict, wanted: dict) -> str:
-  return ', '.join(f'{name}: {str(found.get(name))[:40]} there, {str(wanted.get(name))[:40]} asked for' for name in names)
+  return ', '.join(f'{name}: {str(found.get(name))[:40]} there, {str(wanted.get(name))[:40]} asked for'
+                   for name in names)
 
 
 @contextlib.contextmanager
 def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
   """A directory to work in, on the file system of `output` where that is local; removed in the end, or after an error.
 
-  One that a killed or interrupted process left is taken over, with what is in it, if it was for the same work, and else removed.
+  One that a killed or interrupted process left is taken over, with what is in it, if it was for the same work, and else
+  removed.
   """
   path = epath.Path(output)
   parent = pathlib.Path(path).absolute().parent if is_local(output) else pathlib.Path(tempfile.gettempdir())
@@ -73,7 +78,8 @@ def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
   except Exception:
     shutil.rmtree(place, ignore_errors=True)
     raise
-  shutil.rmtree(place, ignore_errors=True)  # KeyboardInterrupt comes by neither way, and leaves the work for the next run
+  # KeyboardInterrupt comes by neither way, and leaves the work for the next run
+  shutil.rmtree(place, ignore_errors=True)
 
 
 def empty(directory: pathlib.Path) -> pathlib.Path:
@@ -115,4 +121,5 @@ def publish(data: pathlib.Path, output: str, overwrite: bool) -> None:
   except OSError as error:
     if old.exists():
       old.rename(target)
-    raise records.DataError(f'--output {output} appeared while its data was being made: name another directory') from error
+    raise records.DataError(
+        f'--output {output} appeared while its data was being made: name another directory') from error

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from input_pipeline import records
-from input_pipeline.text import sentences, word_boundaries as words
+from input_pipeline.text import formats, sentences, word_boundaries
 
 _LEAST_LENGTH = 8
 
@@ -13,7 +13,7 @@ _LEAST_LENGTH = 8
 class Prepare:
   """Turn text into shuffled, pre-tokenized shards. Raises DataError for a setting that cannot work."""
   input: str
-  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; several as A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
+  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; or A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
   vocabulary: str
   """vocab.txt (WordPiece) or spm.model (SentencePiece)."""
   output: str
@@ -22,18 +22,18 @@ class Prepare:
   """Tokens of a row, [CLS] and both [SEP] included."""
   language: str = 'en'
   """Language of the text, for finding its sentences: en, zh, ltg …"""
-  words: Literal['none', 'jieba'] = 'none'
-  """jieba: store where Chinese words start, so that masks of whole words and spans see them; none: ## and ▁ of the vocabulary tell."""
+  words: Literal[*word_boundaries.STARTS] = 'none'
+  """jieba: store where Chinese words start, for masks of whole words; none: ## and ▁ of the vocabulary tell."""
   lower_case: bool | None = None
   """Lower-case the text; None: where the vocabulary has no upper-case letter."""
-  format: Literal['mediawiki', 'wikiextractor', 'text', 'jsonl'] | None = None
+  format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
   validation_share: float = 0.05
   """The share of documents that are held out, chosen by the hash of their id."""
   short_piece_share: float = 0.1
   """The share of documents whose pieces aim at a random shorter length (short_seq_prob of the original)."""
-  pairs: Literal['dynamic', 'google'] = 'dynamic'
-  """dynamic: the loader pairs anew in each epoch; google: the original's procedure, once, here."""
+  pairs: Literal[*records.PAIRS] = 'dynamic'
+  """dynamic: the loader pairs again in each epoch; google: the original's procedure, once, here."""
   dupe_factor: int = 10
   """With google pairs: how often each document is paired, each time differently (dupe_factor of the original)."""
   shards: int | None = None
@@ -49,22 +49,40 @@ class Prepare:
   beam_arguments: tuple[str, ...] = ()
   """Beam's own flags, such as --direct_num_workers=4."""
   near_duplicates: float | None = None
-  """Drop documents that share this much (Jaccard, of runs of 5 tokens) with another, such as 0.8; None: only exact duplicates."""
+  """Drop documents that share so much (Jaccard, of runs of 5 tokens) with another: 0.8; None: only exact duplicates."""
   overwrite: bool = False
   """Replace an output directory that holds other prepared data."""
 
   def __post_init__(self):
     sentences.check_language(self.language)
-    words.check(self.words)
+    word_boundaries.check(self.words)
     checks = {
         'sequence_length': (self.sequence_length >= _LEAST_LENGTH, f'at least {_LEAST_LENGTH}'),
+        'format': (self.format is None or self.format in formats.FORMATS, f'one of {", ".join(formats.FORMATS)}'),
         'validation_share': (0 <= self.validation_share <= 0.5, 'between 0 and 0.5'),
         'short_piece_share': (0 <= self.short_piece_share <= 1, 'between 0 and 1'),
+        'pairs': (self.pairs in records.PAIRS, f'one of {", ".join(records.PAIRS)}'),
         'near_duplicates': (self.near_duplicates is None or 0.3 <= self.near_duplicates <= 1, 'between 0.3 and 1'),
         'shards': (self.shards is None or 1 <= self.shards <= 10**5, 'between 1 and 100000'),
+        'seed': (-2**63 <= self.seed < 2**63, 'an integer of 64 bits'),
         'limit': (self.limit is None or self.limit >= 2, 'at least 2'),
         'dupe_factor': (self.dupe_factor >= 1, 'at least 1'),
         'workers': (self.workers >= 1, 'at least 1')}
     for name, (fine, wanted) in checks.items():
       if not fine:
-        raise records.DataError(f'--{name.replace("_", "-")} {getattr(self, name)}: wanted {wanted}')
+        raise records.DataError(f'{_flag(name)} {getattr(self, name)}: wanted {wanted}')
+    self._refuse_what_has_no_effect()
+
+  def _refuse_what_has_no_effect(self) -> None:
+    needs = {
+        'dupe_factor': (self.pairs == 'google', '--pairs google'),
+        'beam_arguments': (self.beam_runner is not None, '--beam-runner'),
+        'workers': (self.beam_runner is None, 'processes, and --beam-runner has workers of its own')}
+    defaults = {field.name: field.default for field in dataclasses.fields(self)}
+    for name, (used, wanted) in needs.items():
+      if not used and getattr(self, name) != defaults[name]:
+        raise records.DataError(f'{_flag(name)} has no effect: it needs {wanted}; leave it out')
+
+
+def _flag(name: str) -> str:
+  return f'--{name.replace("_", "-")}'

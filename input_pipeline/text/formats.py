@@ -1,7 +1,8 @@
-"""The formats of text: how a file is split into raw documents, and how a raw document becomes Document(id, title, text).
+"""The formats of text: how a file is split into raw documents, and how these become Document(id, title, text).
 
-`split(stream, name)` yields (offset, bytes, context) in constant memory; `parse(text, context, place)` gives a Document, or the
-name under which the document is counted as dropped: 'redirects', 'other_namespaces', 'other_models', 'empty'.
+`split(stream, name)` yields (offset, bytes, context) in constant memory; `parse(text, context, place)` gives a
+Document, or the name under which the document is counted as dropped: 'redirects', 'other_namespaces', 'other_models',
+'empty'. A new format is these two functions and one line in FORMATS; a third function can recognize its files.
 """
 
 import dataclasses
@@ -26,23 +27,24 @@ _ATTRIBUTE = re.compile(r'(\w+)="(.*?)"(?=\s+\w+="|\s*$)')  # WikiExtractor does
 Raw = tuple[int, bytes, tuple]
 
 
-def sniff(head: bytes, name: str) -> str:
+def recognize(head: bytes, name: str) -> str:
   """The format of a file from its first bytes (decompressed), and, where they leave it open, its name."""
   start = head.removeprefix(_BOM).lstrip()
-  if start.startswith((b'<mediawiki', b'<page>', b'<?xml')):
-    return 'mediawiki'
-  if start.startswith(b'<doc '):
-    return 'wikiextractor'
-  if start.startswith(b'{') and (re.search(r'\.(jsonl|ndjson|json)\b', name) or re.match(rb'\{\s*"\w+"\s*:', start)):
-    return 'jsonl'
-  return 'text'
+  return next((format for format, its in FORMATS.items() if its.recognize is not None and its.recognize(start, name)),
+              PLAIN)
+
 
 # ---------------------------------------------------------------- MediaWiki dumps
 
 
+def is_mediawiki(start: bytes, name: str) -> bool:
+  return start.startswith((b'<mediawiki', b'<page>', b'<?xml'))
+
+
 def split_mediawiki(stream: BinaryIO, name: str) -> Iterator[Raw]:
-  """The <page> elements of a dump. `<page>` inside a text is escaped, so bytes can be searched; the context is the namespaces."""
-  buffer, offset, context, whole = b'', 0, None, False
+  """The <page> elements of a dump. `<page>` inside a text is escaped, so bytes can be searched; the context is the
+  namespaces."""
+  buffer, offset, context, fragment = b'', 0, None, False
   while block := stream.read(_READ):
     buffer += block
     at = 0
@@ -50,7 +52,7 @@ def split_mediawiki(stream: BinaryIO, name: str) -> Iterator[Raw]:
       start = buffer.find(b'<page>', at)
       if context is None and (start >= 0 or len(buffer) > _MAX_HEADER):
         context = _namespaces(buffer[:max(start, 0)], name)
-        whole = b'<mediawiki' not in buffer[:max(start, 0)]  # an exported fragment has no end to look for
+        fragment = b'<mediawiki' not in buffer[:max(start, 0)]  # an export of some pages has no end to look for
       end = buffer.find(b'</page>', start) + len(b'</page>') if start >= 0 else 0
       if start < 0 or end < len(b'</page>'):
         break
@@ -58,10 +60,12 @@ def split_mediawiki(stream: BinaryIO, name: str) -> Iterator[Raw]:
       at = end
     offset += at
     buffer = buffer[at:]
-  if b'<page>' in buffer or (context is not None and not whole and b'</mediawiki>' not in buffer):
-    raise records.DataError(f'{name} is truncated: the dump ends inside a page or before </mediawiki>; download it again')
+  if b'<page>' in buffer or (context is not None and not fragment and b'</mediawiki>' not in buffer):
+    raise records.DataError(
+        f'{name} is truncated: the dump ends inside a page or before </mediawiki>; download it again')
   if context is None and b'</mediawiki>' not in buffer:
-    raise records.DataError(f'{name} is not a MediaWiki dump, or is truncated before its first <page>; name its kind with --format')
+    raise records.DataError(
+        f'{name} is not a MediaWiki dump, or is truncated before its first <page>; name its kind with --format')
 
 
 def _namespaces(header: bytes, name: str) -> tuple[tuple[int, str], ...]:
@@ -76,7 +80,8 @@ def parse_mediawiki(text: str, context: tuple, place: str) -> 'Document | str':
   try:
     page = xml.fromstring(text)
   except xml.ParseError as error:
-    raise records.DataError(f'{place}: a <page> is not well-formed XML ({error}); the dump is damaged, download it again') from error
+    raise records.DataError(
+        f'{place}: a <page> is not well-formed XML ({error}); the dump is damaged, download it again') from error
   site = wikitext.site_of(context)
   title = page.findtext('title') or ''
   namespace = page.findtext('ns')
@@ -96,6 +101,10 @@ def parse_mediawiki(text: str, context: tuple, place: str) -> 'Document | str':
 # ---------------------------------------------------------------- WikiExtractor
 
 
+def is_wikiextractor(start: bytes, name: str) -> bool:
+  return start.startswith(b'<doc ')
+
+
 def split_wikiextractor(stream: BinaryIO, name: str) -> Iterator[Raw]:
   buffer, offset, end_mark = b'', 0, b'</doc>'
   while block := stream.read(_READ):
@@ -107,14 +116,16 @@ def split_wikiextractor(stream: BinaryIO, name: str) -> Iterator[Raw]:
       at = end
     offset += at
     buffer = buffer[at:]
-  if b'<doc ' in buffer or (not offset and buffer.strip()):  # what stands behind the last document is no text, such as a list of files
+  # after the last document comes no text, such as a list of files
+  if b'<doc ' in buffer or (not offset and buffer.strip()):
     raise records.DataError(f'{name} is truncated: what starts at byte {offset} has no </doc>; wanted <doc …> … </doc>')
 
 
 def parse_wikiextractor(text: str, context: tuple, place: str) -> 'Document | str':
   opening = _DOC.search(text)
   if not opening:
-    raise records.DataError(f'{place}: wanted <doc id="…" url="…" title="…"> before </doc>, found {text.strip()[:60]!r}')
+    raise records.DataError(
+        f'{place}: wanted <doc id="…" url="…" title="…"> before </doc>, found {text.strip()[:60]!r}')
   fields = dict(_ATTRIBUTE.findall(opening[1].strip()))
   title = html.unescape(fields.get('title', ''))
   return _document(fields.get('id'), title, text[opening.end():].removesuffix('</doc>'))
@@ -144,6 +155,11 @@ def parse_text(text: str, context: tuple, place: str) -> 'Document | str':
   return _document(None, '', text)
 
 
+def is_jsonl(start: bytes, name: str) -> bool:
+  return start.startswith(b'{') and bool(
+      re.search(r'\.(jsonl|ndjson|json)\b', name) or re.match(rb'\{\s*"\w+"\s*:', start))
+
+
 def split_jsonl(stream: BinaryIO, name: str) -> Iterator[Raw]:
   offset = 0
   for line in stream:
@@ -156,10 +172,12 @@ def parse_jsonl(text: str, context: tuple, place: str) -> 'Document | str':
   try:
     fields = json.loads(text)
   except json.JSONDecodeError as error:
-    raise records.DataError(f'{place}: not a JSON line ({error.msg} at column {error.colno}): {text.strip()[:60]!r}') from error
+    raise records.DataError(
+        f'{place}: not a JSON line ({error.msg} at column {error.colno}): {text.strip()[:60]!r}') from error
   if not isinstance(fields, dict) or not isinstance(fields.get('text'), str):
     found = ', '.join(map(str, fields)) if isinstance(fields, dict) else type(fields).__name__
-    raise records.DataError(f'{place}: a JSON line without a "text" that is a string (found: {found}); wanted id, url, title, text')
+    raise records.DataError(
+        f'{place}: a JSON line without a "text" that is a string (found: {found}); wanted id, url, title, text')
   return _document(fields.get('id'), str(fields.get('title') or ''), fields['text'])
 
 
@@ -188,12 +206,16 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
+  """How files of one kind are read. `parse` travels to other processes, so it is a function of a module."""
   split: Callable[[BinaryIO, str], Iterator[Raw]]
   parse: Callable[[str, tuple, str], 'Document | str']
+  # from a file's first bytes and its name; None: only --format names it
+  recognize: Callable[[bytes, str], bool] | None = None
 
 
+PLAIN = 'text'  # what no other format recognizes
 FORMATS = {
-    'mediawiki': Format(split_mediawiki, parse_mediawiki),
-    'wikiextractor': Format(split_wikiextractor, parse_wikiextractor),
-    'text': Format(split_text, parse_text),
-    'jsonl': Format(split_jsonl, parse_jsonl)}
+    'mediawiki': Format(split_mediawiki, parse_mediawiki, is_mediawiki),
+    'wikiextractor': Format(split_wikiextractor, parse_wikiextractor, is_wikiextractor),
+    PLAIN: Format(split_text, parse_text),
+    'jsonl': Format(split_jsonl, parse_jsonl, is_jsonl)}

@@ -4,7 +4,8 @@ import re
 
 from input_pipeline import records
 
-# sentencex 1.0.32 panics where one of these stands between an initial and its full stop; to a vocabulary they are all one space.
+# sentencex 1.0.32 panics where one of these stands between an initial and its full stop; to a vocabulary they are all
+# one space.
 _WIDE_SPACES = re.compile('[\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]')
 
 
@@ -27,7 +28,10 @@ def _segment(line: str, language: str) -> list[str]:
 
 
 def check_language(language: str) -> str:
-  """A language code such as en, zh or pt-br; sentencex falls back to a related language, last to English. Raises DataError."""
+  """A language code such as en, zh or pt-br; sentencex falls back to a related language, last to English.
+
+  Raises DataError.
+  """
   if not language.replace('-', '').isalpha() or not language.isascii() or not 2 <= len(language.split('-')[0]) <= 3:
     raise records.DataError(f'--language {language!r} is not a language code: wanted one such as en, zh or ltg')
   return language

@@ -1,7 +1,8 @@
 """Wikitext → prose: one paragraph a line, without a trace of markup.
 
-The tree that mwparserfromhell makes is walked once; what is not prose (templates, tables, references, files, formulas …) is never
-rendered. `strip_code` alone would leave the text of references, remains of tables and the captions of files.
+The tree that mwparserfromhell makes is walked once; what is not prose (templates, tables, references, files, formulas
+…) is never rendered. `strip_code` alone would leave the text of references, remains of tables and the captions of
+files.
 """
 
 import dataclasses
@@ -13,8 +14,10 @@ _FILE_KEYS, _CATEGORY_KEY = (-2, 6), 14  # namespaces of MediaWiki: Media, File;
 # Every wiki understands the English names beside its own.
 _HIDDEN = frozenset({'file', 'image', 'media', 'category'})
 _DROPPED_TAGS = frozenset({
-    'ref', 'references', 'gallery', 'math', 'chem', 'ce', 'syntaxhighlight', 'source', 'score', 'timeline', 'table', 'imagemap', 'hiero',
-    'graph', 'templatedata', 'templatestyles', 'section', 'code', 'pre', 'style', 'script', 'mapframe', 'maplink', 'indicator', 'inputbox',
+    'ref', 'references', 'gallery', 'math', 'chem', 'ce', 'syntaxhighlight', 'source', 'score', 'timeline', 'table',
+    'imagemap', 'hiero',
+    'graph', 'templatedata', 'templatestyles', 'section', 'code', 'pre', 'style', 'script', 'mapframe', 'maplink',
+    'indicator', 'inputbox',
     'categorytree', 'includeonly', 'noinclude', 'th', 'td', 'tr', 'caption', 'tt', 'kbd', 'samp'})
 _BLOCK_TAGS = frozenset({'p', 'div', 'blockquote', 'center', 'poem', 'ol', 'ul', 'dl', 'hr'})
 _LIST_TAGS = frozenset({'li', 'dt', 'dd'})
@@ -42,7 +45,10 @@ _PROSE_LENGTH = 80  # a list item this long is prose even without a full stop
 
 
 def clean(text: str, site: 'Site') -> str:
-  """The prose of a page, a paragraph or a list item a line; headings end paragraphs and are dropped. '' where there is none."""
+  """The prose of a page, a paragraph or a list item a line; headings end paragraphs and are dropped.
+
+  '' where there is none.
+  """
   import mwparserfromhell  # takes 0.1 s, and only dumps need it
 
   rendered = html.unescape(_render(mwparserfromhell.parse(text), site))
@@ -52,7 +58,8 @@ def clean(text: str, site: 'Site') -> str:
 
 
 def _render(code, site: 'Site') -> str:
-  return ''.join([_NODES.get(type(node).__name__, _nothing)(node, site) for node in code.nodes]) if code is not None else ''
+  return ''.join([_NODES.get(type(node).__name__, _nothing)(node, site)
+                  for node in code.nodes]) if code is not None else ''
 
 
 def _nothing(node, site: 'Site') -> str:
@@ -112,7 +119,8 @@ def _wikilink(node, site: 'Site') -> str:
 
 
 _NODES = {
-    'Text': _text, 'Heading': _heading, 'HTMLEntity': _entity, 'ExternalLink': _external_link, 'Tag': _tag, 'Wikilink': _wikilink}
+    'Text': _text, 'Heading': _heading, 'HTMLEntity': _entity, 'ExternalLink': _external_link, 'Tag': _tag,
+    'Wikilink': _wikilink}
 
 
 def _paragraphs(rendered: str) -> list[str]:

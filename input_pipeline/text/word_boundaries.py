@@ -1,7 +1,8 @@
-"""Where words start among the tokens of a text, for languages that the vocabulary does not show them of: Chinese, through jieba.
+"""Where words start among the tokens of a text, where the vocabulary does not show it: in Chinese, through jieba.
 
-A character of Chinese is a token of its own in BERT's vocabularies, so `##` says nothing about its words. As in Chinese BERT with
-whole-word masking (Cui et al. 2019, arXiv:1906.08101) the text is segmented, and tokens of one word are masked together.
+A character of Chinese is a token of its own in BERT's vocabularies, so `##` says nothing about its words. As in Chinese
+BERT with whole-word masking (Cui et al. 2019, arXiv:1906.08101) the text is segmented, and tokens of one word are
+masked together.
 Letters: S sentences, T their tokens, C characters of a sentence.
 """
 
@@ -18,11 +19,13 @@ import numpy as np
 from input_pipeline import records
 
 # original tokenization.py, _is_chinese_char: what BERT isolates
-_CHINESE = re.compile('[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002ceaf\uf900-\ufaff'
-                      '\U0002f800-\U0002fa1f]')
+_CHINESE = re.compile(
+    '[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002ceaf\uf900-\ufaff'
+    '\U0002f800-\U0002fa1f]')
 
 
-def by_jieba(texts: list[str], vocabulary, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:  # [S], -, [T], [S] -> bool [T]
+# [S], -, [T], [S] -> bool [T]
+def by_jieba(texts: list[str], vocabulary, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
   """Which tokens start a word: those that begin where one of jieba's words does, and no ## piece.
 
   A token that reaches over the end of a word joins the two. The first token of a sentence always starts one.
@@ -32,9 +35,11 @@ def by_jieba(texts: list[str], vocabulary, ids: np.ndarray, lengths: np.ndarray)
   for text, length in zip(texts, lengths.tolist()):
     offsets = vocabulary.offsets(text)
     if len(offsets) != length:
-      raise records.DataError(f'--words jieba: {text[:40]!r} has {length} tokens and the places of {len(offsets)}; wanted as many: '
-                              'install the versions of tokenizers and sentencepiece that setup.cfg names, or use --words none')
-    starts[at:at + length] = boundaries(text)[offsets] & (np.diff(offsets, prepend=-1) > 0)  # a lone '▁' begins where the next piece does
+      raise records.DataError(
+          f'--words jieba: {text[:40]!r} has {length} tokens and the places of {len(offsets)}; wanted as many: '
+          'install the versions of tokenizers and sentencepiece that setup.cfg names, or use --words none')
+    # a lone '▁' begins where the next piece does
+    starts[at:at + length] = boundaries(text)[offsets] & (np.diff(offsets, prepend=-1) > 0)
     starts[at:at + 1] = True
     at += length
   if vocabulary.kind == 'wordpiece':
@@ -43,7 +48,8 @@ def by_jieba(texts: list[str], vocabulary, ids: np.ndarray, lengths: np.ndarray)
 
 
 def boundaries(text: str) -> np.ndarray:  # -> bool [C + 1]
-  """Where jieba's words begin; but letters and digits of other scripts stay together: of 'naïve' it would make three words."""
+  """Where jieba's words begin; but letters and digits of other scripts stay together: of 'naïve' it would make three
+  words."""
   seen = np.array([_is_seen(character) for character in text], bool)
   text = ''.join(itertools.compress(text, seen))
   begins = np.zeros(len(text) + 1, bool)
@@ -60,7 +66,7 @@ def _is_seen(character: str) -> bool:
   return character in '\t\n\r' or character != '\ufffd' and unicodedata.category(character) not in ('Cc', 'Cf')
 
 
-STARTS = {'none': lambda texts, vocabulary, ids, lengths: np.zeros(0, bool), 'jieba': by_jieba}
+STARTS = {'none': None, 'jieba': by_jieba}  # --words; None: only the vocabulary's tokens tell words apart
 
 
 def check(words: str) -> None:
@@ -68,12 +74,14 @@ def check(words: str) -> None:
   if words not in STARTS:
     raise records.DataError(f'--words {words!r}: wanted one of {sorted(STARTS)}')
   if words == 'jieba' and importlib.util.find_spec('jieba') is None:
-    raise records.DataError("--words jieba needs jieba, which is not installed: pip install 'bert_jax[chinese]', or use --words none")
+    raise records.DataError(
+        "--words jieba needs jieba, which is not installed: pip install 'bert_jax[chinese]', or use --words none")
 
 
 @functools.lru_cache(maxsize=1)
 def _jieba():
-  """Its segmenter with its own dictionary: a second a process, as its cache, any file of that name in /tmp, is neither read nor left."""
+  """Its segmenter with its own dictionary: a second a process, as its cache, any file of that name in /tmp, is neither
+  read nor left."""
   check('jieba')
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')

@@ -1,4 +1,4 @@
-"""WordPiece and SentencePiece behind one small interface, with a cache of words in front of the library.
+"""WordPiece and SentencePiece by one small interface, with a cache of words before the library.
 
 Text never yields a special token: '[MASK]' inside a document is six characters of text. Ids are the library's own
 (tests/test_tokenizer.py), however they are found (word_cache.py).
@@ -18,7 +18,8 @@ from input_pipeline import records
 from input_pipeline.vocabulary import word_cache
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
-MAX_WORD = 200  # original tokenization.py: a longer word is [UNK]; Hugging Face's default is 100, so exports carry this one
+# original tokenization.py: a longer word is [UNK]; Hugging Face's default is 100, so exports carry this one
+MAX_WORD = 200
 _SPACE = '▁'
 _ALIASES = {PAD: '<pad>', UNK: '<unk>'}  # in ALBERT's spm.model
 
@@ -32,7 +33,8 @@ def load(path: epath.PathLike, lower_case: bool | None = None) -> 'Tokenizer':
   if path.is_dir():
     found = [path / name for name in (records.SENTENCEPIECE, records.VOCABULARY) if (path / name).exists()]
     if not found:
-      raise records.DataError(f'{path} holds neither {records.VOCABULARY} nor {records.SENTENCEPIECE}: name a file with --vocabulary')
+      raise records.DataError(
+          f'{path} holds neither {records.VOCABULARY} nor {records.SENTENCEPIECE}: name a file with --vocabulary')
     path = found[0]
   if not path.exists():
     raise records.DataError(f'--vocabulary {path}: there is no such file; make one with `bert-jax vocabulary`')
@@ -50,9 +52,10 @@ def _wordpiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'Token
   cased = lower_case is None and _has_upper_case(tokens)
   lower_case = not cased if lower_case is None else lower_case
   library = wordpiece_library(tokens, lower_case)
-  words = word_cache.WordCache(functools.partial(_encode_word, library, lower_case))
-  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special, encode_flat=functools.partial(word_cache.encode, words, lower_case),
-                   words=words, offsets=functools.partial(_wordpiece_offsets, library))
+  cache = word_cache.WordCache(functools.partial(_encode_word, library, lower_case))
+  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special,
+                   encode_flat=functools.partial(word_cache.encode, cache, lower_case),
+                   cache=cache, offsets=functools.partial(_wordpiece_offsets, library))
 
 
 def wordpiece_library(tokens: Sequence[str], lower_case: bool, max_word: int = MAX_WORD):
@@ -68,7 +71,8 @@ def wordpiece_library(tokens: Sequence[str], lower_case: bool, max_word: int = M
 
 
 def _encode_word(library, lower_case: bool, word: str) -> list[int]:
-  if word.isascii() and word.isalnum():  # most words: no rule but lower-casing applies, and the model alone takes a quarter of the time
+  # most words: no rule but lower-casing applies, and only the model takes a quarter of the time
+  if word.isascii() and word.isalnum():
     return [token.id for token in library.model.tokenize(word.lower() if lower_case else word)]
   return library.encode(word, add_special_tokens=False).ids
 
@@ -96,7 +100,8 @@ def _sentencepiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'T
 
 def _encode_sentencepiece(library, lower_case: bool, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
   # No cache: the library's search runs over the whole text, so that a word's pieces can depend on its neighbours.
-  ids = library.Encode([(text.lower() if lower_case else text).encode('utf-8', 'replace').decode() for text in texts], num_threads=1)
+  ids = library.Encode([(text.lower() if lower_case else text).encode('utf-8', 'replace').decode() for text in texts],
+                       num_threads=1)
   return np.array(list(itertools.chain.from_iterable(ids)), np.int32), np.array(list(map(len, ids)), np.int64)
 
 
@@ -105,9 +110,11 @@ def _sentencepiece_offsets(library, lower_case: bool, text: str) -> np.ndarray:
   sizes = [len(character.lower()) if lower_case else 1 for character in text]
   origin = np.append(np.repeat(np.arange(len(text)), sizes), len(text))
   data = (text.lower() if lower_case else text).encode('utf-8', 'replace')
-  of_byte = np.append(np.cumsum(np.frombuffer(data, np.uint8) & 0xC0 != 0x80) - 1, len(origin) - 1)  # the character of each byte
+  # the character of each byte
+  of_byte = np.append(np.cumsum(np.frombuffer(data, np.uint8) & 0xC0 != 0x80) - 1, len(origin) - 1)
   pieces = library.Encode(data.decode(), out_type='proto').pieces
-  return origin[of_byte[[piece.end - len(data[piece.begin:piece.end].lstrip()) for piece in pieces]]]  # '▁' is the space in front
+  # '▁' is the space in front
+  return origin[of_byte[[piece.end - len(data[piece.begin:piece.end].lstrip()) for piece in pieces]]]
 
 
 def _special_ids(tokens: list[str], path: epath.Path, aliases: dict[str, str]) -> list[int]:
@@ -117,7 +124,8 @@ def _special_ids(tokens: list[str], path: epath.Path, aliases: dict[str, str]) -
   ids = {}
   for i, token in enumerate(tokens):
     if token in ids and token:
-      raise records.DataError(f'{path} has {token!r} twice, in lines {ids[token] + 1} and {i + 1}: wanted each token once')
+      raise records.DataError(
+          f'{path} has {token!r} twice, in lines {ids[token] + 1} and {i + 1}: wanted each token once')
     ids[token] = i
   missing = [token for token in SPECIAL if token not in ids and aliases.get(token) not in ids]
   if missing:
@@ -137,7 +145,8 @@ def _is_bracketed(token: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenizer:
-  """A vocabulary and its use. Attributes: kind 'wordpiece' or 'sentencepiece'; tokens [V], where the index is the id."""
+  """A vocabulary and its use. Attributes: kind 'wordpiece' or 'sentencepiece'; tokens [V], where the index is the id.
+  """
   kind: str
   tokens: tuple[str, ...]
   lower_case: bool
@@ -146,10 +155,13 @@ class Tokenizer:
   cls_id: int
   sep_id: int
   mask_id: int
-  encode_flat: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]] = dataclasses.field(repr=False)  # texts -> ids [T], lengths
-  offsets: Callable[[str], np.ndarray] = dataclasses.field(repr=False)  # text -> where in it each of its tokens begins [T]; slow
+  # texts -> ids [T], lengths
+  encode_flat: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]] = dataclasses.field(repr=False)
+  # text -> where in it each of its tokens begins [T]; slow
+  offsets: Callable[[str], np.ndarray] = dataclasses.field(repr=False)
   model: bytes | None = dataclasses.field(default=None, repr=False)  # spm.model
-  words: word_cache.WordCache | None = dataclasses.field(default=None, repr=False)  # of WordPiece
+  # the ids of words; of WordPiece only
+  cache: word_cache.WordCache | None = dataclasses.field(default=None, repr=False)
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:  # -> a list of [T] int32
     """The ids of each text, without [CLS] and [SEP]."""
@@ -162,7 +174,8 @@ class Tokenizer:
     tokens = [self.tokens[i] for i in ids]
     if self.kind == 'sentencepiece':
       return ''.join(f' {token} ' if _is_bracketed(token) else token for token in tokens).replace(_SPACE, ' ').strip()
-    return ''.join(token[2:] if continues else f' {token}' for token, continues in zip(tokens, self.is_continuation[ids])).strip()
+    return ''.join(token[2:] if continues else f' {token}'
+                   for token, continues in zip(tokens, self.is_continuation[ids])).strip()
 
   @functools.cached_property
   def is_continuation(self) -> np.ndarray:  # [V] bool
@@ -183,5 +196,5 @@ class Tokenizer:
   def record(self) -> records.Vocabulary:
     """What the manifest of shards says of this vocabulary."""
     return records.Vocabulary(
-        kind=self.kind, size=len(self.tokens), sha256=self.sha256, lower_case=self.lower_case, pad_id=self.pad_id, unk_id=self.unk_id,
-        cls_id=self.cls_id, sep_id=self.sep_id, mask_id=self.mask_id)
+        kind=self.kind, size=len(self.tokens), sha256=self.sha256, lower_case=self.lower_case, pad_id=self.pad_id,
+        unk_id=self.unk_id, cls_id=self.cls_id, sep_id=self.sep_id, mask_id=self.mask_id)

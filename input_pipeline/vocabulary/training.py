@@ -5,13 +5,13 @@ import dataclasses
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from etils import epath
 
 from input_pipeline import records
-from input_pipeline.text import sources
+from input_pipeline.text import formats, sources
 from input_pipeline.vocabulary import tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
@@ -19,17 +19,15 @@ _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 
 
 def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
-  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError, and then leaves nothing behind."""
+  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError, and then leaves nothing."""
   output = epath.Path(settings.output)
-  suffixes = {'wordpiece': '.txt', 'sentencepiece': '.model'}
-  if output.suffix != suffixes[settings.kind]:
-    raise records.DataError(f'--output {output}: a {settings.kind} vocabulary is a file that ends in {suffixes[settings.kind]}')
+  trainer = TRAINERS[settings.kind]
+  if output.suffix != trainer.suffix:
+    raise records.DataError(f'--output {output}: a {settings.kind} vocabulary is a file that ends in {trainer.suffix}')
   if output.exists() and not settings.overwrite:
     raise records.DataError(f'--output {output} exists: name another, or pass --overwrite')
-  if settings.size <= len(tokenizer.SPECIAL):
-    raise records.DataError(f'--size {settings.size}: wanted more than the {len(tokenizer.SPECIAL)} special tokens')
   lines = _lines(settings)
-  data = TRAINERS[settings.kind](lines, settings.size, settings.lower_case)
+  data = trainer.train(lines, settings.size, settings.lower_case)
   output.parent.mkdir(parents=True, exist_ok=True)
   temporary = output.parent / f'.{output.name}.{os.getpid()}.tmp'
   try:
@@ -54,12 +52,13 @@ def _lines(settings: 'VocabularySettings') -> Iterator[str]:
 def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
   """A vocab.txt, the same for the same lines. Raises DataError where the corpus is too small for `size`.
 
-  The trainer numbers the ##letters in the order of a hash map, which changes from run to run, and breaks ties by number: so they
-  are numbered before it begins, from counts made here.
+  The trainer numbers the ##letters in the order of a hash map, which changes from run to run, and breaks ties by
+  number: so they are numbered before it begins, from counts made here.
   """
   import tokenizers
   library = tokenizer.wordpiece_library([tokenizer.UNK], lower_case)
-  with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace', newline='') as spool:  # lines are needed twice; parsing is slow
+  # lines are needed twice; parsing is slow
+  with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace', newline='') as spool:
     characters = collections.Counter()
     for line in lines:
       characters.update(line)
@@ -98,13 +97,15 @@ def train_sentencepiece(lines: Iterator[str], size: int, lower_case: bool) -> by
   pad, unk, cls, sep, mask = tokenizer.SPECIAL
   try:
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=_short(lines), model_writer=model, vocab_size=size, model_type='unigram', character_coverage=0.9995,
+        sentence_iterator=_short(lines), model_writer=model, vocab_size=size, model_type='unigram',
+        character_coverage=0.9995,
         normalization_rule_name='nmt_nfkc_cf' if lower_case else 'nmt_nfkc', input_sentence_size=_SENTENCEPIECE_SAMPLE,
         shuffle_input_sentence=False, num_threads=1, minloglevel=2, pad_id=0, unk_id=1, bos_id=2, eos_id=3,
         pad_piece=pad, unk_piece=unk, bos_piece=cls, eos_piece=sep, control_symbols=[mask])
   except (RuntimeError, OSError) as error:
     message = ' '.join(str(error).split())
-    raise records.DataError(f'SentencePiece cannot make --size {size} pieces: {message}; change --size or give more text') from error
+    raise records.DataError(
+        f'SentencePiece cannot make --size {size} pieces: {message}; change --size or give more text') from error
   return model.getvalue()
 
 
@@ -115,25 +116,40 @@ def _short(lines: Iterator[str]) -> Iterator[str]:
     yield from (line[i:i + step] for i in range(0, len(line), step))
 
 
-TRAINERS = {'wordpiece': train_wordpiece, 'sentencepiece': train_sentencepiece}
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """How a vocabulary of one kind is made."""
+  train: Callable[[Iterator[str], int, bool], bytes]  # (lines, size, lower case) -> the file
+  suffix: str  # of the file's name
+
+
+TRAINERS = {'wordpiece': Trainer(train_wordpiece, '.txt'), 'sentencepiece': Trainer(train_sentencepiece, '.model')}
 
 
 @dataclasses.dataclass(frozen=True)
 class VocabularySettings:
   """Train a vocabulary from a corpus."""
   input: str
-  """A path or glob, local or gs://, or `sample`."""
+  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; or A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
   output: str
   """The file to write: vocab.txt for wordpiece, spm.model for sentencepiece."""
-  kind: Literal['wordpiece', 'sentencepiece'] = 'wordpiece'
+  kind: Literal[*TRAINERS] = 'wordpiece'
   """WordPiece as BERT's, or a SentencePiece unigram model as ALBERT's."""
   size: int = 30522
   """Tokens, the five special ones included. 30522 is BERT-uncased's."""
   lower_case: bool = True
   """Lower-case text, and drop accents with WordPiece."""
-  format: Literal['mediawiki', 'wikiextractor', 'text', 'jsonl'] | None = None
+  format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
   limit: int | None = None
   """Use only the first documents, so many."""
   overwrite: bool = False
   """Replace an output that exists."""
+
+  def __post_init__(self):
+    if self.kind not in TRAINERS:
+      raise records.DataError(f'--kind {self.kind}: wanted one of {", ".join(TRAINERS)}')
+    if self.size <= len(tokenizer.SPECIAL):
+      raise records.DataError(f'--size {self.size}: wanted more than the {len(tokenizer.SPECIAL)} special tokens')
+    if self.limit is not None and self.limit < 1:
+      raise records.DataError(f'--limit {self.limit}: wanted at least 1')

@@ -1,7 +1,12 @@
-"""Text → ids by its distinct words: each is asked of the library once, and all others cost a hash in C and a gather in NumPy.
+"""Text → ids by its distinct words: the library is asked for each once, all others cost a hash and a gather.
 
-Text is cut where BERT's rules cut it whatever stands beside: at spaces and ASCII punctuation here, and at more of it in words that
-are not ASCII. What else counts as white space, is dropped or has accents stays the library's affair.
+Text is cut where BERT's rules cut it whatever stands beside it: at spaces and ASCII punctuation here, and at more of it
+in words that are not ASCII. What else counts as white space, is dropped or has accents stays the library's affair.
+
+  texts        'the cat', 'the'          one byte string: the cat\\nthe\\n
+  words        the␣  cat⏎  the⏎          bounds 0 4 8 12, words of each text 2 1
+  distinct     the␣ cat⏎ the⏎, looked up without their spaces: [7] [9] [7]
+  ids          7 9 7                     tokens of each text 2 1
 Letters: S texts, W words, D distinct words, T tokens, N numbers to be joined.
 """
 
@@ -16,9 +21,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-CACHED_WORDS = 1_000_000  # about 200 MB; then the cache starts anew, so that it follows the corpus
+CACHED_WORDS = 1_000_000  # about 200 MB; then the cache starts again, empty, so that it follows the corpus
 _CACHED_LENGTH = 48  # longer ones hardly repeat: URLs, whole sentences of Chinese
-_SPACES = ' \n'  # '\n' stands behind each text
+_SPACES = ' \n'  # '\n' ends each text
 _LETTER, _MARK, _SPACE = range(3)
 _KINDS = bytes(_SPACE if chr(i) in _SPACES else _MARK if chr(i) in string.punctuation else _LETTER for i in range(256))
 # What BERT's rules isolate as well wherever it stands: common punctuation, CJK characters.
@@ -26,11 +31,11 @@ _CUT_AT = '、。，！？：；（）《》「」『』“”‘’–—…\u4
 _CUT = re.compile(f'[{_CUT_AT}]|[^{_CUT_AT}]+')
 
 
-def encode(words: 'WordCache', lower_case: bool, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def encode(cache: 'WordCache', lower_case: bool, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
   # [S] -> int32 [T], tokens of each text [S]
   data, bounds, counts = cut(texts, lower_case)
   which, distinct = factorize(data, bounds)
-  ids_of = [words[word.strip(_SPACES)] for word in distinct]  # D look-ups, not W
+  ids_of = [cache[word.strip(_SPACES)] for word in distinct]  # D look-ups, not W
   ids, sizes = np.frombuffer(b''.join(ids_of), '<i4'), np.fromiter(map(len, ids_of), np.int64, len(ids_of)) // 4
   of_word = sizes[which]
   ids = ids[ranges((np.cumsum(sizes) - sizes)[which], of_word)]
@@ -39,8 +44,9 @@ def encode(words: 'WordCache', lower_case: bool, texts: Sequence[str]) -> tuple[
 
 
 def cut(texts: Sequence[str], lower_case: bool) -> tuple[bytes, np.ndarray, np.ndarray]:  # -> -, [W + 1], [S]
-  """All texts as bytes, the bounds of their words, each with the spaces behind it, and how many words each text has."""
-  # Rust strings are UTF-8: a lone surrogate, which JSON can bring, becomes '?'. A line end is white space like any other.
+  """All texts as bytes, the bounds of their words, each with the spaces after it, and how many words each text has."""
+  # Rust strings are UTF-8: a lone surrogate, which JSON can bring, becomes '?'. A line end is white space like any
+  # other.
   lines = [text.encode('utf-8', 'replace') for text in texts]
   data = b'\n'.join([*lines, b''])
   if data.count(b'\n') > len(lines):
@@ -63,7 +69,8 @@ def factorize(data: bytes, bounds: np.ndarray) -> tuple[np.ndarray, list[str]]: 
     import pyarrow
   except ImportError:  # a model can be used without what its data was made with
     return factorize_without_arrow(data, bounds)
-  words = pyarrow.LargeStringArray.from_buffers(len(bounds) - 1, pyarrow.py_buffer(bounds), pyarrow.py_buffer(data)).dictionary_encode()
+  words = pyarrow.LargeStringArray.from_buffers(len(bounds) - 1, pyarrow.py_buffer(bounds),
+                                                pyarrow.py_buffer(data)).dictionary_encode()
   return words.indices.to_numpy(), words.dictionary.to_pylist()
 
 
@@ -74,7 +81,8 @@ def factorize_without_arrow(data: bytes, bounds: np.ndarray) -> tuple[np.ndarray
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:  # [N], [N] -> [sum of lengths]
-  """arange(start, start + length) of every pair, one after the other."""
+  """arange(start, start + length) of every pair, one after the other: of starts 5, 0 and lengths 2, 3 it is 5 6 0 1 2.
+  """
   lengths = lengths.astype(np.int64, copy=False)
   places = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
   places += np.arange(len(places))
@@ -82,7 +90,8 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:  # [N], [N] -
 
 
 class WordCache(dict):
-  """word -> the bytes of its int32 ids; what is not known yet is cut at punctuation, and asked of the library at last."""
+  """word -> the bytes of its int32 ids; what is not known yet is cut at punctuation, and asked of the library at last.
+  """
 
   def __init__(self, encode_word: Callable[[str], list[int]], capacity: int = CACHED_WORDS):
     self.encode_word, self.capacity = encode_word, capacity
@@ -103,7 +112,8 @@ class WordCache(dict):
     return value
 
   def exchange(self, directory: pathlib.Path) -> None:
-    """Leaves in `directory` what this process has found since the last time, and takes what others have left: most words come again."""
+    """Leaves in `directory` what this process has found since the last time, and takes what others have left: most
+    words come again."""
     own = f'{uuid.uuid4()}.words'
     (directory / own).with_suffix('.tmp').write_bytes(marshal.dumps(self.found))
     (directory / own).with_suffix('.tmp').rename(directory / own)

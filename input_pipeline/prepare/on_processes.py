@@ -1,0 +1,70 @@
+"""The stages of `prepare` in one process or many: runs are files, which every process sees."""
+
+import collections
+import pathlib
+from collections.abc import Callable
+
+from input_pipeline import records
+from input_pipeline.prepare import original_pairs, pieces, processes, publishing, spill, splits, stages
+from input_pipeline.prepare.settings import Prepare
+from input_pipeline.text import sources
+from input_pipeline.vocabulary import tokenizer
+
+_WORDS = 'words'  # the folder by which workers tell each other the ids of words
+
+
+def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer, workplace: pathlib.Path,
+                data: pathlib.Path, progress: bool) -> tuple[dict[str, records.Split], collections.Counter]:
+  """Writes the shards of a mix into `data`. Runs that an interrupted process left in the workplace are used."""
+  runs = workplace / 'runs'
+  runs.mkdir(exist_ok=True)
+  publishing.empty(workplace / _WORDS)
+  with processes.pool(settings.workers) as submit:
+    counts = _make_runs(settings, parts, runs, submit, progress)
+    paths = sorted(runs.glob('*.run'))
+    decisions = splits.decide(paths, settings, counts)
+    if settings.pairs == 'google':
+      paths, decisions = original_pairs.make_runs(
+          paths, decisions, settings.sequence_length - pieces.SPECIAL_TOKENS, settings.short_piece_share, settings.seed,
+          settings.dupe_factor, publishing.empty(workplace / 'pairs'), submit)
+    return splits.write(settings, vocabulary.unk_id, paths, decisions, data, submit), counts
+
+
+def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path, submit: Callable,
+               progress: bool) -> collections.Counter:
+  from tqdm import tqdm
+  counts, waiting = collections.Counter(), collections.deque()
+  ahead = 2 * settings.workers if settings.workers > 1 else 0
+  with tqdm(unit='B', unit_scale=True, desc='text → pieces', disable=None if progress else True, mininterval=1) as bar:
+
+    def collect():
+      done = waiting.popleft().result()
+      counts.update(done)
+      bar.update(done['bytes'])
+      bar.set_postfix(documents=counts['documents'], refresh=False)
+
+    for number, chunk in enumerate(sources.chunks(parts, sources.CHUNK_BYTES)):
+      limit = None if settings.limit is None else settings.limit - counts['documents']
+      waiting.append(submit(_make_run, chunk, runs / f'{number:08d}.run', settings, limit))
+      while len(waiting) > (ahead if settings.limit is None else 0):  # a limit is counted chunk by chunk
+        collect()
+      if settings.limit is not None and counts['documents'] >= settings.limit:
+        break
+    while waiting:
+      collect()
+  return counts
+
+
+def _make_run(chunk: sources.Chunk, path: pathlib.Path, settings: Prepare, limit: int | None) -> collections.Counter:
+  """Writes the run of a chunk, and gives the counts of what the chunk held.
+
+  A run that is there already is not made again.
+  """
+  if path.exists():
+    return collections.Counter(spill.read_counts(path))
+  cache = stages.load_vocabulary(settings.vocabulary, settings.lower_case).cache
+  if settings.workers > 1 and cache is not None:
+    cache.exchange(path.parents[1] / _WORDS)
+  run, counts = stages.make_run(chunk, settings, limit)
+  spill.write(path, run, counts)
+  return counts

@@ -1,0 +1,78 @@
+"""What `prepare` does, as pure functions that run anywhere; an engine only schedules them.
+
+The engines are on_processes.py and on_beam.py; corpus.py chooses one.
+  chunks       the input        -> raw documents, about 2 MB at once            text/sources.py
+  make_run     a chunk          -> its pieces, sorted by their keys             here
+  decide       texts and ranks  -> train, validation or dropped, each document  splits.py
+  select       a run, one shard -> the pieces of the run that belong to it      spill.py
+  write_shard  what was selected, merged -> one file                            columns.py, writing.py
+"""
+
+import collections
+import functools
+import hashlib
+
+import numpy as np
+
+from input_pipeline import records
+from input_pipeline.prepare import columns, near_duplicates, pieces, spill
+from input_pipeline.prepare.settings import Prepare
+from input_pipeline.text import formats, sources
+from input_pipeline.vocabulary import tokenizer
+
+
+def make_run(chunk: sources.Chunk, settings: Prepare,
+             limit: int | None = None) -> tuple[spill.Run, collections.Counter]:
+  """The pieces of the documents of a chunk, of the first `limit` only, and the counts of what the chunk held."""
+  vocabulary = load_vocabulary(settings.vocabulary, settings.lower_case)
+  parsed = sources.parse(chunk)
+  counts = parsed.counts
+  rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed,
+                       settings.words)
+  documents = parsed.documents[:limit]
+  times = [sources.times(document, chunk.weight) for document in documents]
+  taken = [document for document, often in zip(documents, times) if often]
+  if len(taken) < len(documents):
+    counts['left_out'] = len(documents) - len(taken)
+  made, signatures = [], []
+  for document, often, encoded in zip(taken, filter(None, times), pieces.encode(taken, vocabulary, rules)):
+    if settings.pairs == 'google':
+      copies = [pieces.undivided(document, encoded, rules)]
+    else:
+      copies = [pieces.of_document(document, encoded, vocabulary, rules, copy) for copy in range(often)]
+    made.append(columns.join(copies))
+    counts['text_bytes'] += len(_bytes(document.text))
+    counts['dropped_tokens'] += len(copies) * len(encoded.input_ids) - int(made[-1].tokens.sum())
+    counts['without_pieces'] += not len(copies[0].keys)
+    if settings.near_duplicates is not None:
+      signatures.append(near_duplicates.signature(copies[0]['input_ids']))
+  counts['documents'] = len(taken)
+  return _run(taken, made, signatures, settings, vocabulary), counts
+
+
+def _run(documents: list[formats.Document], made: list[columns.Pieces], signatures: list[np.ndarray], settings: Prepare,
+         vocabulary: tokenizer.Tokenizer) -> spill.Run:
+  ids = records.id_dtype(len(vocabulary.tokens))
+  hashes = near_duplicates.HASHES if settings.near_duplicates is not None else 0
+  nothing = columns.empty([*records.columns_of(settings)], ids)
+  return spill.order(spill.Run(
+      texts=np.frombuffer(b''.join(hashlib.blake2b(_bytes(d.text), digest_size=16).digest() for d in documents),
+                          '<u8').reshape(-1, 2),
+      ranks=np.array([_rank(document.id) for document in documents], '<u8'),
+      signatures=np.array(signatures, '<u4').reshape(len(documents), hashes),
+      documents=np.repeat(np.arange(len(made), dtype='<i4'), [len(one.keys) for one in made]),
+      pieces=columns.cast(columns.join([nothing, *made]), ids)))
+
+
+@functools.lru_cache(maxsize=2)
+def load_vocabulary(path: str, lower_case: bool | None) -> tokenizer.Tokenizer:
+  return tokenizer.load(path, lower_case)  # once a process, so that its cache of words warms up
+
+
+def _rank(document_id: str) -> int:
+  """Where a document stands between 0 and 2^64 for the split; neither the seed nor other documents move it."""
+  return int.from_bytes(hashlib.sha256(b'split ' + _bytes(document_id)).digest()[:8], 'big')
+
+
+def _bytes(text: str) -> bytes:
+  return text.encode('utf-8', 'surrogatepass')

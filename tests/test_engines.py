@@ -1,0 +1,161 @@
+"""Processes and Beam give the same manifest and shards, byte for byte, or the same sentence, for any corpus."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import random
+import shutil
+
+import corpora
+import pytest
+
+from input_pipeline import records
+from input_pipeline.prepare import corpus, settings
+from input_pipeline.text import sources
+
+ENGINES = {'one process': {'workers': 1}, 'two processes': {'workers': 2}}
+if importlib.util.find_spec('apache_beam'):
+  ENGINES['Beam'] = {'beam_runner': 'DirectRunner'}
+WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lower --shards', 'with the weights')
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """A place for a corpus, whose text travels in small chunks, so that there are many runs."""
+  monkeypatch.setattr(sources, 'CHUNK_BYTES', 1500)
+  (tmp_path / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
+  return tmp_path
+
+
+def made_by(engine: str, folder: pathlib.Path, input: str, **chosen) -> dict[str, bytes] | str:
+  """The files that an engine writes, or the sentence by which it refuses."""
+  output = folder / 'data' / engine.replace(' ', '-')
+  shutil.rmtree(output, ignore_errors=True)
+  prepare = settings.Prepare(input, str(folder / 'vocab.txt'), str(output), sequence_length=32, **chosen,
+                             **ENGINES[engine])
+  try:
+    corpus.prepare(prepare, progress=False)
+  except records.DataError as error:
+    assert not output.exists() and '\n' not in str(error)
+    return str(error)
+  return {path.name: path.read_bytes() for path in output.iterdir()}
+
+
+def same_by_all(folder: pathlib.Path, input: str, **chosen) -> dict[str, bytes] | str:
+  first, *others = [made_by(engine, folder, input, **chosen) for engine in ENGINES]
+  for engine, other in zip([*ENGINES][1:], others):
+    if isinstance(first, str) or isinstance(other, str):
+      assert other == first, engine
+    else:
+      assert other.keys() == first.keys() and [name for name in first if other[name] != first[name]] == [], engine
+  return first
+
+
+def write_corpus(draw: random.Random, folder: pathlib.Path) -> str:
+  """Files of documents, some of them twice under other ids, and what `--input` calls them."""
+  texts = [draw.choice(['', 'one', 'one.', *map(corpora.text_of, range(12)),
+                        '\n'.join(map(corpora.text_of, range(60)))])
+           for _ in range(draw.choice([1, 3, 4, 8, 30]))]
+  named = []
+  for number in range(draw.randint(1, 3)):
+    path = folder / f'{number}.jsonl'
+    own = draw.choices(texts, k=draw.choice([0, 1, len(texts), 2 * len(texts)]))
+    path.write_text(''.join(json.dumps({'id': draw.choice([None, draw.randint(0, 40)]), 'text': text}) + '\n'
+                            for text in own))
+    (folder / f'link-{number}.jsonl').symlink_to(path)
+    weight = draw.choice(['', '', '=0.5', '=2.5'])
+    own = draw.choice([[path], [path], [path, path], [path, folder / f'link-{number}.jsonl'],
+                       [folder / f'*{number}.jsonl', path]])
+    named += [f'{name}{weight}' for name in own]
+  return ','.join(map(str, named)) + ','
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_random_corpora(folder, seed):
+  draw = random.Random(seed)
+  input = write_corpus(draw, folder)
+  made = same_by_all(folder, input, validation_share=draw.choice([0, 0.1, 0.3, 0.5]),
+                     shards=draw.choice([None, None, 2]), seed=seed)
+  assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
+
+
+def manifest_of(made: dict[str, bytes]) -> dict:
+  return json.loads(made[records.MANIFEST])
+
+
+def test_many_documents_at_the_threshold(folder):
+  """Which documents are held out, and which duplicate stays, hang on the order of ranks: 400 texts under two ids."""
+  lines = [json.dumps({'id': number, 'text': corpora.text_of(number % 400)[:300]}) for number in range(800)]
+  (folder / 'a.jsonl').write_text('\n'.join(lines))
+  splits = manifest_of(same_by_all(folder, str(folder / 'a.jsonl'), validation_share=0.3))['splits']
+  assert splits['train']['documents'] + splits['validation']['documents'] == 400
+  assert 160 < splits['validation']['documents'] < 250  # of two ids the smaller counts: 1 - 0.7² of the texts
+
+
+@pytest.mark.parametrize('count, held', [(3, 1), (8, 2)])
+def test_at_least_two_documents_are_held_out_or_one_of_three(folder, count, held):
+  (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(count))))
+  splits = manifest_of(same_by_all(folder, str(folder / 'a.txt'), validation_share=0.001))['splits']
+  assert (splits['train']['documents'], splits['validation']['documents']) == (count - held, held)
+
+
+def test_a_file_that_is_named_twice_is_read_once(folder):
+  a, link, hard = folder / 'a.text', folder / 'b.text', folder / 'c.text'
+  a.write_text('\n\n'.join(map(corpora.text_of, range(30))))
+  link.symlink_to(a)
+  hard.hardlink_to(a)
+  once = same_by_all(folder, str(a))
+  counts = manifest_of(once)['counts']
+  assert (counts['pages'], counts['documents'], counts['duplicates']) == (30, 30, 0)
+  for again in (f'{a},{a}', f'{folder}/?.text,{folder}/a*', f'{link},{hard}'):
+    made = same_by_all(folder, again)
+    assert {name: data for name, data in made.items() if name != records.MANIFEST} == {
+        name: data for name, data in once.items() if name != records.MANIFEST}
+    assert manifest_of(made)['counts'] == counts
+
+
+def test_weights_that_contradict_are_refused(folder):
+  (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(30))))
+  (folder / 'b.txt').write_bytes((folder / 'a.txt').read_bytes())
+  found = same_by_all(folder, f'{folder}/a.txt=2,{folder}/?.txt')
+  assert 'a.txt with the weights 2 and 1' in found
+  # another file of the same text: its first copy stays
+  copied = same_by_all(folder, f'{folder}/b.txt=2,{folder}/a.txt')
+  assert manifest_of(copied)['counts']['duplicates'] == 30
+
+
+def test_an_empty_train_split_is_an_error(folder):
+  """Of three documents at least one is held out; where their ranks are all in the lower half, a share of 0.5 holds out
+  all."""
+  for number in range(100):
+    lines = [json.dumps({'id': 3 * number + place, 'text': corpora.text_of(place)}) for place in range(3)]
+    (folder / 'a.jsonl').write_text('\n'.join(lines))
+    made = made_by('one process', folder, str(folder / 'a.jsonl'), validation_share=0.5)
+    if isinstance(made, str):
+      break
+    assert manifest_of(made)['splits']['train']['pieces']
+  else:
+    raise AssertionError('no three documents were all held out')
+  assert 'holds out all 3 documents' in made
+  assert same_by_all(folder, str(folder / 'a.jsonl'), validation_share=0.5) == made
+
+
+def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
+  (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(3))))
+  found = made_by('one process', folder, str(folder / 'a.txt'), validation_share=0.001, pairs='google')
+  assert 'the validation split holds one document' in found
+  assert records.MANIFEST in made_by('one process', folder, str(folder / 'a.txt'), validation_share=0., pairs='google')
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'dupe_factor': 5}, '--dupe-factor has no effect: it needs --pairs google'),
+    ({'beam_arguments': ('--direct_num_workers=4',)}, '--beam-arguments has no effect: it needs --beam-runner'),
+    ({'beam_runner': 'DirectRunner', 'workers': 4}, '--workers has no effect'),
+    ({'pairs': 'foo'}, '--pairs foo: wanted one of dynamic, google'),
+    ({'format': 'pdf'}, '--format pdf: wanted one of mediawiki'),
+    ({'words': 'foo'}, '--words'), ({'seed': 2**63}, '--seed')])
+def test_what_would_have_no_effect_is_refused(change, message):
+  with pytest.raises(records.DataError, match=message):
+    settings.Prepare('corpus.txt', 'vocab.txt', 'data', **change)
+  assert dataclasses.replace(settings.Prepare('corpus.txt', 'vocab.txt', 'data', pairs='google'), dupe_factor=5)
