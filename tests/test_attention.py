@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.experimental.pallas import tpu as pltpu
 
-from bert_jax import config as cfg
-from bert_jax.model import pallas_attention
-from bert_jax.model.attention import attend, attend_cudnn, choose
+from bert_jax import config as cfg, phases, recipes, synthetic
+from bert_jax.model import build, encoder as encoder_lib, pallas_attention
+from bert_jax.model.attention import Place, attend, attend_cudnn, choose
 from bert_jax.model.dropout import keep_mask
 from bert_jax.parallel import mesh as mesh_lib
 
@@ -107,19 +108,40 @@ def test_the_kernel_on_a_share_of_the_heads_drops_as_on_all(kernel_case):
 
 
 def test_the_kernel_is_chosen_for_what_it_can_do():
-  model = cfg.Model()
-  assert choose(model, 'tpu', 512) == choose(model, 'tpu', 128) == 'pallas'
-  assert choose(model, 'cpu', 128) == choose(model, 'tpu', 100) == choose(model, 'tpu', 2048) == 'xla'
-  assert choose(model, 'tpu', 128, tensor=2) == 'xla'
+  model, cpu, gpu, tpu = cfg.Model(), Place('cpu'), Place('gpu'), Place('tpu')
+  assert choose(model, tpu, 512) == choose(model, tpu, 128) == 'pallas'
+  assert choose(model, cpu, 128) == choose(model, tpu, 100) == choose(model, tpu, 2048) == 'xla'
+  assert choose(model, Place('tpu', tensor=2), 128) == 'xla'
   with pytest.raises(cfg.ConfigError, match='--model.attention auto'):
-    choose(dataclasses.replace(model, attention='pallas'), 'cpu', 128)
-  assert choose(model, 'gpu', 128) == 'xla'  # dropout, which the library's kernel does not draw
-  assert choose(dataclasses.replace(model, attention_dropout=0.), 'gpu', 128) == 'cudnn'
+    choose(dataclasses.replace(model, attention='pallas'), cpu, 128)
+  assert choose(model, gpu, 128) == 'xla'  # dropout, which the library's kernel does not draw
+  assert choose(dataclasses.replace(model, attention_dropout=0.), gpu, 128) == 'cudnn'
   with pytest.raises(cfg.ConfigError, match='no attention dropout'):
-    choose(dataclasses.replace(model, attention='cudnn'), 'gpu', 128)
+    choose(dataclasses.replace(model, attention='cudnn'), gpu, 128)
   for tokens, width, head_width in ((128, 768, 64), (512, 1024, 64), (512, 128, 64), (256, 384, 96)):
     columns = pallas_attention.columns(tokens, width, head_width)
     assert width % columns == 0 and columns % 128 == 0 and columns % head_width == 0
+
+
+def test_attention_is_chosen_for_each_row_length_of_one_model(monkeypatch):
+  """One encoder that stands on a TPU: rows of 128 and 512 go through the kernel, those of 2,048, for which it is too short, do not."""
+  model = recipes.model_of(1, 64, vocab_size=64, max_positions=2048)
+  encoder = build.describe(model, {}, Place('tpu'))[0]
+  params = build.describe(model, {})[1]
+  seen = []
+  monkeypatch.setattr(encoder_lib, 'attend', lambda q, *_, implementation, **others: seen.append((q.shape[1], implementation)) or q)
+  for length in (128, 512, 2048):
+    batch = synthetic.batch(64, 1, length, 4)
+    jax.eval_shape(lambda params, batch: nnx.merge(encoder, params).encoder(batch), params, batch)
+  assert set(seen) == {(128, 'pallas'), (512, 'pallas'), (2048, 'xla')}
+
+
+def test_two_phases_of_one_run_attend_as_their_rows_want():
+  config = recipes.base()
+  config = dataclasses.replace(config, model=dataclasses.replace(config.model, max_positions=2048),
+                               long=dataclasses.replace(config.long, sequence_length=2048))
+  chosen = [choose(phase.config.model, Place('tpu'), phase.config.batch.sequence_length) for phase in phases.phases(config)]
+  assert chosen == ['pallas', 'xla']
 
 
 def test_a_causal_token_sees_itself_and_those_before_it_in_its_pair(qkv):

@@ -11,8 +11,7 @@ import time
 import jax
 import pytest
 
-from bert_jax import checkpoint, config as cfg, distributed, metrics, recipes, step as step_lib, train
-from bert_jax.parallel import mesh as mesh_lib
+from bert_jax import checkpoint, config as cfg, distributed, metrics, program as program_lib, recipes, train
 from tests import synthetic, worker
 
 VOCABULARY, STEPS, SECONDS = 64, 6, 500  # a limit for a machine with much else to do
@@ -94,9 +93,9 @@ def test_losses_of_one_process(pair, data, config, tmp_path):
 
 @pytest.mark.parametrize('shape, devices', [(cfg.MeshShape(data=8), 8), (cfg.MeshShape(data=1), 1)])
 def test_one_process_restores_what_two_saved(pair, config, shape, devices):
-  mesh = mesh_lib.make_mesh(shape, jax.devices()[:devices])
+  program = program_lib.of(dataclasses.replace(config, mesh=shape), jax.devices()[:devices])
   with checkpoint.manager(pair) as checkpoints:
-    state, meta = checkpoint.restore(checkpoints, step_lib.abstract_state(config, mesh)[1])
+    state, meta = checkpoint.restore(checkpoints, program.abstract)
   assert meta.step == int(state.step) == STEPS
   assert worker.digest(state) == (pair / 'digest').read_text()
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import config as cfg, objectives, step as step_lib, synthetic
+from bert_jax import config as cfg, objectives, program as program_lib, synthetic
 from bert_jax.parallel import collectives, mesh as mesh_lib
 
 STEPS = 20
@@ -21,13 +21,13 @@ def train(config, shape, pairs=1):
   config = dataclasses.replace(config, mesh=shape)
   mesh = mesh_lib.make_mesh(shape, jax.devices()[:shape.data * shape.fsdp * shape.tensor])
   losses = []
-  graphdef, abstract = step_lib.abstract_state(config, mesh)
-  state, step = step_lib.create_state(config, abstract), step_lib.jit_train_step(graphdef, config, mesh, abstract)
+  program = program_lib.of(config, list(mesh.devices.flat))
+  state, step = program.init(), program.train_step
   for seed in range(STEPS):
     batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, pairs, seed=seed, shortest=.4), mesh)
     with jax.transfer_guard('disallow'):  # all that a step needs is there
       state, report = step(state, batch)
-    losses.append(float(objectives.loss_of(report['terms'], {term: s.weight for term, s in report['terms'].items()})))
+    losses.append(float(objectives.loss_of(report['terms'], {term: s['weight'] for term, s in report['terms'].items()})))
   batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, pairs), mesh)
   return losses, state, step, lambda: step.lower(state, batch).compile().as_text()
 
@@ -45,10 +45,10 @@ def test_every_mesh_gives_the_losses_of_one_device(tiny, straight, shape):
   np.testing.assert_allclose(losses, straight[0], atol=1e-5)
   assert step._cache_size() == 1 == straight[2]._cache_size()
   _, fsdp, tensor = shape
-  kernels = {'params': state.params['blocks']['query']['kernel'], 'moments': state.opt_state[0].nu['blocks']['query']['kernel']}
+  kernels = {'params': state.params['encoder']['blocks']['query']['kernel'], 'moments': state.opt_state[0].nu['encoder']['blocks']['query']['kernel']}
   for where, x in kernels.items():
     assert {shard.data.shape for shard in x.addressable_shards} == {(2, 16 // fsdp, 16 // tensor)}, where
-  for x in (state.params['word_embeddings']['embedding'], state.opt_state[0].mu['word_embeddings']['embedding']):
+  for x in (state.params['encoder']['word_embeddings']['embedding'], state.opt_state[0].mu['encoder']['word_embeddings']['embedding']):
     assert {math.prod(shard.data.shape) for shard in x.addressable_shards} == {64 * 16 // fsdp}
   if shape == (2, 2, 2):
     # Where the partitioner gives up ("involuntary full rematerialization") a device holds the activations of all 256 tokens.
@@ -58,21 +58,20 @@ def test_every_mesh_gives_the_losses_of_one_device(tiny, straight, shape):
 
 
 def test_fully_sharded_state_of_base_takes_its_share_of_memory():
-  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=8))
-  _, state = step_lib.abstract_state(cfg.Config(), mesh)
+  state = program_lib.of(cfg.Config(mesh=cfg.MeshShape(data=1, fsdp=8))).abstract
   leaves = jax.tree.leaves(state)
   whole, shard = sum(math.prod(x.shape) for x in leaves), sum(math.prod(x.sharding.shard_shape(x.shape)) for x in leaves)
   assert shard < 1.01 * whole / 8 + 3 * 3 * 768 * 12 * 16  # biases and scales are everywhere
 
 
-def test_the_table_names_parameters_that_exist_and_moments_lie_as_they():
-  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=2, fsdp=2, tensor=2))
-  _, state = step_lib.abstract_state(cfg.Config(), mesh)
-  names = {mesh_lib.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
-  for end in mesh_lib.PARAMETERS:
-    assert any(('/' + name).endswith('/' + end) for name in names), end
-  for name, x in names.items():
-    small = x.ndim - name.startswith('blocks/') < 2 or name == 'next_sentence/kernel'
+def test_every_matrix_is_shared_out_and_moments_lie_as_their_parameters():
+  program = program_lib.of(cfg.Config(mesh=cfg.MeshShape(data=2, fsdp=2, tensor=2)))
+  state = program.abstract
+  logical = {mesh_lib.path_name(path): known for path, known in jax.tree.leaves_with_path(program.logical)}
+  used = {axis for known in logical.values() for axis in known.axes if axis not in (None, 'layers')}
+  assert used == set(mesh_lib.RULES) - {'batch'}  # the table names axes that exist
+  for name, x in {mesh_lib.path_name(path): x for path, x in jax.tree.leaves_with_path(state.params)}.items():
+    small = x.ndim - logical[name].stacked < 2
     assert small or any(x.sharding.spec), f'{name} is nowhere shared out'
   for moments in state.opt_state[0]:
     jax.tree.map(lambda p, m: pytest.fail(f'{p} {m}') if p.sharding != m.sharding else None, state.params, moments)
@@ -203,7 +202,7 @@ def test_rows_keep_their_numbers_wherever_they_lie():
   ids = np.arange(24, dtype=np.int32).reshape(8, 3)
   batch = mesh_lib.put_batch({'input_ids': ids}, mesh)
   np.testing.assert_array_equal(batch['input_ids'], ids)
-  np.testing.assert_array_equal(batch['rows'], np.arange(8))
+  np.testing.assert_array_equal(batch['row_numbers'], np.arange(8))
   assert {shard.data.shape for shard in batch['input_ids'].addressable_shards} == {(2, 3)}
 
 

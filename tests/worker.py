@@ -29,23 +29,19 @@ def digest(state) -> str:
   return hashlib.sha256(b''.join(str((x.shape, x.dtype)).encode() + x.tobytes() for x in leaves)).hexdigest()
 
 
-def train_and_tell(config, data, run_dir):
-  result = TRAIN(config, data, run_dir, engine='threads')
+def fail(step: int) -> bool:
+  if str(step) == os.environ.get('FAIL_AT'):
+    raise RuntimeError('made to fail')
+  return False
+
+
+def train_and_tell(config, data, run_dir, **settings):
+  result = TRAIN(config, data, run_dir, **settings | {'engine': 'threads', 'stop': fail})
   if jax.process_index() == 0:
     (pathlib.Path(run_dir) / 'digest').write_text(digest(result.state))
   return result
 
 
-class Failing(train.Loop):
-
-  def ended(self):
-    if self.step == int(os.environ['FAIL_AT']):
-      raise RuntimeError('made to fail')
-    return super().ended()
-
-
 if __name__ == '__main__':
-  if 'FAIL_AT' in os.environ:
-    train.Loop = Failing
   train.train = train_and_tell
   cli.main()
