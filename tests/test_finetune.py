@@ -41,9 +41,11 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def pretraining():
   return cfg.Config(
-      model=cfg.Model(vocab_size=len(TOKENS), hidden_size=32, layers=2, heads=2, intermediate_size=64, max_positions=64, dtype='float32'),
+      model=cfg.Model(vocab_size=len(TOKENS), hidden_size=32, layers=2, heads=2, intermediate_size=64,
+                      max_positions=64, dtype='float32'),
       batch=cfg.BatchConfig(size=8, sequence_length=32, predictions=5), mesh=cfg.MeshShape(data=1),
-      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2), run=cfg.Run(steps=4, checkpoint_every=2, seed=7))
+      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2),
+      run=cfg.Run(steps=4, checkpoint_every=2, seed=7))
 
 
 def pretrain(config, data, run_dir, **settings):
@@ -122,11 +124,12 @@ def told(run_dir):
 
 def test_a_task_whose_classes_can_be_told_apart_is_learnt(tuned, pretrained, classes):
   run_dir, result, figures = tuned
-  assert result.reason == 'steps' and result.step == EXAMPLES
+  assert result.reason == 'steps' and result.step == 80  # 12 epochs of 80 in batches of 12
   assert figures['task_accuracy'] == 1 and figures['examples'] == HELD_OUT
   assert evaluate.read(run_dir) == figures
   record = run_directory.read(run_dir)
-  assert record.kind == 'finetuned' and record.config.labels == ('bad', 'good') and record.config.model.hidden_size == 32
+  assert record.kind == 'finetuned' and record.config.labels == ('bad', 'good')
+  assert record.config.model.hidden_size == 32
   assert record.origin.checkpoint == str(pretrained) and record.origin.step == 4
   assert record.origin.fresh and all(name.startswith('classifier/') for name in record.origin.fresh)
   again = finetune.evaluate(run_dir, progress=False)
@@ -163,7 +166,8 @@ def test_an_evaluation_reads_every_example_once_whatever_the_batches(tuned, clas
     np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches])[real], wanted)
   program = evaluate.on_one_device(loaded.record.config)
   found = evaluate.figures(program, loaded.params, batches)
-  assert found == pytest.approx({name: value for name, value in figures.items() if name.startswith(('task_', 'loss'))}, abs=1e-6)
+  wanted = {name: value for name, value in figures.items() if name not in ('examples', 'step')}
+  assert found == pytest.approx(wanted, abs=1e-6)
 
 
 def test_processes_share_out_an_evaluation_and_an_epoch(classes, pretrained):
@@ -214,13 +218,14 @@ def other(config):
   """Another length, batch and optimizer on the same model."""
   return dataclasses.replace(
       config, batch=dataclasses.replace(config.batch, size=4, sequence_length=16, predictions=3),
-      optimizer=cfg.Optimizer(name='lamb', peak_learning_rate=1e-3, warmup_steps=2), run=dataclasses.replace(config.run, seed=8, steps=6))
+      optimizer=cfg.Optimizer(name='lamb', peak_learning_rate=1e-3, warmup_steps=2),
+      run=dataclasses.replace(config.run, seed=8, steps=6))
 
 
 @pytest.fixture(scope='module')
 def short_data(tmp_path_factory):
-  data = synthetic.write_data(tmp_path_factory.mktemp('short') / 'data', vocabulary_size=len(TOKENS), pieces=100, documents=20,
-                              sequence_length=16)
+  directory = tmp_path_factory.mktemp('short') / 'data'
+  data = synthetic.write_data(directory, vocabulary_size=len(TOKENS), pieces=100, documents=20, sequence_length=16)
   write_vocabulary(data)
   return data
 

@@ -1,4 +1,4 @@
-"""Every parameter of every architecture with the heads of every objective: where it lies, what it is sent in, what it costs."""
+"""Each parameter of every architecture with the heads of every objective: where it lies, what it is sent in and costs."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from bert_jax import config as cfg, optimizer, program as program_lib, synthetic
-from bert_jax.model import build, encoder, layers
+from bert_jax.model import encoder, layers
 from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.table import TASKS
@@ -27,8 +27,9 @@ def named(tree) -> dict:
   return {mesh_lib.path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def program_on(mesh: jax.sharding.Mesh, model: cfg.Model, objective: Objective, settings=cfg.Optimizer()) -> program_lib.Program:
-  return program_lib.make(dataclasses.replace(model, causal=objective.causal), objective, settings, mesh, steps=10_000)
+def program_on(mesh, model: cfg.Model, objective: Objective, settings: cfg.Optimizer | None = None):
+  model = dataclasses.replace(model, causal=objective.causal)
+  return program_lib.make(model, objective, settings or cfg.Optimizer(), mesh, steps=10_000)
 
 
 @pytest.fixture(scope='module')
@@ -47,7 +48,8 @@ def test_no_matrix_is_on_every_device_whole(tiny, cube, architecture, learnt):
   for name, x in params.items():
     known = logical[name]
     matrix = x.ndim - known.stacked >= 2
-    assert x.dtype == np.float32 and known.dtype == ('bfloat16' if matrix and not name.startswith(WIDE) else 'float32'), name
+    narrow = matrix and not name.startswith(WIDE)
+    assert x.dtype == np.float32 and known.dtype == ('bfloat16' if narrow else 'float32'), name
     assert not matrix or math.prod(x.sharding.shard_shape(x.shape)) <= x.size // 2, f'{name} is nowhere shared out'
     assert not known.stacked or x.shape[0] == model.layers, name
     mine = [moment for place, moment in moments.items() if place.endswith('/' + name)]
@@ -78,7 +80,8 @@ def test_a_matrix_without_axes_is_an_error_that_names_it(tiny, cube):
 
 def factored(o, about):
   """Adafactor's second moments: of a matrix [L D F], one number a row and one a column."""
-  return optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=2), optax.add_decayed_weights(o.weight_decay, about.decayed))
+  decay = optax.add_decayed_weights(o.weight_decay, about.decayed)
+  return optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=2), decay)
 
 
 def test_a_factored_statistic_lies_as_its_own_axes_do(tiny, cube, monkeypatch):
@@ -111,7 +114,8 @@ def test_a_factored_statistic_lies_as_its_own_axes_do(tiny, cube, monkeypatch):
 
 
 # Rows of a task hold one example each.
-@pytest.mark.parametrize('learnt, packed', [*((learnt, False) for learnt in LEARNT), *((name, True) for name in OBJECTIVES)])
+@pytest.mark.parametrize('learnt, packed', [
+    *((name, False) for name in LEARNT), *((name, True) for name in OBJECTIVES)])
 @pytest.mark.parametrize('architecture', encoder.ENCODERS)
 def test_flops_by_the_class_are_those_of_the_program(architecture, learnt, packed):
   """Within 2 %, of a model that is wide enough for its products to count; nothing is computed twice."""

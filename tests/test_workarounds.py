@@ -17,7 +17,7 @@ PLAIN = {'nothing': ((), False), 'collectives': ((), True), 'everything': (WORKA
 
 @pytest.fixture(scope='module')
 def found(tiny):
-  """(workarounds turned off, plain collectives, devices) -> gradients of one batch with dropout, and sums of its terms."""
+  """(workarounds turned off, plain collectives, devices) -> gradients of one batch with dropout, and its sums."""
   params = program_lib.of(tiny, jax.devices()[:1]).init().params
   batch = synthetic.batch(64, 16, 16, 4, pairs=2, seed=1, shortest=.4)
 
