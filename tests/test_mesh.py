@@ -27,7 +27,8 @@ def train(config, shape, pairs=1):
     batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, pairs, seed=seed, shortest=.4), mesh)
     with jax.transfer_guard('disallow'):  # all that a step needs is there
       state, report = step(state, batch)
-    losses.append(float(objectives.loss_of(report['terms'], {term: s['weight'] for term, s in report['terms'].items()})))
+    terms = report['terms']
+    losses.append(float(objectives.loss_of(terms, {term: s['weight'] for term, s in terms.items()})))
   batch = mesh_lib.put_batch(synthetic.batch(64, 16, 16, 4, pairs), mesh)
   return losses, state, step, lambda: step.lower(state, batch).compile().as_text()
 
@@ -45,13 +46,16 @@ def test_every_mesh_gives_the_losses_of_one_device(tiny, straight, shape):
   np.testing.assert_allclose(losses, straight[0], atol=1e-5)
   assert step._cache_size() == 1 == straight[2]._cache_size()
   _, fsdp, tensor = shape
-  kernels = {'params': state.params['encoder']['blocks']['query']['kernel'], 'moments': state.opt_state[0].nu['encoder']['blocks']['query']['kernel']}
-  for where, x in kernels.items():
+  moments = state.opt_state[0]
+  trees = {'params': state.params['encoder'], 'mu': moments.mu['encoder'], 'nu': moments.nu['encoder']}
+  for where, tree in trees.items():
+    x = tree['blocks']['query']['kernel']
     assert {shard.data.shape for shard in x.addressable_shards} == {(2, 16 // fsdp, 16 // tensor)}, where
-  for x in (state.params['encoder']['word_embeddings']['embedding'], state.opt_state[0].mu['encoder']['word_embeddings']['embedding']):
-    assert {math.prod(shard.data.shape) for shard in x.addressable_shards} == {64 * 16 // fsdp}
+    x = tree['word_embeddings']['embedding']
+    assert {math.prod(shard.data.shape) for shard in x.addressable_shards} == {64 * 16 // fsdp}, where
   if shape == (2, 2, 2):
-    # Where the partitioner gives up ("involuntary full rematerialization") a device holds the activations of all 256 tokens.
+    # Where the partitioner gives up ("involuntary full rematerialization") a device holds the activations of all 256
+    # tokens.
     arrays = {tuple(map(int, dims.split(','))) for dims in re.findall(r'(?:f32|pred|u32)\[([0-9,]+)\]', text())}
     assert (64, 16) in arrays  # those of a quarter
     assert not [dims for dims in arrays if math.prod(dims) >= 256 * 16]
@@ -60,7 +64,8 @@ def test_every_mesh_gives_the_losses_of_one_device(tiny, straight, shape):
 def test_fully_sharded_state_of_base_takes_its_share_of_memory():
   state = program_lib.of(cfg.Config(mesh=cfg.MeshShape(data=1, fsdp=8))).abstract
   leaves = jax.tree.leaves(state)
-  whole, shard = sum(math.prod(x.shape) for x in leaves), sum(math.prod(x.sharding.shard_shape(x.shape)) for x in leaves)
+  whole = sum(math.prod(x.shape) for x in leaves)
+  shard = sum(math.prod(x.sharding.shard_shape(x.shape)) for x in leaves)
   assert shard < 1.01 * whole / 8 + 3 * 3 * 768 * 12 * 16  # biases and scales are everywhere
 
 
@@ -77,8 +82,9 @@ def test_every_matrix_is_shared_out_and_moments_lie_as_their_parameters():
     jax.tree.map(lambda p, m: pytest.fail(f'{p} {m}') if p.sharding != m.sharding else None, state.params, moments)
 
 
-@pytest.mark.parametrize('shape, field', [((3, 1, 1), 'mesh.data 3'), ((-1, 3, 1), 'mesh.fsdp 3'), ((-1, -1, 1), 'mesh.fsdp -1'),
-                                          ((-2, 8, 1), 'mesh.data -2'), ((-1, 1, 16), 'mesh.tensor 16'), ((2, 2, 1), 'mesh.tensor 1')])
+@pytest.mark.parametrize('shape, field', [
+    ((3, 1, 1), 'mesh.data 3'), ((-1, 3, 1), 'mesh.fsdp 3'), ((-1, -1, 1), 'mesh.fsdp -1'),
+    ((-2, 8, 1), 'mesh.data -2'), ((-1, 1, 16), 'mesh.tensor 16'), ((2, 2, 1), 'mesh.tensor 1')])
 def test_a_mesh_that_does_not_fit_is_refused(shape, field):
   with pytest.raises(cfg.ConfigError, match=field):
     mesh_lib.make_mesh(cfg.MeshShape(*shape))
@@ -100,7 +106,8 @@ def test_a_batch_that_does_not_divide_is_refused():
 @pytest.mark.parametrize('shape', [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8), (1, 2, 4)])
 @pytest.mark.parametrize('processes', [1, 2, 4, 8])
 def test_processes_feed_every_row_and_only_sharers_the_same(monkeypatch, shape, processes):
-  devices = np.array([types.SimpleNamespace(process_index=i * processes // 8, id=i) for i in range(8)], object).reshape(shape)
+  devices = [types.SimpleNamespace(process_index=i * processes // 8, id=i) for i in range(8)]
+  devices = np.array(devices, object).reshape(shape)
   mesh = types.SimpleNamespace(devices=devices, shape=dict(zip(mesh_lib.AXES, shape)))
   parts = []
   for process in range(processes):
@@ -119,7 +126,8 @@ def torus(*sizes, host=(2, 2, 1), slices=1):
     for z, y, x in np.ndindex(*reversed(sizes)):
       hosts = [size // h for size, h in zip(sizes, host)]
       process = (z // host[2] * hosts[1] + y // host[1]) * hosts[0] + x // host[0] + piece * math.prod(hosts)
-      chips.append(types.SimpleNamespace(coords=[x, y, z], core_on_chip=0, slice_index=piece, process_index=process, id=len(chips)))
+      chips.append(types.SimpleNamespace(
+          coords=[x, y, z], core_on_chip=0, slice_index=piece, process_index=process, id=len(chips)))
   return sorted(chips, key=lambda chip: (chip.process_index, chip.id))
 
 
@@ -129,8 +137,8 @@ def fake_mesh(devices, shape):
 
 
 @pytest.mark.parametrize('sizes, shape, rings', [
-    ((4, 4, 1), (1, 16, 1), (4, 4)), ((16, 16, 1), (1, 256, 1), (16, 16)), ((4, 4, 4), (1, 64, 1), (4, 4, 4)), ((4, 4, 1), (4, 4, 1), (4,)),
-    ((4, 4, 1), (16, 1, 1), (1,)), ((8, 4, 1), (1, 32, 1), (4, 8))])
+    ((4, 4, 1), (1, 16, 1), (4, 4)), ((16, 16, 1), (1, 256, 1), (16, 16)), ((4, 4, 4), (1, 64, 1), (4, 4, 4)),
+    ((4, 4, 1), (4, 4, 1), (4,)), ((4, 4, 1), (16, 1, 1), (1,)), ((8, 4, 1), (1, 32, 1), (4, 8))])
 def test_a_scatter_goes_along_one_axis_of_the_torus_at_a_time(sizes, shape, rings):
   got = collectives.rings(fake_mesh(torus(*sizes), shape))
   assert got == rings or rings == (1,) and math.prod(got) == 1
@@ -140,12 +148,14 @@ def test_a_scatter_goes_along_one_axis_of_the_torus_at_a_time(sizes, shape, ring
 def test_a_scatter_in_rings_is_the_scatter(sizes):
   mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=8))
   x = jax.random.normal(jax.random.key(0), (8, 16, 3))
-  run = mesh_lib.per_device(lambda x: collectives.scatter(x[0], 0, sizes, range(len(sizes))), mesh, jax.P('fsdp'), jax.P('fsdp'))
+  scatter = lambda x: collectives.scatter(x[0], 0, sizes, range(len(sizes)))
+  run = mesh_lib.per_device(scatter, mesh, jax.P('fsdp'), jax.P('fsdp'))
   np.testing.assert_allclose(jax.jit(run)(x), x.sum(0), atol=1e-6)
 
 
 @pytest.mark.parametrize('sizes', [(2, 4), (2, 2, 2), (8,)])
-@pytest.mark.parametrize('together, rows', [(False, 24), (True, 24), (True, 32)])  # parts of 24 are no whole tiles, of 32 at first
+# Parts of 24 are no whole tiles, of 32 at first.
+@pytest.mark.parametrize('together, rows', [(False, 24), (True, 24), (True, 32)])
 def test_what_is_scattered_is_summed_and_what_is_gathered_is_whole(sizes, together, rows):
   mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=8))
   axes = [1, 0, 1, 1, 2]
@@ -185,7 +195,8 @@ def test_each_device_finds_its_columns_among_the_runs(shape):
 
 def test_sizes_are_rounded_up_to_what_has_divisors():
   for n in range(1, 100_000, 7):
-    assert n <= collectives.smooth(n) <= n * 33 / 32 and collectives.smooth(n) >> max(n.bit_length() - collectives.CUTS, 0) <= 64
+    smooth = collectives.smooth(n)
+    assert n <= smooth <= n * 33 / 32 and smooth >> max(n.bit_length() - collectives.CUTS, 0) <= 64
 
 
 def test_processes_whose_chips_do_not_stand_in_line_feed_every_row_once(monkeypatch):
@@ -207,8 +218,8 @@ def test_rows_keep_their_numbers_wherever_they_lie():
 
 
 @pytest.mark.parametrize('devices, slices, rows, sizes', [
-    (1, 1, 32, [1, 1, 1]), (8, 1, 256, [1, 8, 1]), (256, 1, 256, [1, 256, 1]), (512, 2, 1024, [2, 256, 1]), (512, 1, 1024, [2, 256, 1]),
-    (512, 1, 256, [1, 256, 2]), (6, 1, 36, [1, 6, 1]), (5, 1, 20, [5, 1, 1])])
+    (1, 1, 32, [1, 1, 1]), (8, 1, 256, [1, 8, 1]), (256, 1, 256, [1, 256, 1]), (512, 2, 1024, [2, 256, 1]),
+    (512, 1, 1024, [2, 256, 1]), (512, 1, 256, [1, 256, 2]), (6, 1, 36, [1, 6, 1]), (5, 1, 20, [5, 1, 1])])
 def test_a_mesh_is_chosen(devices, slices, rows, sizes):
   assert mesh_lib.choose(devices, slices, cfg.Model(), rows) == sizes
 

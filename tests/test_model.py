@@ -1,4 +1,4 @@
-"""The encoder: published sizes, initial values, padding, pairs, both uses of the table, dropout's places, recomputation."""
+"""The encoder: published sizes, initial values, padding, pairs, both uses of the table, dropout, recomputation."""
 
 import dataclasses
 import functools
@@ -19,7 +19,8 @@ BASE, LARGE = cfg.Model(), cfg.Model(hidden_size=1024, layers=24, heads=16, inte
 
 
 def build(config, seed=0):
-  return build_graph(config), jax.jit(lambda key: build_lib.build(config, PRETRAINING_HEADS, key)[1])(jax.random.key(seed))
+  make = jax.jit(lambda key: build_lib.build(config, PRETRAINING_HEADS, key)[1])
+  return build_graph(config), make(jax.random.key(seed))
 
 
 def build_graph(config):
@@ -32,7 +33,8 @@ def named(params):
 
 @pytest.mark.parametrize('config, with_heads, without', [
     (BASE, 110_106_428, 109_482_240), (LARGE, 336_226_108, 335_141_888),
-    (dataclasses.replace(BASE, vocab_size=28996), None, 108_310_272), (dataclasses.replace(BASE, vocab_size=119_547), None, 177_853_440)])
+    (dataclasses.replace(BASE, vocab_size=28996), None, 108_310_272),
+    (dataclasses.replace(BASE, vocab_size=119_547), None, 177_853_440)])
 def test_published_parameter_counts(config, with_heads, without):
   params = build_lib.describe(config, PRETRAINING_HEADS)[1]
   assert with_heads in (None, build_lib.parameter_count(params))
@@ -95,7 +97,8 @@ def test_padding_has_no_influence(setup):
   _, params, batch, encode = setup
   real = batch['pair_ids'] > 0
   change = lambda name, value: np.where(real, batch[name], value).astype(np.int32)
-  other = batch | {name: change(name, value) for name, value in (('input_ids', 33), ('token_type_ids', 1), ('position_ids', 15))}
+  values = {'input_ids': 33, 'token_type_ids': 1, 'position_ids': 15}
+  other = batch | {name: change(name, value) for name, value in values.items()}
   a, b = np.asarray(encode(params, batch)), np.asarray(encode(params, other))
   np.testing.assert_array_equal(a[real], b[real])
   assert (a[~real] != b[~real]).any()

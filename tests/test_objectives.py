@@ -1,4 +1,4 @@
-"""Losses and hits against NumPy; what has no weight has no effect; an objective is the terms it names, and sees what it may see."""
+"""Losses and hits against NumPy; what has no weight has no effect; an objective is its terms and sees what it may."""
 
 import dataclasses
 
@@ -9,15 +9,16 @@ import pytest
 from flax import nnx
 
 from bert_jax import objectives, synthetic
-from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS
 from bert_jax.model import build
+from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS
 
 
 def test_cross_entropy_is_the_formula():
   rng = np.random.default_rng(0)
   logits, labels, weights = rng.normal(size=(9, 7)) * 5, rng.integers(0, 7, 9), np.array([1, 0, 1, .5, 1, 0, 1, 1, 2.])
   labels[:3] = logits[:3].argmax(1)
-  sums = objectives.cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), jnp.asarray(weights, jnp.float32))
+  narrow = lambda x: jnp.asarray(x, jnp.float32)
+  sums = objectives.cross_entropy(narrow(logits), jnp.asarray(labels), narrow(weights))
   log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
   assert float(sums['loss']) == pytest.approx(-(weights * log[np.arange(9), labels]).sum(), rel=1e-5)
   assert float(sums['weight']) == weights.sum()
@@ -62,7 +63,8 @@ def test_slots_without_weight_have_no_effect(setup, losses):
   batch = setup[2]
   idle, lonely = batch['masked_lm_weights'] == 0, batch['next_sentence_weights'] == 0
   other = batch | {
-      'masked_lm_ids': np.where(idle, 7, batch['masked_lm_ids']), 'masked_lm_positions': np.where(idle, 9, batch['masked_lm_positions']),
+      'masked_lm_ids': np.where(idle, 7, batch['masked_lm_ids']),
+      'masked_lm_positions': np.where(idle, 9, batch['masked_lm_positions']),
       'next_sentence_labels': np.where(lonely, 1 - batch['next_sentence_labels'], batch['next_sentence_labels'])}
   assert any((other[name] != batch[name]).any() for name in batch)
   (sums, grads), (other_sums, other_grads) = losses['mlm_nsp'](batch), losses['mlm_nsp'](other)
@@ -91,9 +93,11 @@ def test_mlm_alone_ignores_next_sentences(setup, losses):
 
 def test_sentence_order_is_learnt_as_next_sentences_are(setup, losses):
   graphdef, params, batch = setup
-  sums = jax.jit(lambda params: objectives.term_sums(OBJECTIVES['mlm_sop'], nnx.merge(graphdef, params), batch)[0])(params)
+  sop = OBJECTIVES['mlm_sop']
+  sums, _ = jax.jit(lambda params: objectives.term_sums(sop, nnx.merge(graphdef, params), batch))(params)
   assert list(sums) == ['mlm', 'sop']
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), list(sums.values()), list(losses['mlm_nsp'](batch)[0].values()))
+  wanted = losses['mlm_nsp'](batch)[0]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), list(sums.values()), list(wanted.values()))
 
 
 def test_a_batch_without_predictions_has_loss_zero_and_not_nan(setup, losses):
@@ -120,8 +124,12 @@ def test_from_left_to_right_the_target_is_the_next_token_of_the_pair():
   np.testing.assert_array_equal(weights, [[1] * 15, [1] * 5 + [0] + [1] * 6 + [0] * 3])
 
 
-def influence(model, objective, batch):  # -> [B M/B T]: |gradient of each prediction's loss with respect to each token's input embedding|
-  """Each token has a position embedding of its own here: the gradient with respect to it is that with respect to the sum it is part of."""
+def influence(model, objective, batch):  # -> [B M/B T]
+  """|gradient of each prediction's loss with respect to each token's input embedding|.
+
+  Each token has a position embedding of its own here: the gradient with respect to it is that with respect to the sum
+  that it is part of.
+  """
   B, T = batch['input_ids'].shape
   objective = OBJECTIVES[objective]
   model = dataclasses.replace(model, causal=objective.causal, max_positions=B * T)
@@ -143,7 +151,7 @@ def influence(model, objective, batch):  # -> [B M/B T]: |gradient of each predi
 
 
 def test_from_left_to_right_no_future_is_seen_and_all_of_the_past(still):
-  """Exactly: the gradient of the loss at t is zero for every later token, for other pairs and for padding, and for no other."""
+  """Exactly: the gradient of the loss at t is zero for later tokens, for other pairs and for padding, and no other."""
   batch = synthetic.batch(64, 2, 16, 4, seed=1) | {'pair_ids': PAIR_IDS}
   seen = influence(still.model, 'left_to_right', batch) > 0
   place = np.arange(16)
@@ -153,7 +161,8 @@ def test_from_left_to_right_no_future_is_seen_and_all_of_the_past(still):
 
 
 def test_masked_tokens_are_seen_from_both_sides(still):
-  batch = synthetic.batch(64, 2, 16, 4, seed=1) | {'pair_ids': PAIR_IDS, 'masked_lm_positions': np.array([[0, 3, 8, 15], [2, 5, 6, 10]])}
+  places = np.array([[0, 3, 8, 15], [2, 5, 6, 10]])
+  batch = synthetic.batch(64, 2, 16, 4, seed=1) | {'pair_ids': PAIR_IDS, 'masked_lm_positions': places}
   seen = influence(still.model, 'mlm', batch) > 0
   of_predicted = np.take_along_axis(PAIR_IDS, batch['masked_lm_positions'], axis=1)
   np.testing.assert_array_equal(seen, of_predicted[:, :, None] == PAIR_IDS[:, None, :])

@@ -19,7 +19,8 @@ STEPS = 8
 
 def parameters(rng, layers=3):
   stack = lambda *shape: jnp.asarray(rng.normal(size=(layers, *shape)), jnp.float32)
-  return {'blocks': {'query': {'kernel': stack(4, 4), 'bias': stack(4)}, 'output_norm': {'scale': stack(4), 'bias': stack(4)}},
+  return {'blocks': {'query': {'kernel': stack(4, 4), 'bias': stack(4)},
+                     'output_norm': {'scale': stack(4), 'bias': stack(4)}},
           'word_embeddings': {'embedding': jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)},
           'masked_tokens': {'bias': jnp.asarray(rng.normal(size=6), jnp.float32)}}
 
@@ -72,7 +73,7 @@ def test_adamw_is_that_of_optax():
 
 
 def test_lamb_sees_layers_not_the_stack_of_layers():
-  """Stacked layers move as if each were a parameter of its own, in optax's parts of LAMB; what does not decay has no trust ratio."""
+  """Stacked layers move as if each were a parameter of its own, in optax's LAMB; only what decays has a ratio."""
   settings = dataclasses.replace(SETTINGS, name='lamb', schedule='constant', warmup_steps=0)
   history, gradients = run(settings)
   unstack = lambda tree: {**tree, 'blocks': [jax.tree.map(lambda x, i=i: x[i], tree['blocks']) for i in range(3)]}
@@ -85,7 +86,8 @@ def test_lamb_sees_layers_not_the_stack_of_layers():
 
 def test_decay_is_chosen_by_name_on_the_real_model():
   about = optimizer.traits(build.describe(cfg.Model(), PRETRAINING_HEADS)[2])
-  names, stacks = ({mesh.path_name(path): yes for path, yes in jax.tree.leaves_with_path(tree)} for tree in (about.decayed, about.stacked))
+  named = lambda tree: {mesh.path_name(path): yes for path, yes in jax.tree.leaves_with_path(tree)}
+  names, stacks = named(about.decayed), named(about.stacked)
   for name, yes in names.items():
     assert yes == (name.endswith('/kernel') or name.endswith('/embedding')), name
     assert stacks[name] == name.startswith('encoder/blocks/'), name
@@ -119,9 +121,11 @@ def test_without_warmup_the_first_rate_is_the_peak(schedule):
 
 
 def test_cosine_is_that_of_optax():
-  rate = optimizer.learning_rate(cfg.Optimizer(schedule='cosine', peak_learning_rate=.3, final_learning_rate=.03, warmup_steps=7), 60)
+  settings = cfg.Optimizer(schedule='cosine', peak_learning_rate=.3, final_learning_rate=.03, warmup_steps=7)
+  rate = optimizer.learning_rate(settings, 60)
   theirs = optax.warmup_cosine_decay_schedule(0., .3, 7, 60, .03)
-  np.testing.assert_allclose([rate(jnp.int32(step)) for step in range(70)], [theirs(step) for step in range(70)], atol=1e-7)
+  found, wanted = [rate(jnp.int32(step)) for step in range(70)], [theirs(step) for step in range(70)]
+  np.testing.assert_allclose(found, wanted, atol=1e-7)
 
 
 @pytest.mark.parametrize('schedule, step', [('bert', 75), ('linear', 75), ('wsd', 90)])

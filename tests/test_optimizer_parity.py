@@ -1,4 +1,4 @@
-"""Sixty updates of every optimizer against its paper or code written out in NumPy float64, where every layer is a parameter of its own."""
+"""Sixty updates of every optimizer against its paper or code written out in NumPy float64, layer by layer."""
 
 import re
 
@@ -12,13 +12,17 @@ from bert_jax import config as cfg, optimizer
 STEPS, WARMUP, PEAK, DECAY, LAYERS = 60, 12, 0.02, 0.05, 3
 
 # Our name: the original's, by which it decides what decays.
-NAMES = {'word_embeddings/embedding': 'bert/embeddings/word_embeddings', 'embeddings_norm/scale': 'bert/embeddings/LayerNorm/gamma',
-         'embeddings_norm/bias': 'bert/embeddings/LayerNorm/beta', 'blocks/output/kernel': 'bert/encoder/layer_{}/output/dense/kernel',
+NAMES = {'word_embeddings/embedding': 'bert/embeddings/word_embeddings',
+         'embeddings_norm/scale': 'bert/embeddings/LayerNorm/gamma',
+         'embeddings_norm/bias': 'bert/embeddings/LayerNorm/beta',
+         'blocks/output/kernel': 'bert/encoder/layer_{}/output/dense/kernel',
          'blocks/output/bias': 'bert/encoder/layer_{}/output/dense/bias',
-         'blocks/attention_norm/scale': 'bert/encoder/layer_{}/attention/output/LayerNorm/gamma', 'masked_tokens/bias': 'cls/predictions/output_bias',
+         'blocks/attention_norm/scale': 'bert/encoder/layer_{}/attention/output/LayerNorm/gamma',
+         'masked_tokens/bias': 'cls/predictions/output_bias',
          'pair_classes/kernel': 'cls/seq_relationship/output_weights'}
 SHAPES = {'word_embeddings/embedding': (7, 4), 'embeddings_norm/scale': (4,), 'embeddings_norm/bias': (4,),
-          'blocks/output/kernel': (LAYERS, 4, 5), 'blocks/output/bias': (LAYERS, 5), 'blocks/attention_norm/scale': (LAYERS, 4),
+          'blocks/output/kernel': (LAYERS, 4, 5), 'blocks/output/bias': (LAYERS, 5),
+          'blocks/attention_norm/scale': (LAYERS, 4),
           'masked_tokens/bias': (7,), 'pair_classes/kernel': (4, 2)}
 
 
@@ -50,7 +54,7 @@ RULES = {'bert_adamw': bert_adamw, 'adamw': adamw, 'lamb': lamb}
 
 
 def follow(rule, params, gradients):
-  """{the original's name: values} after each step: schedule of optimization.py create_optimizer, global_step from 0, then `rule`."""
+  """{the original's name: values} after each step: the schedule of optimization.py create_optimizer, then `rule`."""
   m = {name: np.zeros_like(value) for name, value in params.items()}
   v = {name: np.zeros_like(value) for name, value in params.items()}
   for step, grads in enumerate(gradients):
@@ -113,9 +117,10 @@ def updater(settings, params):
 
 
 def drawn(scale):
-  """Parameters and gradients of size about 1 and `scale`; each layer's are of another size, so that a ratio of the stack would show."""
+  """Parameters and gradients of size about 1 and `scale`; each layer's of another, so that a stack's ratio shows."""
   rng = np.random.default_rng(0)
-  size = lambda name, shape: np.reshape([1, 3, .2], (-1,) + (1,) * (len(shape) - 1)) if name.startswith('blocks/') else 1
+  sizes = lambda shape: np.reshape([1, 3, .2], (-1,) + (1,) * (len(shape) - 1))
+  size = lambda name, shape: sizes(shape) if name.startswith('blocks/') else 1
   draw = lambda scale: {name: (size(name, shape) * rng.normal(0, scale, shape)).astype(np.float32).astype(np.float64)
                         for name, shape in SHAPES.items()}
   return draw(0.2), [draw(scale) for _ in range(STEPS)]
@@ -149,7 +154,7 @@ def test_trust_ratios_are_each_layers_own():
   init, update = updater(cfg.Optimizer(name='lamb', weight_decay=DECAY), params)
   _, state = update(0, params, init(params), nested(gradients[0]))
   found = optimizer.by_layer(optimizer.diagnostics(state)['trust_ratio'])
-  assert list(found) == ['blocks/0/output/kernel', 'blocks/1/output/kernel', 'blocks/2/output/kernel', 'pair_classes/kernel',
+  assert list(found) == [*(f'blocks/{layer}/output/kernel' for layer in range(LAYERS)), 'pair_classes/kernel',
                          'word_embeddings/embedding']
   for name, ratio in found.items():
     theirs = NAMES[re.sub(r'/\d+/', '/', name)].format(re.sub(r'\D', '', name))
@@ -166,8 +171,9 @@ def test_stacked_layers_move_as_separate_layers():
 
   def separate(flat):
     single = {name: value for name, value in flat.items() if not name.startswith('blocks/')}
-    return single | {f'layer_{layer}/{name[7:]}': value[layer] for name, value in flat.items() if name.startswith('blocks/')
-                     for layer in range(LAYERS)}
+    stacks = {name: value for name, value in flat.items() if name.startswith('blocks/')}
+    return single | {f'layer_{layer}/{name[7:]}': value[layer]
+                     for name, value in stacks.items() for layer in range(LAYERS)}
 
   stacked, apart_ = nested(start), nested(separate(start))
   (init, update), (init_apart, update_apart) = updater(settings, stacked), updater(settings, apart_)
@@ -181,7 +187,8 @@ def test_stacked_layers_move_as_separate_layers():
 
 
 def test_a_norm_of_zero_has_ratio_one():
-  params = {'blocks': {'output': {'kernel': jnp.stack([jnp.zeros((2, 2)), jnp.ones((2, 2))])}}, 'pooler': {'kernel': jnp.ones((2, 2))}}
+  stack = jnp.stack([jnp.zeros((2, 2)), jnp.ones((2, 2))])
+  params = {'blocks': {'output': {'kernel': stack}}, 'pooler': {'kernel': jnp.ones((2, 2))}}
   updates = jax.tree.map(jnp.ones_like, params) | {'pooler': {'kernel': jnp.zeros((2, 2))}}
   transform = optimizer.scale_by_trust_ratio(traits(params))
   scaled, state = transform.update(updates, transform.init(params), params)

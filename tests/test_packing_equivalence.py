@@ -17,8 +17,9 @@ T, P, S = 16, 6, 3
 
 def pair(rng, length):
   """One pair as columns: ids, types, positions, and two predictions as (position, id)."""
-  return dict(input_ids=rng.integers(5, 64, length), token_type_ids=np.arange(length) >= length // 2, position_ids=np.arange(length),
-              places=rng.choice(np.arange(1, length), 2, replace=False), answers=rng.integers(5, 64, 2), label=rng.integers(2))
+  return dict(input_ids=rng.integers(5, 64, length), token_type_ids=np.arange(length) >= length // 2,
+              position_ids=np.arange(length), places=rng.choice(np.arange(1, length), 2, replace=False),
+              answers=rng.integers(5, 64, 2), label=rng.integers(2))
 
 
 def rows_of(groups):

@@ -1,4 +1,4 @@
-"""Each parameter of every architecture with the heads of every objective: where it lies, what it is sent in and costs."""
+"""Each parameter of each architecture with each objective's heads: where it lies, what it is sent in, what it costs."""
 
 import dataclasses
 import math

@@ -46,7 +46,8 @@ def test_gradient_of_microbatches_is_that_of_the_batch(still, program):
   batch['next_sentence_weights'][3::4] = 0
 
   def of(count):
-    return gradients_of(program_of(dataclasses.replace(still, run=dataclasses.replace(still.run, microbatches=count))))(params, batch, None)
+    config = dataclasses.replace(still, run=dataclasses.replace(still.run, microbatches=count))
+    return gradients_of(program_of(config))(params, batch, None)
   (grads, sums), (part_grads, part_sums) = of(1), of(4)
   jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), grads, part_grads)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), sums, part_sums)
@@ -110,7 +111,8 @@ def test_steps_repeat_bit_for_bit_and_depend_on_their_number(program):
     runs.append((copy(state), reports))
   equal(runs[0], runs[1])
   first, second, _ = runs[0][1]
-  assert float(first['terms']['mlm']['loss']) != float(second['terms']['mlm']['loss'])  # the rate was 0: other dropout alone
+  # The rate was 0, so that only dropout is other.
+  assert float(first['terms']['mlm']['loss']) != float(second['terms']['mlm']['loss'])
   assert program.train_step._cache_size() == 1
 
 

@@ -1,4 +1,4 @@
-"""One process of several: the command line as it is, which at its end writes down a digest of the state. A helper of the tests.
+"""One process of several: the command line as it is, which at its end writes down a digest of the state. For tests.
 
 FAIL_AT=n makes this process raise an error after step n.
 """
@@ -17,7 +17,7 @@ TRAIN = train.train
 
 
 def whole(x: jax.Array) -> np.ndarray:
-  """The array put together from the shards of this process, which has all of them where data runs along the processes."""
+  """The array from the shards of this process, which has all of them where data runs along the processes."""
   array = np.zeros(x.shape, x.dtype)
   for shard in x.addressable_shards:
     array[shard.index] = shard.data
