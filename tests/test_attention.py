@@ -1,4 +1,4 @@
-"""Attention: the reference written out, both sides seen, no sight across pairs or of padding, dropout on the weights."""
+"""Attention: the reference written out, both sides seen, nothing across pairs or of padding, dropout on the weights."""
 
 import dataclasses
 
@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.experimental.pallas import tpu as pltpu
 
-from bert_jax import config as cfg
-from bert_jax.model import pallas_attention
-from bert_jax.model.attention import attend, attend_cudnn, choose
+from bert_jax import config as cfg, phases, recipes, synthetic
+from bert_jax.model import build, encoder as encoder_lib, pallas_attention
+from bert_jax.model.attention import Place, attend, attend_cudnn, choose
 from bert_jax.model.dropout import keep_mask
 from bert_jax.parallel import mesh as mesh_lib
 
@@ -46,8 +47,9 @@ def test_attention_is_the_formula(qkv, implementation):
 @pytest.mark.parametrize('implementation', ['xla'])
 def test_influence_is_of_the_own_pair_and_of_both_sides(qkv, implementation):
   q, k, v = qkv
+  of = lambda k, v: attend(q, k, v, jnp.asarray(PAIRS), NUMBERS, implementation=implementation)
   for t in range(T):
-    pull = jax.grad(lambda k, v, t=t: attend(q, k, v, jnp.asarray(PAIRS), NUMBERS, implementation=implementation)[1, t].sum(), (0, 1))
+    pull = jax.grad(lambda k, v, t=t: of(k, v)[1, t].sum(), (0, 1))
     influence = [np.abs(g[1]).sum((1, 2)) > 0 for g in pull(k, v)]
     for seen in influence:
       np.testing.assert_array_equal(seen, PAIRS[1] == PAIRS[1, t])
@@ -61,7 +63,8 @@ def test_dropout_falls_on_the_weights(qkv):
   kept = np.asarray(keep_mask(jnp.asarray(numbers, jnp.uint32), T, .25, seed))
   want = np.einsum('BHTS,BSHK->BTHK', weights_of(q, k, PAIRS) * kept / .75, np.asarray(v, np.float64))
   np.testing.assert_allclose(got, want, atol=2e-6)
-  np.testing.assert_array_equal(attend(q, k, v, jnp.asarray(PAIRS), NUMBERS, rate=.25), attend(q, k, v, jnp.asarray(PAIRS), NUMBERS))
+  arguments = q, k, v, jnp.asarray(PAIRS), NUMBERS
+  np.testing.assert_array_equal(attend(*arguments, rate=.25), attend(*arguments))
 
 
 def test_softmax_of_bfloat16_is_in_float32(qkv):
@@ -78,7 +81,8 @@ def kernel_case():
   """Rows of one register's length: padding, two pairs, heads of 64, several of them a program."""
   pairs = np.where(np.arange(128) < 50, 1, np.where(np.arange(128) < 100, 2, 0)).astype(np.int32)
   arrays = [jax.random.normal(key, (2, 128, 4, 64)) for key in jax.random.split(jax.random.key(1), 4)]
-  return arrays, jnp.asarray(np.stack([pairs, np.ones_like(pairs)])), jnp.arange(1000, 1256, dtype=jnp.uint32).reshape(2, 128)
+  numbers = jnp.arange(1000, 1256, dtype=jnp.uint32).reshape(2, 128)
+  return arrays, jnp.asarray(np.stack([pairs, np.ones_like(pairs)])), numbers
 
 
 @pytest.mark.parametrize('causal, rate', [(False, .1), (True, 0.)])
@@ -87,8 +91,9 @@ def test_the_kernel_for_tpu_is_the_reference_in_value_and_gradient(kernel_case, 
   (q, k, v, g), pairs, numbers = kernel_case
 
   def run(implementation):
-    result, pull = jax.vjp(lambda *qkv: attend(*qkv, pairs, numbers, rate=rate, seed=jnp.uint32(3_000_000_007), causal=causal,
-                                               implementation=implementation), q, k, v)
+    of = lambda *qkv: attend(*qkv, pairs, numbers, rate=rate, seed=jnp.uint32(3_000_000_007), causal=causal,
+                             implementation=implementation)
+    result, pull = jax.vjp(of, q, k, v)
     return result, *pull(g)
   with pltpu.force_tpu_interpret_mode():
     got = run('pallas')
@@ -99,27 +104,49 @@ def test_the_kernel_for_tpu_is_the_reference_in_value_and_gradient(kernel_case, 
 def test_the_kernel_on_a_share_of_the_heads_drops_as_on_all(kernel_case):
   (q, k, v, _), pairs, numbers = kernel_case
   mesh = mesh_lib.make_mesh(cfg.MeshShape(data=1, tensor=2), jax.devices()[:2])
-  split = mesh_lib.per_device(lambda *arrays: attend(*arrays, rate=.1, seed=jnp.uint32(7), implementation='pallas'), mesh,
-                              (jax.P(),) * 5, jax.P())
+  of = lambda *arrays: attend(*arrays, rate=.1, seed=jnp.uint32(7), implementation='pallas')
+  split = mesh_lib.per_device(of, mesh, (jax.P(),) * 5, jax.P())
   with pltpu.force_tpu_interpret_mode():
     got = jax.jit(split)(q, k, v, pairs, numbers)
   np.testing.assert_allclose(got, attend(q, k, v, pairs, numbers, rate=.1, seed=jnp.uint32(7)), atol=2e-6)
 
 
 def test_the_kernel_is_chosen_for_what_it_can_do():
-  model = cfg.Model()
-  assert choose(model, 'tpu', 512) == choose(model, 'tpu', 128) == 'pallas'
-  assert choose(model, 'cpu', 128) == choose(model, 'tpu', 100) == choose(model, 'tpu', 2048) == 'xla'
-  assert choose(model, 'tpu', 128, tensor=2) == 'xla'
+  model, cpu, gpu, tpu = cfg.Model(), Place('cpu'), Place('gpu'), Place('tpu')
+  assert choose(model, tpu, 512) == choose(model, tpu, 128) == 'pallas'
+  assert choose(model, cpu, 128) == choose(model, tpu, 100) == choose(model, tpu, 2048) == 'xla'
+  assert choose(model, Place('tpu', tensor=2), 128) == 'xla'
   with pytest.raises(cfg.ConfigError, match='--model.attention auto'):
-    choose(dataclasses.replace(model, attention='pallas'), 'cpu', 128)
-  assert choose(model, 'gpu', 128) == 'xla'  # dropout, which the library's kernel does not draw
-  assert choose(dataclasses.replace(model, attention_dropout=0.), 'gpu', 128) == 'cudnn'
+    choose(dataclasses.replace(model, attention='pallas'), cpu, 128)
+  assert choose(model, gpu, 128) == 'xla'  # dropout, which the library's kernel does not draw
+  assert choose(dataclasses.replace(model, attention_dropout=0.), gpu, 128) == 'cudnn'
   with pytest.raises(cfg.ConfigError, match='no attention dropout'):
-    choose(dataclasses.replace(model, attention='cudnn'), 'gpu', 128)
+    choose(dataclasses.replace(model, attention='cudnn'), gpu, 128)
   for tokens, width, head_width in ((128, 768, 64), (512, 1024, 64), (512, 128, 64), (256, 384, 96)):
     columns = pallas_attention.columns(tokens, width, head_width)
     assert width % columns == 0 and columns % 128 == 0 and columns % head_width == 0
+
+
+def test_attention_is_chosen_for_each_row_length_of_one_model(monkeypatch):
+  """One encoder that stands on a TPU: rows of 128 and 512 go through the kernel, those of 2,048 are too long for it."""
+  model = recipes.model_of(1, 64, vocab_size=64, max_positions=2048)
+  encoder = build.describe(model, {}, Place('tpu'))[0]
+  params = build.describe(model, {})[1]
+  seen = []
+  attend = lambda q, *_, implementation, **others: seen.append((q.shape[1], implementation)) or q
+  monkeypatch.setattr(encoder_lib, 'attend', attend)
+  for length in (128, 512, 2048):
+    batch = synthetic.batch(64, 1, length, 4)
+    jax.eval_shape(lambda params, batch: nnx.merge(encoder, params).encoder(batch), params, batch)
+  assert set(seen) == {(128, 'pallas'), (512, 'pallas'), (2048, 'xla')}
+
+
+def test_two_phases_of_one_run_attend_as_their_rows_want():
+  config = recipes.base()
+  config = dataclasses.replace(config, model=dataclasses.replace(config.model, max_positions=2048),
+                               long=dataclasses.replace(config.long, sequence_length=2048))
+  found = [phase.config for phase in phases.phases(config)]
+  assert [choose(of.model, Place('tpu'), of.batch.sequence_length) for of in found] == ['pallas', 'xla']
 
 
 def test_a_causal_token_sees_itself_and_those_before_it_in_its_pair(qkv):

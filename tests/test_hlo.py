@@ -10,7 +10,7 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from bert_jax import flops
+from bert_jax import chips
 from launch.plan import costs as hlo_costs, hlo, topology as topology_lib
 
 pytestmark = pytest.mark.filterwarnings('ignore:Error reading persistent compilation cache')
@@ -206,7 +206,7 @@ def test_a_gather_that_runs_beside_products_is_asynchronous_and_counts_once():
 def test_cycles_at_the_clock_come_near_the_peak_for_a_large_product(topology):
   mesh = tpus(topology)
   devices = list(mesh.devices.flat)
-  chip, each = flops.chip(devices[0].device_kind), len(devices) // topology_lib.chip_count(devices)
+  chip, each = chips.chip(devices[0].device_kind), len(devices) // topology_lib.chip_count(devices)
   x = shaped(line_of(devices[:1]), P(), 4096, 4096)
   costs = costs_of(jnp.matmul, x, x)
   rate = costs.flops / (costs.cycles / chip.clock)

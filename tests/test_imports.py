@@ -32,16 +32,14 @@ for name in {modules!r}:
 
 TRAIN = '''
 import jax
-from bert_jax import config as cfg, step as step_lib, synthetic
+from bert_jax import config as cfg, program as program_lib, synthetic
 from bert_jax.parallel import mesh as mesh_lib
 config = cfg.Config(model=cfg.Model(vocab_size=64, hidden_size=16, layers=1, heads=2, intermediate_size=32, max_positions=16),
                     batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=4))
-mesh = mesh_lib.make_mesh(cfg.MeshShape(), jax.devices()[:1])
-graphdef, abstract = step_lib.abstract_state(config, mesh)
-state = step_lib.create_state(config, abstract)
-batch = mesh_lib.put_batch(synthetic.batch(64, 8, 16, 4), mesh)
-state, report = step_lib.jit_train_step(graphdef, config, mesh, abstract)(state, batch)
-assert int(state.step) == 1 and 0 < float(report['terms']['mlm'].loss)
+program = program_lib.of(config, jax.devices()[:1])
+batch = mesh_lib.put_batch(synthetic.batch(64, 8, 16, 4), program.mesh)
+state, report = program.train_step(program.init(), batch)
+assert int(state.step) == 1 and 0 < float(report['terms']['mlm']['loss'])
 '''
 
 
@@ -53,7 +51,7 @@ def run(program):
 
 def test_the_core_imports_and_trains_without_the_optional_packages():
   core = [name for name in MODULES if not name.startswith(NEED_MORE)]
-  assert 'bert_jax.step' in core
+  assert {'bert_jax.program', 'bert_jax.train'} <= set(core)
   run(PROGRAM.format(absent=OPTIONAL, modules=core) + TRAIN)
 
 
@@ -111,14 +109,15 @@ def test_imports_run_one_way_without_circles(package):
       del edges[module]
 
 
-CHAIN = ('config', 'parallel.mesh', 'model.attention', 'model.bert', 'objectives', 'step', 'train')
+CHAIN = ('parallel.mesh', 'model.attention', 'model.settings', 'model.encoder', 'model.build', 'objectives',
+         'config', 'program', 'loop', 'train', 'finetune')
 
 
 @pytest.mark.parametrize('lower', CHAIN)
 def test_the_chain_of_the_design_is_never_climbed(lower):
-  """config <- mesh <- attention <- model <- objectives <- step <- train: nothing reaches what is above it, by any way round."""
+  """mesh <- attention <- model <- objectives <- config <- program <- loop <- train: none reaches what is above it."""
   edges = graph('bert_jax')
-  assert edges.keys() >= {f'bert_jax.{name}' for name in CHAIN}
+  assert f'bert_jax.{lower}' in edges
   reached, front = set(), {f'bert_jax.{lower}'}
   while front:
     reached |= front

@@ -1,4 +1,4 @@
-"""The encoder: published sizes, initial values, padding, pairs, both uses of the table, dropout's places, recomputation."""
+"""The encoder: published sizes, initial values, padding, pairs, both uses of the table, dropout, recomputation."""
 
 import dataclasses
 import functools
@@ -11,15 +11,20 @@ import pytest
 from flax import nnx
 
 from bert_jax import config as cfg, objectives, synthetic
-from bert_jax.model import attention, bert as model_lib
+from bert_jax.model import attention, build as build_lib, encoder as encoder_lib, layers
+from bert_jax.objectives import PRETRAINING_HEADS
 from bert_jax.parallel import mesh
 
 BASE, LARGE = cfg.Model(), cfg.Model(hidden_size=1024, layers=24, heads=16, intermediate_size=4096)
 
 
 def build(config, seed=0):
-  graphdef, _ = jax.eval_shape(functools.partial(model_lib.build, config), jax.random.key(0))
-  return graphdef, jax.jit(lambda key: model_lib.build(config, key)[1])(jax.random.key(seed))
+  make = jax.jit(lambda key: build_lib.build(config, PRETRAINING_HEADS, key)[1])
+  return build_graph(config), make(jax.random.key(seed))
+
+
+def build_graph(config):
+  return build_lib.describe(config, PRETRAINING_HEADS)[0]
 
 
 def named(params):
@@ -28,11 +33,12 @@ def named(params):
 
 @pytest.mark.parametrize('config, with_heads, without', [
     (BASE, 110_106_428, 109_482_240), (LARGE, 336_226_108, 335_141_888),
-    (dataclasses.replace(BASE, vocab_size=28996), None, 108_310_272), (dataclasses.replace(BASE, vocab_size=119_547), None, 177_853_440)])
+    (dataclasses.replace(BASE, vocab_size=28996), None, 108_310_272),
+    (dataclasses.replace(BASE, vocab_size=119_547), None, 177_853_440)])
 def test_published_parameter_counts(config, with_heads, without):
-  params = jax.eval_shape(lambda key: model_lib.build(config, key)[1], jax.random.key(0))
-  assert with_heads in (None, model_lib.parameter_count(params))
-  heads = ('transform', 'mlm_bias', 'next_sentence')
+  params = build_lib.describe(config, PRETRAINING_HEADS)[1]
+  assert with_heads in (None, build_lib.parameter_count(params))
+  heads = ('masked_tokens', 'pair_classes')
   assert sum(x.size for name, x in named(params).items() if not name.startswith(heads)) == without
 
 
@@ -49,13 +55,13 @@ def test_initial_values():
     else:
       assert (x == (1 if name.endswith('scale') else 0)).all(), name
   parts = ('query', 'key', 'value', 'attention_output')
-  draws = [np.asarray(params['blocks'][part]['kernel'][layer]) for part in parts for layer in (0, 1)]
+  draws = [np.asarray(params['encoder']['blocks'][part]['kernel'][layer]) for part in parts for layer in (0, 1)]
   for i, a in enumerate(draws):
     assert all(abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < .05 for b in draws[:i])
 
 
 def test_layer_norm_has_the_epsilon_of_bert():
-  _, norm, _ = model_lib.layers_of(dataclasses.replace(BASE, dtype='float32'), nnx.Rngs(0))
+  norm = layers.Kinds(dataclasses.replace(BASE, dtype='float32'), nnx.Rngs(0)).norm
   x = jax.random.normal(jax.random.key(0), (4, 768)) * 1e-5 + 1.
   np.testing.assert_allclose(norm()(x).std(-1), 1, atol=.02)  # a variance of 1e-10; a fast variance would lose it
   np.testing.assert_allclose(norm()(1e-3 * x).std(-1), .01, atol=.002)  # one of 1e-16: sqrt(1e-16 / 1e-12)
@@ -65,14 +71,14 @@ def test_activations():
   xs = np.linspace(-6, 6, 101)
   exact = [x * .5 * (1 + math.erf(x / math.sqrt(2))) for x in xs]
   tanh = [x * .5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + .044715 * x**3))) for x in xs]
-  np.testing.assert_allclose(model_lib.ACTIVATIONS['gelu'](jnp.asarray(xs, jnp.float32)), exact, atol=2e-6)
-  np.testing.assert_allclose(model_lib.ACTIVATIONS['gelu_tanh'](jnp.asarray(xs, jnp.float32)), tanh, atol=2e-6)
+  np.testing.assert_allclose(layers.ACTIVATIONS['gelu'](jnp.asarray(xs, jnp.float32)), exact, atol=2e-6)
+  np.testing.assert_allclose(layers.ACTIVATIONS['gelu_tanh'](jnp.asarray(xs, jnp.float32)), tanh, atol=2e-6)
   assert np.abs(np.subtract(exact, tanh)).max() > 1e-4
 
 
 def test_bias_gradient_is_the_sum_of_rows():
   x, bias, g = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(5, 7), (7,), (5, 7)]))
-  y, pull = jax.vjp(model_lib.add_bias, x, bias)
+  y, pull = jax.vjp(layers.add_bias, x, bias)
   np.testing.assert_allclose(y, x + bias[None])
   np.testing.assert_array_equal(pull(g)[0], g)
   np.testing.assert_allclose(pull(g)[1], g.sum(0), atol=1e-6)
@@ -84,14 +90,15 @@ def setup(still):
   graphdef, params = build(still.model)
   batch = synthetic.batch(64, 4, 16, 4, seed=1, shortest=.4)
   assert (batch['pair_ids'] == 0).any()
-  return graphdef, params, batch, jax.jit(lambda params, batch: nnx.merge(graphdef, params).encode(batch))
+  return graphdef, params, batch, jax.jit(lambda params, batch: nnx.merge(graphdef, params).encoder(batch))
 
 
 def test_padding_has_no_influence(setup):
   _, params, batch, encode = setup
   real = batch['pair_ids'] > 0
   change = lambda name, value: np.where(real, batch[name], value).astype(np.int32)
-  other = batch | {name: change(name, value) for name, value in (('input_ids', 33), ('token_type_ids', 1), ('position_ids', 15))}
+  values = {'input_ids': 33, 'token_type_ids': 1, 'position_ids': 15}
+  other = batch | {name: change(name, value) for name, value in values.items()}
   a, b = np.asarray(encode(params, batch)), np.asarray(encode(params, other))
   np.testing.assert_array_equal(a[real], b[real])
   assert (a[~real] != b[~real]).any()
@@ -107,12 +114,12 @@ def test_padding_has_no_gradient(setup):
   @jax.grad
   def grad(params):
     model = nnx.merge(graphdef, params)
-    hidden = model.encode(batch)
+    hidden = model.encoder(batch)
     noise = jax.random.normal(jax.random.key(3), hidden.shape) * real[..., None]
-    return (hidden * noise).sum() + model.pool(hidden, batch['cls_positions']).sum()
+    return (hidden * noise).sum() + model.pooler(hidden, batch['cls_positions']).sum()
 
   grads = grad(params)
-  words, positions = grads['word_embeddings']['embedding'], grads['position_embeddings']['embedding']
+  words, positions = (grads['encoder'][f'{kind}_embeddings']['embedding'] for kind in ('word', 'position'))
   assert not np.any(words[5]) and not np.any(positions[15])
   for table, name in ((words, 'input_ids'), (positions, 'position_ids')):
     assert np.abs(table).sum(1)[np.unique(batch[name][real])].min() > 0
@@ -134,15 +141,16 @@ def test_predictions_are_at_masked_positions_alone_and_tied_to_the_table(setup):
   @jax.jit
   def predict(params, hidden):
     model = nnx.merge(graphdef, params)
-    return model.mlm_logits(hidden, batch['masked_lm_positions']), model.nsp_logits(model.pool(hidden, batch['cls_positions']))
+    mlm = model.masked_tokens(hidden, batch['masked_lm_positions'], model.encoder.word_embeddings)
+    return mlm, model.pair_classes(model.pooler(hidden, batch['cls_positions']))
   mlm, nsp = predict(params, hidden)
   assert mlm.shape == (16, 64) and nsp.shape == (4, 1, 2)
   used = np.zeros((4, 16, 1), bool)
   np.put_along_axis(used, batch['masked_lm_positions'][..., None], True, axis=1)
   np.testing.assert_array_equal(mlm, predict(params, jnp.where(used, hidden, 9.))[0])
-  table = params['word_embeddings']['embedding']
+  table = params['encoder']['word_embeddings']['embedding']
   other = jax.tree.map(lambda x: x, params)
-  other['word_embeddings']['embedding'] = table.at[11].add(1.)
+  other['encoder']['word_embeddings']['embedding'] = table.at[11].add(1.)
   changed = np.abs(predict(other, hidden)[0] - mlm).max(0) > 0
   assert np.flatnonzero(changed).tolist() == [11]
 
@@ -160,14 +168,11 @@ def gradients(tiny):
     @jax.jit
     @jax.value_and_grad
     def grad(params, key):
-      sums = objectives.evaluate('mlm_nsp', nnx.merge(graphdef, params), batch, key)
-      return objectives.loss_of(sums, objectives.totals('mlm_nsp', batch))
+      objective = objectives.OBJECTIVES['mlm_nsp']
+      sums, _ = objectives.term_sums(objective, nnx.merge(graphdef, params), batch, key)
+      return objectives.loss_of(sums, objectives.totals(objective, batch))
     return grad(params, jax.random.key(0))
   return of
-
-
-def build_graph(config):
-  return jax.eval_shape(functools.partial(model_lib.build, config), jax.random.key(0))[0]
 
 
 def test_recomputing_and_unrolling_change_no_gradient(gradients):
@@ -191,21 +196,21 @@ def test_every_place_of_dropout_has_its_own_seed(tiny, monkeypatch):
   batch = synthetic.batch(64, 2, 16, 4)
   drawn = []
   record = lambda x, numbers, rate, seed: drawn.append((rate, seed)) or x
-  monkeypatch.setattr(model_lib, 'dropout', record)
+  monkeypatch.setattr(encoder_lib, 'dropout', record)
   monkeypatch.setattr(attention, 'dropout', record)
   with jax.disable_jit():  # the scan as a loop of known numbers
-    model.encode(batch, jax.random.key(0))
-    model.encode(batch, jax.random.key(1))
+    model.encoder(batch, jax.random.key(0))
+    model.encoder(batch, jax.random.key(1))
     places, seeds = len(drawn) // 2, {int(seed) for _, seed in drawn}
     drawn.clear()
-    model.encode(batch)
+    model.encoder(batch)
   assert places == 1 + 3 * tiny.model.layers and len(seeds) == 2 * places
   assert [seed for _, seed in drawn] == [None] * places
 
 
 def test_dropout_is_on_where_there_is_a_seed(tiny, setup):
   graphdef, (_, params, batch, plain) = build_graph(tiny.model), setup
-  encode = jax.jit(lambda params, seed: nnx.merge(graphdef, params).encode(batch, seed))
+  encode = jax.jit(lambda params, seed: nnx.merge(graphdef, params).encoder(batch, seed))
   a, b, c = (encode(params, key) for key in (None, jax.random.key(0), jax.random.key(1)))
   np.testing.assert_allclose(a, plain(params, batch), atol=1e-6)
   assert np.abs(a - b).max() > .1 and np.abs(b - c).max() > .1

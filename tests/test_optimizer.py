@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from bert_jax import config as cfg, optimizer
-from bert_jax.model import bert as model_lib
+from bert_jax.model import build
+from bert_jax.objectives import PRETRAINING_HEADS
 from bert_jax.parallel import mesh
 
 SETTINGS = cfg.Optimizer(peak_learning_rate=.01, warmup_steps=3, weight_decay=.1)
@@ -18,16 +19,23 @@ STEPS = 8
 
 def parameters(rng, layers=3):
   stack = lambda *shape: jnp.asarray(rng.normal(size=(layers, *shape)), jnp.float32)
-  return {'blocks': {'query': {'kernel': stack(4, 4), 'bias': stack(4)}, 'output_norm': {'scale': stack(4), 'bias': stack(4)}},
+  return {'blocks': {'query': {'kernel': stack(4, 4), 'bias': stack(4)},
+                     'output_norm': {'scale': stack(4), 'bias': stack(4)}},
           'word_embeddings': {'embedding': jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)},
-          'mlm_bias': jnp.asarray(rng.normal(size=6), jnp.float32)}
+          'masked_tokens': {'bias': jnp.asarray(rng.normal(size=6), jnp.float32)}}
+
+
+def traits(params):
+  """Their names say what decays, as on the real model, and what is a stack of layers."""
+  stacked = jax.tree.map_with_path(lambda path, _: mesh.path_name(path).startswith('blocks/'), params)
+  return optimizer.Traits(optimizer.decayed(params), stacked)
 
 
 def run(settings, steps=STEPS, seed=0):
   """[parameters after each step], [gradients of each step], of the optimizer as the train step uses it."""
   rng = np.random.default_rng(seed)
   params = parameters(rng)
-  tx, schedule = optimizer.make(settings, steps)
+  tx, schedule = optimizer.make(settings, steps, traits(params))
   state, history, gradients = tx.init(params), [params], []
 
   @jax.jit
@@ -65,7 +73,7 @@ def test_adamw_is_that_of_optax():
 
 
 def test_lamb_sees_layers_not_the_stack_of_layers():
-  """Stacked layers move as if each were a parameter of its own, in optax's parts of LAMB; what does not decay has no trust ratio."""
+  """Stacked layers move as if each were a parameter of its own, in optax's LAMB; only what decays has a ratio."""
   settings = dataclasses.replace(SETTINGS, name='lamb', schedule='constant', warmup_steps=0)
   history, gradients = run(settings)
   unstack = lambda tree: {**tree, 'blocks': [jax.tree.map(lambda x, i=i: x[i], tree['blocks']) for i in range(3)]}
@@ -77,12 +85,15 @@ def test_lamb_sees_layers_not_the_stack_of_layers():
 
 
 def test_decay_is_chosen_by_name_on_the_real_model():
-  params = jax.eval_shape(lambda key: model_lib.build(cfg.Model(), key)[1], jax.random.key(0))
-  names = {mesh.path_name(path): yes for path, yes in jax.tree_util.tree_leaves_with_path(optimizer.decayed(params))}
+  about = optimizer.traits(build.describe(cfg.Model(), PRETRAINING_HEADS)[2])
+  named = lambda tree: {mesh.path_name(path): yes for path, yes in jax.tree.leaves_with_path(tree)}
+  names, stacks = named(about.decayed), named(about.stacked)
   for name, yes in names.items():
     assert yes == (name.endswith('/kernel') or name.endswith('/embedding')), name
-  assert names['mlm_bias'] is False and names['blocks/output_norm/scale'] is False and names['blocks/query/bias'] is False
-  assert all(names[f'{kind}_embeddings/embedding'] for kind in ('word', 'position', 'token_type'))
+    assert stacks[name] == name.startswith('encoder/blocks/'), name
+  assert names['masked_tokens/bias'] is False and names['encoder/blocks/output_norm/scale'] is False
+  assert names['encoder/blocks/query/bias'] is False
+  assert all(names[f'encoder/{kind}_embeddings/embedding'] for kind in ('word', 'position', 'token_type'))
 
 
 @pytest.mark.parametrize('schedule, final, expected', [
@@ -99,28 +110,30 @@ def test_decay_is_chosen_by_name_on_the_real_model():
 def test_schedules_at_chosen_steps(schedule, final, expected):
   share = {'decay_share': .25} if schedule == 'wsd' else {}
   settings = cfg.Optimizer(schedule=schedule, peak_learning_rate=1., final_learning_rate=final, warmup_steps=10, **share)
-  _, rate = optimizer.make(settings, 100)
+  rate = optimizer.learning_rate(settings, 100)
   got = {step: float(rate(jnp.int32(step))) for step in expected}
   assert got == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize('schedule', optimizer.SCHEDULES)
 def test_without_warmup_the_first_rate_is_the_peak(schedule):
-  _, rate = optimizer.make(cfg.Optimizer(schedule=schedule, peak_learning_rate=.5, warmup_steps=0), 100)
+  rate = optimizer.learning_rate(cfg.Optimizer(schedule=schedule, peak_learning_rate=.5, warmup_steps=0), 100)
   assert float(rate(jnp.int32(0))) == .5
 
 
 def test_cosine_is_that_of_optax():
-  _, rate = optimizer.make(cfg.Optimizer(schedule='cosine', peak_learning_rate=.3, final_learning_rate=.03, warmup_steps=7), 60)
+  settings = cfg.Optimizer(schedule='cosine', peak_learning_rate=.3, final_learning_rate=.03, warmup_steps=7)
+  rate = optimizer.learning_rate(settings, 60)
   theirs = optax.warmup_cosine_decay_schedule(0., .3, 7, 60, .03)
-  np.testing.assert_allclose([rate(jnp.int32(step)) for step in range(70)], [theirs(step) for step in range(70)], atol=1e-7)
+  found, wanted = [rate(jnp.int32(step)) for step in range(70)], [theirs(step) for step in range(70)]
+  np.testing.assert_allclose(found, wanted, atol=1e-7)
 
 
 @pytest.mark.parametrize('schedule, step', [('bert', 75), ('linear', 75), ('wsd', 90)])
 def test_power_of_the_decay(schedule, step):
   share = {'decay_share': .4} if schedule == 'wsd' else {}
   settings = cfg.Optimizer(schedule=schedule, peak_learning_rate=1., warmup_steps=0, decay_power=.5, **share)
-  _, rate = optimizer.make(settings, 100)
+  rate = optimizer.learning_rate(settings, 100)
   assert float(rate(jnp.int32(step))) == pytest.approx(.5)
 
 

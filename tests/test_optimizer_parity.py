@@ -1,4 +1,4 @@
-"""Sixty updates of every optimizer against its paper or code written out in NumPy float64, where every layer is a parameter of its own."""
+"""Sixty updates of every optimizer against its paper or code written out in NumPy float64, layer by layer."""
 
 import re
 
@@ -12,14 +12,18 @@ from bert_jax import config as cfg, optimizer
 STEPS, WARMUP, PEAK, DECAY, LAYERS = 60, 12, 0.02, 0.05, 3
 
 # Our name: the original's, by which it decides what decays.
-NAMES = {'word_embeddings/embedding': 'bert/embeddings/word_embeddings', 'embeddings_norm/scale': 'bert/embeddings/LayerNorm/gamma',
-         'embeddings_norm/bias': 'bert/embeddings/LayerNorm/beta', 'blocks/output/kernel': 'bert/encoder/layer_{}/output/dense/kernel',
+NAMES = {'word_embeddings/embedding': 'bert/embeddings/word_embeddings',
+         'embeddings_norm/scale': 'bert/embeddings/LayerNorm/gamma',
+         'embeddings_norm/bias': 'bert/embeddings/LayerNorm/beta',
+         'blocks/output/kernel': 'bert/encoder/layer_{}/output/dense/kernel',
          'blocks/output/bias': 'bert/encoder/layer_{}/output/dense/bias',
-         'blocks/attention_norm/scale': 'bert/encoder/layer_{}/attention/output/LayerNorm/gamma', 'mlm_bias': 'cls/predictions/output_bias',
-         'next_sentence/kernel': 'cls/seq_relationship/output_weights'}
+         'blocks/attention_norm/scale': 'bert/encoder/layer_{}/attention/output/LayerNorm/gamma',
+         'masked_tokens/bias': 'cls/predictions/output_bias',
+         'pair_classes/kernel': 'cls/seq_relationship/output_weights'}
 SHAPES = {'word_embeddings/embedding': (7, 4), 'embeddings_norm/scale': (4,), 'embeddings_norm/bias': (4,),
-          'blocks/output/kernel': (LAYERS, 4, 5), 'blocks/output/bias': (LAYERS, 5), 'blocks/attention_norm/scale': (LAYERS, 4),
-          'mlm_bias': (7,), 'next_sentence/kernel': (4, 2)}
+          'blocks/output/kernel': (LAYERS, 4, 5), 'blocks/output/bias': (LAYERS, 5),
+          'blocks/attention_norm/scale': (LAYERS, 4),
+          'masked_tokens/bias': (7,), 'pair_classes/kernel': (4, 2)}
 
 
 def excluded(name):
@@ -50,7 +54,7 @@ RULES = {'bert_adamw': bert_adamw, 'adamw': adamw, 'lamb': lamb}
 
 
 def follow(rule, params, gradients):
-  """{the original's name: values} after each step: schedule of optimization.py create_optimizer, global_step from 0, then `rule`."""
+  """{the original's name: values} after each step: the schedule of optimization.py create_optimizer, then `rule`."""
   m = {name: np.zeros_like(value) for name, value in params.items()}
   v = {name: np.zeros_like(value) for name, value in params.items()}
   for step, grads in enumerate(gradients):
@@ -93,9 +97,15 @@ def flatten(tree):
   return {optimizer.path_name(path): np.asarray(value) for path, value in jax.tree.leaves_with_path(tree)}
 
 
-def updater(settings):
+def traits(params):
+  """Their names say what decays, as on the real model, and what is a stack of layers."""
+  stacked = jax.tree.map_with_path(lambda path, _: optimizer.path_name(path).startswith('blocks/'), params)
+  return optimizer.Traits(optimizer.decayed(params), stacked)
+
+
+def updater(settings, params):
   """(params, state) -> (params, state) as the train step does it."""
-  tx, schedule = optimizer.make(settings, STEPS)
+  tx, schedule = optimizer.make(settings, STEPS, traits(params))
 
   @jax.jit
   def update(step, params, state, grads):
@@ -107,9 +117,10 @@ def updater(settings):
 
 
 def drawn(scale):
-  """Parameters and gradients of size about 1 and `scale`; each layer's are of another size, so that a ratio of the stack would show."""
+  """Parameters and gradients of size about 1 and `scale`; each layer's of another, so that a stack's ratio shows."""
   rng = np.random.default_rng(0)
-  size = lambda name, shape: np.reshape([1, 3, .2], (-1,) + (1,) * (len(shape) - 1)) if name.startswith('blocks/') else 1
+  sizes = lambda shape: np.reshape([1, 3, .2], (-1,) + (1,) * (len(shape) - 1))
+  size = lambda name, shape: sizes(shape) if name.startswith('blocks/') else 1
   draw = lambda scale: {name: (size(name, shape) * rng.normal(0, scale, shape)).astype(np.float32).astype(np.float64)
                         for name, shape in SHAPES.items()}
   return draw(0.2), [draw(scale) for _ in range(STEPS)]
@@ -120,8 +131,8 @@ def drawn(scale):
 def test_sixty_updates(name, scale):
   settings = cfg.Optimizer(name=name, peak_learning_rate=PEAK, warmup_steps=WARMUP, weight_decay=DECAY)
   start, gradients = drawn(scale)
-  init, update = updater(settings)
   params = nested(start)
+  init, update = updater(settings, params)
   state = init(params)
   errors = []
   for step, (grads, wanted) in enumerate(zip(gradients, follow(RULES[name], apart(start), map(apart, gradients)))):
@@ -139,18 +150,18 @@ def test_sixty_updates(name, scale):
 def test_trust_ratios_are_each_layers_own():
   """By name, with the layer's number: |parameter| / |AdamW's update|; and only for what decays."""
   start, gradients = drawn(0.01)
-  init, update = updater(cfg.Optimizer(name='lamb', weight_decay=DECAY))
   params = nested(start)
+  init, update = updater(cfg.Optimizer(name='lamb', weight_decay=DECAY), params)
   _, state = update(0, params, init(params), nested(gradients[0]))
-  found = optimizer.by_layer(optimizer.trust_ratios(state))
-  assert list(found) == ['blocks/0/output/kernel', 'blocks/1/output/kernel', 'blocks/2/output/kernel', 'next_sentence/kernel',
+  found = optimizer.by_layer(optimizer.diagnostics(state)['trust_ratio'])
+  assert list(found) == [*(f'blocks/{layer}/output/kernel' for layer in range(LAYERS)), 'pair_classes/kernel',
                          'word_embeddings/embedding']
   for name, ratio in found.items():
     theirs = NAMES[re.sub(r'/\d+/', '/', name)].format(re.sub(r'\D', '', name))
     param, g = apart(start)[theirs], apart(gradients[0])[theirs]
     update_norm = np.linalg.norm(adamw(theirs, param, .1 * g, .001 * g ** 2, 0).ravel())
     assert ratio == pytest.approx(np.linalg.norm(param.ravel()) / update_norm, rel=1e-5), name
-  assert optimizer.trust_ratios(updater(cfg.Optimizer())[0](params)) == {}
+  assert optimizer.diagnostics(updater(cfg.Optimizer(), params)[0](params)) == {}
 
 
 def test_stacked_layers_move_as_separate_layers():
@@ -160,30 +171,32 @@ def test_stacked_layers_move_as_separate_layers():
 
   def separate(flat):
     single = {name: value for name, value in flat.items() if not name.startswith('blocks/')}
-    return single | {f'layer_{layer}/{name[7:]}': value[layer] for name, value in flat.items() if name.startswith('blocks/')
-                     for layer in range(LAYERS)}
+    stacks = {name: value for name, value in flat.items() if name.startswith('blocks/')}
+    return single | {f'layer_{layer}/{name[7:]}': value[layer]
+                     for name, value in stacks.items() for layer in range(LAYERS)}
 
-  init, update = updater(settings)
   stacked, apart_ = nested(start), nested(separate(start))
-  states = init(stacked), init(apart_)
+  (init, update), (init_apart, update_apart) = updater(settings, stacked), updater(settings, apart_)
+  states = init(stacked), init_apart(apart_)
   for step, grads in enumerate(gradients):
     stacked, first = update(step, stacked, states[0], nested(grads))
-    apart_, second = update(step, apart_, states[1], nested(separate(grads)))
+    apart_, second = update_apart(step, apart_, states[1], nested(separate(grads)))
     states = first, second
     found, wanted = separate(flatten(stacked)), flatten(apart_)
     assert np.max([np.abs(found[name] - wanted[name]).max() for name in wanted]) < 1e-6
 
 
 def test_a_norm_of_zero_has_ratio_one():
-  params = {'blocks': {'output': {'kernel': jnp.stack([jnp.zeros((2, 2)), jnp.ones((2, 2))])}}, 'pooler': {'kernel': jnp.ones((2, 2))}}
+  stack = jnp.stack([jnp.zeros((2, 2)), jnp.ones((2, 2))])
+  params = {'blocks': {'output': {'kernel': stack}}, 'pooler': {'kernel': jnp.ones((2, 2))}}
   updates = jax.tree.map(jnp.ones_like, params) | {'pooler': {'kernel': jnp.zeros((2, 2))}}
-  transform = optimizer.scale_by_trust_ratio()
+  transform = optimizer.scale_by_trust_ratio(traits(params))
   scaled, state = transform.update(updates, transform.init(params), params)
   jax.tree.map(np.testing.assert_array_equal, scaled, updates)
-  assert set(optimizer.by_layer(optimizer.trust_ratios(state)).values()) == {1.}
+  assert set(optimizer.by_layer(optimizer.diagnostics(state)['trust_ratio']).values()) == {1.}
 
 
 def test_the_rate_drops_where_the_warmup_ends():
-  schedule = optimizer.make(cfg.Optimizer(peak_learning_rate=PEAK, warmup_steps=4), 10)[1]
+  schedule = optimizer.learning_rate(cfg.Optimizer(peak_learning_rate=PEAK, warmup_steps=4), 10)
   rates = [float(schedule(step)) / PEAK for step in range(11)]
   np.testing.assert_allclose(rates, [0, .25, .5, .75, .6, .5, .4, .3, .2, .1, 0], atol=1e-6)

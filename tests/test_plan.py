@@ -7,7 +7,7 @@ import json
 import jax
 import pytest
 
-from bert_jax import config as cfg, flops, recipes
+from bert_jax import chips, config as cfg, program as program_lib, recipes
 from bert_jax.parallel import mesh as mesh_lib
 from launch import cli
 from launch.plan import lengths, search as plan_search, step as plan_step, topology as topology_lib
@@ -32,7 +32,7 @@ def planned(tiny):
 
 @tpu
 def test_flops_as_compiled_are_those_of_the_formula(planned, tiny):
-  assert planned.flops_formula == flops.per_step(tiny) / 4
+  assert planned.flops_formula == tiny.batch.size * tiny.learns.flops_per_row(tiny.model, tiny.batch) / 4
   # The formula leaves out that a TPU looks up rows of tables as small as these by one-hot products, both ways.
   m, rows, T, P = tiny.model, 16 // 4, tiny.batch.sequence_length, tiny.batch.predictions
   lookups = 4 * rows * m.hidden_size * (T * (m.vocab_size + m.max_positions + m.type_vocab_size) + P * T)
@@ -41,8 +41,7 @@ def test_flops_as_compiled_are_those_of_the_formula(planned, tiny):
 
 @tpu
 def test_memory_by_kind(planned, tiny):
-  from bert_jax.step import abstract_state
-  _, abstract = abstract_state(tiny, mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=1), jax.devices()[:1]))
+  abstract = program_lib.of(tiny, jax.devices()[:1]).abstract
   whole = plan_step.device_bytes(abstract.params)
   assert whole / 2 < planned.parameter_bytes < whole  # the larger part of them is shared by two
   assert planned.optimizer_bytes == pytest.approx(2 * planned.parameter_bytes, abs=8)  # two moments
@@ -53,7 +52,7 @@ def test_memory_by_kind(planned, tiny):
 
 @tpu
 def test_time_and_cost_follow_from_the_cycles(planned):
-  chip = flops.chip('TPU v5 lite')
+  chip = chips.chip('TPU v5 lite')
   assert (planned.chips, planned.devices) == (4, 4) and planned.kernels == 0
   assert planned.estimated_step_seconds == planned.estimated_cycles / chip.clock + planned.kernel_seconds
   assert planned.estimated_mfu == pytest.approx(planned.flops_formula / chip.peak / planned.estimated_step_seconds)
@@ -82,7 +81,7 @@ def test_a_scan_over_layers_counts_as_much_as_layers_in_a_row(still, unroll):
   figures = plan_step.figures(config, mesh, 10)
   # The formula leaves out that the gradients of biases are sums by products, on CPU with eight rows of ones.
   sums = 2 * 8 * 16 * 16 * 4 * (5 * config.model.hidden_size + config.model.intermediate_size)
-  assert figures.flops_compiled == pytest.approx(flops.per_step(config) + sums, rel=0.01)
+  assert figures.flops_compiled == pytest.approx(config.batch.size * config.learns.flops_per_row(config.model, config.batch) + sums, rel=0.01)
   assert figures.estimated_step_seconds is None and figures.fits is None and figures.ideal_step_seconds is None
 
 

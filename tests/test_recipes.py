@@ -2,11 +2,11 @@
 
 import itertools
 
-import jax
 import pytest
 
 from bert_jax import config as cfg, recipes
-from bert_jax.model import bert as model_lib
+from bert_jax.model import build
+from bert_jax.objectives import PRETRAINING_HEADS
 
 # arXiv:1908.08962 table 1 and arXiv:1810.04805 section 3, with both pretraining heads.
 PARAMETERS = {'tiny': 4.4e6, 'mini': 11.2e6, 'small': 28.8e6, 'medium': 41.4e6, 'base': 110.1e6, 'large': 336.2e6}
@@ -14,8 +14,8 @@ PARAMETERS = {'tiny': 4.4e6, 'mini': 11.2e6, 'small': 28.8e6, 'medium': 41.4e6, 
 
 @pytest.mark.parametrize('name', PARAMETERS)
 def test_sizes_are_the_published_ones(name):
-  params = jax.eval_shape(lambda: model_lib.build(recipes.recipe(name).model, jax.random.key(0)))[1]
-  assert model_lib.parameter_count(params) == pytest.approx(PARAMETERS[name], rel=.02)
+  params = build.describe(recipes.recipe(name).model, PRETRAINING_HEADS)[1]
+  assert build.parameter_count(params) == pytest.approx(PARAMETERS[name], rel=.02)
 
 
 def test_every_recipe_composes_with_every_variant():

@@ -1,4 +1,4 @@
-"""One process of several: the command line as it is, which at its end writes down a digest of the state. A helper of the tests.
+"""One process of several: the command line as it is, which at its end writes down a digest of the state. For tests.
 
 FAIL_AT=n makes this process raise an error after step n.
 """
@@ -17,7 +17,7 @@ TRAIN = train.train
 
 
 def whole(x: jax.Array) -> np.ndarray:
-  """The array put together from the shards of this process, which has all of them where data runs along the processes."""
+  """The array from the shards of this process, which has all of them where data runs along the processes."""
   array = np.zeros(x.shape, x.dtype)
   for shard in x.addressable_shards:
     array[shard.index] = shard.data
@@ -29,23 +29,19 @@ def digest(state) -> str:
   return hashlib.sha256(b''.join(str((x.shape, x.dtype)).encode() + x.tobytes() for x in leaves)).hexdigest()
 
 
-def train_and_tell(config, data, run_dir):
-  result = TRAIN(config, data, run_dir, engine='threads')
+def fail(step: int) -> bool:
+  if str(step) == os.environ.get('FAIL_AT'):
+    raise RuntimeError('made to fail')
+  return False
+
+
+def train_and_tell(config, data, run_dir, **settings):
+  result = TRAIN(config, data, run_dir, **settings | {'engine': 'threads', 'stop': fail})
   if jax.process_index() == 0:
     (pathlib.Path(run_dir) / 'digest').write_text(digest(result.state))
   return result
 
 
-class Failing(train.Loop):
-
-  def ended(self):
-    if self.step == int(os.environ['FAIL_AT']):
-      raise RuntimeError('made to fail')
-    return super().ended()
-
-
 if __name__ == '__main__':
-  if 'FAIL_AT' in os.environ:
-    train.Loop = Failing
   train.train = train_and_tell
   cli.main()

@@ -1,0 +1,254 @@
+"""Fine-tuning and warm starts: what is learnt, resumed and evaluated, and which parameters a run begins with."""
+
+import dataclasses
+import hashlib
+import json
+import random
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import checkpoint, config as cfg, evaluate, finetune, metrics, run_directory, train
+from bert_jax.errors import ConfigError, DriftError
+from bert_jax.parallel import mesh as mesh_lib
+from bert_jax.tasks.settings import Finetune, TaskBatch
+from input_pipeline import records
+from input_pipeline.vocabulary import tokenizer as tokenizer_lib
+from tests import synthetic
+
+GOOD, BAD = 'sun rose milk song'.split(), 'rain mud tar noise'.split()
+TOKENS = [*synthetic.SPECIALS, *GOOD, *BAD, 'and', 'the', *(f'##{c}' for c in 'abcdefgh'), *'abcdefgh']
+EXAMPLES, HELD_OUT = 80, 37  # 37: no batch size divides it
+
+
+def write_vocabulary(data) -> None:
+  """Puts words in place of the made-up tokens, so that text can be encoded."""
+  text = '\n'.join(TOKENS) + '\n'
+  (data / records.VOCABULARY).write_text(text)
+  sha256 = hashlib.sha256(text.encode()).hexdigest()
+  synthetic.rewrite_manifest(data, lambda fields: fields['vocabulary'].update(sha256=sha256))
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('finetune') / 'data'
+  data = synthetic.write_data(directory, vocabulary_size=len(TOKENS), pieces=100, documents=20, sequence_length=32)
+  write_vocabulary(data)
+  return data
+
+
+@pytest.fixture(scope='module')
+def pretraining():
+  return cfg.Config(
+      model=cfg.Model(vocab_size=len(TOKENS), hidden_size=32, layers=2, heads=2, intermediate_size=64,
+                      max_positions=64, dtype='float32'),
+      batch=cfg.BatchConfig(size=8, sequence_length=32, predictions=5), mesh=cfg.MeshShape(data=1),
+      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2),
+      run=cfg.Run(steps=4, checkpoint_every=2, seed=7))
+
+
+def pretrain(config, data, run_dir, **settings):
+  return train.train(config, data, run_dir, devices=jax.devices()[:1], engine='threads', progress=False, **settings)
+
+
+@pytest.fixture(scope='module')
+def pretrained(data, pretraining, tmp_path_factory):
+  run_dir = tmp_path_factory.mktemp('pretrained') / 'run'
+  pretrain(pretraining, data, run_dir)
+  return run_dir
+
+
+def text_of(draw: random.Random, good: int) -> str:
+  """Six words, so many of which are good."""
+  words = draw.choices(GOOD, k=good) + draw.choices(BAD, k=6 - good) + ['and', 'the']
+  return ' '.join(draw.sample(words, len(words)))
+
+
+def write_task(directory, example):
+  """train.jsonl and validation.jsonl of `example(draw)`."""
+  draw = random.Random(0)
+  directory.mkdir()
+  for name, count in ((finetune.TRAIN, EXAMPLES), (finetune.VALIDATION, HELD_OUT)):
+    (directory / name).write_text(''.join(json.dumps(example(draw)) + '\n' for _ in range(count)))
+  return directory
+
+
+@pytest.fixture(scope='module')
+def classes(tmp_path_factory):
+  """Texts all of whose words are good, or bad; every third is a pair."""
+  def example(draw):
+    label = draw.choice(['good', 'bad'])
+    fields = {'text': text_of(draw, 6 if label == 'good' else 0), 'label': label}
+    return fields | ({'text_pair': text_of(draw, 6 if label == 'good' else 0)} if draw.random() < 1 / 3 else {})
+  return write_task(tmp_path_factory.mktemp('classes') / 'task', example)
+
+
+@pytest.fixture(scope='module')
+def numbers(tmp_path_factory):
+  """The number of good words in a text."""
+  def example(draw):
+    good = draw.randint(0, 6)
+    return {'text': text_of(draw, good), 'label': good / 2}
+  return write_task(tmp_path_factory.mktemp('numbers') / 'task', example)
+
+
+def settings(task='classification', **changes):
+  """Dropout, microbatches, an epoch that no batch ends with, and a log line that no stop falls on."""
+  return Finetune(task=task, epochs=12, batch=TaskBatch(size=12, max_length=24), mesh=cfg.MeshShape(data=1),
+                  model=cfg.Model(dtype='float32', hidden_dropout=.1, attention_dropout=.1),
+                  optimizer=cfg.Optimizer(name='adamw', schedule='linear', peak_learning_rate=3e-3, warmup_steps=4),
+                  run=cfg.Run(microbatches=2, log_every=9, checkpoint_every=40, evaluate_every=40, seed=3))
+
+
+def tune(config, task, run_dir, checkpoint_path=None, stop_at=None):
+  return finetune.finetune(config, task, run_dir, checkpoint_path, devices=jax.devices()[:1], progress=False,
+                           stop=lambda step: step == stop_at)
+
+
+@pytest.fixture(scope='module')
+def tuned(pretrained, classes, tmp_path_factory):
+  run_dir = tmp_path_factory.mktemp('tuned') / 'run'
+  return run_dir, *tune(settings(), classes, run_dir, pretrained)
+
+
+def assert_equal(a, b):
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+def told(run_dir):
+  """The log, less what the clock says."""
+  timed = 'tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes'
+  return [{name: value for name, value in line.items() if name not in timed} for line in metrics.read(run_dir)]
+
+
+def test_a_task_whose_classes_can_be_told_apart_is_learnt(tuned, pretrained, classes):
+  run_dir, result, figures = tuned
+  assert result.reason == 'steps' and result.step == 80  # 12 epochs of 80 in batches of 12
+  assert figures['task_accuracy'] == 1 and figures['examples'] == HELD_OUT
+  assert evaluate.read(run_dir) == figures
+  record = run_directory.read(run_dir)
+  assert record.kind == 'finetuned' and record.config.labels == ('bad', 'good')
+  assert record.config.model.hidden_size == 32
+  assert record.origin.checkpoint == str(pretrained) and record.origin.step == 4
+  assert record.origin.fresh and all(name.startswith('classifier/') for name in record.origin.fresh)
+  again = finetune.evaluate(run_dir, progress=False)
+  assert again == pytest.approx(figures, abs=1e-6)
+
+
+def test_fine_tuning_begins_with_the_encoder_and_the_pooler_of_the_checkpoint(pretrained, classes, tmp_path):
+  result, _ = tune(settings(), classes, tmp_path / 'run', pretrained, stop_at=0)
+  theirs = checkpoint.load(pretrained).params
+  for part in ('encoder', 'pooler'):
+    assert_equal(result.state.params[part], theirs[part])
+  assert np.any(result.state.params['classifier']['dense']['kernel'])
+
+
+def test_stopped_and_resumed_it_is_the_undisturbed_run(tuned, pretrained, classes, tmp_path):
+  run_dir, whole, _ = tuned
+  assert tune(settings(), classes, tmp_path / 'run', pretrained, stop_at=23)[0].reason == 'signal'
+  resumed, figures = tune(settings(), classes, tmp_path / 'run')  # no checkpoint is named any more
+  assert (resumed.resumed_from, resumed.step) == (23, whole.step)
+  assert_equal(resumed.state, whole.state)
+  assert told(tmp_path / 'run') == told(run_dir) and figures == evaluate.read(run_dir)
+
+
+@pytest.mark.parametrize('size', [1, 8, 37, 64])
+def test_an_evaluation_reads_every_example_once_whatever_the_batches(tuned, classes, size):
+  run_dir, _, figures = tuned
+  loaded = checkpoint.load(run_dir)
+  examples = finetune.open_split(loaded.record.config, classes, finetune.VALIDATION, loaded.tokenizer())
+  batches = list(examples.once(size))
+  assert {len(x) for batch in batches for x in batch.values()} == {size}
+  real = np.concatenate([batch['weight'] for batch in batches]) > 0
+  whole = examples.encode(examples.items)
+  for name, wanted in whole.items():
+    np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches])[real], wanted)
+  program = evaluate.on_one_device(loaded.record.config)
+  found = evaluate.figures(program, loaded.params, batches)
+  wanted = {name: value for name, value in figures.items() if name not in ('examples', 'step')}
+  assert found == pytest.approx(wanted, abs=1e-6)
+
+
+def test_processes_share_out_an_evaluation_and_an_epoch(classes, pretrained):
+  tokenizer = tokenizer_lib.load(pretrained, lower_case=True)
+  config = dataclasses.replace(settings(), labels=('bad', 'good'))
+  examples = finetune.open_split(config, classes, finetune.VALIDATION, tokenizer)
+  joined = lambda parts: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+  alone = list(examples.once(8))
+  for batch, *parts in zip(alone, *(list(examples.once(8, index, 4)) for index in range(4)), strict=True):
+    assert_equal(joined(parts), batch)
+  for step in (0, 4, 100):
+    assert_equal(joined([examples.batch(step, 8, index, 4) for index in range(4)]), examples.batch(step, 8))
+  rows = joined([examples.batch(step, 8) for step in range(HELD_OUT)])['input_ids']  # eight epochs
+  order = lambda epoch: rows[epoch * HELD_OUT:(epoch + 1) * HELD_OUT]
+  assert all(sorted(map(tuple, order(epoch))) == sorted(map(tuple, order(0))) for epoch in range(8))
+  assert (order(0) != order(1)).any()
+
+
+def test_regression_keeps_its_predictions(pretrained, numbers, tmp_path):
+  result, figures = tune(settings('regression'), numbers, tmp_path / 'run', pretrained)
+  assert figures['task_pearson'] > .97 and figures['task_loss'] < .1 and 'task_accuracy' not in figures
+  loaded = checkpoint.load(tmp_path / 'run')
+  examples = finetune.open_split(loaded.record.config, numbers, finetune.VALIDATION, loaded.tokenizer())
+  program = evaluate.on_one_device(loaded.record.config)
+  _, kept = program.evaluation_step(loaded.params, mesh_lib.put_batch(examples.encode(examples.items), program.mesh))
+  predictions, labels, weights = map(np.asarray, kept['task'])
+  assert predictions.shape == labels.shape == weights.shape == (HELD_OUT,)
+  np.testing.assert_array_equal(labels, [example.label for example in examples.items])
+  assert figures['task_pearson'] == pytest.approx(np.corrcoef(predictions, labels)[0, 1], abs=1e-5)
+  assert figures['task_loss'] == pytest.approx(np.square(predictions - labels).mean(), rel=1e-4)
+
+
+def test_what_is_another_run_is_refused(tuned, pretrained, classes, tmp_path):
+  run_dir, *_ = tuned
+  with pytest.raises(DriftError, match='epochs: 12 -> 13'):
+    tune(dataclasses.replace(settings(), epochs=13), classes, run_dir)
+  with pytest.raises(DriftError, match='a pretrained run -> finetuned'):
+    tune(settings(), classes, pretrained, run_dir)
+  with pytest.raises(ConfigError, match='--checkpoint'):
+    tune(settings(), classes, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+# ---------------------------------------------------------------- pretraining that goes on from a checkpoint
+
+
+def other(config):
+  """Another length, batch and optimizer on the same model."""
+  return dataclasses.replace(
+      config, batch=dataclasses.replace(config.batch, size=4, sequence_length=16, predictions=3),
+      optimizer=cfg.Optimizer(name='lamb', peak_learning_rate=1e-3, warmup_steps=2),
+      run=dataclasses.replace(config.run, seed=8, steps=6))
+
+
+@pytest.fixture(scope='module')
+def short_data(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('short') / 'data'
+  data = synthetic.write_data(directory, vocabulary_size=len(TOKENS), pieces=100, documents=20, sequence_length=16)
+  write_vocabulary(data)
+  return data
+
+
+@pytest.mark.parametrize('step', [None, 2])
+def test_a_run_begins_with_the_parameters_of_another_bit_for_bit(pretrained, pretraining, short_data, tmp_path, step):
+  source = pretrained if step is None else pretrained / run_directory.CHECKPOINTS / str(step)
+  begin = lambda **more: pretrain(other(pretraining), short_data, tmp_path / 'run', stop=lambda step: step == 0, **more)
+  result = begin(initialize_from=source)
+  wanted = checkpoint.load(source)
+  assert result.step == 0 and wanted.step == (step or 4)
+  assert_equal(result.state.params, wanted.params)
+  assert not any(np.any(x) for x in jax.tree.leaves(result.state.opt_state[0]))
+  assert run_directory.read(tmp_path / 'run').origin == run_directory.Origin(str(source), step or 4, ())
+  assert_equal(begin().state.params, wanted.params)  # nothing was saved: it begins again, with the same
+  on = pretrain(other(pretraining), short_data, tmp_path / 'run')
+  assert on.step == 6 and np.any(np.asarray(jax.tree.leaves(on.state.params)[0]) != jax.tree.leaves(wanted.params)[0])
+  with pytest.raises(DriftError, match='initialize-from'):
+    begin(initialize_from=tmp_path)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(pretrained, pretraining, short_data, tmp_path):
+  wide = dataclasses.replace(pretraining, model=dataclasses.replace(pretraining.model, hidden_size=64, layers=1))
+  with pytest.raises(ConfigError, match='model.hidden_size 32'):
+    pretrain(other(wide), short_data, tmp_path / 'run', initialize_from=pretrained)
+  assert not (tmp_path / 'run').exists()

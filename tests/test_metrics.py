@@ -1,0 +1,85 @@
+"""What a run reports: the log is never cut before its replacement is whole, and a window of sums goes through JSON."""
+
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+
+from bert_jax import metrics, run_directory
+from bert_jax.objectives import OBJECTIVES
+
+
+def write(run_dir, first, last):
+  writer = metrics.Writer(run_dir, first - 1)
+  for step in range(first, last + 1):
+    writer.write(step, 'train', {'loss': 1 / step})
+  writer.close()
+
+
+def steps(run_dir):
+  return [line['step'] for line in metrics.read(run_dir)]
+
+
+def test_lines_after_the_checkpoint_are_dropped_and_written_again(tmp_path):
+  write(tmp_path, 1, 6)
+  write(tmp_path, 4, 5)
+  assert steps(tmp_path) == [1, 2, 3, 4, 5]
+  assert not [path for path in tmp_path.iterdir() if path.suffix == '.tmp']
+
+
+@pytest.mark.parametrize('step', ['write_text', 'replace'])
+def test_the_log_is_whole_wherever_its_replacement_fails(tmp_path, monkeypatch, step):
+  write(tmp_path, 1, 6)
+  log = tmp_path / run_directory.LOG
+  before = log.read_bytes()
+
+  def fail(path, *arguments):
+    if step == 'write_text':
+      with open(path, 'w') as half:
+        half.write(arguments[0][:10])
+    raise OSError('the disk is full')
+
+  with monkeypatch.context() as patch, pytest.raises(OSError, match='full'):
+    patch.setattr(type(epath.Path(log)), step, fail)
+    metrics.Writer(tmp_path, 3)
+  assert log.read_bytes() == before
+  write(tmp_path, 4, 5)  # what the failure left behind is in nobody's way
+  assert steps(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_a_last_line_that_was_cut_off_is_dropped(tmp_path):
+  write(tmp_path, 1, 3)
+  log = tmp_path / run_directory.LOG
+  log.write_text(log.read_text()[:-9])
+  assert steps(tmp_path) == [1, 2]
+  write(tmp_path, 3, 4)
+  assert steps(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_window_goes_through_json_and_on_as_if_it_had_not():
+  rng = np.random.default_rng(0)
+
+  def sums():
+    return {term: dict(zip(('loss', 'weight', 'hits'), rng.random(3, np.float32))) for term in ('mlm', 'nsp')}
+
+  parts = [(sums(), {'tokens': 100.0 + i}) for i in range(6)]
+  straight, stopped = metrics.Window(), metrics.Window()
+  for i, (terms, counts) in enumerate(parts):
+    straight.add(terms, counts)
+    stopped.add(terms, counts)
+    if i == 3:
+      stopped = metrics.Window(json.loads(json.dumps(stopped.sums)))
+  assert stopped.sums == straight.sums
+  assert straight.count('steps') == 6 and straight.count('tokens') == 615 and straight.count('images') == 0
+  assert straight.of_terms().keys() == {'mlm', 'nsp'}
+  figures = OBJECTIVES['mlm_nsp'].figures(stopped.of_terms())
+  total = lambda term, name: sum(float(terms[term][name]) for terms, _ in parts)
+  assert figures['mlm_accuracy'] == pytest.approx(total('mlm', 'hits') / total('mlm', 'weight'))
+  assert figures['loss'] == pytest.approx(sum(total(term, 'loss') / total(term, 'weight') for term in ('mlm', 'nsp')))
+
+
+def test_a_window_does_not_write_into_what_it_was_made_from():
+  begun = {'mlm': {'loss': 1.0, 'weight': 2.0}}
+  metrics.Window(begun).add({'mlm': {'loss': 1.0, 'weight': 1.0}}, {})
+  assert begun == {'mlm': {'loss': 1.0, 'weight': 2.0}}
