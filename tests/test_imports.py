@@ -38,7 +38,7 @@ model = cfg.Model(vocab_size=64, hidden_size=16, layers=1, heads=2, intermediate
 config = cfg.Config(model=model, batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=4))
 made = program.of(config, jax.devices()[:1])
 state, report = made.train_step(made.init(), mesh_lib.put_batch(synthetic.batch(64, 8, 16, 4), made.mesh))
-assert int(state.step) == 1 and 0 < float(report['terms']['mlm'].loss)
+assert int(state.step) == 1 and 0 < float(report['terms']['mlm']['loss'])
 '''
 
 
