@@ -32,19 +32,19 @@ for name in {modules!r}:
 
 TRAIN = '''
 import jax
-from bert_jax import config as cfg, program as program_lib, synthetic
+from bert_jax import config as cfg, program, synthetic
 from bert_jax.parallel import mesh as mesh_lib
-config = cfg.Config(model=cfg.Model(vocab_size=64, hidden_size=16, layers=1, heads=2, intermediate_size=32, max_positions=16),
-                    batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=4))
-program = program_lib.of(config, jax.devices()[:1])
-batch = mesh_lib.put_batch(synthetic.batch(64, 8, 16, 4), program.mesh)
-state, report = program.train_step(program.init(), batch)
+model = cfg.Model(vocab_size=64, hidden_size=16, layers=1, heads=2, intermediate_size=32, max_positions=16)
+config = cfg.Config(model=model, batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=4))
+made = program.of(config, jax.devices()[:1])
+state, report = made.train_step(made.init(), mesh_lib.put_batch(synthetic.batch(64, 8, 16, 4), made.mesh))
 assert int(state.step) == 1 and 0 < float(report['terms']['mlm']['loss'])
 '''
 
 
 def run(program):
-  done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+  done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, env=dict(os.environ), capture_output=True,
+                        text=True, timeout=300)
   assert done.returncode == 0, done.stderr[-2000:]
   return done.stdout
 
@@ -84,14 +84,16 @@ def test_rooms_import_only_from_rooms_nearer_the_ground(package, barred):
 
 @pytest.mark.parametrize('room, barred', [
     ('input_pipeline/prepare', ('batches',)), ('input_pipeline/batches', ('prepare',)),
-    ('input_pipeline/text', ('vocabulary', 'prepare', 'batches')), ('input_pipeline/vocabulary', ('prepare', 'batches'))])
+    ('input_pipeline/text', ('vocabulary', 'prepare', 'batches')),
+    ('input_pipeline/vocabulary', ('prepare', 'batches'))])
 def test_the_rooms_of_the_input_pipeline_know_only_what_they_stand_on(room, barred):
   for path in files(room):
     assert not [name for name in imports(path) if name.split('.')[1:2] and name.split('.')[1] in barred], path
 
 
 def graph(package):
-  """{module of a package: modules of the package that it imports}; a room's own __init__ is left out, as each import passes it."""
+  """{module of a package: modules of the package that it imports}; a room's own __init__ is left out, as each import
+  passes it."""
   name = lambda path: '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
   known = {name(path): path for path in files(package)}
   rooms = {name(path) for path in files(package) if path.name == '__init__.py'}
