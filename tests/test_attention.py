@@ -129,7 +129,7 @@ def test_the_kernel_is_chosen_for_what_it_can_do():
 
 def test_attention_is_chosen_for_each_row_length_of_one_model(monkeypatch):
   """One encoder that stands on a TPU: rows of 128 and 512 go through the kernel, those of 2,048 are too long for it."""
-  model = recipes.model_of(1, 64, vocab_size=64, max_positions=2048)
+  model = recipes.model_of(1, 128, vocab_size=64, max_positions=2048)
   encoder = build.describe(model, {}, Place('tpu'))[0]
   params = build.describe(model, {})[1]
   seen = []
@@ -144,7 +144,7 @@ def test_attention_is_chosen_for_each_row_length_of_one_model(monkeypatch):
 def test_two_phases_of_one_run_attend_as_their_rows_want():
   config = recipes.base()
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, max_positions=2048),
-                               long=dataclasses.replace(config.long, sequence_length=2048))
+                               long=dataclasses.replace(config.long, sequence_length=2048, predictions=307))
   found = [phase.config for phase in phases.phases(config)]
   assert [choose(of.model, Place('tpu'), of.batch.sequence_length) for of in found] == ['pallas', 'xla']
 
