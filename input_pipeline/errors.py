@@ -1,6 +1,12 @@
-"""What can be wrong with text, shards or their settings, and the exit code of a command then. Imports nothing."""
+"""What can be wrong with text, shards, their settings or their storage, and the exit code of a command then. Imports
+nothing."""
 
 
 class DataError(ValueError):
   """Input, shards, a manifest or a vocabulary that cannot be used; the message says what was found and wanted."""
   exit_code = 2
+
+
+class StorageError(RuntimeError):
+  """Storage that fails where it was there before, after retries; no OSError, as a file that is missing is one."""
+  exit_code = 7

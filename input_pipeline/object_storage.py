@@ -1,0 +1,337 @@
+"""Objects in buckets (gs://, s3:// and all that fsspec knows), behind the methods of pathlib that the house uses.
+
+storage.py is the door to it. Requests go through fsspec, with TensorFlow installed or not: gcsfs for gs://. What may
+pass is tried again, with growing pauses of random length; what cannot is raised at once, as one sentence.
+"""
+
+import dataclasses
+import datetime
+import fnmatch
+import functools
+import io
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from input_pipeline.errors import DataError, StorageError
+
+READ_AHEAD = 8 << 20  # bytes that a stream fetches at once
+TRIES = 5  # of what the library has given up, which for gs:// is six tries of its own
+FIRST_PAUSE = 1.0  # seconds; the next is twice as long
+REQUEST_SECONDS = 60  # without an answer, after which a request counts as lost
+TELL_AGAIN = 60  # seconds between two lines that say that storage is slow
+
+# What is to be installed where the library for a kind of storage is missing.
+NEEDS = {'gs': "pip install 'bert_jax[gcs]'", 's3': 'pip install s3fs', 'az': 'pip install adlfs',
+         'hdfs': 'pip install pyarrow, and install Hadoop'}
+OPTIONS = {'gs': {'requests_timeout': REQUEST_SECONDS}}  # of the file systems, by scheme
+TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))  # HTTP's codes for what may pass
+# The exceptions for what may pass, by name: their libraries need not be installed.
+TRANSIENT_NAMES = frozenset((
+    'TimeoutError', 'ServerTimeoutError', 'ClientError', 'ClientOSError', 'ClientPayloadError', 'ConnectionError',
+    'ClientConnectorError', 'ClientConnectorDNSError', 'ServerDisconnectedError', 'FSTimeoutError', 'ProxyError',
+    'ChecksumError', 'ConnectionResetError', 'ChunkedEncodingError', 'ReadTimeout', 'TransportError', 'RefreshError',
+    'EndpointConnectionError', 'ServiceRequestError'))
+_told = {'last': float('-inf')}  # when a line last said that storage is slow
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class ObjectPath:
+  """The name of an object, or of a folder of objects."""
+  scheme: str
+  key: str  # bucket/folder/name
+
+  def __str__(self) -> str:
+    return f'{self.scheme}://{self.key}'
+
+  __fspath__ = __str__
+
+  def __truediv__(self, name: str | os.PathLike) -> 'ObjectPath':
+    return ObjectPath(self.scheme, _tidy(f'{self.key}/{os.fspath(name)}'))
+
+  @property
+  def name(self) -> str:
+    return self.key.rpartition('/')[2]
+
+  @property
+  def suffix(self) -> str:
+    stem, dot, end = self.name.rpartition('.')
+    return dot + end if stem else ''
+
+  @property
+  def parent(self) -> 'ObjectPath':
+    return ObjectPath(self.scheme, self.key.rpartition('/')[0] or self.key)
+
+  @property
+  def bucket(self) -> str:
+    return self.key.partition('/')[0]
+
+  def expanduser(self) -> 'ObjectPath':
+    return self
+
+  def information(self) -> dict[str, Any] | None:
+    """Size, type and times as fsspec gives them; None where there is nothing."""
+    look = _look if self.scheme == 'gs' else lambda storage, key: storage.info(key)
+    try:
+      return attempt(self, lambda storage: look(storage, self.key))
+    except FileNotFoundError:
+      return None
+
+  def exists(self) -> bool:
+    return self.information() is not None
+
+  def is_dir(self) -> bool:
+    found = self.information()
+    return found is not None and found['type'] == 'directory'
+
+  def is_file(self) -> bool:
+    found = self.information()
+    return found is not None and found['type'] == 'file'
+
+  def entries(self) -> list[dict[str, Any]]:
+    """What is in a folder; its placeholder, an object called like the folder, is none."""
+    folder = _folder if self.scheme == 'gs' else lambda storage, key: storage.ls(key, detail=True)
+    try:
+      found = attempt(self, lambda storage: folder(storage, self.key))
+    except FileNotFoundError:
+      return []
+    return [entry for entry in found if _tidy(entry['name']) != self.key]
+
+  def iterdir(self) -> Iterator['ObjectPath']:
+    for entry in self.entries():
+      yield ObjectPath(self.scheme, _tidy(entry['name']))
+
+  def glob(self, pattern: str) -> Iterator['ObjectPath']:
+    """The objects, not the folders, whose names below this one match; a pattern without a slash costs one request."""
+    if '/' not in pattern:
+      yield from sorted(ObjectPath(self.scheme, entry['name']) for entry in self.entries()
+                        if entry['type'] == 'file' and fnmatch.fnmatchcase(entry['name'].rpartition('/')[2], pattern))
+      return
+    found = attempt(self, lambda storage: storage.glob(f'{self.key}/{pattern}', detail=True))
+    yield from sorted(ObjectPath(self.scheme, name) for name, entry in found.items() if entry['type'] == 'file')
+
+  def size(self) -> int:
+    found = self.information()
+    if found is None:
+      raise FileNotFoundError(f'{self}: there is no such object')
+    return int(found['size'] or 0)
+
+  def modified(self) -> int:
+    """When it was written, in seconds of the epoch; 0 where the storage does not say."""
+    found = self.information() or {}
+    when = next((found[name] for name in ('mtime', 'updated', 'LastModified', 'last_modified') if found.get(name)), 0)
+    if isinstance(when, str):
+      when = datetime.datetime.fromisoformat(when.replace('Z', '+00:00'))
+    return int(when.timestamp() if isinstance(when, datetime.datetime) else when)
+
+  def read_bytes(self) -> bytes:
+    return attempt(self, lambda storage: storage.cat_file(self.key))
+
+  def read_range(self, start: int, end: int) -> bytes:
+    return attempt(self, lambda storage: storage.cat_file(self.key, start=start, end=end)) if end > start else b''
+
+  def read_text(self) -> str:
+    return self.read_bytes().decode()
+
+  def write_bytes(self, data: bytes) -> None:
+    """One upload: readers see the old object or the new one, never a part."""
+    attempt(self, lambda storage: storage.pipe_file(self.key, bytes(data)))
+
+  def write_text(self, text: str) -> None:
+    self.write_bytes(text.encode())
+
+  def upload(self, file: str | os.PathLike) -> None:
+    """Writes the content of a local file, which need not fit in memory."""
+    attempt(self, lambda storage: storage.put_file(os.fspath(file), self.key))
+
+  def open(self, mode: str = 'rb') -> BinaryIO:
+    """A stream to read from, at any place in the object."""
+    if mode != 'rb':
+      raise ValueError(f'{self} was opened with mode {mode!r}: objects have only reading streams, of bytes')
+    return io.BufferedReader(_Reader(self), READ_AHEAD)
+
+  def unlink(self, missing_ok: bool = False) -> None:
+    try:
+      attempt(self, lambda storage: storage.rm_file(self.key))
+    except FileNotFoundError:
+      if not missing_ok:
+        raise
+
+  def remove_tree(self) -> None:
+    """Removes all objects of a folder, its placeholder too."""
+    try:
+      attempt(self, lambda storage: storage.rm(self.key, recursive=True))
+    except FileNotFoundError:
+      pass
+
+  def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+    """Nothing: a folder is there once an object is in it."""
+
+
+class _Reader(io.RawIOBase):
+  """An object as a stream; each read is a request, so it stands under a buffer."""
+
+  def __init__(self, path: ObjectPath):
+    self.path, self.end, self.at = path, path.size(), 0
+
+  def readable(self) -> bool:
+    return True
+
+  def seekable(self) -> bool:
+    return True
+
+  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    self.at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.end}[whence])
+    return self.at
+
+  def tell(self) -> int:
+    return self.at
+
+  def readall(self) -> bytes:
+    data = self.path.read_range(self.at, self.end)
+    self.at = self.end
+    return data
+
+  def readinto(self, buffer) -> int:
+    data = self.path.read_range(self.at, min(self.at + len(buffer), self.end))
+    buffer[:len(data)] = data
+    self.at += len(data)
+    return len(data)
+
+
+def parse(text: str) -> ObjectPath:
+  """'gs://bucket/folder/' as a path. Raises DataError where it names no bucket."""
+  scheme, _, key = text.partition('://')
+  if not _tidy(key):
+    raise DataError(f'{text} names no bucket: wanted {scheme}://BUCKET/PATH')
+  return ObjectPath('gs' if scheme == 'gcs' else scheme, _tidy(key))
+
+
+def _tidy(key: str) -> str:
+  return '/'.join(part for part in key.split('/') if part)
+
+
+def _pages(storage, bucket: str, **query) -> Iterator[dict[str, Any]]:
+  """What lies in a bucket of gs://, as fsspec would say it, in as few requests as there are pages.
+
+  gcsfs' own `info` costs two requests for what is there and three for what is not.
+  """
+  token = {}
+  while True:
+    page = storage.call('GET', 'b/{}/o', bucket, delimiter='/', json_out=True, **query, **token)
+    for item in page.get('items', ()):
+      placeholder = item['name'].endswith('/')
+      yield {'name': f'{bucket}/{item["name"]}', 'size': int(item.get('size', 0)), 'updated': item.get('updated'),
+             'type': 'directory' if placeholder else 'file'}
+    for prefix in page.get('prefixes', ()):
+      yield {'name': f'{bucket}/{prefix}', 'size': 0, 'type': 'directory'}
+    if 'nextPageToken' not in page:
+      return
+    token = {'pageToken': page['nextPageToken']}
+
+
+def _look(storage, key: str) -> dict[str, Any]:
+  """An object or a folder of gs://, by one request that finds both. Raises FileNotFoundError."""
+  bucket, _, name = key.partition('/')
+  if not name:
+    storage.call('GET', 'b/{}/o', bucket, maxResults=1, json_out=True)
+    return {'name': key, 'size': 0, 'type': 'directory'}
+  after = chr(ord('/') + 1)  # names from `name` to all of `name/…`
+  for entry in _pages(storage, bucket, prefix=name, endOffset=name + after):
+    if entry['name'] in (key, f'{key}/'):
+      return entry
+  raise FileNotFoundError(key)
+
+
+def _folder(storage, key: str) -> list[dict[str, Any]]:
+  bucket, _, name = key.partition('/')
+  return list(_pages(storage, bucket, **({'prefix': f'{name}/'} if name else {})))
+
+
+@functools.cache
+def file_system(scheme: str):
+  """fsspec's file system for a scheme; without a cache of listings, as other hosts write too. Raises DataError."""
+  # gcsfs would ask by gRPC what kind of bucket it is, and wait a minute where only HTTP is answered
+  os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
+  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it logs the traceback of what is raised here as a sentence
+  try:
+    import fsspec
+    return fsspec.filesystem(scheme, use_listings_cache=False, **OPTIONS.get(scheme, {}))
+  except (ImportError, ValueError, OSError) as error:
+    if isinstance(error, ValueError) and scheme not in str(error):
+      raise
+    if scheme in NEEDS:
+      raise DataError(f'{scheme}:// needs a library that is not installed here '
+                      f'({first_line(error)}): {NEEDS[scheme]}') from error
+    raise DataError(f'{scheme}:// is no storage that is known here ({first_line(error)}): wanted a local path, gs://, '
+                    'or a scheme whose file system for fsspec is installed') from error
+
+
+def attempt(path: ObjectPath, request: Callable[[Any], Any]) -> Any:
+  """What `request(file system)` gives, tried again where its failure may pass.
+
+  Raises FileNotFoundError, StorageError, DataError.
+  """
+  pause = FIRST_PAUSE
+  for number in range(TRIES):
+    try:
+      return request(file_system(path.scheme))
+    except (FileNotFoundError, DataError):
+      raise
+    except Exception as error:  # each library has its own kinds
+      if not may_pass(error) or number == TRIES - 1:
+        raise StorageError(f'{path}: {meaning(error)}') from error
+      tell(f'{path}: {meaning(error)}; trying again')
+    time.sleep(pause * random.uniform(0.5, 1))  # hosts that failed together do not come again together
+    pause *= 2
+
+
+def tell(text: str) -> None:
+  """One line on stderr, at most once in TELL_AGAIN seconds."""
+  if time.monotonic() - _told['last'] > TELL_AGAIN:
+    _told['last'] = time.monotonic()
+    print(f'bert-jax: storage is slow: {text}', file=sys.stderr, flush=True)
+
+
+def code_of(error: BaseException) -> int | None:
+  """The HTTP code that an error stands for, where it tells."""
+  code = getattr(error, 'code', None) or getattr(error, 'status', None)
+  if isinstance(error, PermissionError) or str(error).startswith('Forbidden'):
+    return 403
+  return int(code) if str(code).isdigit() else None
+
+
+def may_pass(error: BaseException) -> bool:
+  code = code_of(error)
+  if code is not None:
+    return code in TRANSIENT
+  return any(kind.__name__ in TRANSIENT_NAMES for kind in type(error).__mro__)
+
+
+def meaning(error: BaseException) -> str:
+  """An error of a library as a part of a sentence."""
+  code = code_of(error)
+  if code == 401:
+    return f'no credentials that the storage accepts ({said(error)}): log in, or run as an account that has access'
+  if code == 403:
+    return f'no right to do this ({said(error)}): grant it to the account'
+  if code is not None:
+    return f'the storage answers {code} ({said(error)})'
+  if may_pass(error):
+    return f'the storage cannot be reached ({said(error)})'
+  return said(error)
+
+
+def said(error: BaseException) -> str:
+  """The last line of what an error says: with gcsfs the storage's own words."""
+  lines = str(error).strip().splitlines()
+  return lines[-1][:300] if lines else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,212 @@
+"""The one place for paths that a user gives: local ones are pathlib's, gs:// and the like are object_storage's.
+
+Both kinds have the methods that the house uses (/, name, suffix, parent, exists, is_dir, iterdir, glob, read_bytes,
+read_text, write_bytes, write_text, open('rb'), unlink); what differs between disks and buckets is a function here.
+Nothing else in the house makes, joins or opens a path by itself (tests/test_storage_only.py).
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import threading
+import uuid
+from collections.abc import Callable
+
+import numpy as np
+
+from input_pipeline import object_storage
+from input_pipeline.errors import DataError, StorageError
+from input_pipeline.object_storage import ObjectPath
+
+PathLike = str | os.PathLike  # as a user gives it
+Path = pathlib.Path | ObjectPath
+
+PROBE_SECONDS = 8  # within which storage must have answered before a command begins
+UPLOADS = 8  # files that are sent at once
+_PROBE = '.probe_'  # between a path and a number: the object that is written and removed to see whether one may
+
+
+def path(name: PathLike) -> Path:
+  """A path that a user gave. Raises DataError for a URL without a bucket."""
+  if isinstance(name, ObjectPath):
+    return name
+  text = os.fspath(name)
+  if text.startswith('file://'):
+    text = text.removeprefix('file://')
+  return object_storage.parse(text) if '://' in text else pathlib.Path(text)
+
+
+def is_local(name: PathLike) -> bool:
+  return not isinstance(path(name), ObjectPath)
+
+
+def absolute(name: PathLike) -> Path:
+  """The path as every working directory names it; a URL is that already."""
+  found = path(name)
+  return found if isinstance(found, ObjectPath) else found.absolute()
+
+
+def size(file: Path) -> int:
+  return file.size() if isinstance(file, ObjectPath) else file.stat().st_size
+
+
+def stamp(name: PathLike) -> tuple[str, int, int]:
+  """(what it is, bytes, seconds of the epoch): two names of one local file, as by a link, are the same."""
+  found = path(name)
+  if isinstance(found, ObjectPath):
+    return str(found), found.size(), found.modified()
+  local = found.stat()
+  return f'{local.st_dev}:{local.st_ino}', local.st_size, int(local.st_mtime)
+
+
+def files_in(directory: Path, pattern: str) -> list[Path]:
+  """The files below `directory` that match, in order; [] where it is missing."""
+  if isinstance(directory, ObjectPath):
+    return list(directory.glob(pattern))
+  return sorted(found for found in directory.glob(pattern) if not found.is_dir()) if directory.exists() else []
+
+
+def is_empty(directory: Path) -> bool:
+  """Whether nothing is there: no folder, or one with nothing in it but, in a bucket, its placeholder."""
+  if isinstance(directory, ObjectPath):
+    return not directory.entries() and not directory.is_file()
+  return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+
+# ---------------------------------------------------------------- reading
+
+
+def map_file(file: Path) -> memoryview:
+  """A whole file: mapped where it is local, read where it is not."""
+  if isinstance(file, ObjectPath):
+    return memoryview(file.read_bytes())
+  return memoryview(np.memmap(file, np.uint8, 'r') if file.stat().st_size else b'')
+
+
+def read_span(file: Path, start: int, end: int) -> memoryview:
+  """Bytes start … end - 1."""
+  if isinstance(file, ObjectPath):
+    return memoryview(file.read_range(start, end))
+  return map_file(file)[start:end]
+
+
+def read_all(files: list[Path]) -> list[bytes]:
+  """The contents of many small files, fetched beside each other."""
+  if not any(isinstance(file, ObjectPath) for file in files):
+    return [file.read_bytes() for file in files]
+  with concurrent.futures.ThreadPoolExecutor(UPLOADS) as pool:
+    return list(pool.map(lambda file: file.read_bytes(), files))
+
+# ---------------------------------------------------------------- writing
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+  """Writes a file whose old content stays until the new one is whole."""
+  data = content.encode() if isinstance(content, str) else content
+  if isinstance(file, ObjectPath):
+    file.write_bytes(data)
+    return
+  temporary = file.parent / f'.{file.name}.{os.getpid()}.tmp'
+  try:
+    temporary.write_bytes(data)
+    temporary.replace(file)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def copy(source: Path, target: Path) -> None:
+  """Copies a file, replacing one that is there."""
+  if isinstance(source, ObjectPath):
+    target.write_bytes(source.read_bytes())
+  elif isinstance(target, ObjectPath):
+    target.upload(source)
+  else:
+    shutil.copyfile(source, target)
+
+
+def remove_tree(directory: Path) -> None:
+  """Removes a folder with all that is in it; nothing where it is missing."""
+  if isinstance(directory, ObjectPath):
+    directory.remove_tree()
+  else:
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def upload(directory: pathlib.Path, target: Path, last: str) -> None:
+  """Sends the files of a local folder; the one called `last`, without which the others mean nothing, after them all."""
+  target.mkdir(parents=True, exist_ok=True)
+  files = [file for file in directory.iterdir() if file.name != last]
+  with concurrent.futures.ThreadPoolExecutor(UPLOADS) as pool:
+    list(pool.map(lambda file: copy(file, target / file.name), files))
+  if (directory / last).exists():
+    copy(directory / last, target / last)
+
+# ---------------------------------------------------------------- before the work
+
+
+def probe(name: PathLike, what: str = 'the path') -> None:
+  """Whether `name` can be written to, found out before the work. `what`: the flag that named it.
+
+  Raises DataError for what somebody must change first: a missing bucket, right or library. Raises StorageError where
+  the storage does not answer.
+  """
+  target = path(name)
+  if isinstance(target, ObjectPath):
+    within(PROBE_SECONDS, f'{what} {name}', lambda: _probe_bucket(target, f'{what} {name}'))
+    return
+  there = next(parent for parent in (target.absolute(), *target.absolute().parents) if parent.exists())
+  if there != target.absolute() and not there.is_dir():
+    raise DataError(f'{what} {name}: {there} is a file, wanted a folder')
+  if not os.access(there, os.W_OK):
+    raise DataError(f'{what} {name}: no right to write to {there}, or its file system is read-only')
+
+
+def within(seconds: float, what: str, work: Callable[[], None]) -> None:
+  """Does `work`, whose errors are raised here. Raises StorageError where it takes longer: it goes on unheard."""
+  failed: list[BaseException] = []
+
+  def run() -> None:
+    try:
+      work()
+    except BaseException as error:
+      failed.append(error)
+
+  thread = threading.Thread(target=run, daemon=True)
+  thread.start()
+  thread.join(seconds)
+  if thread.is_alive():
+    raise StorageError(f'{what}: no answer from the storage within {seconds:g} s, or only such as may pass: '
+                       'look at the network and the credentials, or try again')
+  if failed:
+    raise failed[0]
+
+
+def _probe_bucket(target: ObjectPath, named: str) -> None:
+  try:
+    _reach(target)
+  except FileNotFoundError as error:
+    raise DataError(f'{named}: there is no bucket {target.bucket!r}: make it, or name another') from error
+  except StorageError as error:
+    raise _answered(error, named, 'cannot be read') from error
+  if '/' in target.key and (found := target.parent.information()) and found['type'] == 'file':
+    raise DataError(f'{named}: {target.parent} is an object, wanted a folder')
+  trial = ObjectPath(target.scheme, f'{target.key}{_PROBE}{uuid.uuid4().hex}')
+  try:
+    trial.write_bytes(b'')
+    trial.unlink(missing_ok=True)
+  except StorageError as error:
+    raise _answered(error, named, 'can be read but not written to') from error
+
+
+def _reach(target: ObjectPath) -> None:
+  """One request that fails where the bucket is missing or may not be read."""
+  if not ObjectPath(target.scheme, target.bucket).exists():
+    raise FileNotFoundError(target.bucket)
+
+
+def _answered(error: StorageError, named: str, what: str) -> Exception:
+  """A refusal is for somebody to mend; silence may pass."""
+  cause = error.__cause__
+  if cause is None or object_storage.may_pass(cause):
+    return StorageError(f'{named}: {object_storage.meaning(cause or error)}')
+  return DataError(f'{named} {what}: {object_storage.meaning(cause)}')
