@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from etils import epath
 
-from input_pipeline import random
+from input_pipeline import random, storage
 from input_pipeline.batches import loader, masking
 from input_pipeline.batches.checks import require
 from input_pipeline.batches.config import BatchConfig
@@ -32,7 +31,7 @@ class Round:
   seconds: float
 
 
-def measure(directory: epath.PathLike, config: BatchConfig, split: str = 'train', seconds: float = 10.0,
+def measure(directory: storage.PathLike, config: BatchConfig, split: str = 'train', seconds: float = 10.0,
             engine: str = 'none', peer: str | None = None) -> dict:
   """Batches per second of one process, over rounds: a dict that is ready for JSON.
 

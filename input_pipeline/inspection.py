@@ -7,9 +7,8 @@ import dataclasses
 import textwrap
 
 import numpy as np
-from etils import epath
 
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.batches import loader, shards
 from input_pipeline.batches.checks import require
 from input_pipeline.batches.loader import BatchConfig
@@ -58,7 +57,7 @@ class Report:
     return report_text(self)
 
 
-def inspect(directory: epath.PathLike, examples: int = 3, seed: int = 12345, pairs: PairKind | None = None,
+def inspect(directory: storage.PathLike, examples: int = 3, seed: int = 12345, pairs: PairKind | None = None,
             masking: Masking = BatchConfig.masking, pack: bool = False) -> Report:
   """Verifies every checksum and describes the data. Raises DataError at the first fault.
 
@@ -79,8 +78,8 @@ def inspect(directory: epath.PathLike, examples: int = 3, seed: int = 12345, pai
                 manifest.counts, manifest.settings, splits)
 
 
-def describe(directory: epath.PathLike, split: str, config: BatchConfig, manifest: records.Manifest, tokens: list[str],
-             examples: int) -> SplitReport:
+def describe(directory: storage.PathLike, split: str, config: BatchConfig, manifest: records.Manifest,
+             tokens: list[str], examples: int) -> SplitReport:
   counts = manifest.splits[split]
   try:
     stream = loader.open_split(directory, split, config)

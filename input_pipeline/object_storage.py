@@ -108,11 +108,11 @@ class ObjectPath:
   def glob(self, pattern: str) -> Iterator['ObjectPath']:
     """The objects, not the folders, whose names below this one match; a pattern without a slash costs one request."""
     if '/' not in pattern:
-      yield from sorted(ObjectPath(self.scheme, entry['name']) for entry in self.entries()
+      yield from sorted(ObjectPath(self.scheme, _tidy(entry['name'])) for entry in self.entries()
                         if entry['type'] == 'file' and fnmatch.fnmatchcase(entry['name'].rpartition('/')[2], pattern))
       return
     found = attempt(self, lambda storage: storage.glob(f'{self.key}/{pattern}', detail=True))
-    yield from sorted(ObjectPath(self.scheme, name) for name, entry in found.items() if entry['type'] == 'file')
+    yield from sorted(ObjectPath(self.scheme, _tidy(name)) for name, entry in found.items() if entry['type'] == 'file')
 
   def size(self) -> int:
     found = self.information()

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import numpy as np
-from etils import epath
 
+from input_pipeline import storage
 from input_pipeline.errors import DataError
 
 FORMAT = 'bert_jax pieces'
@@ -129,17 +129,14 @@ def document_number(document_id: str) -> int:
 # ---------------------------------------------------------------- manifest
 
 
-def write_manifest(directory: epath.PathLike, manifest: Manifest) -> None:
+def write_manifest(directory: storage.PathLike, manifest: Manifest) -> None:
   text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True, ensure_ascii=False)
-  (epath.Path(directory) / MANIFEST).write_text(text + '\n')
+  (storage.path(directory) / MANIFEST).write_text(text + '\n')
 
 
-def read_manifest(directory: epath.PathLike) -> Manifest:
+def read_manifest(directory: storage.PathLike) -> Manifest:
   """Raises DataError where there is no manifest, or not one of this format and version."""
-  path = epath.Path(directory) / MANIFEST
-  if not path.exists():
-    raise DataError(f'{directory} holds no {MANIFEST}, so it is not finished data of `bert-jax prepare`: '
-                    'name such a directory with --data')
+  path = storage.path(directory) / MANIFEST
   try:
     fields = json.loads(path.read_text())
     if fields.get('format') != FORMAT or fields.get('version') != VERSION:
@@ -151,6 +148,9 @@ def read_manifest(directory: epath.PathLike) -> Manifest:
     return Manifest(**(fields | {'splits': splits, 'vocabulary': Vocabulary(**fields['vocabulary'])}))
   except DataError:
     raise
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise DataError(f'{directory} holds no {MANIFEST}, so it is not finished data of `bert-jax prepare`: '
+                    'name such a directory with --data') from error
   except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
     raise DataError(f'{path} is damaged ({type(error).__name__}: {error}): run `bert-jax prepare` again') from error
 

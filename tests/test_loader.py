@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.batches import loader, shards
 from input_pipeline.batches.loader import BatchConfig, Masking
 
@@ -171,9 +171,13 @@ def test_configs_that_do_not_fit_are_refused(data, change, message):
     loader.open_split(data, 'train', dataclasses.replace(CONFIG, **change))
 
 
-def test_remote_files_are_read_by_their_ranges(data, stream, monkeypatch):
-  monkeypatch.setattr(shards, 'is_local', lambda path: False)
-  remote = loader.open_split(data, 'train', CONFIG)
+@pytest.mark.parametrize('held_bytes', [0, 1 << 20])
+def test_remote_files_are_read_by_their_ranges_or_held(data, stream, monkeypatch, held_bytes):
+  monkeypatch.setattr(shards, 'HELD_BYTES', held_bytes)
+  url = f'memory://bucket/{held_bytes}'
+  storage.upload(data, storage.path(url), last=records.MANIFEST)
+  remote = loader.open_split(url, 'train', CONFIG)
+  assert bool(remote.index.held) == bool(held_bytes)
   assert equal(remote.batch(3), stream.batch(3))
 
 

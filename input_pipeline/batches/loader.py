@@ -23,9 +23,8 @@ import threading
 from collections.abc import Iterator
 
 import numpy as np
-from etils import epath
 
-from input_pipeline import random, records
+from input_pipeline import random, records, storage
 from input_pipeline.batches import epochs, layout, masking, reading, shards
 from input_pipeline.batches.checks import require
 from input_pipeline.batches.config import BatchConfig
@@ -44,7 +43,7 @@ class OneDocument(DataError):
   """A window whose pieces are all of one document: it has no next-sentence negatives."""
 
 
-def open_split(directory: epath.PathLike, split: str, config: BatchConfig, verify: str = 'full',
+def open_split(directory: storage.PathLike, split: str, config: BatchConfig, verify: str = 'full',
                first_step: int = 0) -> 'Stream':
   """Checks a split's shards and that they are what `config` wants, before any step. Raises DataError.
 

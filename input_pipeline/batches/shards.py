@@ -9,12 +9,12 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 
 import numpy as np
-from etils import epath
 
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.batches.checks import require
 from input_pipeline.records import Block, DataError, Manifest, Shard, Vocabulary
 
@@ -22,12 +22,13 @@ WINDOW_BLOCKS = 32
 SPECIALS = 3  # [CLS] and two [SEP]: what `prepare` leaves room for
 VERIFICATIONS = 'full', 'framing'  # every byte; sizes and framing only
 READERS = 8  # shards that are verified at once, at most
+HELD_BYTES = 256 << 20  # a split in a bucket that is no larger is read only once
 
 
 @dataclasses.dataclass(frozen=True)
 class Index:
   """Where the blocks of a split are, in shard order."""
-  paths: tuple[epath.Path, ...]
+  paths: tuple[storage.Path, ...]
   shard: np.ndarray  # [K] which of the paths
   start: np.ndarray  # [K] first byte of the payload
   bytes: np.ndarray  # [K]
@@ -35,6 +36,10 @@ class Index:
   tokens: np.ndarray  # [K]
   documents: np.ndarray  # [K 2] least and greatest document number
   dtype: np.dtype  # of the token ids
+  held: tuple[memoryview, ...] = ()  # the contents of the shards, where they are kept in memory
+
+  def read(self, shard: int, start: int, end: int) -> memoryview:
+    return self.held[shard][start:end] if self.held else storage.read_span(self.paths[shard], start, end)
 
   @property
   def window_bounds(self) -> np.ndarray:  # -> [W + 1] first block of each window
@@ -66,12 +71,12 @@ class TokenKinds:
   ordinary: np.ndarray  # [V - 5] int32: all but the special tokens
 
 
-def open_index(directory: epath.PathLike, split: str, manifest: Manifest, verify: str = 'full') -> Index:
+def open_index(directory: storage.PathLike, split: str, manifest: Manifest, verify: str = 'full') -> Index:
   """Checks the shards of a split against the manifest and indexes their blocks.
 
   verify='full' reads every byte (SHA-256, ids, lengths); 'framing' checks only sizes and framing. Raises DataError.
   """
-  directory = epath.Path(directory)
+  directory = storage.path(directory)
   require(verify in VERIFICATIONS, f'verify is {verify!r}; wanted one of {", ".join(VERIFICATIONS)}')
   if split not in manifest.splits:
     raise DataError(f'{directory} has no split {split!r}; it has {sorted(manifest.splits)}: name one of them')
@@ -85,16 +90,17 @@ def open_index(directory: epath.PathLike, split: str, manifest: Manifest, verify
   if not fields.pieces:
     raise DataError(f'split {split!r} of {directory} is empty: '
                     'prepare more text, or hold out a smaller or larger share of it')
+  hold = not storage.is_local(directory) and sum(shard.bytes for shard in shards) <= HELD_BYTES
   scan = functools.partial(scan_shard, manifest=manifest, verify=verify)
   with concurrent.futures.ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-    scanned = list(pool.map(scan, [directory / shard.file for shard in shards], shards))
-  table = np.concatenate(scanned)  # [K 6]
-  shard_of = np.repeat(np.arange(len(shards)), [len(blocks) for blocks in scanned])
-  paths = tuple(directory / shard.file for shard in shards)
-  return Index(paths, shard_of, *table[:, :4].T, table[:, 4:], records.id_dtype(manifest.vocabulary.size))
+    scanned = list(pool.map(scan, [directory / shard.file for shard in shards], shards, itertools.repeat(hold)))
+  table = np.concatenate([blocks for blocks, _ in scanned])  # [K 6]
+  shard_of = np.repeat(np.arange(len(shards)), [len(blocks) for blocks, _ in scanned])
+  paths, dtype = tuple(directory / shard.file for shard in shards), records.id_dtype(manifest.vocabulary.size)
+  return Index(paths, shard_of, *table[:, :4].T, table[:, 4:], dtype, tuple(data for _, data in scanned if hold))
 
 
-def check_names(directory: epath.Path, split: str, shards: tuple[Shard, ...]) -> None:
+def check_names(directory: storage.Path, split: str, shards: tuple[Shard, ...]) -> None:
   """Every shard of the manifest is there under its own name, and no other."""
   wanted = [records.shard_name(split, i, len(shards)) for i in range(len(shards))]
   named = [shard.file for shard in shards]
@@ -111,13 +117,13 @@ def check_names(directory: epath.Path, split: str, shards: tuple[Shard, ...]) ->
                     'remove them')
 
 
-def scan_shard(path: epath.Path, shard: Shard, manifest: Manifest, verify: str) -> np.ndarray:
-  # -> [blocks 6] start, bytes, pieces, tokens, least and greatest document number
-  size = path.stat().length
-  if size != shard.bytes:
-    raise DataError(f'{path} has {size} bytes, the manifest says {shard.bytes}: it is truncated or was changed; '
+def scan_shard(path: storage.Path, shard: Shard, hold: bool, manifest: Manifest,
+               verify: str) -> tuple[np.ndarray, memoryview | None]:
+  # -> [blocks 6] start, bytes, pieces, tokens, least and greatest document number; and the content, to hold it
+  data = storage.map_file(path)
+  if len(data) != shard.bytes:
+    raise DataError(f'{path} has {len(data)} bytes, the manifest says {shard.bytes}: it is truncated or was changed; '
                     'copy or prepare it again')
-  data = map_file(path)
   if verify == 'full' and hashlib.sha256(data).hexdigest() != shard.sha256:
     raise DataError(f'{path} differs from what was written: its SHA-256 is not the manifest\'s; '
                     'copy or prepare it again')
@@ -137,7 +143,7 @@ def scan_shard(path: epath.Path, shard: Shard, manifest: Manifest, verify: str) 
   if (found := tuple(table[:, 2:4].sum(0))) != (shard.pieces, shard.tokens):
     raise DataError(f'{path} holds {found[0]} pieces of {found[1]} tokens, the manifest says {shard.pieces} '
                     f'of {shard.tokens}')
-  return table
+  return table, data if hold else None
 
 
 def check_block(block: Block, manifest: Manifest, verify: str) -> None:
@@ -165,32 +171,13 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
     raise DataError('a google pair has not two segments, or a label that is neither 0 nor 1')
 
 
-def is_local(path: epath.Path) -> bool:
-  return '://' not in os.fspath(path)
-
-
-def map_file(path: epath.Path) -> memoryview:
-  """A whole file: mapped where it is local, read where it is not."""
-  if not is_local(path):
-    return memoryview(path.read_bytes())
-  return memoryview(np.memmap(path, np.uint8, 'r') if path.stat().length else b'')
-
-
-def read_span(path: epath.Path, start: int, end: int) -> memoryview:
-  if is_local(path):
-    return map_file(path)[start:end]
-  with path.open('rb') as file:
-    file.seek(start)
-    return memoryview(file.read(end - start))
-
-
 def read_window(index: Index, first: int, last: int) -> Window:
   """Blocks first … last - 1, by one sequential read of each shard that they lie in. Raises DataError."""
   blocks = []
   for shard in np.unique(index.shard[first:last]):
     inside = first + np.flatnonzero(index.shard[first:last] == shard)
     starts, ends = index.start[inside], index.start[inside] + index.bytes[inside]
-    data = read_span(index.paths[shard], int(starts[0]), int(ends[-1]))
+    data = index.read(shard, int(starts[0]), int(ends[-1]))
     if len(data) != ends[-1] - starts[0]:
       raise DataError(f'{index.paths[shard]} became shorter while it was read: it must not change during a run')
     blocks += [records.decode_block(data[a - starts[0]:b - starts[0]], index.dtype) for a, b in zip(starts, ends)]
@@ -207,7 +194,7 @@ def _word_starts(blocks: list[Block]) -> np.ndarray | None:  # -> [T] bool
   return np.concatenate([np.unpackbits(block.word_starts, count=len(block.input_ids)) for block in blocks]).view(bool)
 
 
-def read_token_kinds(directory: epath.PathLike, vocabulary: Vocabulary) -> TokenKinds:
+def read_token_kinds(directory: storage.PathLike, vocabulary: Vocabulary) -> TokenKinds:
   """What masks and cuts need of the vocabulary; a special token continues nothing. Raises DataError."""
   tokens = read_vocabulary(directory, vocabulary)
   special = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id]
@@ -219,11 +206,12 @@ def read_token_kinds(directory: epath.PathLike, vocabulary: Vocabulary) -> Token
   return TokenKinds(vocabulary, continues, np.delete(np.arange(vocabulary.size, dtype=np.int32), special))
 
 
-def read_vocabulary(directory: epath.PathLike, vocabulary: Vocabulary) -> list[str]:
-  path = epath.Path(directory) / records.VOCABULARY
-  if not path.exists():
-    raise DataError(f'{path} is missing: copy it again, or run `bert-jax prepare` again')
-  data = path.read_bytes()
+def read_vocabulary(directory: storage.PathLike, vocabulary: Vocabulary) -> list[str]:
+  path = storage.path(directory) / records.VOCABULARY
+  try:
+    data = path.read_bytes()
+  except FileNotFoundError as error:
+    raise DataError(f'{path} is missing: copy it again, or run `bert-jax prepare` again') from error
   if hashlib.sha256(data).hexdigest() != vocabulary.sha256:
     raise DataError(f'{path} is not the vocabulary that the data was prepared with (its SHA-256 differs): '
                     'copy it again')

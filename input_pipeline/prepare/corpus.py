@@ -11,7 +11,7 @@ import dataclasses
 import importlib.metadata
 import pathlib
 
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.prepare import on_beam, on_processes, publishing, tfds_layout
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
@@ -38,6 +38,7 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   description = described(settings, parts, vocabulary)
   if (finished := publishing.finished(settings.output, description, vocabulary.sha256, settings.overwrite)) is not None:
     return finished
+  storage.probe(settings.output, '--output')
   identity = description | {
       'vocabulary': vocabulary.sha256, 'sources': [dataclasses.asdict(part.stamp) for part in parts],
       'chunk_bytes': sources.CHUNK_BYTES, 'packages': _packages(), 'engine': engine}

@@ -14,10 +14,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from etils import epath
 
-from input_pipeline import records
-from input_pipeline.prepare import columns, publishing, spill, splits, stages, writing
+from input_pipeline import records, storage
+from input_pipeline.prepare import columns, spill, splits, stages, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
@@ -47,7 +46,7 @@ def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokeni
   if any(getattr(settings, name) != defaults[name] for name in _CANNOT):
     raise records.DataError(
         '--beam-runner cannot do --pairs google, --limit or --near-duplicates: leave them out, or use --workers')
-  shared = epath.Path(data if publishing.is_local(settings.output) else settings.output)
+  shared = data if storage.is_local(settings.output) else storage.path(settings.output)
   (shared / _RESULTS).mkdir(parents=True, exist_ok=True)
   try:
     with beam.Pipeline(options=PipelineOptions([f'--runner={settings.beam_runner}',
@@ -165,25 +164,25 @@ def _write_shard(group: tuple[tuple[str, int, int], Iterable[Pieces]], unknown_i
   with tempfile.TemporaryDirectory() as folder:
     local = pathlib.Path(folder) / name
     shard, more = writing.write_shard(local, [columns.merge(list(selections))], unknown_id)
-    epath.Path(local).copy(epath.Path(shared) / name, overwrite=True)
+    storage.copy(local, storage.path(shared) / name)
   result = {'split': split, 'number': number, 'count': count, 'shard': dataclasses.asdict(shard), 'more': more}
-  (epath.Path(shared) / _RESULTS / f'{name}.json').write_text(json.dumps(result))
+  (storage.path(shared) / _RESULTS / f'{name}.json').write_text(json.dumps(result))
 
 
 def _write_counts(totals: dict[str, int], settings: Prepare, documents: int, shared: str) -> None:
   splits.check_documents(documents, settings, totals)
   splits.check_totals(settings, {split: _total(totals, name) for split, name in spill.SPLITS.items()})
-  (epath.Path(shared) / _RESULTS / 'counts.json').write_text(json.dumps(totals))
+  (storage.path(shared) / _RESULTS / 'counts.json').write_text(json.dumps(totals))
 
 
 def _total(totals: dict[str, int], name: str) -> splits.Total:
   return splits.Total(**{field.name: totals[f'{name}.{field.name}'] for field in dataclasses.fields(splits.Total)})
 
 
-def _read_results(directory: epath.Path) -> tuple[dict[str, records.Split], collections.Counter]:
+def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], collections.Counter]:
   totals = json.loads((directory / 'counts.json').read_text())
   results = [json.loads(path.read_text()) for path in directory.glob(f'{records.DATASET_NAME}-*.json')]
-  directory.rmtree()
+  storage.remove_tree(directory)
   written = {}
   for name in spill.SPLITS.values():
     found = {result['number']: (records.Shard(**result['shard']), result['more']) for result in results

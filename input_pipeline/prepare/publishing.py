@@ -10,9 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 
-from etils import epath
-
-from input_pipeline import records
+from input_pipeline import records, storage
 
 _IDENTITY = 'identity.json'
 
@@ -22,10 +20,10 @@ def finished(output: str, settings: dict, vocabulary_sha256: str, overwrite: boo
 
   Raises DataError where it is something else.
   """
-  path = epath.Path(output)
-  if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+  path = storage.path(output)
+  if storage.is_empty(path):
     return None
-  if not path.is_dir() or not (path / records.MANIFEST).exists():
+  if not (path / records.MANIFEST).exists():
     raise records.DataError(f'--output {output} exists and was not made by `bert-jax prepare`: name another directory')
   try:
     manifest = records.read_manifest(path)
@@ -57,8 +55,11 @@ def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
   One that a killed or interrupted process left is taken over, with what is in it, if it was for the same work, and else
   removed.
   """
-  path = epath.Path(output)
-  parent = pathlib.Path(path).absolute().parent if is_local(output) else pathlib.Path(tempfile.gettempdir())
+  path = storage.path(output)
+  parent = pathlib.Path(tempfile.gettempdir())
+  if storage.is_local(output):
+    path = storage.absolute(output)
+    parent = path.parent
   parent.mkdir(parents=True, exist_ok=True)
   stem = f'.{path.name}.{socket.gethostname()}.'
   place = parent / f'{stem}{os.getpid()}.partial'
@@ -88,10 +89,6 @@ def empty(directory: pathlib.Path) -> pathlib.Path:
   return directory
 
 
-def is_local(path: str) -> bool:
-  return '://' not in str(path)
-
-
 def _alive(process: int) -> bool:
   try:
     os.kill(process, 0)
@@ -104,15 +101,17 @@ def _alive(process: int) -> bool:
 
 def publish(data: pathlib.Path, output: str, overwrite: bool) -> None:
   """Puts finished data in its place: by one rename, or, in a bucket, file by file with the manifest last."""
-  path = epath.Path(output)
-  if not is_local(output):
-    path.mkdir(parents=True, exist_ok=True)
-    if overwrite and (path / records.MANIFEST).exists():
-      (path / records.MANIFEST).unlink()
-    for file in sorted(data.iterdir(), key=lambda file: file.name == records.MANIFEST):
-      epath.Path(file).copy(path / file.name, overwrite=True)
+  if not storage.is_local(output):
+    path = storage.path(output)
+    if overwrite:
+      (path / records.MANIFEST).unlink(missing_ok=True)
+      new = {shard.file for split in records.read_manifest(data).splits.values() for shard in split.shards}
+      for file in storage.files_in(path, f'{records.DATASET_NAME}-*'):
+        if file.name not in new:
+          file.unlink(missing_ok=True)
+    storage.upload(data, path, last=records.MANIFEST)
     return
-  target = pathlib.Path(path).absolute()
+  target = storage.absolute(output)
   old = data.parent / 'old'
   if overwrite and target.exists():
     target.rename(old)

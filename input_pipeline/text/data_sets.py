@@ -4,9 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 
-from etils import epath
-
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.text import files, formats
 from input_pipeline.text.source import Parsed, Source, Stamp
 
@@ -44,8 +42,8 @@ class DataSet:
     import tensorflow_datasets as tfds
     name, _, split = self.name.removeprefix('tfds:').partition(':')
     try:
-      builder = tfds.builder_from_directory(name) if epath.Path(name).exists() else tfds.builder(name)
-      if not epath.Path(builder.data_dir).exists():
+      builder = tfds.builder_from_directory(name) if storage.path(name).exists() else tfds.builder(name)
+      if not storage.path(builder.data_dir).exists():
         builder.download_and_prepare()
       examples = tfds.as_numpy(builder.as_dataset(
           split=split or 'train', read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)))

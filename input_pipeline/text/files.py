@@ -6,15 +6,11 @@ import dataclasses
 import gzip
 import importlib.util
 import io
-import os
-import pathlib
 import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from etils import epath
-
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.text import formats
 from input_pipeline.text.source import Parsed, Source, Stamp
 
@@ -38,19 +34,14 @@ class File:
   format: str | None = None  # None: told by its content
 
   def stamp(self) -> Stamp:
-    path = epath.Path(self.name)
-    found = path.stat()
-    if '://' in self.name:
-      return Stamp(self.name, found.length, int(found.mtime))
-    local = os.stat(path)  # by its place on the disk: a link to a file is the file
-    return Stamp(f'{local.st_dev}:{local.st_ino}', found.length, int(found.mtime))
+    return Stamp(*storage.stamp(self.name))
 
   def chunks(self, chunk_bytes: int) -> Iterator[RawDocuments]:
     raw, size, before = [], 0, ()
-    with epath.Path(self.name).open('rb') as file:
+    with storage.path(self.name).open('rb') as file:
       stream = _decompressed(file)
       try:
-        format = formats.FORMATS[self.format or formats.recognize(stream.peek(1 << 12), os.path.basename(self.name))]
+        format = formats.FORMATS[self.format or formats.recognize(stream.peek(1 << 12), storage.path(self.name).name)]
         for offset, data, context in format.split(stream, self.name):
           if size and (size + len(data) > chunk_bytes or context != before):
             yield RawDocuments(format.parse, before, tuple(raw))
@@ -71,7 +62,7 @@ class File:
 def named(name: str, format: str | None) -> list[Source]:
   """The files of a path or a glob, local or gs://. Raises DataError."""
   if not _WILD.intersection(name):
-    path = epath.Path(name).expanduser()
+    path = storage.path(name).expanduser()
     if not path.exists():
       raise records.DataError(f'--input {name}: there is no such file')
     if path.is_dir():
@@ -80,8 +71,8 @@ def named(name: str, format: str | None) -> list[Source]:
     return [File(str(path), format)]
   parts = name.split('/')
   first = next(i for i, part in enumerate(parts) if _WILD.intersection(part))
-  base = epath.Path('/'.join(parts[:first]) or ('/' if name.startswith('/') else '.')).expanduser()
-  found = sorted(path for path in base.glob('/'.join(parts[first:])) if not path.is_dir()) if base.exists() else []
+  base = storage.path('/'.join(parts[:first]) or ('/' if name.startswith('/') else '.')).expanduser()
+  found = storage.files_in(base, '/'.join(parts[first:]))
   if not found:
     raise records.DataError(f'--input {name}: no file matches this glob')
   return [File(str(path), format) for path in found]
@@ -90,7 +81,7 @@ def named(name: str, format: str | None) -> list[Source]:
 def sample(name: str, format: str | None) -> list[Source]:
   """`sample`: a slice of a Wikipedia dump. Raises DataError."""
   spec = importlib.util.find_spec('gensim')  # found, not imported: importing gensim takes seconds
-  path = pathlib.Path(spec.origin).parent / _SAMPLE_FILE if spec and spec.origin else None
+  path = storage.path(spec.origin).parent / _SAMPLE_FILE if spec and spec.origin else None
   if path is None or not path.exists():
     raise records.DataError(
         "--input sample is the slice of a Wikipedia dump in gensim's wheel, which is not installed here: "

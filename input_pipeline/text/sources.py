@@ -9,9 +9,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
 
-from etils import epath
-
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.text import data_sets, files, formats
 from input_pipeline.text.source import Parsed, Source, Stamp
 
@@ -106,7 +104,7 @@ def _weighted_names(input: str) -> list[tuple[str, float]]:
 
 
 def _exists(name: str) -> bool:
-  return _kind(name) not in SOURCES and epath.Path(name).expanduser().exists()
+  return _kind(name) not in SOURCES and storage.path(name).expanduser().exists()
 
 
 def _kind(name: str) -> str:

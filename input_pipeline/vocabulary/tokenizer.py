@@ -12,9 +12,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from etils import epath
 
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.vocabulary import word_cache
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
@@ -24,12 +23,12 @@ _SPACE = '▁'
 _ALIASES = {PAD: '<pad>', UNK: '<unk>'}  # in ALBERT's spm.model
 
 
-def load(path: epath.PathLike, lower_case: bool | None = None) -> 'Tokenizer':
+def load(path: storage.PathLike, lower_case: bool | None = None) -> 'Tokenizer':
   """A tokenizer from vocab.txt (WordPiece), spm.model (SentencePiece), or a directory that holds one of them.
 
   `lower_case` None: cased where the vocabulary has a token with an upper-case letter. Raises DataError.
   """
-  path = epath.Path(path)
+  path = storage.path(path)
   if path.is_dir():
     found = [path / name for name in (records.SENTENCEPIECE, records.VOCABULARY) if (path / name).exists()]
     if not found:
@@ -42,7 +41,7 @@ def load(path: epath.PathLike, lower_case: bool | None = None) -> 'Tokenizer':
   return _sentencepiece(data, path, lower_case) if path.suffix == '.model' else _wordpiece(data, path, lower_case)
 
 
-def _wordpiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'Tokenizer':
+def _wordpiece(data: bytes, path: storage.Path, lower_case: bool | None) -> 'Tokenizer':
   try:
     lines = data.decode().removesuffix('\n').split('\n')
   except UnicodeDecodeError as error:
@@ -82,7 +81,7 @@ def _wordpiece_offsets(library, text: str) -> np.ndarray:
   return np.array([start for start, _ in offsets], np.int64)
 
 
-def _sentencepiece(data: bytes, path: epath.Path, lower_case: bool | None) -> 'Tokenizer':
+def _sentencepiece(data: bytes, path: storage.Path, lower_case: bool | None) -> 'Tokenizer':
   import sentencepiece
   library = sentencepiece.SentencePieceProcessor()
   try:
@@ -117,7 +116,7 @@ def _sentencepiece_offsets(library, lower_case: bool, text: str) -> np.ndarray:
   return origin[of_byte[[piece.end - len(data[piece.begin:piece.end].lstrip()) for piece in pieces]]]
 
 
-def _special_ids(tokens: list[str], path: epath.Path, aliases: dict[str, str]) -> list[int]:
+def _special_ids(tokens: list[str], path: storage.Path, aliases: dict[str, str]) -> list[int]:
   """The ids of the five special tokens; also finds what makes a vocabulary unusable. Raises DataError."""
   if not tokens:
     raise records.DataError(f'{path} is empty: wanted one token a line, with {", ".join(SPECIAL)} among them')

@@ -3,14 +3,11 @@
 import collections
 import dataclasses
 import io
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from etils import epath
-
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.text import formats, sources
 from input_pipeline.vocabulary import tokenizer
 
@@ -20,21 +17,17 @@ _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 
 def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
   """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError, and then leaves nothing."""
-  output = epath.Path(settings.output)
+  output = storage.path(settings.output)
   trainer = TRAINERS[settings.kind]
   if output.suffix != trainer.suffix:
     raise records.DataError(f'--output {output}: a {settings.kind} vocabulary is a file that ends in {trainer.suffix}')
   if output.exists() and not settings.overwrite:
     raise records.DataError(f'--output {output} exists: name another, or pass --overwrite')
+  storage.probe(output, '--output')
   lines = _lines(settings)
   data = trainer.train(lines, settings.size, settings.lower_case)
   output.parent.mkdir(parents=True, exist_ok=True)
-  temporary = output.parent / f'.{output.name}.{os.getpid()}.tmp'
-  try:
-    temporary.write_bytes(data)
-    temporary.replace(output)
-  finally:
-    temporary.unlink(missing_ok=True)
+  storage.write_whole(output, data)
   return tokenizer.load(output, settings.lower_case)
 
 
