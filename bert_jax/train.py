@@ -56,7 +56,7 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
-  initial = begin_with(initialize_from, run_dir, program, vocabulary.sha256)
+  initial = begin_with(initialize_from, run_dir, program, vocabulary)
   record = run_directory.Record(config, str(data_dir), vocabulary, origin_of(initialize_from, initial))
 
   def batches(step: int) -> Iterator[loop.HostBatch]:
@@ -94,10 +94,10 @@ def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
 # ---------------------------------------------------------------- what fine-tuning shares
 
 
-def begin_with(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike, program: program_lib.Program, vocabulary: str | None):
+def begin_with(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike, program: program_lib.Program, vocabulary):
   """The parameters that a new run begins with; None: random ones, or those of the run that is there. Raises ConfigError, DataError.
 
-  `vocabulary`: SHA-256 of the vocabulary that the checkpoint must have; None: any.
+  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's.
   """
   if checkpoint_path is None or run_directory.run_of(run_dir):
     return None
@@ -160,7 +160,7 @@ class Run:
     """The state of step 0, and what it is said to be."""
     if initial is None and record.origin is not None:  # it was begun, and nothing was saved since
       from bert_jax.convert import exchange
-      initial = exchange.initial_parameters(record.origin.checkpoint, self.program.model, self.program.objective.heads, None)
+      initial = exchange.initial_parameters(record.origin.checkpoint, self.program.model, self.program.objective.heads)
     say(f'{self.run_dir}: starting; mesh ' + ' x '.join(f'{axis} {size}' for axis, size in self.program.mesh.shape.items()))
     for line in self.what:
       say(f'  {line}')
