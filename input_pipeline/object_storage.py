@@ -75,9 +75,8 @@ class ObjectPath:
 
   def information(self) -> dict[str, Any] | None:
     """Size, type and times as fsspec gives them; None where there is nothing."""
-    look = _look if self.scheme == 'gs' else lambda storage, key: storage.info(key)
     try:
-      return attempt(self, lambda storage: look(storage, self.key))
+      return attempt(self, lambda storage: storage.info(self.key))
     except FileNotFoundError:
       return None
 
@@ -94,9 +93,8 @@ class ObjectPath:
 
   def entries(self) -> list[dict[str, Any]]:
     """What is in a folder; its placeholder, an object called like the folder, is none."""
-    folder = _folder if self.scheme == 'gs' else lambda storage, key: storage.ls(key, detail=True)
     try:
-      found = attempt(self, lambda storage: folder(storage, self.key))
+      found = attempt(self, lambda storage: storage.ls(self.key, detail=True))
     except FileNotFoundError:
       return []
     return [entry for entry in found if _tidy(entry['name']) != self.key]
@@ -215,43 +213,6 @@ def _tidy(key: str) -> str:
   return '/'.join(part for part in key.split('/') if part)
 
 
-def _pages(storage, bucket: str, **query) -> Iterator[dict[str, Any]]:
-  """What lies in a bucket of gs://, as fsspec would say it, in as few requests as there are pages.
-
-  gcsfs' own `info` costs two requests for what is there and three for what is not.
-  """
-  token = {}
-  while True:
-    page = storage.call('GET', 'b/{}/o', bucket, delimiter='/', json_out=True, **query, **token)
-    for item in page.get('items', ()):
-      placeholder = item['name'].endswith('/')
-      yield {'name': f'{bucket}/{item["name"]}', 'size': int(item.get('size', 0)), 'updated': item.get('updated'),
-             'type': 'directory' if placeholder else 'file'}
-    for prefix in page.get('prefixes', ()):
-      yield {'name': f'{bucket}/{prefix}', 'size': 0, 'type': 'directory'}
-    if 'nextPageToken' not in page:
-      return
-    token = {'pageToken': page['nextPageToken']}
-
-
-def _look(storage, key: str) -> dict[str, Any]:
-  """An object or a folder of gs://, by one request that finds both. Raises FileNotFoundError."""
-  bucket, _, name = key.partition('/')
-  if not name:
-    storage.call('GET', 'b/{}/o', bucket, maxResults=1, json_out=True)
-    return {'name': key, 'size': 0, 'type': 'directory'}
-  after = chr(ord('/') + 1)  # names from `name` to all of `name/…`
-  for entry in _pages(storage, bucket, prefix=name, endOffset=name + after):
-    if entry['name'] in (key, f'{key}/'):
-      return entry
-  raise FileNotFoundError(key)
-
-
-def _folder(storage, key: str) -> list[dict[str, Any]]:
-  bucket, _, name = key.partition('/')
-  return list(_pages(storage, bucket, **({'prefix': f'{name}/'} if name else {})))
-
-
 @functools.cache
 def file_system(scheme: str):
   """fsspec's file system for a scheme; without a cache of listings, as other hosts write too. Raises DataError."""
@@ -260,6 +221,9 @@ def file_system(scheme: str):
   logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it logs the traceback of what is raised here as a sentence
   try:
     import fsspec
+    if scheme == 'gs':
+      from input_pipeline import google_storage
+      google_storage.register()
     return fsspec.filesystem(scheme, use_listings_cache=False, **OPTIONS.get(scheme, {}))
   except (ImportError, ValueError, OSError) as error:
     if isinstance(error, ValueError) and scheme not in str(error):
