@@ -126,8 +126,3 @@ def write(run_dir: epath.PathLike, found: dict[str, float]) -> None:
   directory = run_directory.run_of(run_dir) or epath.Path(run_dir)
   run_directory.write_whole(directory / run_directory.FIGURES, json.dumps(found) + '\n')
 
-
-def read(run_dir: epath.PathLike) -> dict[str, float]:
-  """What `evaluate` last found; {} where it has not run."""
-  path = epath.Path(run_dir) / run_directory.FIGURES
-  return json.loads(path.read_text()) if path.exists() else {}

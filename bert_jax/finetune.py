@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -23,7 +24,9 @@ from bert_jax import (
     train,
 )
 from bert_jax.errors import ConfigError, require
+from bert_jax.objectives import PRETRAINING_HEADS
 from bert_jax.parallel import mesh as mesh_lib
+from bert_jax.parallel.mesh import path_name
 from bert_jax.tasks.settings import Finetune
 from bert_jax.tasks.table import TASKS
 from input_pipeline import records
@@ -106,7 +109,7 @@ def finetune(config: Finetune, data_dir: epath.PathLike, run_dir: epath.PathLike
              dataclasses.asdict(config.batch)]
   fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the examples': fingerprint})
-  initial = train.begin_with(checkpoint_path, run_dir, program, vocabulary.sha256)
+  initial = without_other_classes(train.begin_with(checkpoint_path, run_dir, program, vocabulary), config)
   record = run_directory.Record(config, str(data_dir), vocabulary, train.origin_of(checkpoint_path, initial))
   size, (index, parts) = config.batch.size, mesh_lib.process_slice(program.mesh)
 
@@ -127,6 +130,18 @@ def finetune(config: Finetune, data_dir: epath.PathLike, run_dir: epath.PathLike
   if result.reason != 'signal':
     distributed.in_turn(lambda: held_out.write(run_dir, figures))
   return result, figures
+
+
+def without_other_classes(initial, config: Finetune):
+  """`initial` without the task's own heads, where they were trained for another task or for other labels."""
+  of = initial and initial.record and initial.record.config
+  if not isinstance(of, Finetune) or (of.task, of.labels) == (config.task, config.labels):
+    return initial
+  own = set(config.learns.heads) - set(PRETRAINING_HEADS)
+  belongs = lambda path: path_name(path).split('/')[0] in own
+  params = jax.tree.map_with_path(lambda path, leaf: None if belongs(path) else leaf, initial.params)
+  names = tuple(path_name(path) for path, _ in jax.tree.leaves_with_path(initial.params) if belongs(path))
+  return dataclasses.replace(initial, params=params, fresh=tuple(dict.fromkeys((*initial.fresh, *names))))
 
 
 def source_of(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike):

@@ -63,6 +63,10 @@ class Term:
   """Whether labels are of the vocabulary, so that its unigram frequencies are a baseline."""
   predicts_separators: bool = False
   """Whether [SEP] is among them."""
+  heads: tuple[str, ...] | None = None
+  """The heads that it reads, and so trains; None: all of the objective's."""
+  classes: tuple[str, ...] = ()
+  """What the scores of a term of few classes stand for, in words, for a model card."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,11 @@ class Objective:
     """FLOP of one row's forward and backward pass without recomputation: backward costs twice the forward."""
     heads = sum(term.flops(settings, batch) for term in self.terms.values())
     return 3.0 * (encoder_class(settings).flops(settings, batch.sequence_length) + heads)
+
+  def untrained(self) -> tuple[str, ...]:
+    """The heads that no term reads: they keep the values that they began with."""
+    read = {head for term in self.terms.values() for head in (self.heads if term.heads is None else term.heads)}
+    return tuple(head for head in self.heads if head not in read)
 
   def token_term(self) -> Term | None:
     """The term that predicts tokens, if there is one."""
@@ -134,10 +143,11 @@ def following_targets(batch):  # -> [B T-1], [B T-1]
 
 
 MLM = Term(masked_logits, masked_targets, lambda m, batch: MaskedTokens.flops(m, batch.predictions),
-           predicts_tokens=True)
+           predicts_tokens=True, heads=('masked_tokens',))
 LM = Term(following_logits, following_targets, lambda m, batch: MaskedTokens.flops(m, batch.sequence_length - 1),
-          predicts_tokens=True, predicts_separators=True)
-PAIR = Term(pair_logits, pair_targets, pair_flops)
+          predicts_tokens=True, predicts_separators=True, heads=('masked_tokens',))
+NEXT = Term(pair_logits, pair_targets, pair_flops, heads=('pooler', 'pair_classes'), classes=('is next', 'is random'))
+ORDER = dataclasses.replace(NEXT, classes=('in order', 'swapped'))
 
 # Every objective makes all heads of pretraining, so that each export has the layout of BertForPreTraining; a head whose
 # term is not among the objective's keeps its initial values.
@@ -145,9 +155,9 @@ PRETRAINING_HEADS: Heads = {'pooler': Pooler, 'masked_tokens': MaskedTokens, 'pa
 
 # mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; lm: each token from those before.
 OBJECTIVES: dict[str, Objective] = {
-    'mlm_nsp': Objective({'mlm': MLM, 'nsp': PAIR}, PRETRAINING_HEADS, pairs=('nsp', 'google'),
+    'mlm_nsp': Objective({'mlm': MLM, 'nsp': NEXT}, PRETRAINING_HEADS, pairs=('nsp', 'google'),
                          huggingface='BertForPreTraining'),
-    'mlm_sop': Objective({'mlm': MLM, 'sop': PAIR}, PRETRAINING_HEADS, pairs=('sop',)),
+    'mlm_sop': Objective({'mlm': MLM, 'sop': ORDER}, PRETRAINING_HEADS, pairs=('sop',)),
     'mlm': Objective({'mlm': MLM}, PRETRAINING_HEADS),
     'left_to_right': Objective({'lm': LM}, PRETRAINING_HEADS, causal=True, masked=False),
 }

@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from bert_jax import evaluate, metrics, run_directory
+from bert_jax import metrics, run_directory
 from bert_jax.errors import require
 
 
@@ -30,7 +30,7 @@ def plot(run_dir: epath.PathLike) -> epath.Path:
           axis.plot(*zip(*points), label=f'{kind} {name}', **style)
     axis.set(title=title, xlabel='step')
     axis.grid(alpha=0.3)
-  held_out = evaluate.read(run_dir)
+  held_out = run_directory.figures(run_dir)
   for axis, names in zip(axes, columns):
     for name in names:
       if name in held_out:

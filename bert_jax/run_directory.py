@@ -99,6 +99,15 @@ def write_whole(path: epath.Path, text: str) -> None:
   temporary.replace(path)
 
 
+def figures(run_dir: epath.PathLike) -> dict[str, float]:
+  """What `bert-jax evaluate` last found; {} where it has not run, or its file is damaged."""
+  try:
+    found = json.loads((epath.Path(run_dir) / FIGURES).read_text())
+  except (OSError, ValueError):
+    return {}
+  return found if isinstance(found, dict) else {}
+
+
 def is_step(path: epath.PathLike) -> bool:
   """Whether `path` is RUN/checkpoints/STEP."""
   path = epath.Path(path)

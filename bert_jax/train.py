@@ -58,7 +58,7 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
-  initial = begin_with(initialize_from, run_dir, program, vocabulary.sha256)
+  initial = begin_with(initialize_from, run_dir, program, vocabulary)
   record = run_directory.Record(config, str(data_dir), vocabulary, origin_of(initialize_from, initial))
 
   def batches(step: int) -> Generator[loop.HostBatch, None, None]:
@@ -101,10 +101,10 @@ def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
 
 
 def begin_with(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike, program: program_lib.Program,
-               vocabulary: str | None):
+               vocabulary):
   """The parameters that a new run begins with; None: random ones, or those of the run that is there.
 
-  `vocabulary`: SHA-256 of the vocabulary that the checkpoint must have; None: any. Raises ConfigError, DataError.
+  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's. Raises ConfigError, DataError.
   """
   if checkpoint_path is None or run_directory.run_of(run_dir):
     return None
@@ -171,7 +171,7 @@ class Training:
     if initial is None and record.origin is not None:  # it was begun, and nothing was saved since
       from bert_jax.convert import exchange
       initial = exchange.initial_parameters(
-          record.origin.checkpoint, self.program.model, self.program.objective.heads, None)
+          record.origin.checkpoint, self.program.model, self.program.objective.heads)
     mesh = ' x '.join(f'{axis} {size}' for axis, size in self.program.mesh.shape.items())
     say(f'{self.run_dir}: starting; mesh {mesh}')
     for line in self.what:

@@ -174,7 +174,7 @@ PLACEHOLDER = '…'
 # Beam's own flags.
 FOREIGN = {'--direct_num_workers', '--runner'}
 # Faults that are known: (file, what it names). To be emptied.
-KNOWN = {('bert_jax/convert/card.py', 'bert-jax finetune'), ('bert_jax/convert/huggingface.py', '--new-heads')}
+KNOWN: set[tuple[str, str]] = set()
 
 
 def flags_of(kind, before=''):

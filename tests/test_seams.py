@@ -216,7 +216,7 @@ def test_a_task(data, tmp_path, monkeypatch):
   assert result.step == 60 and figures['tag_accuracy'] > .95 and figures['examples'] == 21
   assert run_directory.read(tmp_path / 'run').config.labels == ('low', 'high')
   again = finetune.evaluate(tmp_path / 'run', progress=False)
-  assert again['tag_accuracy'] == pytest.approx(figures['tag_accuracy']) and evaluate.read(tmp_path / 'run') == again
+  assert again['tag_accuracy'] == pytest.approx(figures['tag_accuracy']) and run_directory.figures(tmp_path / 'run') == again
 
 
 def test_a_checkpoint_format(data, tmp_path, monkeypatch):

@@ -168,7 +168,7 @@ def test_learns_a_language_that_can_be_learnt(tmp_path):
   run(config, data, tmp_path / 'run')
   figures = evaluate.evaluate(tmp_path / 'run', progress=False)
   assert figures['mlm_loss'] < figures['unigram_loss'] - 0.4 and 0 < figures['sop_loss'] < 1 and 'nsp_loss' not in figures
-  assert figures['sequences'] == 400 and evaluate.read(tmp_path / 'run') == figures
+  assert figures['sequences'] == 400 and run_directory.figures(tmp_path / 'run') == figures
 
 
 @pytest.mark.parametrize('pack', [False, True])

@@ -69,8 +69,8 @@ def write_inputs(folder: pathlib.Path, config: cfg.Config, params, batches: list
 
   from bert_jax.convert import huggingface
   o = config.optimizer
-  tensors = huggingface.to_tensors(jax.device_get(params))
-  (folder / huggingface.CONFIG).write_text(json.dumps(huggingface.to_config(config.model, pad_id=0)))
+  tensors = huggingface.to_tensors(config.model, config.learns.heads, jax.device_get(params))
+  (folder / huggingface.CONFIG).write_text(json.dumps(huggingface.to_config(config.model, 0, config.learns)))
   safetensors.numpy.save_file(tensors, folder / huggingface.WEIGHTS, {'format': 'pt'})
   (folder / child.SETTINGS_FILE).write_text(json.dumps({
       'device': 'cuda' if jax.default_backend() == 'gpu' else 'cpu', 'dtype': config.model.dtype,

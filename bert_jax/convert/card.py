@@ -1,10 +1,15 @@
 """The README.md of an export: what was trained, on what, how well, and how to load it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from bert_jax import config as cfg
+from bert_jax.model.settings import Model
+from bert_jax.objectives import Objective
 
+# What a head is called in a sentence; one that is not here goes by its name.
+HEADS = {'pooler': 'pooler', 'masked_tokens': 'masked language model head', 'pair_classes': 'next-sentence head',
+         'classifier': 'classifier'}
+DONE = {'finetuned': 'fine-tuned'}  # what a kind of run is in a sentence
 KINDS = {'wordpiece': 'WordPiece', 'sentencepiece': 'SentencePiece'}
 CITATION = """@inproceedings{devlin-etal-2019-bert,
   title = {{BERT}: Pre-training of Deep Bidirectional Transformers for Language Understanding},
@@ -19,18 +24,26 @@ CITATION = """@inproceedings{devlin-etal-2019-bert,
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
   """What a model card says beyond the model's shape; what is empty is left out."""
-  recipe: str = ''
-  """Name of the recipe, such as base."""
   steps: int = 0
-  """Updates that the parameters have had."""
+  """Updates that the parameters have had; 0: nothing is known of them."""
+  kind: str = 'pretrained'
+  """The kind of run: a key of run_directory.KINDS."""
   data: str = ''
-  """One sentence on the text: source, documents, tokens."""
+  """One sentence on what it learnt from: source, documents, tokens."""
+  origin: str = ''
+  """One sentence on the parameters that it began with."""
+  fresh: tuple[str, ...] = ()
+  """Parameters that a checkpoint of another format lacked, and that were initialised as it was read."""
+  labels: tuple[str, ...] = ()
+  """The classes of a task, in the order of their scores."""
+  architecture: str = 'BertForPreTraining'
+  """The class of transformers that reads the export; the export itself sets it."""
   training: Mapping[str, object] = dataclasses.field(default_factory=dict)
   """Figures of the last steps: loss, tokens per second …"""
   evaluation: Mapping[str, object] = dataclasses.field(default_factory=dict)
   """Figures on held-out documents, as `bert-jax evaluate --json` gives them."""
   settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
-  """Every setting by the name of its flag, as config.flat gives them."""
+  """Every setting by the name of its flag, as fields.flat gives them."""
 
 
 def table(heading: tuple[str, str], rows: Mapping[str, object]) -> str:
@@ -40,41 +53,90 @@ def table(heading: tuple[str, str], rows: Mapping[str, object]) -> str:
   return '\n'.join(lines + [f'| {escape(str(name))} | {escape(show(value))} |' for name, value in rows.items()])
 
 
-def readme(card: ModelCard, model: cfg.Model, name: str, kind: str, lower_case: bool, parameters: int) -> str:
+def listed(words: Sequence[str], last: str = 'and') -> str:
+  """'a', 'a and b', 'a, b and c'."""
+  return f' {last} '.join(filter(None, (', '.join(words[:-1]), *words[-1:])))
+
+
+def heads_named(heads: Sequence[str]) -> str:
+  return listed([HEADS.get(head, head) for head in heads])
+
+
+def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind: str, lower_case: bool,
+           parameters: int) -> str:
   """The card as Markdown with the YAML header of the Hugging Face hub. `kind` is the vocabulary's."""
   exact = {'gelu': 'exact', 'gelu_tanh': 'tanh approximation'}[model.activation]
-  trained = f'Recipe `{card.recipe}`, ' if card.recipe else ''
-  task = 'text-generation' if model.causal else 'fill-mask'
+  task = purpose(card, model, objective)
   what = ('A causal BERT encoder, which sees no later token,' if model.causal else 'A BERT encoder')
+  done = f', {DONE.get(card.kind, card.kind)} with bert_jax' if card.steps else ''
   parts = [
       f'---\nlibrary_name: transformers\npipeline_tag: {task}\ntags:\n- bert\n- {task}\n- jax\n'
       '# Left to you, who know the text that it learnt from:\n# language: en\n# license: apache-2.0\n---',
       f'# {name}',
-      f'{what} ([arXiv:1810.04805](https://arxiv.org/abs/1810.04805)) with its masked language model and next-sentence heads, '
-      f'trained with bert_jax. {model.layers} layers of {model.hidden_size}, {model.heads} heads, feed-forward {model.intermediate_size}, '
+      f'{what} ([arXiv:1810.04805](https://arxiv.org/abs/1810.04805)) with its {heads_named(tuple(objective.heads))}'
+      f'{done}. '
+      f'{model.layers} layers of {model.hidden_size}, {model.heads} heads, feed-forward {model.intermediate_size}, '
       f'up to {model.max_positions} tokens, {parameters:,} parameters, GELU ({exact}). '
       f'{"Uncased" if lower_case else "Cased"} {KINDS[kind]} vocabulary of {model.vocab_size:,}.',
-      f'## Training\n\n{trained}{card.steps:,} steps. {card.data}'.rstrip()]
+      '## Training\n\n' + ' '.join(training(card, objective))]
   if card.training:
     parts.append(table(('figure', 'last steps'), card.training))
   if card.evaluation:
-    parts.append('## Evaluation\n\nOn documents held out from training; losses are in nats per prediction.\n\n'
-                 + table(('figure', 'value'), card.evaluation))
-  fill = "pipeline('fill-mask', model=directory)('The capital of France is [MASK].')\n"
-  heads = """Of the next-sentence head's two scores, 0 stands for "is next" and 1 for "is random".
-`bert-jax fill-mask` and `bert-jax finetune` read this directory too."""
-  parts.append(f"""## Use
-
-```python
-from transformers import AutoModelForPreTraining, AutoTokenizer, pipeline
-
-directory = '.'  # where this file lies
-tokenizer = AutoTokenizer.from_pretrained(directory)
-model = AutoModelForPreTraining.from_pretrained(directory)
-{'' if model.causal else fill}```""")
-  if not model.causal:
-    parts.append(heads)
+    on = ('documents held out from training; losses are in nats per prediction' if card.kind == 'pretrained'
+          else 'examples held out from training')
+    parts.append(f'## Evaluation\n\nOn {on}.\n\n' + table(('figure', 'value'), card.evaluation))
+  parts.append('## Use\n\n' + use(card, model, objective, task))
   if card.settings:
     parts.append('## Settings\n\n' + table(('setting', 'value'), card.settings))
   parts.append(f'## Citation\n\n```bibtex\n{CITATION}\n```')
   return '\n\n'.join(parts) + '\n'
+
+
+def idle_heads(card: ModelCard, objective: Objective) -> tuple[str, ...]:
+  """The heads that nobody trained, as far as known: those that no term of a run reads, or that a checkpoint lacked."""
+  idle = objective.untrained() if card.steps else {name.split('/')[0] for name in card.fresh}
+  return tuple(head for head in objective.heads if head in idle)
+
+
+def purpose(card: ModelCard, model: Model, objective: Objective) -> str:
+  """The hub's name for what the model does."""
+  if card.architecture == 'BertForSequenceClassification':
+    return 'text-classification'
+  if 'masked_tokens' in objective.heads and 'masked_tokens' not in idle_heads(card, objective) and not model.causal:
+    return 'fill-mask'
+  return 'text-generation' if model.causal else 'feature-extraction'
+
+
+def training(card: ModelCard, objective: Objective) -> list[str]:
+  """Sentences on how the parameters came about."""
+  unknown = 'Converted from a checkpoint of another format, which says nothing of its training.'
+  said = [f'{card.steps:,} steps.' if card.steps else unknown, card.origin, card.data]
+  if card.labels:
+    said.append(f'Classes, in the order of their scores: {", ".join(card.labels)}.')
+  idle = idle_heads(card, objective)
+  if idle:
+    said.append(f'This run did not train the {heads_named(idle)}.' if card.steps else
+                f'That had no {listed([HEADS.get(head, head) for head in idle], "or")}: here they have random values.')
+  return [sentence for sentence in said if sentence]
+
+
+def use(card: ModelCard, model: Model, objective: Objective, task: str) -> str:
+  """How to load it, and what its scores mean."""
+  example = {'fill-mask': "'The capital of France is [MASK].'", 'text-classification': "'A text.'"}.get(task)
+  code = f"""```python
+from transformers import AutoTokenizer, {card.architecture}{', pipeline' if example else ''}
+
+directory = '.'  # where this file lies
+tokenizer = AutoTokenizer.from_pretrained(directory)
+model = {card.architecture}.from_pretrained(directory)
+{f"pipeline('{task}', model=directory)({example})" if example else ''}"""
+  idle = set(idle_heads(card, objective))
+  lines = [code.rstrip() + '\n```']
+  lines += [f'Of the {len(term.classes)} scores of its {heads_named(term.heads[-1:])}, '
+            + listed([f'{i} stands for "{meaning}"' for i, meaning in enumerate(term.classes)]) + '.'
+            for term in objective.terms.values() if term.classes and term.heads and not idle & set(term.heads)]
+  commands = ['`bert_jax.load(directory).encode(texts)` in Python']
+  commands += ['`bert-jax fill-mask DIRECTORY TEXT`'] if task == 'fill-mask' else []
+  commands += ['`bert-jax finetune TASK --checkpoint DIRECTORY --data DATA --run-dir RUN`'] if not model.causal else []
+  lines.append(f'With bert_jax: {listed(commands)}.')
+  return '\n\n'.join(lines)

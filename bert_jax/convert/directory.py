@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from bert_jax import config as cfg
+from bert_jax.errors import require
 
 MARKER = 'bert_jax_export.json'  # says that we wrote the directory, and which files
 
@@ -15,8 +15,8 @@ MARKER = 'bert_jax_export.json'  # says that we wrote the directory, and which f
 def write(directory: epath.PathLike, kind: str, files: Mapping[str, bytes], overwrite: bool = False) -> epath.Path:
   """Writes `files` beside `directory`, then renames. Returns the path.
 
-  Raises ConfigError where `directory` exists, unless it is empty, or an export of this kind and `overwrite` is set; what somebody
-  else wrote, or put beside our files, is never replaced.
+  Raises ConfigError where `directory` exists, unless it is empty, or an export of this kind and `overwrite` is set;
+  what somebody else wrote, or put beside our files, is never replaced.
   """
   directory = epath.Path(os.path.normpath(directory)) if '://' not in str(directory) else epath.Path(directory)
   check(directory, kind, overwrite)
@@ -43,21 +43,23 @@ def write(directory: epath.PathLike, kind: str, files: Mapping[str, bytes], over
 
 
 def check(directory: epath.PathLike, kind: str, overwrite: bool) -> None:
-  """Raises ConfigError where `write` would have to destroy something; cheap, so that it can be asked before the work."""
+  """Raises ConfigError where `write` would have to destroy something; cheap, so that it comes before the work."""
   directory = epath.Path(directory)
   if not directory.exists():
     return
-  cfg.require(directory.is_dir(), f'--output {directory} is a file: wanted a directory to make')
+  require(directory.is_dir(), f'--output {directory} is a file: wanted a directory to make')
   names = {path.name for path in directory.iterdir()}
   if not names:
     return
   marker = read_marker(directory)
-  cfg.require(marker.get('kind') == kind,
-              f'--output {directory} exists and is not a {kind} export of bert-jax, so it is left as it is: name another directory')
+  require(marker.get('kind') == kind,
+          f'--output {directory} exists and is not a {kind} export of bert-jax, so it is left as it is: '
+          'name another directory')
   strange = sorted(names - set(marker['files']) - {MARKER})
-  cfg.require(not strange, f'--output {directory} holds files that the export did not write ({", ".join(strange[:5])}), '
+  require(not strange, f'--output {directory} holds files that the export did not write ({", ".join(strange[:5])}), '
                            'so it is left as it is: move them, or name another directory')
-  cfg.require(overwrite, f'--output {directory} exists: pass --overwrite to replace that export, or name another directory')
+  require(overwrite,
+          f'--output {directory} exists: pass overwrite=True to replace that export, or name another directory')
 
 
 def read_marker(directory: epath.Path) -> dict:

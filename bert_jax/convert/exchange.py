@@ -1,62 +1,207 @@
-"""Any checkpoint in, any format out: the two tables that the commands go by."""
+"""Any checkpoint in, any format out: the two tables that the commands go by, and parameters for a run to begin with."""
 
+import dataclasses
 import json
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import numpy as np
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, evaluate, metrics, phases
-from bert_jax.convert import huggingface, tokenizer_files
+from bert_jax import checkpoint, metrics, phases, run_directory
+from bert_jax.checkpoint import Loaded
+from bert_jax.config import Config
+from bert_jax.convert import huggingface, names
 from bert_jax.convert.card import ModelCard
+from bert_jax.errors import ConfigError, require
+from bert_jax.fields import flat
+from bert_jax.model import build
+from bert_jax.model.build import Heads
+from bert_jax.model.settings import Model
+from bert_jax.objectives import Objective
+from bert_jax.parallel.mesh import path_name
 from input_pipeline import records
+from input_pipeline.errors import DataError
 
 
-def load(path: epath.PathLike) -> checkpoint.Loaded:
-  """A run directory, one of its steps, or a Hugging Face directory. Raises ConfigError where it is none, DataError, CheckpointError."""
+@dataclasses.dataclass(frozen=True)
+class Importer:
+  """How one kind of checkpoint is read."""
+  recognizes: Callable[[epath.Path], bool]
+  read: Callable[[epath.Path, Heads | None], Loaded]
+  """(path, wanted heads, None: those it has) -> Loaded; params have None for each array it lacks, named in `fresh`."""
+  what: str
+  """For a message: what such a checkpoint is."""
+
+
+def named(params) -> dict[str, Any]:
+  """{'encoder/blocks/query/kernel': array …}"""
+  return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
+
+
+def read_run(path: epath.Path, heads: Heads | None = None) -> Loaded:
+  """A run or one of its steps, with other heads where they are asked for: those that it has, and None for others."""
+  loaded = checkpoint.load(path)
+  if heads is None:
+    return loaded
+  shapes = {name: leaf.shape for name, leaf in named(build.describe(loaded.model, heads)[1]).items()}
+  arrays = named(loaded.params)
+  # A head of another size is another head: all of it is initialised.
+  other = {name.split('/')[0] for name, shape in shapes.items() if name not in arrays or arrays[name].shape != shape}
+  kept = {name: leaf for name, leaf in arrays.items() if name.split('/')[0] not in other}
+  return dataclasses.replace(loaded, objective=Objective({}, heads), params=names.tree(kept, loaded.model, heads),
+                             fresh=tuple(name for name in shapes if name not in kept))
+
+
+IMPORTERS: dict[str, Importer] = {
+    'run': Importer(lambda path: run_directory.run_of(path) is not None, read_run,
+                    f'a run directory, RUN/{run_directory.CHECKPOINTS}/STEP'),
+    'huggingface': Importer(huggingface.is_export, huggingface.read, 'a Hugging Face directory'),
+}
+
+
+def read(path: epath.PathLike, heads: Heads | None = None) -> Loaded:
+  """What a checkpoint has; None in place of what it lacks. Raises ConfigError, DataError, CheckpointError."""
   path = epath.Path(path)
-  cfg.require(path.is_dir(), f'{path} is no directory: wanted a run directory, RUN/{checkpoint.CHECKPOINTS}/STEP, '
-              'or a Hugging Face directory')
-  if checkpoint.run_of(path):
-    return checkpoint.load(path)
-  model, params = huggingface.import_checkpoint(path)
-  return checkpoint.Loaded(model, params, lambda: tokenizer_files.load(path))
+  importer = next((importer for importer in IMPORTERS.values() if importer.recognizes(path)), None)
+  if importer is None:
+    wanted = ' or '.join(importer.what for importer in IMPORTERS.values())
+    raise ConfigError(f'{path} is no checkpoint{"" if path.exists() else ", for it does not exist"}: wanted {wanted}')
+  return importer.read(path, heads)
 
 
-def to_huggingface(loaded: checkpoint.Loaded, source: epath.Path, output: epath.Path) -> epath.Path:
-  return huggingface.export_checkpoint(output, loaded.model, loaded.params, loaded.tokenizer(), card(loaded, source), overwrite=True)
+def load(path: epath.PathLike, heads: Heads | None = None, seed: int = 0) -> Loaded:
+  """A checkpoint ready for use: a run directory, one of its steps, or a directory of another format.
+
+  `heads`: those that are wanted; by default a run's own, or pretraining's. What the checkpoint lacks is initialised
+  from `seed` and named in `fresh`: who needs a head asks there first. Raises ConfigError where it is none, DataError,
+  CheckpointError.
+  """
+  loaded = read(path, heads)
+  if not loaded.fresh:
+    return loaded
+  lacking = set(loaded.fresh)
+
+  @jax.jit
+  def initial(key):
+    params = build.build(loaded.model, loaded.objective.heads, key)[1]
+    return {name: leaf for name, leaf in named(params).items() if name in lacking}
+
+  arrays = named(loaded.params) | initial(jax.random.key(seed))
+  return dataclasses.replace(loaded, params=names.tree(arrays, loaded.model, loaded.objective.heads))
+
+# ---------------------------------------------------------------- parameters to begin with
+
+# What a run may have otherwise than the checkpoint it begins with: how it is computed, and what only training sees.
+FREE = ('hidden_dropout', 'attention_dropout', 'initializer_range', 'dtype', 'attention', 'remat', 'unroll', 'plain')
 
 
-EXPORTERS: dict[str, Callable[[checkpoint.Loaded, epath.Path, epath.Path], epath.Path]] = {'huggingface': to_huggingface}
+@dataclasses.dataclass(frozen=True)
+class Initial:
+  """Parameters for a run to begin with."""
+  params: Any  # host arrays in the tree of build.describe; None where the caller has to initialise
+  fresh: tuple[str, ...]  # the names of those
+  step: int | None  # of the run that they are from; None of another format
+  record: run_directory.Record | None  # of that run
+
+
+def initial_parameters(path: epath.PathLike, settings: Model, heads: Heads,
+                       vocabulary: records.Vocabulary | None = None) -> Initial:
+  """The parameters that a checkpoint has for a model of these settings and heads, wherever it is from.
+
+  `vocabulary`: that of the data. Raises ConfigError, by the setting to change, where the model or the vocabulary is
+  another; a head that is not there, or is of another size, is no error, but named in `fresh`. Raises DataError,
+  CheckpointError.
+  """
+  loaded = read(path, heads)
+  found, wanted = flat(loaded.model, 'model.'), flat(settings, 'model.')
+  other = [name for name in wanted if name.removeprefix('model.') not in FREE and found[name] != wanted[name]]
+  require(not other, f'{path} does not fit: '
+          + '; '.join(f'it has {name} {found[name]}, wanted {wanted[name]}' for name in other)
+          + f': set {" ".join(flag(name, found[name]) for name in other)}, or name another checkpoint')
+  check_vocabulary(path, loaded, vocabulary)
+  return Initial(jax.tree.map(np.asarray, loaded.params), loaded.fresh, loaded.step, loaded.record)
+
+
+def flag(name: str, value) -> str:
+  """The flag that gives a setting this value."""
+  if isinstance(value, bool):
+    group, _, own = name.rpartition('.')
+    return f'--{group}.{own if value else f"no-{own}"}'
+  return f'--{name} {value}'
+
+
+def check_vocabulary(path: epath.PathLike, loaded: Loaded, vocabulary: records.Vocabulary | None) -> None:
+  """Raises ConfigError where ids would stand for other tokens. Other formats need not have a vocabulary."""
+  if vocabulary is None:
+    return
+  try:
+    sha256 = loaded.record.vocabulary.sha256 if loaded.record else loaded.tokenizer().sha256
+  except DataError:
+    return
+  require(sha256 == vocabulary.sha256,
+          f'{path} has another vocabulary than the data (SHA-256 {sha256[:12]}, of the data {vocabulary.sha256[:12]}): '
+          f'prepare the data with the checkpoint\'s, `bert-jax prepare --vocabulary {path}`')
+
+# ---------------------------------------------------------------- out
+
+
+def to_huggingface(loaded: Loaded, source: epath.Path, output: epath.Path) -> epath.Path:
+  return huggingface.export_checkpoint(output, loaded, card(loaded, source), overwrite=True)
+
+
+EXPORTERS: dict[str, Callable[[Loaded, epath.Path, epath.Path], epath.Path]] = {'huggingface': to_huggingface}
 
 
 def export(format: str, source: epath.PathLike, output: epath.PathLike | None = None) -> epath.Path:
-  """Writes the checkpoint `source` in `format` to `output`, RUN/export by default. Returns where. Raises as `load` and the writers do."""
+  """Writes the checkpoint `source` in `format` to `output`, RUN/export by default, and returns where.
+
+  Raises as `load` and the writers do.
+  """
   source = epath.Path(source)
   loaded = load(source)
   if output is None:
-    cfg.require(loaded.run is not None, f'{source} is no run directory, so its export has no default place: name one with --output')
-    output = checkpoint.run_of(source) / 'export'
+    run_dir = run_directory.run_of(source)
+    if run_dir is None:
+      raise ConfigError(f'{source} is no run directory, so its export has no default place: name one with --output')
+    output = run_dir / run_directory.EXPORT
   return EXPORTERS[format](loaded, source, epath.Path(output))
 
 
-def card(loaded: checkpoint.Loaded, source: epath.Path) -> ModelCard:
-  """What the run's own files say of its training; empty for a checkpoint that is no run's."""
-  if loaded.run is None:
-    return ModelCard()
-  run_dir = checkpoint.run_of(source)
-  trained = [line for line in metrics.read(run_dir) if line['kind'] == 'train' and line['step'] <= loaded.step]
-  figures = {name: value for name, value in (trained[-1] if trained else {}).items() if name != 'kind'}
-  held_out = evaluate.read(run_dir)
-  return ModelCard(steps=loaded.step, data=data_sentence(loaded.run), training=figures,
-                   evaluation=held_out if held_out.get('step') == loaded.step else {}, settings=cfg.flat(loaded.run.config))
+def card(loaded: Loaded, source: epath.Path) -> ModelCard:
+  """What the run's own files say of its training; nothing of a checkpoint that is no run's."""
+  record, run_dir = loaded.record, run_directory.run_of(source)
+  if record is None or run_dir is None:
+    return ModelCard(fresh=loaded.fresh)
+  trained = [line for line in metrics.read(run_dir) if line['kind'] == 'train' and line['step'] <= (loaded.step or 0)]
+  last = {name: value for name, value in (trained[-1] if trained else {}).items() if name != 'kind'}
+  held_out = run_directory.figures(run_dir)
+  return ModelCard(steps=loaded.step or 0, kind=record.kind, data=data_sentence(record), origin=origin_sentence(record),
+                   training=last, labels=getattr(record.config, 'labels', ()),
+                   evaluation=held_out if held_out.get('step') == loaded.step else {},
+                   settings=flat(record.config))
 
 
-def data_sentence(run: checkpoint.Run) -> str:
-  """One sentence on the text, where the data is still there to ask."""
+def origin_sentence(record: run_directory.Record) -> str:
+  """Where the parameters came from that the run began with."""
+  origin = record.origin
+  if origin is None:
+    return 'It began with random parameters.'
+  step = '' if origin.step is None else f', step {origin.step:,}'
+  heads = tuple(dict.fromkeys(name.split('/')[0] for name in origin.fresh))
+  return f'It began with the parameters of `{origin.checkpoint}`{step}' + (
+      f', and with random ones of what that lacked: {names.some(heads, 9)}.' if heads else '.')
+
+
+def data_sentence(record: run_directory.Record) -> str:
+  """One sentence on the text or the task, where the data is still there to ask."""
+  if not isinstance(record.config, Config):
+    return f'Task: {record.config.task}, on the examples of `{epath.Path(record.data).name}`.'
   try:
-    manifest = records.read_manifest(phases.directory(run.data, run.config))
-  except records.DataError:
+    manifest = records.read_manifest(phases.directory(record.data, record.config))
+  except DataError:
     return ''
   split = manifest.splits['train']
-  return (f'Text: {json.dumps(manifest.settings.get("input"))}; {split.documents:,} documents, {split.tokens:,} tokens in rows of up to '
-          f'{manifest.sequence_length}.')
+  return (f'Text: {json.dumps(manifest.settings.get("input"))}; {split.documents:,} documents, {split.tokens:,} tokens '
+          f'in rows of up to {manifest.sequence_length}.')

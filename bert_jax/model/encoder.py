@@ -56,21 +56,23 @@ class BertEncoder(nnx.Module):
   # cheaper than to write it to memory and read it back.
   KEPT = ('qkv', 'weights', 'attended', 'normalized', 'scale', 'intermediate')
 
-  # Names in other formats: {format: {our module: theirs}}; {} stands for the number of a layer.
+  # Names in other formats: {format: {our module, or parameter: theirs}}; {} stands for the number of a layer.
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {
-      'word_embeddings': 'embeddings.word_embeddings',
-      'position_embeddings': 'embeddings.position_embeddings',
-      'token_type_embeddings': 'embeddings.token_type_embeddings',
-      'embeddings_norm': 'embeddings.LayerNorm',
-      'blocks/query': 'encoder.layer.{}.attention.self.query',
-      'blocks/key': 'encoder.layer.{}.attention.self.key',
-      'blocks/value': 'encoder.layer.{}.attention.self.value',
-      'blocks/attention_output': 'encoder.layer.{}.attention.output.dense',
-      'blocks/attention_norm': 'encoder.layer.{}.attention.output.LayerNorm',
-      'blocks/intermediate': 'encoder.layer.{}.intermediate.dense',
-      'blocks/output': 'encoder.layer.{}.output.dense',
-      'blocks/output_norm': 'encoder.layer.{}.output.LayerNorm',
+      'word_embeddings': 'bert.embeddings.word_embeddings',
+      'position_embeddings': 'bert.embeddings.position_embeddings',
+      'token_type_embeddings': 'bert.embeddings.token_type_embeddings',
+      'embeddings_norm': 'bert.embeddings.LayerNorm',
+      'blocks/query': 'bert.encoder.layer.{}.attention.self.query',
+      'blocks/key': 'bert.encoder.layer.{}.attention.self.key',
+      'blocks/value': 'bert.encoder.layer.{}.attention.self.value',
+      'blocks/attention_output': 'bert.encoder.layer.{}.attention.output.dense',
+      'blocks/attention_norm': 'bert.encoder.layer.{}.attention.output.LayerNorm',
+      'blocks/intermediate': 'bert.encoder.layer.{}.intermediate.dense',
+      'blocks/output': 'bert.encoder.layer.{}.output.dense',
+      'blocks/output_norm': 'bert.encoder.layer.{}.output.LayerNorm',
   }}
+  # What other formats call the architecture in their settings.
+  TYPES: ClassVar[Mapping[str, str]] = {'huggingface': 'bert'}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs, place: Place = Place()):
     make = LayerMaker(settings, rngs)

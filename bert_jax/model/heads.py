@@ -29,7 +29,7 @@ from bert_jax.model.settings import Model
 
 class Pooler(nnx.Module):
   """tanh of a dense layer on each pair's [CLS] (modeling.py BertModel)."""
-  NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'pooler.dense'}}
+  NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'bert.pooler.dense'}}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs):
     self.settings = settings

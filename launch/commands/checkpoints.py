@@ -47,7 +47,7 @@ def fill_mask(argv: list[str]) -> int:
   from bert_jax import fill_mask
   from bert_jax.convert import exchange
   loaded = exchange.load(args.checkpoint)
-  results = fill_mask.fill_mask(loaded.model, loaded.params, loaded.tokenizer(), args.text, args.top_k)
+  results = fill_mask.fill_mask(loaded, args.text, args.top_k)
   if args.json:
     print(json.dumps({'results': [{'text': text, 'masks': masks} for text, masks in zip(args.text, results)]}))
   else:

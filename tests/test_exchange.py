@@ -1,0 +1,275 @@
+"""Any checkpoint in, any format out: runs and directories of others, parameters to begin with, what a card claims."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parameters
+import pytest
+import synthetic
+from etils import epath
+
+from bert_jax import config as cfg, run_directory
+from bert_jax.checkpoint import Loaded
+from bert_jax.convert import exchange, huggingface, names
+from bert_jax.model import build
+from bert_jax.model.encoder import BertEncoder
+from bert_jax.model.heads import MaskedTokens, PairClasses, Pooler
+from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS
+from bert_jax.tasks import sentences
+from bert_jax.tasks.settings import Finetune
+from input_pipeline.vocabulary import tokenizer as tokenizer_lib
+from launch import cli
+
+MODEL = cfg.Model(vocab_size=40, hidden_size=12, layers=2, heads=2, intermediate_size=20, max_positions=16)
+CONFIG = cfg.Config(model=MODEL, batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=3),
+                    optimizer=cfg.Optimizer(warmup_steps=0), run=cfg.Run(steps=9))
+LABELS = ('bad', 'good')
+TUNED = Finetune(labels=LABELS, model=MODEL, batch=dataclasses.replace(Finetune().batch, max_length=16))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return epath.Path(tmp_path_factory.mktemp('exchange'))
+
+
+@pytest.fixture(scope='module')
+def vocabulary(folder):
+  (folder / 'vocabulary').mkdir()
+  synthetic.write_vocabulary(folder / 'vocabulary', MODEL.vocab_size)
+  return folder / 'vocabulary'
+
+
+@pytest.fixture(scope='module')
+def pretrained(folder, vocabulary):
+  """(run directory, parameters of step 7)."""
+  return folder / 'pretrained', parameters.write_run(folder / 'pretrained', CONFIG, vocabulary, steps=(3, 7))
+
+
+@pytest.fixture(scope='module')
+def tuned(folder, vocabulary):
+  origin = run_directory.Origin('runs/base', 900, ('classifier/dense/bias', 'classifier/dense/kernel'))
+  return folder / 'tuned', parameters.write_run(folder / 'tuned', TUNED, vocabulary, origin=origin)
+
+
+@pytest.fixture(scope='module')
+def of_others(folder, vocabulary):
+  """A directory of BertForMaskedLM: no pooler, no pair classes."""
+  heads = {'masked_tokens': MaskedTokens}
+  objective = dataclasses.replace(OBJECTIVES['mlm'], heads=heads, huggingface='BertForMaskedLM')
+  loaded = Loaded(MODEL, objective, parameters.random(MODEL, heads, seed=5), lambda: tokenizer_lib.load(vocabulary))
+  return huggingface.export_checkpoint(folder / 'of_others', loaded), loaded.params
+
+
+def heads_of(names):
+  return {name.split('/')[0] for name in names}
+
+
+def assert_equal(found, wanted):
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+# ---------------------------------------------------------------- in
+
+
+def test_runs_and_their_steps(pretrained, tuned):
+  path, params = pretrained
+  loaded = exchange.load(path)
+  assert loaded.step == 7 and loaded.objective == OBJECTIVES['mlm_nsp'] and loaded.fresh == ()
+  assert_equal(loaded.params, params)
+  assert exchange.load(path / 'checkpoints' / '3').step == 3
+  loaded = exchange.load(tuned[0])
+  assert set(loaded.params) == {'encoder', 'pooler', 'classifier'} and loaded.record.kind == 'finetuned'
+  assert_equal(loaded.params, tuned[1])
+
+
+def test_what_is_missing_is_initialised_and_named(of_others):
+  path, params = of_others
+  loaded = exchange.load(path)
+  assert set(loaded.fresh) == {'pooler/dense/kernel', 'pooler/dense/bias', 'pair_classes/dense/kernel',
+                               'pair_classes/dense/bias'}
+  assert jax.tree.map(jnp.shape, loaded.params) == jax.tree.map(lambda x: x.shape,
+                                                                build.describe(MODEL, PRETRAINING_HEADS)[1])
+  assert_equal({name: loaded.params[name] for name in params}, dict(params))
+  assert np.any(loaded.params['pooler']['dense']['kernel']) and not np.any(loaded.params['pooler']['dense']['bias'])
+  assert_equal(loaded.params, exchange.load(path).params)  # from a seed
+
+
+def test_other_heads_of_a_run(tuned):
+  heads = {'pooler': Pooler, 'pair_classes': PairClasses}
+  loaded = exchange.load(tuned[0], heads)
+  assert set(loaded.params) == {'encoder', *heads} and {name.split('/')[0] for name in loaded.fresh} == {'pair_classes'}
+  assert_equal(loaded.params['pooler'], tuned[1]['pooler'])
+
+
+def test_what_is_no_checkpoint(folder, vocabulary):
+  with pytest.raises(cfg.ConfigError, match='does not exist: wanted a run directory'):
+    exchange.load(folder / 'nowhere')
+  with pytest.raises(cfg.ConfigError, match='is no checkpoint: wanted .* or a Hugging Face directory'):
+    exchange.load(vocabulary)
+
+
+def test_a_format_is_one_entry_in_each_table(folder, pretrained, vocabulary, monkeypatch):
+  """NumPy's, added here: names beside the classes, a reader, a writer."""
+  form = names.Format('npz', '.', {'kernel': 'w', 'scale': 'g', 'embedding': 'table', 'bias': 'b'})
+  for kind in (BertEncoder, Pooler, MaskedTokens, PairClasses):
+    theirs = {ours: f'{kind.__name__}.{ours.replace("/", ".{}.") or "top"}' for ours in kind.NAMES['huggingface']}
+    monkeypatch.setattr(kind, 'NAMES', {'npz': theirs})
+  table = names.entries(MODEL, PRETRAINING_HEADS, form)
+
+  def write(loaded, source, output):
+    np.savez(output, **names.to_tensors(loaded.params, table))
+    return output
+
+  def read(path, heads):
+    arrays = names.from_tensors(dict(np.load(path)), table, path)
+    return Loaded(MODEL, OBJECTIVES['mlm_nsp'], names.tree(arrays, MODEL, PRETRAINING_HEADS),
+                  lambda: tokenizer_lib.load(vocabulary))
+
+  monkeypatch.setitem(exchange.EXPORTERS, 'npz', write)
+  monkeypatch.setitem(exchange.IMPORTERS, 'npz',
+                      exchange.Importer(lambda path: path.suffix == '.npz', read, 'an .npz file'))
+  path = exchange.export('npz', pretrained[0], folder / 'weights.npz')
+  assert np.load(path)['BertEncoder.blocks.1.query.w'].shape == (12, 12)
+  assert_equal(exchange.load(path).params, pretrained[1])
+
+# ---------------------------------------------------------------- parameters to begin with
+
+
+def test_a_run_begins_with_what_there_is(pretrained, tuned, of_others):
+  given = exchange.initial_parameters(pretrained[0] / 'checkpoints' / '3', MODEL, PRETRAINING_HEADS)
+  assert given.step == 3 and given.fresh == () and given.record.kind == 'pretrained'
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(given.params))
+  heads = sentences.of_classes(LABELS).heads
+  given = exchange.initial_parameters(pretrained[0], MODEL, heads)
+  assert given.step == 7 and given.fresh == ('classifier/dense/bias', 'classifier/dense/kernel')
+  assert given.params['classifier'] == {'dense': {'bias': None, 'kernel': None}}
+  assert_equal({name: given.params[name] for name in ('encoder', 'pooler')},
+               {name: pretrained[1][name] for name in ('encoder', 'pooler')})
+  given = exchange.initial_parameters(tuned[0], MODEL, sentences.of_classes(('a', 'b', 'c')).heads)
+  assert given.fresh == ('classifier/dense/bias', 'classifier/dense/kernel')  # of two classes there
+  given = exchange.initial_parameters(of_others[0], MODEL_OF_OTHERS, PRETRAINING_HEADS)
+  assert given.step is None and given.record is None and heads_of(given.fresh) == {'pooler', 'pair_classes'}
+
+
+def test_the_tree_is_that_of_the_program(pretrained):
+  """Where a leaf is lacking the caller's own goes there."""
+  heads = sentences.of_classes(LABELS).heads
+  given = exchange.initial_parameters(pretrained[0], MODEL, heads)
+  own = parameters.random(MODEL, heads, seed=9)
+  merged = jax.tree.map(lambda own, given: own if given is None else given, own, given.params)
+  assert_equal(merged['classifier'], own['classifier'])
+  assert_equal(merged['encoder'], pretrained[1]['encoder'])
+
+
+MODEL_OF_OTHERS = dataclasses.replace(MODEL, dtype='float32', hidden_dropout=0.0, attention_dropout=0.3,
+                                      attention='xla', remat='full',
+                                      unroll=2, initializer_range=0.5)
+
+
+def test_what_only_training_sees_may_differ(pretrained):
+  assert_equal(exchange.initial_parameters(pretrained[0], MODEL_OF_OTHERS, PRETRAINING_HEADS).params, pretrained[1])
+
+
+@pytest.mark.parametrize('which', ['pretrained', 'of_others'])
+@pytest.mark.parametrize('change, flags', [
+    ({'vocab_size': 50}, '--model.vocab_size 40'), ({'hidden_size': 24}, '--model.hidden_size 12'),
+    ({'layers': 3}, '--model.layers 2'),
+    ({'heads': 3}, '--model.heads 2'), ({'max_positions': 32}, '--model.max_positions 16'),
+    ({'max_positions': 8}, '--model.max_positions 16'),
+    ({'activation': 'gelu'}, '--model.activation gelu_tanh'), ({'causal': True}, '--model.no-causal'),
+    ({'layers': 3, 'intermediate_size': 40}, '--model.layers 2 --model.intermediate_size 20')])
+def test_what_does_not_fit_is_refused_by_its_flag(request, which, change, flags):
+  path = request.getfixturevalue(which)[0]
+  with pytest.raises(cfg.ConfigError, match=f'{path} does not fit: .*set {flags}, or'):
+    exchange.initial_parameters(path, dataclasses.replace(MODEL, **change), PRETRAINING_HEADS)
+
+
+@pytest.mark.parametrize('which', ['pretrained', 'of_others'])
+def test_another_vocabulary_of_the_same_size_is_refused(request, tmp_path, vocabulary, which):
+  path = request.getfixturevalue(which)[0]
+  same = tokenizer_lib.load(vocabulary).record
+  assert exchange.initial_parameters(path, MODEL, PRETRAINING_HEADS, same)
+  tokens = synthetic.vocabulary_tokens(MODEL.vocab_size)
+  (tmp_path / 'vocab.txt').write_text('\n'.join([*tokens[:-1], 'else']) + '\n')
+  with pytest.raises(cfg.ConfigError, match='another vocabulary than the data'):
+    exchange.initial_parameters(path, MODEL, PRETRAINING_HEADS, tokenizer_lib.load(tmp_path).record)
+
+# ---------------------------------------------------------------- out, and the card
+
+
+def commands(capsys):
+  cli.run(['help'])
+  return set(re.findall(r'^  ([a-z-]+) ', capsys.readouterr().out, re.M))
+
+
+def read_card(path, capsys):
+  """The card's text; every command that it names is one."""
+  text = (path / 'README.md').read_text()
+  assert set(re.findall(r'bert-jax ([a-z-]+)', text)) <= commands(capsys)
+  return text
+
+
+def test_the_export_of_a_pretraining_run(pretrained, capsys):
+  path, params = pretrained
+  (path / run_directory.FIGURES).write_text(json.dumps({'mlm_loss': 3.25, 'step': 7}))
+  lines = [{'kind': 'train', 'step': 7, 'loss': 4.5}, {'kind': 'train', 'step': 8, 'loss': 1.0}]
+  (path / run_directory.LOG).write_text('\n'.join(map(json.dumps, lines)))
+  output = exchange.export('huggingface', path)
+  assert output == path / run_directory.EXPORT
+  assert_equal(exchange.load(output).params, params)
+  text = read_card(output, capsys)
+  assert text.startswith('---\n') and '\n# license:' in text.split('---')[1]
+  for part in ('# pretrained\n', 'pipeline_tag: fill-mask',
+               'masked language model head and next-sentence head, pretrained with bert_jax',
+               '7 steps. It began with random parameters.', '| loss | 4.5 |', '| mlm_loss | 3.25 |',
+               '| model.layers | 2 |',
+               '0 stands for "is next" and 1 stands for "is random"', 'Devlin', 'AutoTokenizer.from_pretrained',
+               f'{build.parameter_count(params):,} parameters', 'bert-jax fill-mask',
+               'BertForPreTraining.from_pretrained'):
+    assert part in text, part
+  assert 'did not train' not in text
+  figures_of_another_step = exchange.export('huggingface', path / 'checkpoints' / '3', path.parent / 'third')
+  assert 'mlm_loss' not in (figures_of_another_step / 'README.md').read_text()
+  with pytest.raises(cfg.ConfigError, match='no default place: name one with --output'):
+    exchange.export('huggingface', output)
+
+
+@pytest.mark.parametrize('objective, told, untold', [
+    ('mlm', 'This run did not train the pooler and next-sentence head.', 'stands for'),
+    ('mlm_sop', '0 stands for "in order" and 1 stands for "swapped"', 'did not train'),
+    ('left_to_right', 'This run did not train the pooler and next-sentence head.', 'fill-mask')])
+def test_a_card_knows_what_was_learnt(folder, vocabulary, capsys, objective, told, untold):
+  causal = OBJECTIVES[objective].causal
+  model = dataclasses.replace(MODEL, causal=causal)
+  config = dataclasses.replace(CONFIG, objective=objective, model=model, batch=dataclasses.replace(
+      CONFIG.batch, pairs={'mlm_sop': 'sop'}.get(objective, 'none'),
+      masking=cfg.Masking(share=0.0 if causal else 0.15)))
+  origin = run_directory.Origin('runs/smaller', 400, ('masked_tokens/bias',))
+  parameters.write_run(folder / objective, config, vocabulary, origin=origin)
+  text = read_card(exchange.export('huggingface', folder / objective), capsys)
+  assert told in text and untold not in text.split('## Settings')[0]
+  assert 'parameters of `runs/smaller`, step 400, and with random ones of what that lacked: masked_tokens.' in text
+
+
+def test_the_card_of_a_fine_tuned_run(tuned, capsys):
+  output = exchange.export('huggingface', tuned[0])
+  fields = json.loads((output / 'config.json').read_text())
+  assert fields['architectures'] == ['BertForSequenceClassification']
+  assert fields['id2label'] == {'0': 'bad', '1': 'good'}
+  text = read_card(output, capsys)
+  for part in ('pipeline_tag: text-classification', 'pooler and classifier, fine-tuned with bert_jax',
+               'Task: classification',
+               'parameters of `runs/base`, step 900, and with random ones of what that lacked: classifier.',
+               'Classes, in the order of their scores: bad, good.', "pipeline('text-classification', model=directory)"):
+    assert part in text, part
+  assert 'fill-mask' not in text and 'next-sentence' not in text
+
+
+def test_the_card_of_what_others_trained(folder, of_others, capsys):
+  text = read_card(exchange.export('huggingface', of_others[0], folder / 'again'), capsys)
+  assert 'That had no pooler or next-sentence head: here they have random values.' in text
+  assert 'says nothing of its training' in text and 'steps.' not in text
+  assert 'stands for' not in text and 'trained with bert_jax' not in text
