@@ -1,6 +1,7 @@
 """The checkpoints of a run, by Orbax: save, restore on any mesh, retention.
 
-RUN/checkpoints/STEP/ holds params and opt_state (arrays) and meta (JSON): a step is complete once Orbax has written its marker.
+RUN/checkpoints/STEP/ holds params and opt_state (arrays) and meta (JSON). A step is complete once Orbax has written its
+marker.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ class Meta:
   """What a checkpoint holds beside arrays; plain JSON."""
   step: int
   minutes: float  # of training, over all resumptions
-  window: dict[str, dict[str, float]]  # the sums since the last line of the log, so that a resumed run logs what an undisturbed one does
+  window: dict[str, dict[str, float]]  # the sums since the last line of the log: a resumed run logs the same lines
   data_fingerprint: str  # of all that decides the batches
 
 
@@ -33,7 +34,7 @@ class Loaded:
   model: cfg.Model
   objective: Objective  # whose heads `params` has
   params: dict
-  tokenizer: Callable  # () -> input_pipeline.vocabulary.tokenizer.Tokenizer; called only where there is text: it needs a library
+  tokenizer: Callable  # () -> input_pipeline.vocabulary.tokenizer.Tokenizer; called only for text: it needs a library
   record: run_directory.Record | None = None  # None: the checkpoint is no run's
   step: int | None = None
   fresh: tuple[str, ...] = ()  # parameters that the checkpoint lacked, and that have initial values
@@ -46,7 +47,8 @@ def manager(run_dir: epath.PathLike, keep: int = 3) -> ocp.CheckpointManager:
   """
   mode = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, atomicity_options=mode, enable_async_checkpointing=True)
-  handlers = {'params': ocp.StandardCheckpointHandler(), 'opt_state': ocp.StandardCheckpointHandler(), 'meta': ocp.JsonCheckpointHandler()}
+  handlers = {'params': ocp.StandardCheckpointHandler(), 'opt_state': ocp.StandardCheckpointHandler(),
+              'meta': ocp.JsonCheckpointHandler()}
   directory = epath.Path(run_dir).resolve() / run_directory.CHECKPOINTS
   return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
 
@@ -63,14 +65,19 @@ def save(checkpoints: ocp.CheckpointManager, state: program_lib.TrainState, meta
         params=ocp.args.StandardSave(state.params), opt_state=ocp.args.StandardSave(arrays),
         meta=ocp.args.JsonSave(dataclasses.asdict(meta))))
   except Exception as error:
-    raise CheckpointError(f'a checkpoint could not be written to {checkpoints.directory}: {first_line(error)}') from error
+    raise CheckpointError(
+        f'a checkpoint could not be written to {checkpoints.directory}: {first_line(error)}') from error
   if not saved:
-    raise CheckpointError(f'step {meta.step} was not saved: {checkpoints.directory} holds step {checkpoints.latest_step()} already')
+    raise CheckpointError(f'step {meta.step} was not saved: {checkpoints.directory} holds step '
+                          f'{checkpoints.latest_step()} already')
 
 
 def restore(checkpoints: ocp.CheckpointManager,
             abstract: program_lib.TrainState) -> tuple[program_lib.TrainState, Meta] | None:
-  """The newest state on the layout of `abstract`, whatever mesh it was saved from; None where nothing was saved. Raises CheckpointError."""
+  """The newest state on the layout of `abstract`, whatever mesh it was saved from; None where nothing was saved.
+
+  Raises CheckpointError.
+  """
   step = checkpoints.latest_step()
   if step is None:
     return None
@@ -93,20 +100,21 @@ def _restore(checkpoints, step: int, target: dict):
 
 
 def _check_types(checkpoints, step: int, target: dict) -> None:
-  """Orbax casts to the wanted dtype without a word; a cast state is another state."""
+  """Orbax casts to the wanted dtype silently; a cast state is another state."""
   stored = checkpoints.item_metadata(step)
   for name, tree in target.items():
     types = lambda tree: {path_name(path): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     found, wanted = types(stored[name].tree), types(tree)
     for leaf in wanted.keys() & found.keys():
       if found[leaf] != wanted[leaf]:
-        raise CheckpointError(f'step {step} of {checkpoints.directory} holds {name} {leaf} as {found[leaf]}, wanted {wanted[leaf]}')
+        raise CheckpointError(f'step {step} of {checkpoints.directory} holds {name} {leaf} as {found[leaf]}, '
+                              f'wanted {wanted[leaf]}')
 
 
 def load(path: epath.PathLike, step: int | None = None) -> Loaded:
-  """The parameters of a run's newest step, or of `step`, on one device. `path`: RUN or RUN/checkpoints/STEP, of any kind of run.
+  """The parameters of a run's newest step, or of `step`, on one device.
 
-  Raises ConfigError, CheckpointError.
+  `path`: RUN or RUN/checkpoints/STEP, of any kind of run. Raises ConfigError, CheckpointError.
   """
   path = epath.Path(path)
   if run_directory.is_step(path):

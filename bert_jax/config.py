@@ -23,19 +23,23 @@ else:
 class Run:
   """How long a run goes on, and what it does on the way."""
   steps: int = 1_000_000
+  """Updates of the parameters (the paper's: arXiv:1810.04805 appendix A.2)."""
   max_minutes: float | None = None
   """Stop, saved and evaluated, after so many minutes of training, those before a resumption included."""
   microbatches: int = 1
   """Parts of a batch that go through the model one after the other; the gradient is that of the whole batch."""
   checkpoint_every: int = 1000
+  """Steps between checkpoints; the last step has one always."""
   keep_checkpoints: int = 3
+  """Checkpoints that stay: the newest."""
   log_every: int = 20
+  """Steps that a line of metrics.jsonl sums up."""
   evaluate_every: int = 0
   """Steps between evaluations on the validation split; 0: only when asked (`bert-jax evaluate`)."""
   evaluation_rows: int = 2048
   """Rows of the validation split that an evaluation on the way reads."""
   seed: int = 12345
-  """Parameters and dropout; the data has batch.seed."""
+  """Of initial parameters and dropout; the data has batch.seed."""
 
   def __post_init__(self):
     for name in ('steps', 'microbatches', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluation_rows'):
@@ -44,10 +48,14 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Long:
-  """A last phase on longer rows: the paper has 90 % of the steps at 128 tokens and the rest at 512 (arXiv:1810.04805 appendix A.2)."""
+  """A last phase on longer rows.
+
+  The paper has 90 % of the steps at 128 tokens and the rest at 512 (arXiv:1810.04805 appendix A.2).
+  """
   share: float = 0.0
-  """Of the steps; 0: no such phase."""
+  """Share of the steps; 0: no such phase."""
   sequence_length: int = 512
+  """Tokens of a row."""
   predictions: int = 77
   """As batch.predictions: slots for predicted tokens in a row."""
   size: int = 0
@@ -62,7 +70,8 @@ class Config:
   """A pretraining run, less its directories."""
   model: Model = Model()
   objective: ObjectiveName = 'mlm_nsp'
-  """mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; left_to_right: each token from those before."""
+  """mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; left_to_right: each token from
+  those before."""
   batch: BatchConfig = BatchConfig()
   long: Long = Long()
   optimizer: Optimizer = Optimizer()
@@ -78,8 +87,8 @@ class Config:
     length, limit = self.batch.sequence_length, self.model.max_positions
     require(length <= limit, f'batch.sequence_length {length} is more than model.max_positions {limit}')
     require(not self.long.share or length < self.long.sequence_length <= limit,
-            f'long.sequence_length is {self.long.sequence_length}: wanted more than batch.sequence_length {length} and at most '
-            f'model.max_positions {limit}, or long.share 0')
+            f'long.sequence_length is {self.long.sequence_length}: wanted more than batch.sequence_length {length} and '
+            f'at most model.max_positions {limit}, or long.share 0')
     require(self.long.size % self.run.microbatches == 0,
             f'long.size {self.long.size} is not a multiple of run.microbatches {self.run.microbatches}')
     require(self.batch.size % self.run.microbatches == 0,
@@ -101,8 +110,9 @@ class Config:
     """Raises ConfigError where batches or model are not what the objective wants."""
     name, batch, wanted = self.objective, self.batch, self.learns
     pairs = wanted.pairs or (batch.pairs,)
-    fitting = [other for other, objective in OBJECTIVES.items() if objective.causal == self.model.causal and batch.pairs in (
-        objective.pairs or (batch.pairs,))]
+    fits = lambda objective: (
+        objective.causal == self.model.causal and batch.pairs in (objective.pairs or (batch.pairs,)))
+    fitting = [other for other, objective in OBJECTIVES.items() if fits(objective)]
     require(batch.pairs in pairs, f'objective {name!r} wants batch.pairs {" or ".join(pairs)}, found {batch.pairs!r}: '
             f'set --batch.pairs {pairs[0]}' + (f', or --objective {fitting[0]}' if fitting else ''))
     others = ' or '.join(other for other, objective in OBJECTIVES.items() if objective.causal != wanted.causal)
@@ -111,12 +121,16 @@ class Config:
                f'from both sides: set --model.no-causal, or --objective {others}'))
     masks = batch.masking.share > 0 or bool(batch.masking.schedule)
     require(masks == wanted.masked, f'objective {name!r} wants batch.masking.share ' + (
-        'above 0: without masks there is nothing to predict' if wanted.masked else '0 and no schedule: it reads the text as it is'))
+        'above 0: without masks there is nothing to predict' if wanted.masked else
+        '0 and no schedule: it reads the text as it is'))
 
 
 @dataclasses.dataclass(frozen=True)
 class Distributed:
-  """The processes of a run, each started with the same command; on SLURM, GKE and Cloud TPU nothing of this need be given."""
+  """The processes of a run, each started with the same command.
+
+  On SLURM, GKE and Cloud TPU nothing of this need be given.
+  """
   coordinator: str | None = None
   """host:port of process 0. Whoever reaches the port can disturb the run: keep it inside a private network."""
   processes: int | None = None
@@ -124,7 +138,8 @@ class Distributed:
   process_id: int | None = None
   """Which of them this is, from 0."""
   auto: bool = True
-  """Find out from SLURM, GKE, Cloud TPU or Open MPI what is not given; where there is none of these, run alone."""
+  """Find out from SLURM, GKE, Cloud TPU or Open MPI what is not given; where there is none of these, this process is
+  the whole run."""
   initialization_seconds: int = 300
   """How long to wait for the others at the start."""
   heartbeat_seconds: int = 60
@@ -136,28 +151,36 @@ class Distributed:
     given = {'coordinator': self.coordinator, 'processes': self.processes, 'process-id': self.process_id}
     missing = ', '.join(f'--distributed.{name}' for name, value in given.items() if value is None)
     require(self.auto or not missing or not any(value is not None for value in given.values()),
-            f'with --distributed.no-auto all of coordinator, processes and process-id are needed, or none: {missing} is missing')
+            'with --distributed.no-auto all of coordinator, processes and process-id are needed, or none: '
+            f'{missing} is missing')
     if self.coordinator is not None:
       host, _, port = self.coordinator.rpartition(':')
       require(bool(host) and port.isdigit() and 0 < int(port) < 65536,
               f'distributed.coordinator is {self.coordinator!r}: wanted host:port, as in 10.0.0.1:1234')
     if self.processes is not None and self.process_id is not None:
       require(0 <= self.process_id < self.processes,
-              f'distributed.process_id is {self.process_id}: wanted 0 … {self.processes - 1}, as distributed.processes is {self.processes}')
+              f'distributed.process_id is {self.process_id}: wanted 0 … {self.processes - 1}, as distributed.processes '
+              f'is {self.processes}')
 
 
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
-FREE_FIELDS = ('mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every', 'run.evaluation_rows',
-               'run.max_minutes', 'run.microbatches', 'model.attention', 'model.remat', 'model.unroll', 'model.plain')
+FREE_FIELDS = (
+    'mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every',
+    'run.evaluation_rows', 'run.max_minutes', 'run.microbatches', 'model.attention', 'model.remat', 'model.unroll',
+    'model.plain')
 
 
-def drift(old: Config, new: Config) -> list[str]:
-  """What differs between two runs, less what may: ['optimizer.b1: 0.9 -> 0.8'], empty where one may go on as the other."""
+def drift(old, new) -> list[str]:
+  """What differs between the settings of two runs of one kind, less what may: ['optimizer.b1: 0.9 -> 0.8'].
+
+  Empty where one may go on as the other.
+  """
   before, after = flat(old), flat(new)
   free = lambda name: any(name == field or name.startswith(field + '.') for field in FREE_FIELDS)
   return [f'{name}: {before.get(name)} -> {after.get(name)}' for name in sorted(before | after)
           if before.get(name) != after.get(name) and not free(name)]
 
 
-__all__ = ['BatchConfig', 'Config', 'ConfigError', 'DataError', 'Distributed', 'FREE_FIELDS', 'Masking', 'MeshShape', 'Model', 'Optimizer',
-           'Run', 'drift', 'flat', 'from_json', 'require', 'to_json']
+__all__ = [
+    'BatchConfig', 'Config', 'ConfigError', 'DataError', 'Distributed', 'FREE_FIELDS', 'Masking', 'MeshShape', 'Model',
+    'Optimizer', 'Run', 'drift', 'flat', 'from_json', 'require', 'to_json']

@@ -1,16 +1,14 @@
 """Several processes as one run: starting them, agreeing on what they do, and ending together.
 
-Every device program of a pod is one that all processes run together, so a process that does something else, or nothing, stops all.
-Three things follow, and jax 0.10 to 0.12 has an answer only to the first:
+Every device program of a pod is one that all processes run together, so a process that does something else, or nothing,
+stops all. Three things follow, and jax 0.10 to 0.12 has an answer only to the first:
 
 * They must stop after the same step: `asked_to_stop` (JAX's preemption service agrees on the step).
-* They must decide alike what is decided by a clock or a file: process 0 decides and tells the others through JAX's key-value
-  service (`process_0_says`, `in_turn`, `agree`). Not through the devices: beside a step that is under way, two device programs
-  could each wait for the other.
-* If one dies of an error, the others wait for it in their next device program until the heartbeat's timeout. So it first writes a
-  word under the key FAILURE, which a thread of each process looks for (`leave`, `watch_others`).
-
-`tests/test_distributed.py` runs all of it in real processes over gloo.
+* They must decide alike what is decided by a clock or a file: process 0 decides and tells the others through JAX's
+  key-value service (`process_0_says`, `in_turn`, `agree`). Not through the devices: while a step runs, two device
+  programs could each wait for the other.
+* If one dies of an error, the others wait for it in their next device program until the heartbeat's timeout. So it
+  first writes a sentence under the key FAILURE, which a thread of each process looks for (`leave`, `watch_others`).
 """
 
 import atexit
@@ -25,6 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,11 +33,11 @@ from jax.experimental import multihost_utils
 from bert_jax import config as cfg
 from bert_jax.errors import PeerError
 
-FAILED = PeerError.exit_code  # an error ended this process, or it did not find the others; a launcher starts the run again
+FAILED = PeerError.exit_code  # an error, or the others were not found: a launcher starts the run again
 POLL_SECONDS = 1  # between looks whether another process has failed
-GRACE_SECONDS = 2  # between hearing of an error and ending: one that all have is then told by all, with its own exit code
+GRACE_SECONDS = 2  # from hearing of an error to ending: one that all have is told by all, with its own exit code
 LONGEST_ANSWER_MS = 3_600_000  # process 0 may be at its checkpoints; if it is lost, the heartbeat tells
-ANSWERS = itertools.count()  # numbers what process 0 decides: every process counts alike, since all ask in the same order
+ANSWERS = itertools.count()  # numbers what process 0 decides: every process counts alike, as all ask in the same order
 FAILURE = 'bert_jax/failure'  # the key under which a process tells that it failed
 
 
@@ -46,9 +45,10 @@ FAILURE = 'bert_jax/failure'  # the key under which a process tells that it fail
 
 
 def start(settings: cfg.Distributed) -> None:
-  """Joins this process to the others of its run; returns where it is alone. Call it before anything touches a device.
+  """Joins this process to the others of its run; returns at once where there are none.
 
-  Raises ConfigError where what was given is not enough. A start that fails ends the process with one sentence and exit code 13.
+  Raises ConfigError where what was given is not enough. A start that fails ends the process with a sentence and exit
+  code 13. Call it before anything touches a device.
   """
   nothing_given = settings.coordinator is None and settings.processes is None and settings.process_id is None
   if nothing_given and not settings.auto:
@@ -62,11 +62,13 @@ def start(settings: cfg.Distributed) -> None:
     except ValueError as error:
       if 'should be defined' not in str(error) and 'must be defined' not in str(error):
         fail(f'the processes of this run could not be found out: {error}')
-      cfg.require(nothing_given, 'there is no SLURM, GKE or Cloud TPU here to ask for the rest: all of --distributed.coordinator, '
-                                 f'--distributed.processes and --distributed.process-id are needed ({error})')
+      cfg.require(nothing_given, 'there is no SLURM, GKE or Cloud TPU here to ask for the rest: all of '
+                                 '--distributed.coordinator, --distributed.processes and --distributed.process-id are '
+                                 f'needed ({error})')
       return
     except Exception as error:
-      fail(f'the processes of this run could not meet at {settings.coordinator or "the coordinator"}: {type(error).__name__}: {error}')
+      fail(f'the processes of this run could not meet at {settings.coordinator or "the coordinator"}: '
+           f'{type(error).__name__}: {error}')
   if processes > 1:
     sys.excepthook = end_at_once
     watch_others()
@@ -76,10 +78,10 @@ def start(settings: cfg.Distributed) -> None:
 
 def initialize(settings: cfg.Distributed) -> None:
   given = settings.coordinator, settings.processes, settings.process_id
-  jax.config.update('jax_cpu_collectives_implementation', 'gloo')  # without it the CPU backend has no collectives between processes
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')  # without it CPUs have none between processes
   jax.distributed.initialize(
       *given, cluster_detection_method='deactivate' if None not in given else None,
-      initialization_timeout=settings.initialization_seconds + 60,  # at the end of its own JAX aborts without a word of use
+      initialization_timeout=settings.initialization_seconds + 60,  # JAX's own, at whose end it aborts without a reason
       heartbeat_timeout_seconds=settings.heartbeat_seconds, shutdown_timeout_seconds=settings.shutdown_seconds,
       coordinator_bind_address=bind_address(settings.coordinator))
 
@@ -89,8 +91,8 @@ def deadline(settings: cfg.Distributed):
   """Ends the process where the others are not met in time."""
   timer = threading.Timer(settings.initialization_seconds, fail, [
       f'{settings.processes or "the"} processes did not all meet at {settings.coordinator or "the coordinator"} within '
-      f'{settings.initialization_seconds} s: see that each was started, that its network reaches the coordinator, and that '
-      'distributed.processes is right; or raise --distributed.initialization-seconds'])
+      f'{settings.initialization_seconds} s: see that each was started, that its network reaches the coordinator, and '
+      'that distributed.processes is right; or raise --distributed.initialization-seconds'])
   timer.daemon = True
   timer.start()
   try:
@@ -100,7 +102,7 @@ def deadline(settings: cfg.Distributed):
 
 
 def bind_address(coordinator: str | None) -> str | None:
-  """Where process 0 listens: on the loopback alone if that is where the others come from, else JAX's default, every interface."""
+  """Where process 0 listens: only on the loopback if the others come from there, else on every interface (JAX)."""
   host = (coordinator or '').rpartition(':')[0].strip('[]')
   if host == 'localhost':
     return coordinator
@@ -120,7 +122,8 @@ def check_port(coordinator: str) -> None:
     try:
       probe.bind((address, port))
     except OSError as error:
-      raise cfg.ConfigError(f'port {port} of --distributed.coordinator {coordinator} is not to be had: {error.strerror}') from error
+      raise cfg.ConfigError(
+          f'port {port} of --distributed.coordinator {coordinator} is not to be had: {error.strerror}') from error
 
 
 def fail(sentence: str) -> None:
@@ -128,12 +131,19 @@ def fail(sentence: str) -> None:
   os._exit(FAILED)
 
 
+def key_value_service() -> Any:
+  """JAX's own service between the processes of a run, which process 0 keeps."""
+  return jax_distributed.global_state.client
+
+
 def leave(code: int) -> None:
-  """Ends this process at once if others run beside it: they would wait for it in their next collective, and it for them in its shutdown."""
+  """Ends this process at once if the run has others.
+
+  They would wait for it in their next collective, and it for them in its shutdown.
+  """
   if jax.distributed.is_initialized() and jax.process_count() > 1:
-    word = f'process {jax.process_index()} ended with exit code {code}'
-    service = jax_distributed.global_state.client
-    tell = threading.Thread(target=lambda: service.key_value_set(FAILURE, word, allow_overwrite=True), daemon=True)
+    sentence, service = f'process {jax.process_index()} ended with exit code {code}', key_value_service()
+    tell = threading.Thread(target=lambda: service.key_value_set(FAILURE, sentence, allow_overwrite=True), daemon=True)
     tell.start()
     tell.join(GRACE_SECONDS)
     if jax.process_index() == 0:  # whose end is everyone's
@@ -144,21 +154,26 @@ def leave(code: int) -> None:
 
 
 def watch_others() -> None:
-  """Ends this process soon after another has told of its failure: in a collective, it would wait for it until the heartbeat's timeout."""
-  stop, service, first = threading.Event(), jax_distributed.global_state.client, jax.process_index() == 0
+  """Ends this process soon after another failed, and not only at the heartbeat's timeout, as a collective would."""
+  stop, service, first = threading.Event(), key_value_service(), jax.process_index() == 0
 
   def watch():
     while not stop.wait(POLL_SECONDS):
       try:
-        word = service.key_value_try_get(FAILURE)
+        sentence = service.key_value_try_get(FAILURE)
       except Exception:  # no such key; or no service any more, and then JAX ends the process
         continue
       if not stop.wait(2 * GRACE_SECONDS if first else GRACE_SECONDS):
-        fail(f'{word}: its own output says why; this one ends with it')
+        fail(f'{sentence}: its own output says why; this one ends with it')
 
   thread = threading.Thread(target=watch, name='others', daemon=True)
   thread.start()
-  atexit.register(lambda: (stop.set(), thread.join(POLL_SECONDS)))  # before JAX shuts its service down
+
+  def end() -> None:
+    stop.set()
+    thread.join(POLL_SECONDS)
+
+  atexit.register(end)  # before JAX shuts its service down
 
 
 def end_at_once(kind, error, trace) -> None:
@@ -171,9 +186,9 @@ def end_at_once(kind, error, trace) -> None:
 
 
 def asked_to_stop(call: int) -> bool:
-  """Whether a process of several was sent SIGTERM: true for all of them at the same `call`, and at that one alone.
+  """Whether a process of several was sent SIGTERM: true for all of them at the same `call`, and only at that one.
 
-  Every process must ask once a step, with running numbers from 1: a signal that comes before the first call is then told by it.
+  Every process must ask once a step, with running numbers from 1. A signal before the first call is told by the first.
   """
   return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(call)
 
@@ -186,11 +201,11 @@ def is_first() -> bool:
 def process_0_says(answer: bool) -> bool:
   """The answer of process 0, for all; every process must ask, in the same order.
 
-  It goes by the service and not by the devices: beside a step that is under way, two programs of collectives can wait for each other.
+  It goes by the service and not by the devices: while a step runs, two programs of collectives can wait for each other.
   """
   if jax.process_count() == 1:
     return answer
-  key, service = f'bert_jax/answer/{next(ANSWERS)}', jax_distributed.global_state.client
+  key, service = f'bert_jax/answer/{next(ANSWERS)}', key_value_service()
   if jax.process_index() == 0:
     service.key_value_set(key, str(int(answer)))
     return answer
@@ -198,7 +213,10 @@ def process_0_says(answer: bool) -> bool:
 
 
 def in_turn(action: Callable):
-  """Runs `action` on process 0, then on the others, which see what it wrote. Returns its result; an error of process 0 is everyone's."""
+  """Runs `action` on process 0, then on the others, which see what it wrote. Returns its result.
+
+  An error of process 0 is everyone's.
+  """
   result, error, first = None, None, jax.process_index() == 0
   if first:
     try:
@@ -220,9 +238,10 @@ def agree(items: dict[str, object]) -> None:
   if jax.process_count() == 1:
     return
   for part in ({'the version of bert_jax': tuple(items)}, items):  # names first: else the arrays would not fit
-    digests = np.stack([np.frombuffer(hashlib.sha256(repr(value).encode()).digest(), np.uint8) for value in part.values()])
+    hashes = [hashlib.sha256(repr(value).encode()).digest() for value in part.values()]
+    digests = np.stack([np.frombuffer(digest, np.uint8) for digest in hashes])
     everyone = multihost_utils.process_allgather(digests)  # [processes, items, 32]
     same = (everyone == everyone[0]).all((0, 2))
     differs = [f'{name} (here {value!s:.60})' for (name, value), agreed in zip(part.items(), same) if not agreed]
-    cfg.require(not differs, f'process {jax.process_index()}: the processes of this run do not agree on {", ".join(differs)}: '
-                'start each with the same command, on the same data')
+    cfg.require(not differs, f'process {jax.process_index()}: the processes of this run do not agree on '
+                f'{", ".join(differs)}: start each with the same command, on the same data')

@@ -9,6 +9,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,8 +25,8 @@ def figures(program: program_lib.Program, params, batches: Iterable[dict[str, np
             unigram: np.ndarray | None = None, progress: bool = False) -> dict[str, float]:
   """Figures of the program's objective over `batches`, this process' rows each: mlm_loss, mlm_accuracy, nsp_loss …
 
-  `count`: how many batches there are, for the bar. With `unigram`, log probabilities of the vocabulary [V], also unigram_loss: what
-  these cost on the same targets, in nats.
+  `count`: how many batches there are, for the bar. With `unigram`, log probabilities of the vocabulary [V], also
+  unigram_loss: what these cost on the same targets, in nats.
   """
   total: dict[str, dict[str, float]] = {}
   kept: dict[str, list[tuple]] = {}
@@ -34,7 +35,7 @@ def figures(program: program_lib.Program, params, batches: Iterable[dict[str, np
   with contextlib.closing(metrics.Progress(0, count, progress)) as bar:
     for done, batch in enumerate(batches, 1):
       sums, predictions = jax.device_get(program.evaluation_step(params, mesh_lib.put_batch(batch, program.mesh)))
-      total = metrics.add(total, sums)
+      total = metrics.add_sums(total, sums)
       for name, arrays in predictions.items():
         kept.setdefault(name, []).append(arrays)
       if unigram is not None and term is not None:
@@ -47,11 +48,13 @@ def figures(program: program_lib.Program, params, batches: Iterable[dict[str, np
     if of_all is not None:
       arrays = (np.concatenate(column) for column in zip(*parts))
       found |= {f'{name}_{figure}': value for figure, value in of_all(*arrays).items()}
-  return found | ({'unigram_loss': float(baseline[0] / max(baseline[1], 1))} if unigram is not None and term is not None else {})
+  if unigram is not None and term is not None:
+    found['unigram_loss'] = float(baseline[0] / max(baseline[1], 1))
+  return found
 
 
 def open_validation(data_dir: epath.PathLike, config: cfg.Config, verify: str = 'full') -> 'loader.Stream':
-  """The validation split; where it has only one document, without next-sentence pairs, which need two. Raises DataError."""
+  """The validation split; of only one document, without next-sentence pairs, which need two. Raises DataError."""
   path = phases.directory(data_dir, config)
   try:
     return loader.open_split(path, 'validation', config.batch, verify)
@@ -60,9 +63,11 @@ def open_validation(data_dir: epath.PathLike, config: cfg.Config, verify: str = 
     return loader.open_split(path, 'validation', dataclasses.replace(config.batch, pairs='none'), verify)
 
 
-def on_the_way(program: program_lib.Program, data_dir: epath.PathLike, config: cfg.Config) -> Callable[[program_lib.TrainState, int], dict]:
-  """(state, step) -> figures over the first run.evaluation_rows rows of the validation split, which is opened once a row length.
+def on_the_way(program: program_lib.Program, data_dir: epath.PathLike,
+               config: cfg.Config) -> Callable[[program_lib.TrainState, int], dict]:
+  """(state, step) -> figures over the first run.evaluation_rows rows of the validation split.
 
+  The split is opened once for each row length.
   Masks and pairs are those of the stream's first epoch, so the figures of two steps, and of two runs, compare.
   """
   opened = functools.cache(lambda step_length: open_validation(data_dir, by_length[step_length], verify='framing'))
@@ -72,7 +77,8 @@ def on_the_way(program: program_lib.Program, data_dir: epath.PathLike, config: c
   def evaluate(state, step):
     batch = phases.at(config, step).batch
     stream = opened(batch.sequence_length)
-    return figures(program, state.params, stream.evaluation_batches(batch.size, config.run.evaluation_rows, index, parts))
+    rows = stream.evaluation_batches(batch.size, config.run.evaluation_rows, index, parts)
+    return figures(program, state.params, rows)
 
   return evaluate
 
@@ -94,16 +100,16 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
              progress: bool = True) -> dict[str, float]:
   """The figures of a pretraining run's newest checkpoint, or of `step`, on the held-out documents of its data.
 
-  Also written to RUN/evaluation.json. Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy (sop_…, lm_… where the objective has
-  those terms), unigram_loss, documents, sequences, step.
+  Also written to RUN/evaluation.json. Keys: mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy (sop_…, lm_… where the
+  objective has those terms), unigram_loss, documents, sequences, step.
   Raises ConfigError, DataError, CheckpointError.
   """
-  loaded = checkpoint.load(run_dir, step)
+  loaded: Any = checkpoint.load(run_dir, step)  # of a run: it has a record and a step
   record = loaded.record
   config, data_dir = phases.at(record.config, loaded.step), data_dir or record.data
   validation = open_validation(data_dir, config)
   require(validation.vocabulary.sha256 == record.vocabulary.sha256,
-          f'{data_dir} was prepared with another vocabulary than {run_dir} was trained with: name its own data with --data')
+          f'{data_dir} was prepared with another vocabulary than {run_dir} was trained with: name its own --data')
   program = program_lib.on_one_device(config)
   params = jax.device_put(loaded.params, jax.tree.map(lambda x: x.sharding, program.abstract.params))
   size = config.batch.size

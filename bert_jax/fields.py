@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses, whatever they are of: their checks, their JSON, and the names that their flags have."""
+"""Settings as frozen dataclasses, whatever they are of: their checks, their JSON, and the names of their flags."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from bert_jax.errors import require
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: types of fields are hashed, and a table cannot be
 class OneOf:
-  """That a field is a key of `table`: looked up when it is checked, so that what was added to the table since is known."""
+  """That a field is a key of `table`. It is looked up when it is checked, so that later additions are known."""
   table: Mapping | tuple
 
 
@@ -21,13 +21,14 @@ def one_of(table: Mapping | tuple):
 
 
 def require_choices(settings, prefix: str = '') -> None:
-  """Raises ConfigError for a field that has none of its choices: flags are checked by their parser, files and calls are not."""
+  """Raises ConfigError for a field that has none of its choices. A parser checks flags, but not files and calls."""
   for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
     value = getattr(settings, name)
     many = typing.get_origin(kind) is tuple
     allowed = allowed_values(typing.get_args(kind)[0] if many else kind)
     for item in value if many else (value,):
-      require(allowed is None or item in allowed, f'{prefix}{name} is {item!r}: wanted one of {", ".join(map(str, allowed or ()))}')
+      require(allowed is None or item in allowed,
+              f'{prefix}{name} is {item!r}: wanted one of {", ".join(map(str, allowed or ()))}')
 
 
 def allowed_values(kind) -> tuple | None:
@@ -61,7 +62,7 @@ def _tuples(value):
 
 def flat(config, prefix: str = '') -> dict[str, object]:
   """{'model.layers': 12 …}: every setting by the name that its flag has."""
-  items = {}
+  items: dict[str, object] = {}
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     if dataclasses.is_dataclass(value):

@@ -1,4 +1,4 @@
-"""Fine-tuning, wired as train.py wires pretraining: a task's examples, an encoder's weights, the same program, loop and directory.
+"""Fine-tuning, wired as train.py wires pretraining: a task's examples, an encoder's weights, the same program and loop.
 
 DATA holds train.jsonl and validation.jsonl. B examples of a batch.
 """
@@ -6,13 +6,23 @@ DATA holds train.jsonl and validation.jsonl. B examples of a batch.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from bert_jax import checkpoint, config as cfg, distributed, evaluate as held_out, loop, program as program_lib, run_directory, train
+from bert_jax import (
+    checkpoint,
+    config as cfg,
+    distributed,
+    evaluate as held_out,
+    loop,
+    program as program_lib,
+    run_directory,
+    train,
+)
 from bert_jax.errors import ConfigError, require
 from bert_jax.objectives import PRETRAINING_HEADS
 from bert_jax.parallel import mesh as mesh_lib
@@ -21,7 +31,7 @@ from bert_jax.tasks.settings import Finetune
 from bert_jax.tasks.table import TASKS
 from input_pipeline import records
 
-TRAIN, VALIDATION = 'train.jsonl', 'validation.jsonl'
+TRAIN_FILE, VALIDATION_FILE = 'train.jsonl', 'validation.jsonl'
 # What a fine-tuning run says of the encoder; all else is the checkpoint's.
 OWN_FIELDS = ('hidden_dropout', 'attention_dropout', 'dtype', 'attention', 'remat', 'unroll', 'plain')
 
@@ -52,7 +62,8 @@ class Examples:
       mine = self.items[start + index * local:start + (index + 1) * local]
       batch = self.encode(mine or self.items[:1])
       rows = len(mine)
-      yield {name: np.concatenate([array[:rows], np.zeros((local - rows, *array.shape[1:]), array.dtype)]) for name, array in batch.items()}
+      padding = lambda array, rows=rows: np.zeros((local - rows, *array.shape[1:]), array.dtype)
+      yield {name: np.concatenate([array[:rows], padding(array)]) for name, array in batch.items()}
 
 
 def settings_for(config: Finetune, model: cfg.Model, data_dir: epath.PathLike) -> Finetune:
@@ -62,44 +73,47 @@ def settings_for(config: Finetune, model: cfg.Model, data_dir: epath.PathLike) -
   """
   require(config.task in TASKS, f'there is no task {config.task!r}: wanted one of {", ".join(TASKS)}')
   task, own = TASKS[config.task], config.model
-  examples = task.read(file_of(data_dir, TRAIN))
+  examples = task.read(file_of(data_dir, TRAIN_FILE))
   steps = max(-(-config.epochs * len(examples) // config.batch.size), 1)
   model = dataclasses.replace(model, **{name: getattr(own, name) for name in OWN_FIELDS})
-  return dataclasses.replace(config, model=model, labels=task.labels(examples), run=dataclasses.replace(config.run, steps=steps))
+  run = dataclasses.replace(config.run, steps=steps)
+  return dataclasses.replace(config, model=model, labels=task.labels(examples), run=run)
 
 
 def file_of(data_dir: epath.PathLike, name: str) -> epath.Path:
   path = epath.Path(data_dir) / name
-  require(path.exists(), f'{data_dir} has no {name}: wanted a directory with {TRAIN} and {VALIDATION}')
+  require(path.exists(), f'{data_dir} has no {name}: wanted a directory with {TRAIN_FILE} and {VALIDATION_FILE}')
   return path
 
 
-def open_split(config: Finetune, data_dir: epath.PathLike, name: str, tokenizer) -> Examples:
+def open_examples(config: Finetune, data_dir: epath.PathLike, name: str, tokenizer) -> Examples:
   """The examples of DATA/`name`. Raises ConfigError, DataError."""
   task = TASKS[config.task]
   encode = lambda items: task.encode(items, tokenizer, config.batch.max_length, config.labels)
   return Examples(task.read(file_of(data_dir, name)), encode, config.batch.seed)
 
 
-def finetune(config: Finetune, data_dir: epath.PathLike, run_dir: epath.PathLike, checkpoint_path: epath.PathLike | None = None, *,
-             devices=None, progress: bool = True, stop: Callable[[int], bool] | None = None) -> tuple[train.Result, dict[str, float]]:
-  """Fine-tunes a checkpoint on DATA/train.jsonl, or goes on where `run_dir` stopped; returns how it ended, and the figures on
-  DATA/validation.jsonl where all steps are done.
+def finetune(config: Finetune, data_dir: epath.PathLike, run_dir: epath.PathLike,
+             checkpoint_path: epath.PathLike | None = None, *, devices=None, progress: bool = True,
+             stop: Callable[[int], bool] | None = None) -> tuple[train.Result, dict[str, float]]:
+  """Fine-tunes a checkpoint on DATA/train.jsonl, or goes on where `run_dir` stopped.
 
-  `checkpoint_path` may be left out where `run_dir` is there already. Raises ConfigError, DataError, CheckpointError, NonFiniteError.
+  Returns how it ended, and the figures on DATA/validation.jsonl. `checkpoint_path` may be left out where `run_dir` is
+  there already. Raises ConfigError, DataError, CheckpointError, NonFiniteError.
   """
   model, vocabulary, tokenizer, files = source_of(checkpoint_path, run_dir)
   config = settings_for(config, model, data_dir)
   program = program_lib.on(config, program_lib.mesh_of(config, devices))
-  examples, validation = (open_split(config, data_dir, name, tokenizer) for name in (TRAIN, VALIDATION))
-  fingerprint = hashlib.sha256(json.dumps(
-      [hashlib.sha256(file_of(data_dir, TRAIN).read_bytes()).hexdigest(), vocabulary.sha256, dataclasses.asdict(config.batch)]).encode()).hexdigest()
+  examples, validation = (open_examples(config, data_dir, name, tokenizer) for name in (TRAIN_FILE, VALIDATION_FILE))
+  decides = [hashlib.sha256(file_of(data_dir, TRAIN_FILE).read_bytes()).hexdigest(), vocabulary.sha256,
+             dataclasses.asdict(config.batch)]
+  fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the examples': fingerprint})
   initial = without_other_classes(train.begin_with(checkpoint_path, run_dir, program, vocabulary), config)
   record = run_directory.Record(config, str(data_dir), vocabulary, train.origin_of(checkpoint_path, initial))
   size, (index, parts) = config.batch.size, mesh_lib.process_slice(program.mesh)
 
-  def batches(step: int) -> Iterator[loop.HostBatch]:
+  def batches(step: int) -> Generator[loop.HostBatch, None, None]:
     for at in range(step, config.run.steps):
       yield examples.batch(at, size, index, parts)
 
@@ -109,9 +123,9 @@ def finetune(config: Finetune, data_dir: epath.PathLike, run_dir: epath.PathLike
   tokens = dataclasses.replace(cfg.BatchConfig(), size=size, sequence_length=config.batch.max_length)
   what = [f'{config.run.steps:,} steps of {size} examples: {config.epochs} epochs of {len(examples.items):,}'
           + (f', classes {", ".join(config.labels)}' if config.labels else '')]
-  run = train.Run(run_dir, record, files, program, fingerprint, batches, train.count_tokens, evaluate,
+  training = train.Training(run_dir, record, files, program, fingerprint, batches, train.count_tokens, evaluate,
                   lambda step: program.flops_per_step(tokens), what)
-  result = run.run(initial, progress, stop)
+  result = training.run(initial, progress, stop)
   figures = evaluate(result.state, result.step) | {'examples': len(validation.items), 'step': result.step}
   if result.reason != 'signal':
     distributed.in_turn(lambda: held_out.write(run_dir, figures))
@@ -131,7 +145,10 @@ def without_other_classes(initial, config: Finetune):
 
 
 def source_of(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike):
-  """(settings, records.Vocabulary, tokenizer, vocabulary files) of the run that is there, or of the checkpoint. Raises ConfigError."""
+  """(settings, records.Vocabulary, tokenizer, vocabulary files) of the run that is there, or of the checkpoint.
+
+  Raises ConfigError.
+  """
   from input_pipeline.vocabulary import tokenizer as tokenizer_lib
   if run_directory.run_of(run_dir):
     record = run_directory.read(run_dir)
@@ -142,22 +159,25 @@ def source_of(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike):
   from bert_jax.convert import exchange
   loaded = exchange.load(checkpoint_path)
   tokenizer = loaded.tokenizer()
-  files = ({records.SENTENCEPIECE: tokenizer.model} if tokenizer.kind == 'sentencepiece' else {}) | {records.VOCABULARY: tokenizer.vocab_txt}
+  files = {records.VOCABULARY: tokenizer.vocab_txt}
+  if tokenizer.kind == 'sentencepiece':
+    files[records.SENTENCEPIECE] = tokenizer.model
   return loaded.model, tokenizer.record, tokenizer, files
 
 
 def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, step: int | None = None,
              progress: bool = True) -> dict[str, float]:
-  """The figures of a fine-tuned run's newest checkpoint, or of `step`, on DATA/validation.jsonl. Also written to RUN/evaluation.json.
+  """The figures of a fine-tuned run's newest checkpoint, or of `step`, on DATA/validation.jsonl.
 
-  Raises ConfigError, DataError, CheckpointError.
+  Also written to RUN/evaluation.json. Raises ConfigError, DataError, CheckpointError.
   """
-  loaded = checkpoint.load(run_dir, step)
+  loaded: Any = checkpoint.load(run_dir, step)  # of a run: it has a record and a step
   config, data_dir = loaded.record.config, data_dir or loaded.record.data
-  examples = open_split(config, data_dir, VALIDATION, loaded.tokenizer())
+  examples = open_examples(config, data_dir, VALIDATION_FILE, loaded.tokenizer())
   program = program_lib.on_one_device(config)
   size = config.batch.size
-  found = held_out.figures(program, loaded.params, examples.once(size), count=-(-len(examples.items) // size), progress=progress)
+  found = held_out.figures(program, loaded.params, examples.once(size), count=-(-len(examples.items) // size),
+                           progress=progress)
   found |= {'examples': len(examples.items), 'step': loaded.step}
   held_out.write(run_dir, found)
   return found

@@ -6,22 +6,24 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
 
 import jax
+import numpy as np
 
 from bert_jax import distributed
 from bert_jax.metrics import Recorder
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.program import Program, TrainState
 
-HostBatch = Mapping  # {name: [rows ...]}: this process' rows of a batch
+HostBatch = Mapping[str, np.ndarray]  # {name: [rows ...]}: this process' rows of a batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
   """What the loop is given beside the program."""
-  batches: Callable[[int], Iterator[HostBatch]]
+  batches: Callable[[int], Generator[HostBatch, None, None]]
   """The step at hand -> this process' batches from there on."""
   count: Callable[[HostBatch], dict[str, float]]
   """What to count of a batch: {'tokens': real tokens}."""
@@ -33,11 +35,13 @@ class Work:
   evaluate_every: int  # 0: never
 
 
-def run(program: Program, state: TrainState, step: int, work: Work, recorder: Recorder, stopper: 'Stopper') -> tuple[TrainState, int, str]:
-  """Steps from `step` on until `stopper` has a reason; returns the state, its step and the reason: steps, minutes or signal.
+def run(program: Program, state: TrainState, step: int, work: Work, recorder: Recorder,
+        stopper: 'Stopper') -> tuple[TrainState, int, str]:
+  """Steps from `step` on until `stopper` has a reason; returns the state, its step and the reason.
 
-  The host reads the figures of step n - 1 while step n runs. Nothing moves between host and devices but what says so (transfer
-  guard), saving apart. Raises NonFiniteError, and what `work` raises.
+  The reasons are steps, minutes and signal. The host reads the figures of step n - 1 while step n runs. Nothing moves
+  between host and devices but what says so (transfer guard), except to save. Raises NonFiniteError, and what `work`
+  raises.
   """
   train_step = program.train_step  # made out here: its key goes to the devices
   saved, pending = step, None
@@ -67,7 +71,8 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
   raise RuntimeError('the data ended before the steps did')
 
 
-def device_batches(batches: Iterator[HostBatch], mesh: jax.sharding.Mesh, count: Callable, recorder: Recorder) -> Iterator[tuple]:
+def device_batches(batches: Iterator[HostBatch], mesh: jax.sharding.Mesh, count: Callable,
+                   recorder: Recorder) -> Iterator[tuple]:
   """(batch on the devices, counts of this process' rows), each sent while the one before it is worked on."""
   ahead = None
   while True:
@@ -83,17 +88,19 @@ def device_batches(batches: Iterator[HostBatch], mesh: jax.sharding.Mesh, count:
 
 
 class Stopper:
-  """When a run ends: its steps are done, its minutes used up, or somebody asks, by a signal or by `asked(step)`.
+  """When a run ends: its steps are done, its minutes are used up, or a signal or `asked(step)` asks for it.
 
-  As a context manager it latches SIGTERM and Ctrl-C, so that the run ends after the step at hand, saved; a second Ctrl-C ends it at
-  once. Of several processes the first to hear of a signal tells the others: JAX's own handler of SIGTERM does that, and must stay.
+  As a context manager it hears SIGTERM and Ctrl-C, so that the run ends after the step at hand, saved; a second Ctrl-C
+  ends it at once. Of several processes the first to hear of a signal tells the others: JAX's own handler of SIGTERM
+  does that, and must stay.
   """
 
-  def __init__(self, steps: int, recorder: Recorder, *, max_minutes: float | None = None, asked: Callable[[int], bool] | None = None):
+  def __init__(self, steps: int, recorder: Recorder, *, max_minutes: float | None = None,
+               asked: Callable[[int], bool] | None = None):
     self.steps, self.recorder, self.max_minutes, self.asked = steps, recorder, max_minutes, asked
     self.first: int | None = None  # the step at which it was first asked
     self.heard, self.calls = threading.Event(), itertools.count(1)
-    self.handlers: dict[int, object] = {}
+    self.handlers: dict[int, Any] = {}
 
   def reason(self, step: int) -> str | None:
     """Why the run ends after `step`; every process asks after every step."""
@@ -109,7 +116,10 @@ class Stopper:
     return 'signal' if self.heard.is_set() else None
 
   def out_of_time(self, step: int) -> bool:
-    """Whether max_minutes are used up, by the clock of process 0. Several ask where a log line is due: they wait for the answer."""
+    """Whether max_minutes are used up, by the clock of process 0.
+
+    Several processes ask only where a line of the log is due: they wait for the answer.
+    """
     if self.max_minutes is None or jax.process_count() > 1 and step != self.first and step % self.recorder.log_every:
       return False
     return distributed.process_0_says(self.recorder.clock.minutes() >= self.max_minutes)

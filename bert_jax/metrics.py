@@ -1,4 +1,4 @@
-"""What a run reports: sums that travel and means taken last, to the console, to a file of JSON lines and to TensorBoard."""
+"""What a run reports: sums that travel and means taken last, to console, JSON lines and TensorBoard."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ COUNTS = 'counts'  # where a window keeps what is no term's
 
 
 class Window:
-  """Sums since the last line of the log, as plain numbers: a checkpoint takes them along, so resuming changes no line."""
+  """Sums since the last line of the log, as plain numbers. A checkpoint has them, so resuming changes no line."""
 
   def __init__(self, sums: Mapping[str, Mapping[str, float]] | None = None):
     self.sums = {name: dict(values) for name, values in (sums or {}).items()}
@@ -48,17 +48,20 @@ class Rates:
 
 
 class Recorder:
-  """All that a run writes down on its way, and when: lines of the log, the bar, the end of a run that learns nothing any more."""
+  """All that a run writes down on its way: lines of the log, the bar; and the end of a run that no longer learns."""
 
-  def __init__(self, run_dir: epath.PathLike, objective: Objective, *, step: int, steps: int, log_every: int, minutes: float = 0.0,
-               window: Mapping | None = None, rates: Rates, progress: bool = True, max_minutes: float | None = None):
+  def __init__(self, run_dir: epath.PathLike, objective: Objective, *, step: int, steps: int, log_every: int,
+               minutes: float = 0.0, window: Mapping | None = None, rates: Rates, progress: bool = True,
+               max_minutes: float | None = None):
     first = jax.process_index() == 0
-    self.objective, self.steps, self.log_every, self.rates, self.max_minutes = objective, steps, log_every, rates, max_minutes
+    self.objective, self.steps, self.log_every = objective, steps, log_every
+    self.rates, self.max_minutes = rates, max_minutes
     self.window, self.clock = Window(window), Clock(minutes, step)
     self.writer = Writer(run_dir, step) if first else None
     self.progress = Progress(step, steps, progress and first)
     self.skipped: int | None = None
-    self.skipped_in_row, self.diagnostics = 0, {}
+    self.skipped_in_row = 0
+    self.diagnostics: dict[str, dict[str, float]] = {}
 
   def due(self, step: int) -> bool:
     """Whether a line of the log is due after `step`."""
@@ -74,12 +77,13 @@ class Recorder:
     self.skipped_in_row = self.skipped_in_row + 1 if self.skipped is not None and skipped > self.skipped else 0
     self.skipped = skipped
     if self.skipped_in_row >= MOST_SKIPPED:
-      raise NonFiniteError(f'the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {step}: '
-                           'lower optimizer.peak_learning_rate; the last checkpoint is sound')
+      raise NonFiniteError(f'the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, up to step '
+                           f'{step}: lower optimizer.peak_learning_rate; the last checkpoint is sound')
     self.window.add(report['terms'], counts)
     if self.due(step):
       scalars = self.objective.figures(self.window.of_terms()) | {
-          'learning_rate': float(report['learning_rate']), 'gradient_norm': float(report['gradient_norm']), 'skipped_steps': skipped}
+          'learning_rate': float(report['learning_rate']), 'gradient_norm': float(report['gradient_norm']),
+          'skipped_steps': skipped}
       self._line(step, scalars, diagnostics)
 
   def _line(self, step: int, scalars: dict[str, float], diagnostics) -> None:
@@ -93,7 +97,7 @@ class Recorder:
       for kind, values in self.diagnostics.items():
         self.writer.write(step, kind, values)
     minutes_left = self.max_minutes and self.max_minutes - self.clock.minutes()
-    self.progress.update(step, describe(scalars | rates), rates['steps_per_second'], minutes_left)
+    self.progress.update(step, progress_text(scalars | rates), rates['steps_per_second'], minutes_left)
 
   def evaluated(self, step: int, figures: dict[str, float]) -> None:
     """Held-out figures after `step`."""
@@ -106,13 +110,14 @@ class Recorder:
       self.writer.close()
 
 
-def columns(values: Mapping[str, float]) -> str:
+def layer_table(values: Mapping[str, float]) -> str:
   """A line for each parameter, with a column for each layer, of {'encoder/blocks/0/query/kernel': 0.21 …}."""
   lines: dict[str, list[float]] = {}
   for name, value in values.items():
     lines.setdefault(re.sub(r'/\d+/', '/*/', name), []).append(value)
   width = max(map(len, lines), default=0)
-  return '\n'.join(f'  {name:<{width}}  ' + ' '.join(f'{value:7.3f}' for value in values) for name, values in lines.items())
+  text = lambda row: ' '.join(f'{value:7.3f}' for value in row)
+  return '\n'.join(f'  {name:<{width}}  {text(row)}' for name, row in lines.items())
 
 
 class Writer:
@@ -177,10 +182,11 @@ class Clock:
     return self.before + (time.monotonic() - self.start) / 60
 
   def rates(self, step: int, tokens: float, flops_per_step: float, peak: float | None) -> dict[str, float]:
-    """Since the last mark: tokens_per_second (real), steps_per_second, data_stall_share, and mfu where the devices' `peak` is known."""
+    """Since the last mark: tokens_per_second (real), steps_per_second, data_stall_share, and mfu if `peak` is known."""
     seconds = max(time.monotonic() - self.since, 1e-9)
     steps = step - self.step
-    rates = {'tokens_per_second': tokens / seconds, 'steps_per_second': steps / seconds, 'data_stall_share': self.waited / seconds}
+    rates = {'tokens_per_second': tokens / seconds, 'steps_per_second': steps / seconds,
+             'data_stall_share': self.waited / seconds}
     return rates | ({'mfu': steps * flops_per_step / seconds / peak} if peak else {})
 
 
@@ -192,7 +198,7 @@ class Progress:
     if show and sys.stderr.isatty():
       try:
         from tqdm import tqdm
-        layout = '{percentage:3.0f}%|{bar:16}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'  # the time left stands in our own figures
+        layout = '{percentage:3.0f}%|{bar:16}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'  # our text says the time left
         self.bar = tqdm(total=steps, initial=step, dynamic_ncols=True, bar_format=layout)
       except ImportError:
         pass
@@ -220,15 +226,17 @@ class Progress:
       self.bar.close()
 
 
-def describe(scalars: Mapping[str, float]) -> str:
+def progress_text(scalars: Mapping[str, float]) -> str:
   """'loss 6.91  mlm acc 0.143  nsp acc 0.62 …' for the progress bar."""
   parts = [f'loss {scalars["loss"]:.3f}']
-  parts += [f'{term.removesuffix("_accuracy")} acc {value:.3f}' for term, value in scalars.items() if term.endswith('_accuracy')]
+  parts += [f'{term.removesuffix("_accuracy")} acc {value:.3f}'
+            for term, value in scalars.items() if term.endswith('_accuracy')]
   parts += [f'{scalars["tokens_per_second"]:,.0f} tok/s']
   return '  '.join(parts + ([f'MFU {scalars["mfu"]:.1%}'] if 'mfu' in scalars else []))
 
 
-def add(total: dict[str, dict[str, float]], sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, float]]:
+def add_sums(total: dict[str, dict[str, float]],
+        sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, float]]:
   """`total` with the sums of one more batch added."""
   return {term: {name: total.get(term, {}).get(name, 0.0) + float(value) for name, value in values.items()}
           for term, values in sums.items()}

@@ -1,4 +1,4 @@
-"""What is learnt. An objective is a value: terms, each with logits, targets, a loss and figures, and the heads that they read.
+"""What is learnt. An objective is a value: terms (logits, targets, a loss, figures), and the heads that they read.
 
 B rows, T tokens, P masked positions of a row, M predictions of all rows, S pairs of a row, V vocabulary.
 
@@ -7,6 +7,7 @@ Sums travel and means are taken last: the sums of a term add up over microbatche
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from bert_jax.model.lookup import one_of_each
 from bert_jax.model.settings import Model
 from input_pipeline.batches.config import BatchConfig
 
-Sums = dict[str, jax.Array]  # 'loss' (nats, or the loss' own unit) and 'weight' (predictions that count) always; others by name
+Sums = dict[str, jax.Array]  # 'loss' (nats, or another unit) and 'weight' (of predictions) always; others by name
 
 
 def cross_entropy(logits, labels, weights, plain: bool = False) -> Sums:  # [M V], [M], [M]
@@ -89,7 +90,7 @@ class Objective:
     return {'loss': sum(of_term['loss'] for of_term in told.values())} | figures
 
   def flops_per_row(self, settings: Model, batch: BatchConfig) -> float:
-    """FLOP of one row's forward and backward pass, as a program runs it without recomputation: backward costs twice the forward."""
+    """FLOP of one row's forward and backward pass without recomputation: backward costs twice the forward."""
     heads = sum(term.flops(settings, batch) for term in self.terms.values())
     return 3.0 * (encoder_class(settings).flops(settings, batch.sequence_length) + heads)
 
@@ -148,13 +149,14 @@ LM = Term(following_logits, following_targets, lambda m, batch: MaskedTokens.flo
 NEXT = Term(pair_logits, pair_targets, pair_flops, heads=('pooler', 'pair_classes'), classes=('is next', 'is random'))
 ORDER = dataclasses.replace(NEXT, classes=('in order', 'swapped'))
 
-# Every objective makes all heads of pretraining, so that each export has the layout of BertForPreTraining; a head whose term is
-# not among the objective's keeps its initial values.
+# Every objective makes all heads of pretraining, so that each export has the layout of BertForPreTraining; a head whose
+# term is not among the objective's keeps its initial values.
 PRETRAINING_HEADS: Heads = {'pooler': Pooler, 'masked_tokens': MaskedTokens, 'pair_classes': PairClasses}
 
-# mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; lm: each token from those before it.
+# mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; lm: each token from those before.
 OBJECTIVES: dict[str, Objective] = {
-    'mlm_nsp': Objective({'mlm': MLM, 'nsp': NEXT}, PRETRAINING_HEADS, pairs=('nsp', 'google'), huggingface='BertForPreTraining'),
+    'mlm_nsp': Objective({'mlm': MLM, 'nsp': NEXT}, PRETRAINING_HEADS, pairs=('nsp', 'google'),
+                         huggingface='BertForPreTraining'),
     'mlm_sop': Objective({'mlm': MLM, 'sop': ORDER}, PRETRAINING_HEADS, pairs=('sop',)),
     'mlm': Objective({'mlm': MLM}, PRETRAINING_HEADS),
     'left_to_right': Objective({'lm': LM}, PRETRAINING_HEADS, causal=True, masked=False),
@@ -163,20 +165,20 @@ OBJECTIVES: dict[str, Objective] = {
 # ---------------------------------------------------------------- on a batch
 
 
-def counts(objective: Objective, batch) -> dict[str, jax.Array]:
+def weight_sums(objective: Objective, batch) -> dict[str, jax.Array]:
   """How many predictions each term has in a batch, known before the model runs."""
   return {name: jnp.asarray(term.targets(batch)[1]).sum() for name, term in objective.terms.items()}
 
 
 def totals(objective: Objective, batch) -> dict[str, jax.Array]:
   """What the mean of each term divides by: its predictions in the whole batch, 1 at least."""
-  return {name: jnp.maximum(count, 1) for name, count in counts(objective, batch).items()}
+  return {name: jnp.maximum(count, 1) for name, count in weight_sums(objective, batch).items()}
 
 
 def term_sums(objective: Objective, model: EncoderWithHeads, batch, seed=None, kept: bool = False):
-  """{term: sums}, and {term: (predictions, labels, weights), [M ...] each} of the terms that keep some, empty unless `kept`.
+  """{term: sums}, and {term: (predictions, labels, weights), [M ...] each} of the terms that keep some.
 
-  `seed` (a typed PRNG key) turns dropout on.
+  The second is empty unless `kept`. `seed` (a typed PRNG key) turns dropout on.
   """
   hidden = model.encoder(batch, seed)
   sums, kept_by_term = {}, {}
@@ -194,4 +196,4 @@ def term_sums(objective: Objective, model: EncoderWithHeads, batch, seed=None, k
 
 def loss_of(sums: Mapping[str, Sums], weights: Mapping[str, jax.Array]) -> jax.Array:
   """Sum of the terms' means; `weights` are the totals of the batch that `sums` may be only a part of."""
-  return sum(sums[term]['loss'] / weights[term] for term in sums)
+  return cast(jax.Array, sum(sums[term]['loss'] / weights[term] for term in sums))

@@ -84,26 +84,26 @@ def scale_by_trust_ratio(about: Traits) -> optax.GradientTransformation:
 
 
 def diagnostics(opt_state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
-  """What an optimizer has to tell of its last update: {kind: {name: scalar, or [L] for a stack of layers}}; {} where it has nothing.
+  """What an optimizer has to tell of its last update: {kind: {name: scalar, or [L] for a stack of layers}}; or {}.
 
   LAMB: {'trust_ratio': {'encoder/blocks/query/kernel': [L], …}}.
   """
-  is_told = lambda x: isinstance(x, tuple(TOLD))
+  is_told = lambda x: isinstance(x, tuple(DIAGNOSED))
   found: dict[str, dict[str, jax.Array]] = {}
   for state in filter(is_told, jax.tree.leaves(opt_state, is_leaf=is_told)):
-    kind, values = TOLD[type(state)]
+    kind, values = DIAGNOSED[type(state)]
     named = {path_name(path): value for path, value in jax.tree.leaves_with_path(values(state))}
     found.setdefault(kind, {}).update(named)
   return found
 
 
 # Parts of an optimizer's state that go to the log: {class: (kind of the line, state -> tree)}.
-TOLD: dict[type, tuple[str, Callable]] = {TrustRatios: ('trust_ratio', lambda state: state.ratios)}
+DIAGNOSED: dict[type, tuple[str, Callable]] = {TrustRatios: ('trust_ratio', lambda state: state.ratios)}
 
 
 def by_layer(values: dict[str, np.ndarray]) -> dict[str, float]:  # {[L] or []} -> {}
-  """{'encoder/blocks/0/query/kernel': 0.21 …, 'encoder/word_embeddings/embedding': 0.3}: one entry for each layer of a stack."""
-  named = {}
+  """Each layer of a stack apart: {'encoder/blocks/0/query/kernel': 0.21 …, 'pooler/dense/kernel': 0.3}."""
+  named: dict[str, float] = {}
   for name, value in values.items():
     if np.ndim(value):
       named |= {name.replace('blocks/', f'blocks/{layer}/', 1): float(one) for layer, one in enumerate(value)}
@@ -113,19 +113,21 @@ def by_layer(values: dict[str, np.ndarray]) -> dict[str, float]:  # {[L] or []} 
 
 
 def bert_adamw(o: 'Optimizer', about: Traits) -> optax.GradientTransformation:
-  return optax.chain(scale_by_bert_adam(o.b1, o.b2, o.epsilon), optax.add_decayed_weights(o.weight_decay, about.decayed))
+  return optax.chain(scale_by_bert_adam(o.b1, o.b2, o.epsilon),
+                     optax.add_decayed_weights(o.weight_decay, about.decayed))
 
 
 def adamw(o: 'Optimizer', about: Traits) -> optax.GradientTransformation:
   """Decoupled weight decay with bias correction (arXiv:1711.05101)."""
-  return optax.chain(optax.scale_by_adam(o.b1, o.b2, o.epsilon), optax.add_decayed_weights(o.weight_decay, about.decayed))
+  return optax.chain(optax.scale_by_adam(o.b1, o.b2, o.epsilon),
+                     optax.add_decayed_weights(o.weight_decay, about.decayed))
 
 
 def lamb(o: 'Optimizer', about: Traits) -> optax.GradientTransformation:
   """arXiv:1904.00962 algorithm 2, with a trust ratio for each layer's each parameter that decays.
 
-  Biases and LayerNorm keep AdamW's update, as in the authors' code (exclude_from_layer_adaptation is exclude_from_weight_decay there): a
-  bias begins at 0, and with a ratio it would hardly leave.
+  Biases and LayerNorm keep AdamW's update, as in the authors' code (exclude_from_layer_adaptation is
+  exclude_from_weight_decay there): a bias begins at 0, and with a ratio it would hardly leave.
   """
   return optax.chain(adamw(o, about), scale_by_trust_ratio(about))
 
@@ -134,14 +136,19 @@ def lamb(o: 'Optimizer', about: Traits) -> optax.GradientTransformation:
 OPTIMIZERS: dict[str, Callable[['Optimizer', Traits], optax.GradientTransformation]] = {
     'bert_adamw': bert_adamw, 'adamw': adamw, 'lamb': lamb}
 
-# ---------------------------------------------------------------- schedules: (settings, steps) -> step -> learning rate after the warmup
+# ---------------------------------------------------------------- schedules
+# (settings, steps) -> step -> the learning rate after the warmup.
 
 
 def falling(o: 'Optimizer', first: int, steps: int, shape=None) -> optax.Schedule:
-  """The peak until step `first`, then down to the final rate at `steps`. `shape` bends the share of the steps left, 1 … 0, else a power."""
+  """The peak until step `first`, then down to the final rate at `steps`.
+
+  `shape` bends the share of the steps left, 1 … 0; without it the share is raised to decay_power.
+  """
   def rate(step):
     left = jnp.clip((steps - step) / max(steps - first, 1), 0, 1)
-    return o.final_learning_rate + (o.peak_learning_rate - o.final_learning_rate) * (shape(left) if shape else left ** o.decay_power)
+    share = shape(left) if shape else left ** o.decay_power
+    return o.final_learning_rate + (o.peak_learning_rate - o.final_learning_rate) * share
   return rate
 
 
@@ -160,7 +167,10 @@ def cosine_schedule(o: 'Optimizer', steps: int) -> optax.Schedule:
 
 
 def wsd_schedule(o: 'Optimizer', steps: int) -> optax.Schedule:
-  """Warmup, stable, decay: the peak until the last share of the steps, in which the rate falls (arXiv:2404.06395 section 4.2)."""
+  """Warmup, stable, decay: the peak until the last share of the steps, where the rate falls.
+
+  arXiv:2404.06395 section 4.2.
+  """
   return falling(o, steps - round(o.decay_share * steps), steps)
 
 
@@ -170,18 +180,20 @@ def constant_schedule(o: 'Optimizer', steps: int) -> optax.Schedule:
 
 
 SCHEDULES: dict[str, Callable[['Optimizer', int], optax.Schedule]] = {
-    'bert': bert_schedule, 'linear': linear_schedule, 'cosine': cosine_schedule, 'wsd': wsd_schedule, 'constant': constant_schedule}
+    'bert': bert_schedule, 'linear': linear_schedule, 'cosine': cosine_schedule, 'wsd': wsd_schedule,
+    'constant': constant_schedule}
 
 
 # Settings of the decay that a schedule does not read: to set one there is a mistake.
-IDLE = {'constant': ('final_learning_rate', 'decay_power', 'decay_share'), 'cosine': ('decay_power', 'decay_share'),
+UNREAD = {'constant': ('final_learning_rate', 'decay_power', 'decay_share'), 'cosine': ('decay_power', 'decay_share'),
         'bert': ('decay_share',), 'linear': ('decay_share',)}
 
 
 def learning_rate(o: 'Optimizer', steps: int) -> optax.Schedule:
   """The rate of each step from 0: a linear warmup from 0, then the schedule's."""
   after = SCHEDULES[o.schedule](o, steps)
-  return lambda step: jnp.where(step < o.warmup_steps, o.peak_learning_rate * step / max(o.warmup_steps, 1), after(step))
+  warmup = lambda step: o.peak_learning_rate * step / max(o.warmup_steps, 1)
+  return lambda step: jnp.where(step < o.warmup_steps, warmup(step), after(step))
 
 
 def clip_by_global_norm(limit: float, norm: jax.Array, grads):
@@ -197,7 +209,8 @@ def make(o: 'Optimizer', steps: int, about: Traits) -> tuple[optax.GradientTrans
 
 
 if TYPE_CHECKING:
-  OptimizerName = ScheduleName = str
+  OptimizerName = str
+  ScheduleName = str
 else:
   OptimizerName, ScheduleName = one_of(OPTIMIZERS), one_of(SCHEDULES)
 
@@ -206,12 +219,16 @@ else:
 class Optimizer:
   """How parameters move (google-research/bert optimization.py)."""
   name: OptimizerName = 'bert_adamw'
-  """bert_adamw: the original's, without bias correction; adamw: textbook; lamb: arXiv:1904.00962, trust ratios layer by layer."""
+  """bert_adamw: the original's, without bias correction; adamw: textbook; lamb: arXiv:1904.00962, trust ratios layer by
+  layer."""
   schedule: ScheduleName = 'bert'
-  """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear and cosine: from the peak;
-  wsd (warmup, stable, decay, arXiv:2404.06395): stays at the peak until the last decay_share of the steps; constant: no decay."""
+  """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear and cosine: from the
+  peak; wsd (warmup, stable, decay, arXiv:2404.06395): stays at the peak until the last decay_share of the steps;
+  constant: no decay."""
   peak_learning_rate: float = 1e-4
+  """The rate that the warmup ends at (arXiv:1810.04805 appendix A.2)."""
   warmup_steps: int = 10_000
+  """Steps in which the rate rises from 0 to its peak (appendix A.2); 0: none."""
   final_learning_rate: float = 0.0
   """What the decay ends at, with the last step."""
   decay_power: float = 1.0
@@ -219,8 +236,11 @@ class Optimizer:
   decay_share: float = 0.1
   """wsd: share of the steps, the last, in which the rate falls."""
   b1: float = 0.9
+  """Decay, a step, of the mean of gradients (appendix A.2)."""
   b2: float = 0.999
+  """Decay, a step, of the mean of their squares (appendix A.2)."""
   epsilon: float = 1e-6
+  """Added to the square root of that mean (optimization.py create_optimizer)."""
   weight_decay: float = 0.01
   """Not for biases and LayerNorm; embeddings are decayed, as in the original."""
   clip_norm: float = 1.0
@@ -228,16 +248,19 @@ class Optimizer:
 
   def __post_init__(self):
     require_choices(self, 'optimizer.')
-    require(self.peak_learning_rate > 0, f'optimizer.peak_learning_rate is {self.peak_learning_rate}: wanted more than 0')
+    require(self.peak_learning_rate > 0,
+            f'optimizer.peak_learning_rate is {self.peak_learning_rate}: wanted more than 0')
     require(0 <= self.final_learning_rate <= self.peak_learning_rate,
-            f'optimizer.final_learning_rate is {self.final_learning_rate}: wanted 0 up to the peak, {self.peak_learning_rate}')
-    require(0 < self.decay_share <= 1, f'optimizer.decay_share is {self.decay_share}: wanted a share above 0 and up to 1')
+            f'optimizer.final_learning_rate is {self.final_learning_rate}: wanted 0 up to the peak, '
+            f'{self.peak_learning_rate}')
+    require(0 < self.decay_share <= 1,
+            f'optimizer.decay_share is {self.decay_share}: wanted a share above 0 and up to 1')
     require(self.decay_power > 0, f'optimizer.decay_power is {self.decay_power}: wanted more than 0')
     for name in ('b1', 'b2'):
       require(0 <= getattr(self, name) < 1, f'optimizer.{name} is {getattr(self, name)}: wanted 0 <= {name} < 1')
-    for name in IDLE.get(self.schedule, ()):
+    for name in UNREAD.get(self.schedule, ()):
       value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-      require(value == default, f'optimizer.{name} {value} changes nothing with optimizer.schedule {self.schedule!r}: leave it at '
-              f'{default}, or choose another schedule')
+      require(value == default, f'optimizer.{name} {value} changes nothing with optimizer.schedule {self.schedule!r}: '
+              f'leave it at {default}, or choose another schedule')
     require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
     require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')

@@ -19,7 +19,10 @@ class Phase:
 
 
 def phases(config: cfg.Config) -> tuple[Phase, ...]:
-  """One phase, or two: most steps on short rows, then the share of `config.long` on longer ones (arXiv:1810.04805 appendix A.2)."""
+  """One phase, or two: most steps on short rows, then the share of `config.long` on longer ones.
+
+  arXiv:1810.04805 appendix A.2.
+  """
   steps, long = config.run.steps, config.long
   border = steps - round(steps * long.share)
   if border == steps:
@@ -35,9 +38,9 @@ def at(config: cfg.Config, step: int) -> cfg.Config:
 
 
 def directory(data_dir: epath.PathLike, config: cfg.Config) -> epath.Path:
-  """Where the shards for a phase are: `data_dir`, or its subfolder of that length, as `prepare --long-sequence-length 512` makes them.
+  """Where the shards for a phase are: `data_dir`, or its subfolder of that length.
 
-  Raises DataError where neither is there.
+  `prepare --long-sequence-length 512` makes such subfolders. Raises DataError where neither is there.
   """
   data_dir, length = epath.Path(data_dir), config.batch.sequence_length
   nested = data_dir / str(length)
@@ -53,18 +56,19 @@ def directory(data_dir: epath.PathLike, config: cfg.Config) -> epath.Path:
 
 def open_streams(data_dir: epath.PathLike, config: cfg.Config) -> list[tuple[Phase, loader.Stream]]:
   """The verified training split of every phase. Raises DataError, ConfigError."""
-  opened = []
+  opened: list[tuple[Phase, loader.Stream]] = []
   for phase in phases(config):
     path = directory(data_dir, phase.config)
     if opened and path == epath.Path(data_dir):
       raise records.DataError(
-          f'{data_dir} was prepared for rows of {config.batch.sequence_length} alone, and the recipe trains the last '
-          f'{config.long.share:.0%} of its steps on rows of {phase.config.batch.sequence_length}: prepare both with --long-sequence-length '
-          f'{phase.config.batch.sequence_length}, or pass --long.share 0')
+          f'{data_dir} was prepared only for rows of {config.batch.sequence_length}, and the recipe trains the last '
+          f'{config.long.share:.0%} of its steps on rows of {phase.config.batch.sequence_length}: prepare both with '
+          f'--long-sequence-length {phase.config.batch.sequence_length}, or pass --long.share 0')
     opened.append((phase, loader.open_split(path, 'train', phase.config.batch, first_step=phase.first)))
   vocabularies = {stream.vocabulary.sha256 for _, stream in opened}
   if len(vocabularies) > 1:
-    raise records.DataError(f'the lengths in {data_dir} were prepared with different vocabularies: prepare them together')
+    raise records.DataError(
+        f'the lengths in {data_dir} were prepared with different vocabularies: prepare them together')
   return opened
 
 

@@ -7,7 +7,10 @@ from bert_jax.errors import require
 
 
 def plot(run_dir: epath.PathLike) -> epath.Path:
-  """Draws losses, accuracies and learning rate of RUN/metrics.jsonl to RUN/loss.png. Raises ConfigError where there is nothing to draw."""
+  """Draws losses, accuracies and learning rate of RUN/metrics.jsonl to RUN/loss.png.
+
+  Raises ConfigError where there is nothing to draw.
+  """
   import matplotlib
   matplotlib.use('Agg')
   from matplotlib import pyplot
@@ -15,7 +18,8 @@ def plot(run_dir: epath.PathLike) -> epath.Path:
   lines = metrics.read(run_dir)
   require(bool(lines), f'{run_dir} has no {run_directory.LOG} with a line in it: train it first')
   objective = run_directory.read(run_dir).config.learns
-  columns = *(tuple(f'{term}_{figure}' for term in objective.terms) for figure in ('loss', 'accuracy')), ('learning_rate',)
+  of_terms = (tuple(f'{term}_{figure}' for term in objective.terms) for figure in ('loss', 'accuracy'))
+  columns = *of_terms, ('learning_rate',)
   titles = 'loss (nats)', 'accuracy', 'learning rate'
   figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), layout='constrained')
   for axis, names, title in zip(axes, columns, titles):
@@ -33,8 +37,8 @@ def plot(run_dir: epath.PathLike) -> epath.Path:
         axis.plot(held_out['step'], held_out[name], 'k*', label=f'held-out {name}')
   if (baseline := held_out.get('unigram_loss')) is not None:
     axes[0].axhline(baseline, color='grey', linestyle=':')
-    axes[0].annotate('unigram baseline', (0.98, baseline), xycoords=('axes fraction', 'data'), ha='right', va='bottom', fontsize=8,
-                     color='grey')
+    axes[0].annotate('unigram baseline', (0.98, baseline), xycoords=('axes fraction', 'data'), ha='right', va='bottom',
+                     fontsize=8, color='grey')
   for axis in axes:
     if axis.get_legend_handles_labels()[0]:
       axis.legend(fontsize=8)

@@ -6,6 +6,7 @@ B rows of a batch (of a device's part of it, inside `per_device`), A microbatche
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A training program for one mesh. Functions that are compiled once are compiled when they are first called, for each row length."""
+  """A training program for one mesh. Its functions are compiled when they are first called, for each row length."""
   mesh: jax.sharding.Mesh
   model: cfg.Model
   objective: objectives.Objective
@@ -68,7 +69,7 @@ class Program:
     return optimizer.make(self.optimizer, self.steps, optimizer.traits(self.logical))[0]
 
   @functools.cached_property
-  def train_step(self) -> Callable:
+  def train_step(self) -> jax.stages.Wrapped:
     """(state, batch) -> (state, report); the old state's memory becomes the new one's. See `train_step` below."""
     shardings = jax.tree.map(lambda x: x.sharding, self.abstract)
     step = functools.partial(train_step, self, jax.random.key(self.seed + 1))
@@ -76,7 +77,7 @@ class Program:
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, report))
 
   @functools.cached_property
-  def evaluation_step(self) -> Callable:
+  def evaluation_step(self) -> jax.stages.Wrapped:
     """(params, batch) -> ({term: sums}, {term: (predictions, labels, weights)}), without dropout."""
     return jax.jit(functools.partial(evaluation_step, self), out_shardings=NamedSharding(self.mesh, P()))
 
@@ -85,41 +86,42 @@ class Program:
     return batch.size * self.objective.flops_per_row(self.model, batch)
 
 
-def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: cfg.Optimizer, mesh: jax.sharding.Mesh, *,
-         steps: int, microbatches: int = 1, seed: int = 0, shape: cfg.MeshShape = cfg.MeshShape()) -> Program:
-  """The program of these parts. Nothing is compiled or computed yet. Raises ConfigError where the mesh would cut a head in two.
+def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: cfg.Optimizer, mesh: jax.sharding.Mesh,
+         *, steps: int, microbatches: int = 1, seed: int = 0, shape: cfg.MeshShape = cfg.MeshShape()) -> Program:
+  """The program of these parts. Nothing is compiled or computed yet.
 
-  `shape`: how gradients are sent (mesh.reduce, mesh.plain).
+  `shape`: how gradients are sent (mesh.reduce, mesh.plain). Raises ConfigError where the mesh would cut a head in two.
   """
   mesh_lib.check_model(model, mesh)
   place = attention.Place(mesh.devices.flat[0].platform, mesh.shape['tensor'])
   graphdef, params, logical = build.describe(model, objective.heads, place)
   tx, _ = optimizer.make(optimizer_settings, steps, optimizer.traits(logical))
   shapes = jax.eval_shape(lambda params: _fresh(params, tx), params)
-  specs = TrainState(P(), P(), mesh_lib.parameter_specs(shapes.params, logical, mesh),
-                     mesh_lib.optimizer_specs(shapes.opt_state, shapes.params, logical, mesh))
-  abstract = jax.tree.map(lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)), shapes, specs)
-  return Program(mesh, model, objective, optimizer_settings, steps, microbatches, shape.reduction(model.dtype), shape.plain, seed,
-                 graphdef, logical, abstract)
+  layout: tuple[Any, ...] = (P(), P(), mesh_lib.parameter_specs(shapes.params, logical, mesh),
+                             mesh_lib.optimizer_specs(shapes.opt_state, shapes.params, logical, mesh))
+  placed = lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+  return Program(mesh, model, objective, optimizer_settings, steps, microbatches, shape.reduction(model.dtype),
+                 shape.plain, seed, graphdef, logical, jax.tree.map(placed, shapes, TrainState(*layout)))
 
 
 def of(config: cfg.Config, devices=None) -> Program:
   """The program of a pretraining run, on `devices`, all of jax.devices() by default.
 
-  Raises ConfigError where batches of any of its row lengths do not divide over the mesh, or the attention that is asked for does not
-  fit them.
+  Raises ConfigError where batches of any of its row lengths do not divide over the mesh, or the attention that is asked
+  for does not fit them.
   """
   mesh = mesh_of(config, devices)
   place = attention.Place(mesh.devices.flat[0].platform, mesh.shape['tensor'])
   for phase in phases.phases(config):
     mesh_lib.check_batch(phase.config.batch.size, config.run.microbatches, mesh)
-    attention.choose(config.model, place, phase.config.batch.sequence_length)
+    attention.choose_implementation(config.model, place, phase.config.batch.sequence_length)
   return on(config, mesh)
 
 
 def mesh_of(config, devices=None, rows: int | None = None) -> jax.sharding.Mesh:
-  """The mesh of a run of any kind on `devices`, all by default. `rows`: of a global batch, config.batch.size by default.
+  """The mesh of a run of any kind on `devices`, all by default.
 
+  `rows`: of a global batch, config.batch.size by default.
   Raises ConfigError where the devices do not make it.
   """
   rows = (rows or config.batch.size) // config.run.microbatches
@@ -154,8 +156,8 @@ def split_microbatches(batch, count: int):  # {[B ...]} -> {[A B/A ...]}
 def gradients(program: Program, params, batch, seed):
   """(gradient of the mean loss of the whole batch, sums of its terms): microbatches add sums, never means of means.
 
-  Each device gathers the parameters once, works through its own rows, and the gradients are added over devices once, into the parts
-  that each keeps.
+  Each device gathers the parameters once, works through its own rows, and the gradients are added over devices once,
+  into the parts that each keeps.
   """
   mesh, objective, logical = program.mesh, program.objective, program.logical
   parts = mesh_lib.fsdp_parts(params, logical, mesh)
@@ -167,7 +169,7 @@ def gradients(program: Program, params, batch, seed):
     return objectives.loss_of(sums, weights), sums
 
   def local(params, batch, seed):
-    weights = collectives.sum_over_rows(objectives.counts(objective, batch), mesh)
+    weights = collectives.sum_over_rows(objectives.weight_sums(objective, batch), mesh)
     weights = jax.tree.map(lambda count: jnp.maximum(count, 1), weights)
     params = collectives.gather_parameters(params, parts, logical, mesh, program.plain_collectives)
     grad = jax.grad(loss, has_aux=True)
@@ -192,8 +194,8 @@ def accumulate(f: Callable, batch, count: int):
 
 
 def train_step(program: Program, key: jax.Array, state: TrainState, batch) -> tuple[TrainState, dict]:
-  """One update. Returns the next state and what happened: sums of the terms, gradient norm, learning rate, skipped steps, all
-  float32 scalars; and the optimizer's diagnostics.
+  """One update. Returns the next state and what happened: sums of the terms, gradient norm, learning rate, skipped
+  steps, all float32 scalars; and the optimizer's diagnostics.
 
   A loss or gradient that is not finite leaves parameters and moments as they were, bit for bit, and is counted.
   """
@@ -207,10 +209,12 @@ def train_step(program: Program, key: jax.Array, state: TrainState, batch) -> tu
     for term in sums.values():
       finite &= jnp.isfinite(term['loss'])
     rate = schedule(state.step)
-    updates, opt_state = tx.update(optimizer.clip_by_global_norm(program.optimizer.clip_norm, norm, grads), state.opt_state, state.params)
+    clipped = optimizer.clip_by_global_norm(program.optimizer.clip_norm, norm, grads)
+    updates, opt_state = tx.update(clipped, state.opt_state, state.params)
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
     keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
-    state = TrainState(state.step + 1, state.skipped + ~finite, keep(params, state.params), keep(opt_state, state.opt_state))
+    state = TrainState(state.step + 1, state.skipped + ~finite, keep(params, state.params),
+                       keep(opt_state, state.opt_state))
   return state, {'terms': sums, 'gradient_norm': norm, 'learning_rate': rate, 'skipped': state.skipped,
                  'diagnostics': optimizer.diagnostics(opt_state)}
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import difflib
+from typing import Any
 
-from bert_jax.config import BatchConfig, Config, Long, Masking, Model, Optimizer, Run, require
+from bert_jax.config import BatchConfig, Config, ConfigError, Long, Masking, Model, Optimizer, Run
 
 UNROLLED = 12  # layers at most
 
@@ -13,16 +14,19 @@ def model_of(layers: int, hidden_size: int, **changes) -> Model:
 
   Up to base all layers are unrolled, which TPU runs a fifth faster; with more, the compiler would take too long.
   """
-  return Model(**dict(layers=layers, hidden_size=hidden_size, heads=hidden_size // 64, intermediate_size=4 * hidden_size,
-                      unroll=layers if layers <= UNROLLED else 1) | changes)
+  shape = dict(layers=layers, hidden_size=hidden_size, heads=hidden_size // 64, intermediate_size=4 * hidden_size,
+               unroll=layers if layers <= UNROLLED else 1)
+  return Model(**shape | changes)
 
 
-# arXiv:1810.04805 appendix A.2: Adam, 1e-4, b1 0.9, b2 0.999, L2 weight decay 0.01, warmup over 10,000 of 1,000,000 steps, linear decay;
-# batches of 256, 90 % of the steps at 128 tokens and the rest at 512. predictions: what 15 % of a row needs, 20 at 128 and 77 at 512
-# (max_predictions_per_seq of create_pretraining_data.py).
-PAPER = dict(batch=BatchConfig(size=256, sequence_length=128, predictions=20), long=Long(share=0.1, sequence_length=512, predictions=77),
-             optimizer=Optimizer(peak_learning_rate=1e-4, warmup_steps=10_000, weight_decay=0.01),
-             run=Run(steps=1_000_000))
+# arXiv:1810.04805 appendix A.2: Adam, 1e-4, b1 0.9, b2 0.999, L2 weight decay 0.01, warmup over 10,000 of 1,000,000
+# steps, linear decay; batches of 256, 90 % of the steps at 128 tokens and the rest at 512. predictions: what 15 % of a
+# row needs, 20 at 128 and 77 at 512 (max_predictions_per_seq of create_pretraining_data.py).
+PAPER: dict[str, Any] = dict(
+    batch=BatchConfig(size=256, sequence_length=128, predictions=20),
+    long=Long(share=0.1, sequence_length=512, predictions=77),
+    optimizer=Optimizer(peak_learning_rate=1e-4, warmup_steps=10_000, weight_decay=0.01),
+    run=Run(steps=1_000_000))
 
 
 def tiny() -> Config:
@@ -46,9 +50,10 @@ def medium() -> Config:
 
 
 def base() -> Config:
-  """BERT-BASE, 12 layers of 768 (arXiv:1810.04805 section 3; 110 M parameters). GLUE test 79.6; held-out MLM loss about 1.4.
+  """BERT-BASE, 12 layers of 768 (arXiv:1810.04805 section 3; 110 M parameters). GLUE test 79.6.
 
-  1 M steps of 256 rows are 2.4e19 FLOP with a tenth of them at 512: 4 days on 4 Cloud TPUs in the paper, 7 hours of an H100 at its peak.
+  Held-out MLM loss about 1.4. 1 M steps of 256 rows are 2.4e19 FLOP with a tenth of them at 512: 4 days on 4 Cloud TPUs
+  in the paper, 7 hours of an H100 at its peak.
   """
   return Config(model=model_of(12, 768), **PAPER)
 
@@ -61,8 +66,8 @@ def large() -> Config:
 def sample() -> Config:
   """Two layers of 128 on the Wikipedia slice of `--input sample`: minutes on two CPU cores, to see the whole way work.
 
-  No dropout, since nothing is learnt by heart in the time, and bias correction, which a short warmup to a high rate needs. The held-out MLM
-  loss ends well under the unigram baseline, far from a BERT's.
+  No dropout, since nothing is learnt by heart in the time, and bias correction, which a short warmup to a high rate
+  needs. The held-out MLM loss ends well under the unigram baseline, far from a BERT's.
   """
   return Config(
       model=model_of(2, 128, vocab_size=8192, hidden_dropout=0.0, attention_dropout=0.0, dtype='float32', unroll=2),
@@ -77,22 +82,25 @@ RECIPES = {recipe.__name__: recipe for recipe in (sample, tiny, mini, small, med
 
 
 def no_nsp(config: Config) -> Config:
-  """Masked tokens alone, on one segment: "No NSP" (arXiv:1810.04805 section 5.1).
+  """Masked tokens only, on one segment: "No NSP" (arXiv:1810.04805 section 5.1).
 
-  Table 5, dev, BERT-BASE with and without NSP: MNLI-m 84.4, 83.9; QNLI 88.4, 84.9; MRPC 86.7, 86.5; SST-2 92.7, 92.6; SQuAD F1 88.5, 87.9.
+  Table 5, dev, BERT-BASE with and without NSP: MNLI-m 84.4, 83.9; QNLI 88.4, 84.9; MRPC 86.7, 86.5; SST-2 92.7, 92.6;
+  SQuAD F1 88.5, 87.9.
   """
   return dataclasses.replace(config, objective='mlm', batch=dataclasses.replace(config.batch, pairs='none'))
 
 
 def left_to_right(config: Config) -> Config:
-  """Each token from those before it, as OpenAI GPT: "LTR & No NSP" (arXiv:1810.04805 section 5.1). Input and encoder are BERT's, less the
-  masks and the view to the right; a step costs more, since the head runs at every token.
+  """Each token from those before it, as OpenAI GPT: "LTR & No NSP" (arXiv:1810.04805 section 5.1).
+
+  Input and encoder are BERT's, less the masks and the view to the right. A step costs more, since the head runs at
+  every token.
 
   Table 5, dev, BERT-BASE's size: MNLI-m 82.1, QNLI 84.3, MRPC 77.5, SST-2 92.1, SQuAD F1 77.8.
   """
   batch = dataclasses.replace(config.batch, pairs='none', predictions=1, masking=Masking(share=0.0))
-  return dataclasses.replace(config, objective='left_to_right', model=dataclasses.replace(config.model, causal=True), batch=batch,
-                             long=dataclasses.replace(config.long, predictions=1))
+  model, long = dataclasses.replace(config.model, causal=True), dataclasses.replace(config.long, predictions=1)
+  return dataclasses.replace(config, objective='left_to_right', model=model, batch=batch, long=long)
 
 
 def sop(config: Config) -> Config:
@@ -107,11 +115,16 @@ VARIANTS = {variant.__name__: variant for variant in (no_nsp, left_to_right, sop
 
 
 def recipe(name: str) -> Config:
-  """The settings of 'base', or of 'base_left_to_right': any recipe with any variant behind it. Raises ConfigError."""
+  """The settings of 'base', or of 'base_left_to_right': any recipe, with the name of any variant after it.
+
+  Raises ConfigError.
+  """
   size, _, variant = name.partition('_')
   if size in RECIPES and (not variant or variant in VARIANTS):
     config = RECIPES[size]()
     return VARIANTS[variant](config) if variant else config
-  close = difflib.get_close_matches(name, [*RECIPES, *(f'{size}_{variant}' for size in RECIPES for variant in VARIANTS)], 1)
-  require(False, f'there is no recipe {name!r}' + (f', did you mean {close[0]!r}?' if close else ':') + f' wanted one of '
-          f'{", ".join(RECIPES)}, and behind it nothing, or one of {", ".join("_" + variant for variant in VARIANTS)}')
+  names = [*RECIPES, *(f'{size}_{variant}' for size in RECIPES for variant in VARIANTS)]
+  close = difflib.get_close_matches(name, names, 1)
+  raise ConfigError(f'there is no recipe {name!r}' + (f', did you mean {close[0]!r}?' if close else ':') + ' wanted '
+                    f'one of {", ".join(RECIPES)}, with nothing after it or one of '
+                    f'{", ".join("_" + variant for variant in VARIANTS)}')

@@ -21,7 +21,7 @@ from input_pipeline import records
 CONFIG, CHECKPOINTS, LOG, BOARD = 'config.json', 'checkpoints', 'metrics.jsonl', 'tensorboard'
 FIGURES, PICTURE, EXPORT = 'evaluation.json', 'loss.png', 'export'
 
-# The kinds of run, by the name in config.json: the class of their settings. Each has model, optimizer, mesh, run and `learns`.
+# The kinds of run, by the name in config.json: the class of their settings, with model, optimizer, mesh, run, `learns`.
 KINDS: dict[str, type] = {'pretrained': cfg.Config, 'finetuned': Finetune}
 
 
@@ -49,7 +49,8 @@ class Record:
 def open_run(run_dir: epath.PathLike, record: Record, vocabulary_files: Mapping[str, bytes]) -> Record:
   """Makes RUN, or checks that it is this run's; returns what its config.json says. Raises DriftError, ConfigError.
 
-  A directory that holds anything but a run of ours is never written to. A run that is gone on with keeps the origin it began with.
+  A directory that holds anything but a run of ours is never written to. A run that is gone on with keeps the origin it
+  began with.
   """
   run_dir = epath.Path(run_dir)
   if (run_dir / CONFIG).exists():
@@ -60,14 +61,15 @@ def open_run(run_dir: epath.PathLike, record: Record, vocabulary_files: Mapping[
                        'name another --run-dir, or give the settings that it began with')
     return old
   if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-    raise ConfigError(f'{run_dir} exists and is no run of ours (it has no {CONFIG}): nothing was written; name another --run-dir')
+    raise ConfigError(f'{run_dir} exists and is no run of ours (it has no {CONFIG}): nothing was written; '
+                      'name another --run-dir')
   if jax.process_index() == 0:
     run_dir.mkdir(parents=True, exist_ok=True)
     for name, content in vocabulary_files.items():
       (run_dir / name).write_bytes(content)
     write_whole(run_dir / CONFIG, json.dumps({'kind': record.kind} | dataclasses.asdict(record), indent=2) + '\n')
-  require((run_dir / CONFIG).exists(), f'process {jax.process_index()} does not see the {CONFIG} that process 0 wrote to {run_dir}: '
-          '--run-dir must be on storage that all hosts share, gs:// for one')
+  require((run_dir / CONFIG).exists(), f'process {jax.process_index()} does not see the {CONFIG} that process 0 wrote '
+          f'to {run_dir}: --run-dir must be on storage that all hosts share, gs:// for one')
   return record
 
 

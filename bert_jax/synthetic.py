@@ -10,7 +10,7 @@ FIRST_TOKEN = 5  # below: special tokens
 
 def batch(vocab_size: int, rows: int, length: int, predictions: int, pairs: int = 1, seed: int = 0,
           shortest: float = 1.0) -> dict[str, np.ndarray]:
-  """Rows full of pairs of equal share; `shortest` < 1 ends each row at a random length from that share on with padding."""
+  """Rows full of pairs of equal share; `shortest` < 1 ends each row with padding, from a random share of it on."""
   rng = np.random.default_rng(seed)
   ids = rng.integers(FIRST_TOKEN, vocab_size, (rows, length), dtype=np.int32)
   ends = rng.integers(max(int(length * shortest), 4 * pairs), length + 1, rows)
@@ -20,7 +20,8 @@ def batch(vocab_size: int, rows: int, length: int, predictions: int, pairs: int 
   real = place < ends[:, None]
   within = place - first
   cls_positions = np.broadcast_to(-(-np.arange(pairs) * length // pairs), (rows, pairs)).astype(np.int32)
-  order = np.argsort(np.where(real & (within > 0), rng.random((rows, length)), 2.0), axis=1, kind='stable')[:, :predictions]
+  random_order = np.where(real & (within > 0), rng.random((rows, length)), 2.0)
+  order = np.argsort(random_order, axis=1, kind='stable')[:, :predictions]
   positions = np.sort(order, axis=1).astype(np.int32)
   weights = np.take_along_axis(real & (within > 0), positions, axis=1).astype(np.float32)
   integer = lambda x: np.where(real, x, 0).astype(np.int32)

@@ -11,7 +11,8 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,18 +38,19 @@ from bert_jax.parallel import mesh as mesh_lib
 class Result:
   """How a call of `train` ended."""
   step: int
-  resumed_from: int | None  # None: it began anew
+  resumed_from: int | None  # None: it began at step 0
   reason: str  # 'steps', 'minutes', or 'signal'
   state: program_lib.TrainState
 
 
 def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike, *, devices=None, engine: str = 'auto',
-          progress: bool = True, initialize_from: epath.PathLike | None = None, stop: Callable[[int], bool] | None = None) -> Result:
+          progress: bool = True, initialize_from: epath.PathLike | None = None,
+          stop: Callable[[int], bool] | None = None) -> Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
-  `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading. `initialize_from`: a
-  checkpoint whose weights a new run begins with, instead of random ones. `stop`: asked with the number of each step that is done;
-  where it says so, the run is saved and ends, as after a signal.
+  `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading.
+  `initialize_from`: a checkpoint whose weights a new run begins with, instead of random ones. `stop`: asked with the
+  number of each step that is done; where it says so, the run is saved and ends, as after a signal.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
   program = program_lib.of(config, devices)
@@ -59,25 +61,28 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
   initial = begin_with(initialize_from, run_dir, program, vocabulary)
   record = run_directory.Record(config, str(data_dir), vocabulary, origin_of(initialize_from, initial))
 
-  def batches(step: int) -> Iterator[loop.HostBatch]:
+  def batches(step: int) -> Generator[loop.HostBatch, None, None]:
     """This process' batches from `step` on, phase after phase."""
     for phase, stream in streams:
       if phase.last > step:
         first, part = max(step, phase.first), mesh_lib.process_slice(program.mesh)
-        with contextlib.closing(stream.batches(first, phase.last, *part, engine=engine)) as found:
+        found: Any = stream.batches(first, phase.last, *part, engine=engine)
+        with contextlib.closing(found):
           yield from found
 
-  run = Run(run_dir, record, run_directory.vocabulary_files(phases.directory(data_dir, config)), program, fingerprint, batches,
-            count_tokens, evaluate.on_the_way(program, data_dir, config),
+  vocabulary_files = run_directory.vocabulary_files(phases.directory(data_dir, config))
+  training = Training(run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
+            evaluate.on_the_way(program, data_dir, config),
             lambda step: program.flops_per_step(phases.at(config, step).batch),
-            [describe(phase, stream) for phase, stream in streams])
-  return run.run(initial, progress, stop)
+            [phase_text(phase, stream) for phase, stream in streams])
+  return training.run(initial, progress, stop)
 
 
-def describe(phase: phases.Phase, stream) -> str:
+def phase_text(phase: phases.Phase, stream) -> str:
   steps, batch = phase.last - phase.first, phase.config.batch
   epochs = steps * batch.size / stream.rows_per_epoch
-  return f'{steps:,} steps of {batch.size} rows of {batch.sequence_length}: {epochs:.1f} epochs of {stream.rows_per_epoch:,} rows'
+  return (f'{steps:,} steps of {batch.size} rows of {batch.sequence_length}: '
+          f'{epochs:.1f} epochs of {stream.rows_per_epoch:,} rows')
 
 
 def count_tokens(batch: loop.HostBatch) -> dict[str, float]:
@@ -88,16 +93,18 @@ def count_tokens(batch: loop.HostBatch) -> dict[str, float]:
 def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
   """Raises ConfigError where the data's vocabulary is not of the model's size."""
   require(model.vocab_size == vocabulary.size,
-          f'{data_dir} was prepared with a vocabulary of {vocabulary.size:,} tokens, the model has {model.vocab_size:,}: '
+          f'{data_dir} was prepared with a vocabulary of {vocabulary.size:,} tokens, the model has '
+          f'{model.vocab_size:,}: '
           f'pass --model.vocab-size {vocabulary.size}, or prepare the data with the vocabulary that the recipe wants')
 
 # ---------------------------------------------------------------- what fine-tuning shares
 
 
-def begin_with(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike, program: program_lib.Program, vocabulary):
-  """The parameters that a new run begins with; None: random ones, or those of the run that is there. Raises ConfigError, DataError.
+def begin_with(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike, program: program_lib.Program,
+               vocabulary):
+  """The parameters that a new run begins with; None: random ones, or those of the run that is there.
 
-  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's.
+  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's. Raises ConfigError, DataError.
   """
   if checkpoint_path is None or run_directory.run_of(run_dir):
     return None
@@ -112,14 +119,14 @@ def origin_of(checkpoint_path: epath.PathLike | None, initial) -> run_directory.
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Training:
   """A run of any kind in its directory: restored or begun, looped, saved."""
   run_dir: epath.PathLike
   record: run_directory.Record
   vocabulary_files: dict[str, bytes]
   program: program_lib.Program
   fingerprint: str  # of all that decides the batches
-  batches: Callable[[int], Iterator[loop.HostBatch]]
+  batches: Callable[[int], Generator[loop.HostBatch, None, None]]
   count: Callable[[loop.HostBatch], dict[str, float]]
   evaluate: Callable[[program_lib.TrainState, int], dict[str, float]]
   flops_per_step: Callable[[int], float]
@@ -134,25 +141,28 @@ class Run:
       state, meta = restored or self.begin(initial, record, say)
       if restored:
         require_same_data(meta, self.fingerprint, self.run_dir, self.record.data)
-        say(f'{self.run_dir}: resuming from step {meta.step:,} of {settings.steps:,} ({meta.minutes:.1f} minutes of training so far)')
-      kind = self.program.mesh.devices.flat[0].device_kind
-      peak = chips.peak(kind)
-      rates = metrics.Rates(self.flops_per_step, peak and peak * self.program.mesh.devices.size, mesh_lib.process_slice(self.program.mesh)[1])
-      recorder = metrics.Recorder(self.run_dir, self.program.objective, step=meta.step, steps=settings.steps, log_every=settings.log_every,
-                                  minutes=meta.minutes, window=meta.window, rates=rates, progress=progress,
-                                  max_minutes=settings.max_minutes)
+        say(f'{self.run_dir}: resuming from step {meta.step:,} of {settings.steps:,} '
+            f'({meta.minutes:.1f} minutes of training so far)')
+      mesh = self.program.mesh
+      peak = chips.peak(mesh.devices.flat[0].device_kind)
+      rates = metrics.Rates(self.flops_per_step, peak and peak * mesh.devices.size, mesh_lib.process_slice(mesh)[1])
+      recorder = metrics.Recorder(
+          self.run_dir, self.program.objective, step=meta.step, steps=settings.steps, log_every=settings.log_every,
+          minutes=meta.minutes, window=meta.window, rates=rates, progress=progress, max_minutes=settings.max_minutes)
 
       def save(state, step):
-        checkpoint.save(checkpoints, state, checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint))
+        meta = checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint)
+        checkpoint.save(checkpoints, state, meta)
 
-      work = loop.Work(self.batches, self.count, self.evaluate, save, settings.checkpoint_every, settings.evaluate_every)
+      work = loop.Work(self.batches, self.count, self.evaluate, save, settings.checkpoint_every,
+                       settings.evaluate_every)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
       checkpoints.wait_until_finished()
       checkpoints.check_for_errors()
     for told, values in recorder.diagnostics.items():
-      say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.columns(values))
+      say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
     say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))
     return Result(step, meta.step if restored else None, reason, state)
 
@@ -160,8 +170,10 @@ class Run:
     """The state of step 0, and what it is said to be."""
     if initial is None and record.origin is not None:  # it was begun, and nothing was saved since
       from bert_jax.convert import exchange
-      initial = exchange.initial_parameters(record.origin.checkpoint, self.program.model, self.program.objective.heads)
-    say(f'{self.run_dir}: starting; mesh ' + ' x '.join(f'{axis} {size}' for axis, size in self.program.mesh.shape.items()))
+      initial = exchange.initial_parameters(
+          record.origin.checkpoint, self.program.model, self.program.objective.heads)
+    mesh = ' x '.join(f'{axis} {size}' for axis, size in self.program.mesh.shape.items())
+    say(f'{self.run_dir}: starting; mesh {mesh}')
     for line in self.what:
       say(f'  {line}')
     if initial is None:
@@ -169,10 +181,11 @@ class Run:
     step = '' if initial.step is None else f', step {initial.step:,}'
     fresh = f'; initialised here, as it lacks them: {", ".join(initial.fresh)}' if initial.fresh else ''
     say(f'  weights from {record.origin and record.origin.checkpoint}{step}{fresh}')
-    return self.program.init(filled(initial.params, self.program)), checkpoint.Meta(0, 0.0, {}, self.fingerprint)
+    params = with_initial_values(initial.params, self.program)
+    return self.program.init(params), checkpoint.Meta(0, 0.0, {}, self.fingerprint)
 
 
-def filled(params, program: program_lib.Program):
+def with_initial_values(params, program: program_lib.Program):
   """A tree of host arrays with initial values in place of what is None."""
   if all(leaf is not None for leaf in jax.tree.leaves(params, is_leaf=lambda leaf: leaf is None)):
     return params
@@ -182,7 +195,8 @@ def filled(params, program: program_lib.Program):
 
 def require_same_data(meta: checkpoint.Meta, fingerprint: str, run_dir, data_dir) -> None:
   if meta.data_fingerprint != fingerprint:
-    raise DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: name its own --data, or another --run-dir')
+    raise DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: '
+                     'name its own --data, or another --run-dir')
 
 
 ENDINGS = {'steps': 'all {run.steps:,} steps are done', 'minutes': 'run.max_minutes {run.max_minutes} are used up',

@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from bert_jax import config as cfg, phases, recipes, synthetic
 from bert_jax.model import build, encoder as encoder_lib, pallas_attention
-from bert_jax.model.attention import Place, attend, attend_cudnn, choose
+from bert_jax.model.attention import Place, attend, attend_cudnn, choose_implementation
 from bert_jax.model.dropout import keep_mask
 from bert_jax.parallel import mesh as mesh_lib
 
@@ -113,17 +113,17 @@ def test_the_kernel_on_a_share_of_the_heads_drops_as_on_all(kernel_case):
 
 def test_the_kernel_is_chosen_for_what_it_can_do():
   model, cpu, gpu, tpu = cfg.Model(), Place('cpu'), Place('gpu'), Place('tpu')
-  assert choose(model, tpu, 512) == choose(model, tpu, 128) == 'pallas'
-  assert choose(model, cpu, 128) == choose(model, tpu, 100) == choose(model, tpu, 2048) == 'xla'
-  assert choose(model, Place('tpu', tensor=2), 128) == 'xla'
+  assert choose_implementation(model, tpu, 512) == choose_implementation(model, tpu, 128) == 'pallas'
+  assert [choose_implementation(model, *place) for place in ((cpu, 128), (tpu, 100), (tpu, 2048))] == ['xla'] * 3
+  assert choose_implementation(model, Place('tpu', tensor=2), 128) == 'xla'
   with pytest.raises(cfg.ConfigError, match='--model.attention auto'):
-    choose(dataclasses.replace(model, attention='pallas'), cpu, 128)
-  assert choose(model, gpu, 128) == 'xla'  # dropout, which the library's kernel does not draw
-  assert choose(dataclasses.replace(model, attention_dropout=0.), gpu, 128) == 'cudnn'
+    choose_implementation(dataclasses.replace(model, attention='pallas'), cpu, 128)
+  assert choose_implementation(model, gpu, 128) == 'xla'  # dropout, which the library's kernel does not draw
+  assert choose_implementation(dataclasses.replace(model, attention_dropout=0.), gpu, 128) == 'cudnn'
   with pytest.raises(cfg.ConfigError, match='no attention dropout'):
-    choose(dataclasses.replace(model, attention='cudnn'), gpu, 128)
+    choose_implementation(dataclasses.replace(model, attention='cudnn'), gpu, 128)
   for tokens, width, head_width in ((128, 768, 64), (512, 1024, 64), (512, 128, 64), (256, 384, 96)):
-    columns = pallas_attention.columns(tokens, width, head_width)
+    columns = pallas_attention.block_width(tokens, width, head_width)
     assert width % columns == 0 and columns % 128 == 0 and columns % head_width == 0
 
 
@@ -146,7 +146,7 @@ def test_two_phases_of_one_run_attend_as_their_rows_want():
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, max_positions=2048),
                                long=dataclasses.replace(config.long, sequence_length=2048, predictions=307))
   found = [phase.config for phase in phases.phases(config)]
-  assert [choose(of.model, Place('tpu'), of.batch.sequence_length) for of in found] == ['pallas', 'xla']
+  assert [choose_implementation(of.model, Place('tpu'), of.batch.sequence_length) for of in found] == ['pallas', 'xla']
 
 
 def test_a_causal_token_sees_itself_and_those_before_it_in_its_pair(qkv):

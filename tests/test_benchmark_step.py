@@ -138,8 +138,8 @@ def test_the_head_on_masked_positions_has_the_loss_and_gradient_of_the_head_ever
   batches[0]['masked_lm_weights'][0, 2:] = 0
   model = dataclasses.replace(comparable.model, hidden_dropout=0., attention_dropout=0.)
   still = dataclasses.replace(comparable, model=model)
-  peers.write(tmp_path, still, parameters.random(still.model), batches)
-  trainer = huggingface.Trainer(tmp_path)
+  peers.write_inputs(tmp_path, still, parameters.random(still.model), batches)
+  trainer = huggingface.TimedPeer(tmp_path)
   trainer.model.eval()
   found = []
   for loss_of in huggingface.LOSSES.values():

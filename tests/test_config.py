@@ -1,6 +1,9 @@
 """Settings: checks that name the field, the trip through JSON, and what a resumed run may not change."""
 
+import ast
 import dataclasses
+import inspect
+import itertools
 import json
 
 import pytest
@@ -102,3 +105,12 @@ def test_a_changed_number_is_shown_from_and_to():
   config = cfg.Config()
   assert cfg.drift(config, replace(config, 'optimizer.b1', .8)) == ['optimizer.b1: 0.9 -> 0.8']
   assert cfg.drift(config, replace(replace(config, 'mesh.fsdp', 8), 'run.log_every', 1)) == []
+
+
+@pytest.mark.parametrize('settings', [cfg.Run, cfg.Long, cfg.Model, cfg.Optimizer, cfg.MeshShape, cfg.Distributed])
+def test_every_field_says_what_it_is(settings):
+  """--help shows it: a string after each field."""
+  body = ast.parse(inspect.getsource(settings)).body[0].body
+  said = {first.target.id for first, second in itertools.pairwise(body) if isinstance(first, ast.AnnAssign)
+          and isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant)}
+  assert {field.name for field in dataclasses.fields(settings)} - said == set()

@@ -69,7 +69,7 @@ def write_task(directory, example):
   """train.jsonl and validation.jsonl of `example(draw)`."""
   draw = random.Random(0)
   directory.mkdir()
-  for name, count in ((finetune.TRAIN, EXAMPLES), (finetune.VALIDATION, HELD_OUT)):
+  for name, count in ((finetune.TRAIN_FILE, EXAMPLES), (finetune.VALIDATION_FILE, HELD_OUT)):
     (directory / name).write_text(''.join(json.dumps(example(draw)) + '\n' for _ in range(count)))
   return directory
 
@@ -157,7 +157,7 @@ def test_stopped_and_resumed_it_is_the_undisturbed_run(tuned, pretrained, classe
 def test_an_evaluation_reads_every_example_once_whatever_the_batches(tuned, classes, size):
   run_dir, _, figures = tuned
   loaded = checkpoint.load(run_dir)
-  examples = finetune.open_split(loaded.record.config, classes, finetune.VALIDATION, loaded.tokenizer())
+  examples = finetune.open_examples(loaded.record.config, classes, finetune.VALIDATION_FILE, loaded.tokenizer())
   batches = list(examples.once(size))
   assert {len(x) for batch in batches for x in batch.values()} == {size}
   real = np.concatenate([batch['weight'] for batch in batches]) > 0
@@ -173,7 +173,7 @@ def test_an_evaluation_reads_every_example_once_whatever_the_batches(tuned, clas
 def test_processes_share_out_an_evaluation_and_an_epoch(classes, pretrained):
   tokenizer = tokenizer_lib.load(pretrained, lower_case=True)
   config = dataclasses.replace(settings(), labels=('bad', 'good'))
-  examples = finetune.open_split(config, classes, finetune.VALIDATION, tokenizer)
+  examples = finetune.open_examples(config, classes, finetune.VALIDATION_FILE, tokenizer)
   joined = lambda parts: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
   alone = list(examples.once(8))
   for batch, *parts in zip(alone, *(list(examples.once(8, index, 4)) for index in range(4)), strict=True):
@@ -191,7 +191,7 @@ def test_regression_keeps_its_predictions(pretrained, numbers, tmp_path):
   _, figures = tune(config, numbers, tmp_path / 'run', pretrained)
   assert figures['task_pearson'] > .97 and figures['task_loss'] < .1 and 'task_accuracy' not in figures
   loaded = checkpoint.load(tmp_path / 'run')
-  examples = finetune.open_split(loaded.record.config, numbers, finetune.VALIDATION, loaded.tokenizer())
+  examples = finetune.open_examples(loaded.record.config, numbers, finetune.VALIDATION_FILE, loaded.tokenizer())
   program = evaluate.on_one_device(loaded.record.config)
   _, kept = program.evaluation_step(loaded.params, mesh_lib.put_batch(examples.encode(examples.items), program.mesh))
   predictions, labels, weights = map(np.asarray, kept['task'])

@@ -20,7 +20,7 @@ from bert_jax.convert.card import ModelCard
 from bert_jax.fields import flat
 from bert_jax.model import build
 from bert_jax.model.encoder import ENCODERS, BertEncoder, Block
-from bert_jax.model.layers import Kinds, parameter
+from bert_jax.model.layers import LayerMaker, parameter
 from bert_jax.objectives import OBJECTIVES, Objective
 from bert_jax.tasks import sentences
 from input_pipeline import records
@@ -339,14 +339,14 @@ class Spans(nnx.Module):
   NAMES = {'huggingface': {'dense': 'qa_outputs', 'scale': 'qa_scale'}}
 
   def __init__(self, settings, rngs):
-    self.dense = Kinds(settings, rngs).linear(settings.hidden_size, 2, ('embed', None))
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None))
     self.scale = parameter(jnp.ones((2,)), None)
 
 
 class GatedBlock(Block):
   def __init__(self, settings, rngs):
     super().__init__(settings, rngs)
-    self.gate = Kinds(settings, rngs).linear(settings.hidden_size, settings.intermediate_size, ('embed', 'mlp'))
+    self.gate = LayerMaker(settings, rngs).linear(settings.hidden_size, settings.intermediate_size, ('embed', 'mlp'))
 
 
 class GatedEncoder(BertEncoder):

@@ -176,12 +176,13 @@ def test_what_is_scattered_is_summed_and_what_is_gathered_is_whole(sizes, togeth
 @pytest.mark.parametrize('shape, axis', [((3, 16, 5), 1), ((16, 5), 0), ((3, 5, 16), 2)])
 def test_what_is_split_and_packed_comes_back(shape, axis):
   x, other = np.arange(math.prod(shape), dtype=np.float32).reshape(shape), np.ones((8, 1000), np.float32)
-  shares = collectives.split(x, axis, 8)
+  shares = collectives.split_shares(x, axis, 8)
   for i, part in enumerate(np.split(x, 8, axis)):  # each row is what one device has
-    np.testing.assert_array_equal(collectives.join(shares[i:i + 1], axis), part)
-  packed = collectives.pack([other, shares])
+    np.testing.assert_array_equal(collectives.join_shares(shares[i:i + 1], axis), part)
+  packed = collectives.pack_runs([other, shares])
   assert packed.shape[0] == 8 and packed.shape[1] == collectives.round_up_to_divisible(packed.shape[1])
-  np.testing.assert_array_equal(collectives.join(collectives.unpack(packed, [other.shape, shares.shape])[1], axis), x)
+  unpacked = collectives.unpack_runs(packed, [other.shape, shares.shape])
+  np.testing.assert_array_equal(collectives.join_shares(unpacked[1], axis), x)
 
 
 @pytest.mark.parametrize('shape', [(300, 64), (2, 16), (30522, 24)])
@@ -221,12 +222,12 @@ def test_rows_keep_their_numbers_wherever_they_lie():
     (1, 1, 32, [1, 1, 1]), (8, 1, 256, [1, 8, 1]), (256, 1, 256, [1, 256, 1]), (512, 2, 1024, [2, 256, 1]),
     (512, 1, 1024, [2, 256, 1]), (512, 1, 256, [1, 256, 2]), (6, 1, 36, [1, 6, 1]), (5, 1, 20, [5, 1, 1])])
 def test_a_mesh_is_chosen(devices, slices, rows, sizes):
-  assert mesh_lib.choose(devices, slices, cfg.Model(), rows) == sizes
+  assert mesh_lib.choose_sizes(devices, slices, cfg.Model(), rows) == sizes
 
 
 def test_what_no_mesh_suits_is_refused():
   with pytest.raises(cfg.ConfigError, match='batch.size'):
-    mesh_lib.choose(8, 1, cfg.Model(), 3)
+    mesh_lib.choose_sizes(8, 1, cfg.Model(), 3)
   with pytest.raises(cfg.ConfigError, match='2 slices.*mesh.data'):
     mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=-1), torus(2, 2, 1, slices=2))
 

@@ -61,7 +61,7 @@ def test_initial_values():
 
 
 def test_layer_norm_has_the_epsilon_of_bert():
-  norm = layers.Kinds(dataclasses.replace(BASE, dtype='float32'), nnx.Rngs(0)).norm
+  norm = layers.LayerMaker(dataclasses.replace(BASE, dtype='float32'), nnx.Rngs(0)).norm
   x = jax.random.normal(jax.random.key(0), (4, 768)) * 1e-5 + 1.
   np.testing.assert_allclose(norm()(x).std(-1), 1, atol=.02)  # a variance of 1e-10; a fast variance would lose it
   np.testing.assert_allclose(norm()(1e-3 * x).std(-1), .01, atol=.002)  # one of 1e-16: sqrt(1e-16 / 1e-12)

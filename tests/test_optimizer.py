@@ -150,7 +150,7 @@ def test_a_setting_of_the_decay_changes_the_rate_or_is_refused(name, value):
   """What IDLE says of each schedule is so."""
   for schedule in optimizer.SCHEDULES:
     plain = cfg.Optimizer(schedule=schedule, warmup_steps=2)
-    if name in optimizer.IDLE.get(schedule, ()):
+    if name in optimizer.UNREAD.get(schedule, ()):
       with pytest.raises(cfg.ConfigError, match=f'optimizer.{name}'):
         dataclasses.replace(plain, **{name: value})
       continue

@@ -180,7 +180,7 @@ def test_classes_and_numbers(tmp_path, labels):
   @jax.jit
   def run(params):
     model = nnx.merge(graphdef, params)
-    return sentences.logits(model, model.encoder(batch), batch), objectives.term_sums(objective, model, batch)[0]
+    return sentences.task_logits(model, model.encoder(batch), batch), objectives.term_sums(objective, model, batch)[0]
 
   with jax.default_matmul_precision('float32'):
     scores, sums = run(loaded.params)

@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 
 def config(**changes):
   base = cfg.Config(
-      model=recipes.model_of(2, 64, vocab_size=VOCABULARY, dtype='float32', unroll=1),
+      model=recipes.model_of(2, 64, vocab_size=VOCABULARY, dtype='float32', unroll=1, heads=2),
       batch=cfg.BatchConfig(size=16, sequence_length=32, predictions=5),
       optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2),
       run=cfg.Run(steps=8, log_every=4, checkpoint_every=4, evaluate_every=8, evaluation_rows=32))
@@ -85,7 +85,7 @@ def test_an_objective_with_a_loss_of_its_own(data, tmp_path, monkeypatch):
     NAMES = {'huggingface': {'dense': 'length'}}
 
     def __init__(self, settings, rngs):
-      self.dense = layers.Kinds(settings, rngs).linear(settings.hidden_size, 1, ('embed', None), dtype='float32')
+      self.dense = layers.LayerMaker(settings, rngs).linear(settings.hidden_size, 1, ('embed', None), dtype='float32')
 
     def __call__(self, hidden):  # [B T D] -> [B]
       return self.dense(hidden.mean(1))[:, 0]
@@ -114,7 +114,8 @@ class Gated(encoder.Block):
 
   def __init__(self, settings, rngs):
     super().__init__(settings, rngs)
-    self.gate = layers.Kinds(settings, rngs).linear(settings.hidden_size, settings.intermediate_size, ('embed', 'mlp'))
+    make = layers.LayerMaker(settings, rngs)
+    self.gate = make.linear(settings.hidden_size, settings.intermediate_size, ('embed', 'mlp'))
 
   def __call__(self, x, pair_ids, token_numbers, seeds, implementation):
     plain = super().__call__(x, pair_ids, token_numbers, seeds, implementation)
@@ -175,7 +176,8 @@ def test_a_task(data, tmp_path, monkeypatch):
     NAMES = {'huggingface': {'dense': 'classifier'}}
 
     def __init__(self, settings, rngs, count):
-      self.dense = layers.Kinds(settings, rngs).linear(settings.hidden_size, count, ('embed', None), dtype='float32')
+      make = layers.LayerMaker(settings, rngs)
+      self.dense = make.linear(settings.hidden_size, count, ('embed', None), dtype='float32')
 
     def __call__(self, hidden):  # [B T D] -> [B T C]
       return self.dense(hidden)
@@ -203,7 +205,7 @@ def test_a_task(data, tmp_path, monkeypatch):
   train.train(config(run=cfg.Run(steps=2)), data, tmp_path / 'pretrained', progress=False, devices=jax.devices()[:1])
   rng = np.random.default_rng(0)
   (tmp_path / 'task').mkdir()
-  for name, count in ((finetune.TRAIN, 96), (finetune.VALIDATION, 21)):
+  for name, count in ((finetune.TRAIN_FILE, 96), (finetune.VALIDATION_FILE, 21)):
     lines = [rng.integers(5, VOCABULARY, rng.integers(3, 16)).tolist() for _ in range(count)]
     text = ''.join(json.dumps({'tokens': tokens, 'tags': [int(t > 60) for t in tokens]}) + '\n' for tokens in lines)
     (tmp_path / 'task' / name).write_text(text)

@@ -1,4 +1,4 @@
-"""How fast the training step is, what it needs, and how it compares with transformers in turns. Needs no data and no TensorFlow.
+"""How fast the training step is, what it needs, and how it compares with transformers in turns. No data, no TensorFlow.
 
 B rows, T tokens.
 """
@@ -9,6 +9,7 @@ import os
 import resource
 import statistics
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,26 +19,27 @@ from bert_jax import chips, config as cfg, objectives, phases, program as progra
 from bert_jax.benchmark import peers, turns
 from bert_jax.parallel import mesh as mesh_lib
 
-BATCHES = 8  # different ones, that come round and round
-PROFILED = 5  # steps in a trace
+BATCH_COUNT = 8  # different ones, that come round and round
+PROFILED_STEPS = 5  # steps in a trace
 
 
-def measure(config: cfg.Config, data_dir: epath.PathLike | None = None, *, rounds: int = 5, seconds: float = 10.0, warmup: int = 3,
-            peer: str | None = None, compiled_peer: bool = False, profile: epath.PathLike | None = None, devices=None) -> dict:
-  """Rates, spread and memory of the step of `config`, compiled as `pretrain` compiles it: a dict that is ready for JSON.
+def measure(config: cfg.Config, data_dir: epath.PathLike | None = None, *, rounds: int = 5, seconds: float = 10.0,
+            warmup: int = 3, peer: str | None = None, compiled_peer: bool = False,
+            profile: epath.PathLike | None = None, devices=None) -> dict:
+  """Rates, spread and memory of the step of `config`, compiled as `pretrain` compiles it, ready for JSON.
 
-  Batches are random tokens, or those of `data_dir`. tokens_per_second counts real tokens, sequences_per_second pairs: in packed rows
-  several a row. With peer='huggingface', transformers' model trains on the same weights and batches in turns, each in a process of its
-  own that sleeps while the other works; peer_ratio is ours over theirs, in tokens a second, round by round.
-  Raises ConfigError, DataError.
+  Batches are random tokens, or those of `data_dir`. tokens_per_second counts real tokens, sequences_per_second pairs:
+  in packed rows several a row. With peer='huggingface', transformers' model trains on the same weights and batches in
+  turns, each in a process of its own that sleeps while the other works; peer_ratio is ours over theirs, in tokens a
+  second, round by round.
   """
   program = program_lib.of(config, devices)
   mesh = program.mesh
   cfg.require(rounds >= 1 and warmup >= 1, f'--rounds is {rounds} and --warmup {warmup}: wanted at least 1 each')
   if peer:
-    peers.check(config, peer, mesh)
+    peers.check_comparable(config, peer, mesh)
   batches = host_batches(config, data_dir, mesh)
-  ours = Trainer(config, program, batches)
+  ours = TimedStep(config, program, batches)
   with contextlib.ExitStack() as stack:
     rivals = stack.enter_context(peers.started(config, ours.state.params, batches, compiled_peer)) if peer else []
     report = {'peer_loss_difference': abs(rivals[0].loss() - ours.loss(batches[0]))} if peer else {}
@@ -45,7 +47,8 @@ def measure(config: cfg.Config, data_dir: epath.PathLike | None = None, *, round
     for rival in rivals:
       rival.warm_up()
     for number in range(rounds):
-      for one in [ours, *rivals][::-1 if number % 2 else 1]:  # there and back: what drifts meets all alike
+      in_order: list[Any] = [ours, *rivals]
+      for one in in_order[::-1 if number % 2 else 1]:  # there and back: what drifts meets all alike
         one.take_turn(seconds)
     report |= ours.report() | (peers.against(rivals, ours.taken) if peer else {})
   if profile:
@@ -61,21 +64,23 @@ def host_batches(config: cfg.Config, data_dir: epath.PathLike | None, mesh) -> l
     from bert_jax import train
     _, stream = phases.open_streams(data_dir, dataclasses.replace(config, long=cfg.Long()))[0]
     train.check_vocabulary(config.model, stream.vocabulary, data_dir)
-    return [stream.batch(step, index, count) for step in range(BATCHES)]
+    return [stream.batch(step, index, count) for step in range(BATCH_COUNT)]
   rows = slice(index * batch.size // count, (index + 1) * batch.size // count)
   shape = config.model.vocab_size, batch.size, batch.sequence_length, batch.predictions, batch.pairs_per_row
-  return [{name: array[rows] for name, array in synthetic.batch(*shape, seed).items()} for seed in range(BATCHES)]
+  return [{name: array[rows] for name, array in synthetic.batch(*shape, seed).items()} for seed in range(BATCH_COUNT)]
 
 
-class Trainer:
+class TimedStep:
   """The compiled step, its state, and batches on the devices."""
 
   def __init__(self, config: cfg.Config, program: program_lib.Program, batches: list[dict[str, np.ndarray]]):
     self.config, self.program, self.mesh = config, program, program.mesh
     self.taken: list[turns.Turn] = []
     processes = mesh_lib.process_slice(self.mesh)[1]
-    self.content = [(int((batch['pair_ids'] > 0).sum()) * processes, int(batch['pair_ids'].max(1).sum()) * processes) for batch in batches]
-    self.real_token_share = sum(tokens for tokens, _ in self.content) / len(batches) / (config.batch.size * config.batch.sequence_length)
+    self.content = [(int((batch['pair_ids'] > 0).sum()) * processes, int(batch['pair_ids'].max(1).sum()) * processes)
+                    for batch in batches]
+    places = len(batches) * config.batch.size * config.batch.sequence_length
+    self.real_token_share = sum(tokens for tokens, _ in self.content) / places
     self.state = program.init()
     self.batches = [mesh_lib.put_batch(batch, self.mesh) for batch in batches]
     begin = time.perf_counter()
@@ -102,7 +107,7 @@ class Trainer:
   def profile(self, directory: epath.PathLike) -> None:
     """Writes a trace of some steps that TensorBoard and Perfetto open."""
     with jax.profiler.trace(os.fspath(directory), create_perfetto_trace=False):
-      for index in range(PROFILED):
+      for index in range(PROFILED_STEPS):
         with jax.profiler.StepTraceAnnotation('train', step_num=index):
           report = self.launch(index % len(self.batches))
       jax.block_until_ready(report)
@@ -114,7 +119,8 @@ class Trainer:
     devices = self.mesh.devices.flat
     peak = chips.peak(devices[0].device_kind)
     work = self.program.flops_per_step(self.config.batch)
-    memory, stats = self.step.memory_analysis(), devices[0].memory_stats() or {}
+    memory: Any = self.step.memory_analysis()
+    stats = devices[0].memory_stats() or {}
     return {
         'sequences_per_second': statistics.median(turn.sequences / sum(turn.seconds) for turn in taken),
         'tokens_per_second': statistics.median(turn.tokens_per_second for turn in taken),

@@ -1,9 +1,10 @@
-"""Training steps timed in turns, alike for this program and for the peers that it is compared with. Imports neither's library."""
+"""Training steps timed in turns, alike for this program and its peers. Imports neither's library."""
 
 import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 LEAST = 3  # steps of a turn, however long they take
 
@@ -24,12 +25,13 @@ class Turn:
     return self.tokens / sum(self.seconds)
 
 
-def take(launch: Callable[[int], object], finish: Callable[[object], None], content: Sequence[tuple[int, int]], seconds: float,
-         ahead: bool, least: int = LEAST) -> Turn:
-  """Runs steps for about `seconds`, `least` of them or more; and the first beside, uncounted: caches are cold when another had its turn.
+def take(launch: Callable[[int], Any], finish: Callable[[Any], object], content: Sequence[tuple[int, int]],
+         seconds: float, ahead: bool, least: int = LEAST) -> Turn:
+  """Runs steps for about `seconds`, `least` of them or more, after one that is not counted.
 
-  `launch` starts the step with that batch and `finish` waits for it. `content`: tokens and sequences of each batch; they come round and
-  round. `ahead`: start a step before waiting for the one before it, as training does where the device works by itself.
+  That first one finds cold caches, as another had its turn. `launch` starts the step with that batch and `finish` waits
+  for it. `content`: tokens and sequences of each batch; the batches come round and round. `ahead`: start a step before
+  waiting for the one before it, as training does where the device works by itself.
   """
   start = lambda nth: launch(nth % len(content))
   finish(start(0))

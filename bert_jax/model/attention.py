@@ -33,41 +33,44 @@ def attend_xla(q, k, v, pair_ids, token_numbers, rate, seed, causal):
     same &= jnp.tril(jnp.ones((1, 1, T, T), bool))
   weights = jax.nn.softmax(jnp.where(same, scores, -1e9), axis=-1).astype(q.dtype)
   weights = checkpoint_name(weights, 'weights')
-  of_weights = token_numbers[:, None, :, None] * jnp.uint32(H) + jnp.arange(H, dtype=jnp.uint32)[None, :, None, None]  # [B H T 1]
+  heads = jnp.arange(H, dtype=jnp.uint32)[None, :, None, None]
+  of_weights = token_numbers[:, None, :, None] * jnp.uint32(H) + heads  # [B H T 1]
   return jnp.einsum('BHTS,BSHK->BTHK', dropout(weights, of_weights, rate, seed), v)
 
 
 def attend_pallas(q, k, v, pair_ids, token_numbers, rate, seed, causal):
   """The kernel for TPU, on each device's own heads."""
   rate, seed = (0.0, jnp.zeros((), jnp.uint32)) if seed is None else (rate, seed)
-  kernel = functools.partial(pallas_attention.attend, rate=rate, causal=causal, all_heads=q.shape[2])
+  kernel = functools.partial(pallas_attention.attend_heads, rate=rate, causal=causal, all_heads=q.shape[2])
   return per_head_group(kernel, heads=3)(q, k, v, pair_ids, token_numbers, seed)
 
 
 def attend_cudnn(q, k, v, pair_ids, token_numbers, rate, seed, causal, implementation='cudnn'):
   """NVIDIA's fused kernel, as jax.nn offers it: without dropout, in 16 bits."""
-  del token_numbers, seed, rate  # `choose` refuses dropout
+  del token_numbers, seed, rate  # `choose_implementation` refuses dropout
   same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]
   return jax.nn.dot_product_attention(q, k, v, mask=same, is_causal=causal, implementation=implementation)
 
 
-IMPLEMENTATIONS = {'xla': attend_xla, 'pallas': attend_pallas, 'cudnn': attend_cudnn, 'auto': attend_xla}  # auto: `choose` decides
+IMPLEMENTATIONS = {  # auto: `choose_implementation` decides
+    'xla': attend_xla, 'pallas': attend_pallas, 'cudnn': attend_cudnn, 'auto': attend_xla}
 
 
-def choose(settings, place: Place, tokens: int) -> str:
-  """The implementation for rows of `tokens`, of the model `settings` (settings.Model), at that place. Raises ConfigError.
+def choose_implementation(settings, place: Place, tokens: int) -> str:
+  """The implementation for rows of `tokens`, of the model `settings` (settings.Model), at that place.
 
-  libtpu 0.0.42's partitioner aborts on the kernel where heads are shared out.
+  Raises ConfigError. libtpu 0.0.42's partitioner aborts on the kernel where heads are shared out.
   """
   width = settings.hidden_size // settings.heads
   fits = {
-      'pallas': place.platform == 'tpu' and place.tensor == 1 and pallas_attention.supported(tokens, settings.heads, width),
+      'pallas': (place.platform == 'tpu' and place.tensor == 1
+                 and pallas_attention.supported(tokens, settings.heads, width)),
       'cudnn': (place.platform in ('gpu', 'cuda') and settings.attention_dropout == 0 and settings.dtype == 'bfloat16'
                 and tokens % 64 == 0)}
   if settings.attention == 'auto':
     return next((name for name, fit in fits.items() if fit), 'xla')
-  found = (f'{place.platform}, rows of {tokens} tokens, attention dropout {settings.attention_dropout}, {settings.dtype}, '
-           f'mesh.tensor {place.tensor}')
+  found = (f'{place.platform}, rows of {tokens} tokens, attention dropout {settings.attention_dropout}, '
+           f'{settings.dtype}, mesh.tensor {place.tensor}')
   wanted = (f'pallas wants TPU, a multiple of {pallas_attention.LANES} tokens, at most {pallas_attention.LONGEST}, and '
             'mesh.tensor 1; cudnn an NVIDIA GPU, a multiple of 64, no attention dropout, and bfloat16')
   require(fits.get(settings.attention, True),
@@ -75,12 +78,13 @@ def choose(settings, place: Place, tokens: int) -> str:
   return settings.attention
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, pair_ids: jax.Array, token_numbers: jax.Array, *, rate: float = 0.0,
-           seed: jax.Array | None = None, causal: bool = False, implementation: str = 'xla') -> jax.Array:
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, pair_ids: jax.Array, token_numbers: jax.Array, *,
+           rate: float = 0.0, seed: jax.Array | None = None, causal: bool = False,
+           implementation: str = 'xla') -> jax.Array:
   """softmax(q k' / sqrt K) v over the tokens that have the same pair id. [B T H K] x 3, [B T] x 2 -> [B T H K]
 
-  Padding (pair id 0) attends to padding alone, so it has no influence on any token, nor they on it. `causal`: nor is anything seen of
-  later tokens. Dropout of `rate` falls on the attention weights where `seed` is given (google-research/bert modeling.py
-  attention_layer), by the tokens' `token_numbers` (uint32).
+  Padding (pair id 0) attends only to padding, so it has no influence on any token, nor they on it. `causal`: nor is
+  anything seen of later tokens. Dropout of `rate` falls on the attention weights where `seed` is given
+  (google-research/bert modeling.py attention_layer), by the tokens' `token_numbers` (uint32).
   """
   return IMPLEMENTATIONS[implementation](q, k, v, pair_ids, token_numbers, rate, seed, causal)

@@ -1,6 +1,7 @@
-"""An encoder and the heads that stand on it as one module, and as the two things a program needs: its structure and its parameters."""
+"""An encoder and its heads as one module, and as the two things a program needs: its structure and its parameters."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax
 from flax import nnx
@@ -19,13 +20,16 @@ class EncoderWithHeads(nnx.Module):
 
   def __init__(self, settings: Model, heads: Heads, rngs: nnx.Rngs, place: Place = Place()):
     self.settings = settings
-    self.encoder = encoder_class(settings)(settings, rngs, place)
+    self.encoder: Any = encoder_class(settings)(settings, rngs, place)
     for name, head in heads.items():
       setattr(self, name, head(settings, rngs))
 
+  if TYPE_CHECKING:
+    def __getattr__(self, name: str) -> Any: ...  # the heads
 
-def encoder_class(settings: Model) -> type[nnx.Module]:
-  """The class of an architecture. Raises ConfigError where there is none of that name."""
+
+def encoder_class(settings: Model) -> Any:
+  """The class of an architecture: a module with what BertEncoder has. Raises ConfigError where there is none."""
   require(settings.architecture in ENCODERS,
           f'model.architecture is {settings.architecture!r}: wanted one of {", ".join(ENCODERS)}')
   return ENCODERS[settings.architecture]
@@ -38,9 +42,10 @@ def build(settings: Model, heads: Heads, key: jax.Array, place: Place = Place())
 
 
 def describe(settings: Model, heads: Heads, place: Place = Place()):
-  """(graphdef, tree of jax.ShapeDtypeStruct, tree of Logical), congruent. Raises ValueError where a parameter has no logical axes.
+  """(graphdef, tree of jax.ShapeDtypeStruct, tree of Logical), congruent.
 
-  Nothing is computed: shapes and axes are known before there is a device.
+  Nothing is computed: shapes and axes are known before there is a device. Raises ValueError where a parameter has no
+  logical axes.
   """
   make = lambda key: nnx.split(EncoderWithHeads(settings, heads, nnx.Rngs(params=key), place))
   graphdef, variables = jax.eval_shape(make, jax.random.key(0))

@@ -1,7 +1,14 @@
-"""Dropout whose mask is a hash of the element's place and a seed: nothing is stored, any mesh and any microbatches draw the same mask.
+"""Dropout whose mask is a hash of the element's place and a seed: any mesh and any microbatches draw the same mask.
 
-The backward pass draws the mask again, so dropout costs no memory; and an integer hash fuses with its neighbours, where the bits of a
-random generator are an array of their own. An element's place is the number of its token in the global batch, and its column.
+An element's place is the number of its token in the global batch, and its column. Nothing is stored: the backward pass
+draws the mask again, by a derivative of its own.
+
+What the usual way costs: the bits of a random generator are an array of their own, which is kept or drawn by slow code;
+a hash fuses with its neighbours. CPU (jaxlib 0.10.2), forward and backward of [4096, 256] and of [32, 4, 128, 128]: 2.5
+and 11.8 ms by threefry, 11 and 21 by rbg, 0.3 and 0.9 by the hash; the step of `mini` 1,340 -> 1,166 ms. By TPU's
+compiler (libtpu 0.0.42) the hash itself is dear on v6e: base takes 16.5 ms a step with it, 13.4 without dropout.
+`bert-jax benchmark step mini --batch.size 32 --model.dtype float32`, with and without
+`--model.hidden-dropout 0 --model.attention-dropout 0`, shows what is left (docs/performance.md).
 """
 
 import functools
@@ -12,16 +19,21 @@ import numpy as np
 
 
 def mix(x: jax.Array) -> jax.Array:
-  """A bijection of 32-bit words in which every bit depends on all (the 'lowbias32' constants of Wellons' hash prospector)."""
+  """A bijection of 32-bit numbers, of whose result every bit depends on all (Wellons' 'lowbias32' constants).
+
+  1 becomes 0x688990c0, 2 becomes 0xd1132181, 3 becomes 0x53f1e9dd: neighbours have nothing in common.
+  """
   x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
   x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
   return x ^ (x >> np.uint32(16))
 
 
-def keep_mask(numbers: jax.Array, width: int, rate: float, seed: jax.Array) -> jax.Array:  # uint32 [... 1] -> bool [... width]
-  """False with probability `rate`, for rows that are called by their `numbers`.
+def keep_mask(numbers: jax.Array, width: int, rate: float, seed: jax.Array) -> jax.Array:
+  """uint32 [... 1] -> bool [... width]: False with probability `rate`, for rows that are called by their `numbers`.
 
   The numbers are hashed before the seed comes in, or the masks of two seeds would be the same but for a shift.
+  With rate 0.25 what hashes below 0.25 * 2^32 = 0x40000000 is dropped. The first columns of row 1 with the seed 7 hash
+  to 0x27600a55, 0xa58d7a81, 0xccb3570e, 0xc9394686: the first is dropped, the others are kept.
   """
   columns = jax.lax.broadcasted_iota(jnp.uint32, (*numbers.shape[:-1], width), numbers.ndim - 1)
   return mix(mix(mix(numbers) + seed) + columns * np.uint32(0x9E3779B9)) >= np.uint32(round(rate * 2**32))
@@ -44,9 +56,10 @@ def _backward(rate, residuals, g):
 _dropout.defvjp(_forward, _backward)
 
 
-def dropout(x: jax.Array, numbers: jax.Array, rate: float, seed: jax.Array | None) -> jax.Array:  # [... D], uint32 [... 1] -> [... D]
-  """`x` with a share `rate` of its elements zero and the others scaled up; `x` itself where `seed` (uint32) is None.
+def dropout(x: jax.Array, numbers: jax.Array, rate: float, seed: jax.Array | None) -> jax.Array:
+  """[... D], uint32 [... 1] -> [... D]: a share `rate` of x's elements zero, the others scaled up.
 
+  `x` itself where `seed` (uint32) is None.
   `numbers`: what tells each row of x from all others that draw with the same seed.
   """
   return x if seed is None or rate == 0 else _dropout(x, numbers, rate, seed)

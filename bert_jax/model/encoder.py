@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from bert_jax.model.attention import Place, attend, choose
+from bert_jax.model.attention import Place, attend, choose_implementation
 from bert_jax.model.dropout import dropout
-from bert_jax.model.layers import Kinds, activate, stacked
+from bert_jax.model.layers import LayerMaker, activate, stacked
 from bert_jax.model.settings import Model
 from bert_jax.parallel.mesh import constrain
 
@@ -24,13 +24,13 @@ class Block(nnx.Module):
   """One layer: attention and feed-forward, each followed by a residual and a LayerNorm."""
 
   def __init__(self, settings: Model, rngs: nnx.Rngs):
-    kinds = Kinds(settings, rngs)
+    make = LayerMaker(settings, rngs)
     D, F = settings.hidden_size, settings.intermediate_size
     self.settings = settings
-    self.query, self.key, self.value = (kinds.linear(D, D, ('embed', 'heads')) for _ in range(3))
-    self.attention_output, self.attention_norm = kinds.linear(D, D, ('heads', 'embed')), kinds.norm()
-    self.intermediate = kinds.linear(D, F, ('embed', 'mlp'))
-    self.output, self.output_norm = kinds.linear(F, D, ('mlp', 'embed')), kinds.norm()
+    self.query, self.key, self.value = (make.linear(D, D, ('embed', 'heads')) for _ in range(3))
+    self.attention_output, self.attention_norm = make.linear(D, D, ('heads', 'embed')), make.norm()
+    self.intermediate = make.linear(D, F, ('embed', 'mlp'))
+    self.output, self.output_norm = make.linear(F, D, ('mlp', 'embed')), make.norm()
 
   def __call__(self, x, pair_ids, token_numbers, seeds, implementation):  # [N D], [B T] x 2, [3] or None -> [N D]
     s, (B, T) = self.settings, pair_ids.shape
@@ -49,11 +49,11 @@ class Block(nnx.Module):
 
 
 class BertEncoder(nnx.Module):
-  """Token ids to hidden states. What stands beside the layers is what the rest of the house asks an architecture for."""
+  """Token ids to hidden states; beside the layers, what the rest of the house asks an architecture for."""
 
-  # What a layer keeps for its backward pass with `model.remat elementwise`, by the names it gives them: 10 D numbers a token with
-  # the fused attention. All else is elementwise, and cheaper to compute again beside the products that want it than to write to
-  # memory and read back.
+  # What a layer keeps for its backward pass with `model.remat elementwise`, by the names it gives them: 10 D numbers a
+  # token with the fused attention. All else is elementwise. To compute it again beside the products that want it is
+  # cheaper than to write it to memory and read it back.
   KEPT = ('qkv', 'weights', 'attended', 'normalized', 'scale', 'intermediate')
 
   # Names in other formats: {format: {our module, or parameter: theirs}}; {} stands for the number of a layer.
@@ -75,12 +75,12 @@ class BertEncoder(nnx.Module):
   TYPES: ClassVar[Mapping[str, str]] = {'huggingface': 'bert'}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs, place: Place = Place()):
-    kinds = Kinds(settings, rngs)
+    make = LayerMaker(settings, rngs)
     self.settings, self.place = settings, place
-    self.word_embeddings = kinds.embedding(settings.vocab_size)
-    self.position_embeddings = kinds.embedding(settings.max_positions)
-    self.token_type_embeddings = kinds.embedding(settings.type_vocab_size)
-    self.embeddings_norm = kinds.norm()
+    self.word_embeddings = make.embedding(settings.vocab_size)
+    self.position_embeddings = make.embedding(settings.max_positions)
+    self.token_type_embeddings = make.embedding(settings.type_vocab_size)
+    self.embeddings_norm = make.norm()
     self.blocks = stacked(lambda rngs: self.block(settings, rngs), settings.layers, rngs)
 
   @staticmethod
@@ -92,8 +92,8 @@ class BertEncoder(nnx.Module):
   def flops(settings: Model, tokens: int) -> float:
     """FLOP of the forward pass of one row of `tokens`: a product of [m k] and [k n] is 2 m k n.
 
-    Each layer has four D x D projections and two D x F products on T tokens, and two products of T x T with D for attention.
-    Embedding lookups, LayerNorm, softmax, GELU and dropout are left out, as is usual for MFU.
+    Each layer has four D x D projections and two D x F products on T tokens, and two products of T x T with D for
+    attention. Embedding lookups, LayerNorm, softmax, GELU and dropout are left out, as is usual for MFU.
     """
     D, F, T = settings.hidden_size, settings.intermediate_size, tokens
     return float(settings.layers * (2 * T * (4 * D * D + 2 * D * F) + 4 * T * T * D))
@@ -101,11 +101,12 @@ class BertEncoder(nnx.Module):
   def __call__(self, batch, seed=None):  # {[B T]} -> [B T D]
     """The last hidden states of a batch. `seed` (a typed PRNG key) turns dropout on.
 
-    Reads input_ids, token_type_ids, position_ids and pair_ids (0: padding; attention stays among equal ids), int32 [B T] each; and,
-    where the batch is a part of a larger one, row_numbers [B], its rows' numbers there, by which dropout masks are drawn.
+    Reads input_ids, token_type_ids, position_ids and pair_ids (0: padding; attention stays among equal ids), int32
+    [B T] each; and, where the batch is a part of a larger one, row_numbers [B], its rows' numbers there, by which
+    dropout masks are drawn.
     """
     s, (B, T) = self.settings, batch['input_ids'].shape
-    implementation = choose(s, self.place, T)
+    implementation = choose_implementation(s, self.place, T)
     seeds = None if seed is None else jax.random.bits(seed, (1 + s.layers * SEEDS_PER_BLOCK,), jnp.uint32)
     row_numbers = jnp.asarray(batch['row_numbers'] if 'row_numbers' in batch else jnp.arange(B)).astype(jnp.uint32)
     token_numbers = row_numbers[:, None] * jnp.uint32(T) + jnp.arange(T, dtype=jnp.uint32)[None]
@@ -119,7 +120,7 @@ class BertEncoder(nnx.Module):
     policies = {'elementwise': jax.checkpoint_policies.save_only_these_names(*self.KEPT),
                 'full': jax.checkpoint_policies.nothing_saveable}
     if s.remat != 'none':
-      # A loop keeps forward and backward apart; unrolled, only a barrier stops the compiler from running both copies at once.
+      # A loop keeps forward and backward apart; unrolled, only a barrier stops the compiler from merging the copies.
       step = jax.checkpoint(step, policy=policies[s.remat], prevent_cse=s.unroll > 1)
     block_seeds = None if seeds is None else seeds[1:].reshape(s.layers, SEEDS_PER_BLOCK)
     with jax.named_scope('layers'):

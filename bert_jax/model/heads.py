@@ -1,7 +1,7 @@
 """What stands on the encoder: the pooler, and the heads of pretraining and of tasks.
 
-B rows, T tokens, P positions of a row, M = B P of all rows, S pairs of a row (1 where rows are not packed), D hidden, V vocabulary,
-C classes.
+B rows, T tokens, P positions of a row, M = B P of all rows, S pairs of a row (1 where rows are not packed), D hidden,
+V vocabulary, C classes.
 
 A head says beside its layers what its forward pass costs (`flops`) and its names in other formats (`NAMES`).
 """
@@ -14,7 +14,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.model.dropout import dropout
-from bert_jax.model.layers import Embedding, Kinds, activate, add_bias, add_bias_plainly, at_positions, parameter, wide
+from bert_jax.model.layers import (
+    Embedding,
+    LayerMaker,
+    activate,
+    add_bias,
+    add_bias_plainly,
+    at_positions,
+    parameter,
+    wide,
+)
 from bert_jax.model.settings import Model
 
 
@@ -24,7 +33,7 @@ class Pooler(nnx.Module):
 
   def __init__(self, settings: Model, rngs: nnx.Rngs):
     self.settings = settings
-    self.dense = Kinds(settings, rngs).linear(settings.hidden_size, settings.hidden_size, ('embed', None))
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, settings.hidden_size, ('embed', None))
 
   @staticmethod
   def flops(settings: Model, pairs: int) -> float:
@@ -37,14 +46,18 @@ class Pooler(nnx.Module):
 
 
 class MaskedTokens(nnx.Module):
-  """Scores of the vocabulary at chosen positions; the decoder is the word embedding table (run_pretraining.py get_masked_lm_output)."""
+  """Scores of the vocabulary at chosen positions; the decoder is the word embedding table.
+
+  run_pretraining.py get_masked_lm_output.
+  """
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {
-      'transform': 'cls.predictions.transform.dense', 'norm': 'cls.predictions.transform.LayerNorm', '': 'cls.predictions'}}
+      'transform': 'cls.predictions.transform.dense', 'norm': 'cls.predictions.transform.LayerNorm',
+      '': 'cls.predictions'}}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs):
-    kinds = Kinds(settings, rngs)
+    make = LayerMaker(settings, rngs)
     self.settings = settings
-    self.transform, self.norm = kinds.linear(settings.hidden_size, settings.hidden_size, ('embed', None)), kinds.norm()
+    self.transform, self.norm = make.linear(settings.hidden_size, settings.hidden_size, ('embed', None)), make.norm()
     self.bias = parameter(jnp.zeros((settings.vocab_size,), jnp.float32), None)
 
   @staticmethod
@@ -63,11 +76,11 @@ class MaskedTokens(nnx.Module):
 
 
 class PairClasses(nnx.Module):
-  """Two scores for each pair, in float32: of 16 bits they would often tie (run_pretraining.py get_next_sentence_output)."""
+  """Two scores for each pair (run_pretraining.py get_next_sentence_output), in float32: 16 bits would often tie."""
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'cls.seq_relationship'}}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs):
-    self.dense = Kinds(settings, rngs).linear(settings.hidden_size, 2, ('embed', None), dtype=wide(settings.dtype))
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None), dtype=wide(settings.dtype))
 
   @staticmethod
   def flops(settings: Model, pairs: int) -> float:
@@ -80,12 +93,13 @@ class PairClasses(nnx.Module):
 
 
 class Classes(nnx.Module):
-  """Scores of C classes, or one number, from a pooled vector, with dropout before the layer (run_classifier.py create_model)."""
+  """Scores of C classes, or one number, from a pooled vector, after dropout (run_classifier.py create_model)."""
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'classifier'}}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs, count: int):
     self.settings = settings
-    self.dense = Kinds(settings, rngs).linear(settings.hidden_size, count, ('embed', None), dtype=wide(settings.dtype))
+    make = LayerMaker(settings, rngs)
+    self.dense = make.linear(settings.hidden_size, count, ('embed', None), dtype=wide(settings.dtype))
 
   @staticmethod
   def flops(settings: Model, count: int) -> float:

@@ -1,6 +1,11 @@
-"""Rows of a table by number, the way each chip is good at: TPU multiplies by one-hot rows where the table is small, others gather.
+"""Rows of a table by number, the way each chip is good at: a product with one-hot rows on TPU, a gather elsewhere.
 
-A gather's gradient is a scatter, for which TPU sorts; besides, each takes the compiler as long as a few layers.
+JAX's own way is a gather, whose gradient is a scatter. For a scatter TPU's compiler (libtpu 0.0.42) sorts, and each of
+them takes it as long to compile as a few layers. So on TPU `take_rows` multiplies by one-hot rows where the
+table is small, and `one_of_each` compares and adds. The gain is not measured by itself: see
+`bert-jax plan base --topology v5e:4x4 --batch-per-chip 64`, with and without `--model.plain lookup one_of_each`. On CPU
+(jaxlib 0.10.2) one-hot rows lose: 467 ms against 1.8 for 4,096 rows of [30522, 256], and 58 against 36 for
+cross-entropy on [640, 30522], forward and backward.
 
 N numbers, V rows of the table, D columns.
 """

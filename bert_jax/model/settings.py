@@ -9,7 +9,9 @@ from bert_jax.model.attention import IMPLEMENTATIONS
 from bert_jax.model.layers import ACTIVATIONS, WORKAROUNDS
 
 if TYPE_CHECKING:
-  Activation = Attention = Workaround = str
+  Activation = str
+  Attention = str
+  Workaround = str
 else:
   Activation, Attention, Workaround = one_of(ACTIVATIONS), one_of(IMPLEMENTATIONS), one_of(WORKAROUNDS)
 
@@ -22,24 +24,33 @@ class Model:
   vocab_size: int = 30522
   """Tokens of the vocabulary; the data must have been prepared with one of this size."""
   hidden_size: int = 768
+  """Width of a token's vector, D: a multiple of `heads` (BERT-BASE's; 1,024 in BERT-LARGE)."""
   layers: int = 12
+  """Blocks of attention and feed-forward (BERT-BASE's; 24 in BERT-LARGE)."""
   heads: int = 12
+  """Attention heads of a layer, each hidden_size / heads wide: 64 in every BERT."""
   intermediate_size: int = 3072
   """Width of the feed-forward layer."""
   max_positions: int = 512
   """Longest sequence that has a position embedding."""
   type_vocab_size: int = 2
+  """Token types: 0 for the first segment of a pair, 1 for the second."""
   activation: Activation = 'gelu_tanh'
-  """gelu_tanh: the tanh approximation of google-research/bert since 2019; gelu: exact, of the 2018 release and Hugging Face's 'gelu'."""
+  """gelu_tanh: the tanh approximation of google-research/bert since 2019; gelu: exact, of the 2018 release and Hugging
+  Face's 'gelu'."""
   hidden_dropout: float = 0.1
+  """Share of the elements that are dropped after the embeddings and after each half of a layer (appendix A.2)."""
   attention_dropout: float = 0.1
+  """Share of the attention weights that are dropped (appendix A.2)."""
   initializer_range: float = 0.02
+  """Standard deviation of initial matrices, drawn from a normal distribution that is cut at two of it."""
   layer_norm_epsilon: float = 1e-12
+  """Added to the variance (modeling.py layer_norm; LayerNorm's own default elsewhere is 1e-6 or 1e-5)."""
   dtype: Literal['bfloat16', 'float32'] = 'bfloat16'
   """What matrix products run in; parameters, statistics, softmax and losses are float32 always."""
   attention: Attention = 'auto'
-  """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; cudnn: NVIDIA's, without dropout; xla: everywhere; auto: what
-  fits, for each row length."""
+  """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; cudnn: NVIDIA's, without dropout; xla: everywhere;
+  auto: what fits, for each row length."""
   causal: bool = False
   """Each token sees only itself and those before it, as in OpenAI GPT (arXiv:1810.04805 section 5.1, LTR)."""
   remat: Literal['none', 'elementwise', 'full'] = 'elementwise'
@@ -51,8 +62,11 @@ class Model:
 
   def __post_init__(self):
     require_choices(self, 'model.')
-    require(self.heads >= 1 and self.unroll >= 1, f'model.heads is {self.heads}, model.unroll is {self.unroll}: wanted at least 1 each')
-    require(self.hidden_size % self.heads == 0, f'model.hidden_size {self.hidden_size} is not a multiple of model.heads {self.heads}')
-    require(self.layers >= 1 and self.vocab_size >= 6, 'model.layers must be at least 1 and model.vocab_size at least 6')
+    require(self.heads >= 1 and self.unroll >= 1,
+            f'model.heads is {self.heads}, model.unroll is {self.unroll}: wanted at least 1 each')
+    require(self.hidden_size % self.heads == 0,
+            f'model.hidden_size {self.hidden_size} is not a multiple of model.heads {self.heads}')
+    require(self.layers >= 1 and self.vocab_size >= 6,
+            'model.layers must be at least 1 and model.vocab_size at least 6')
     for name in ('hidden_dropout', 'attention_dropout'):
       require(0 <= getattr(self, name) < 1, f'model.{name} is {getattr(self, name)}: wanted 0 <= rate < 1')

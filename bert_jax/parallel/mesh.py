@@ -1,15 +1,15 @@
 """The device mesh and the one table from logical axes to mesh axes: the only file that knows the layout.
 
-Over the axes data and fsdp every device runs the program on its own rows (jax.shard_map), with whole parameters (collectives.py). The
-axis tensor is the compiler's, guided by `constrain`.
+Over the axes data and fsdp every device runs the program on its own rows (jax.shard_map), with whole parameters
+(collectives.py). The axis tensor is the compiler's, guided by `constrain`.
 """
 
 import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -19,22 +19,21 @@ from bert_jax.errors import require
 from bert_jax.fields import require_choices
 
 AXES = ('data', 'fsdp', 'tensor')
-ROWS = ('data', 'fsdp')  # the axes over which a batch's rows are shared out
+ROW_AXES = ('data', 'fsdp')  # the axes over which a batch's rows are shared out
 
-# Which mesh axes carry each logical axis of a parameter or an activation; an axis that is not named here is not shared out.
-RULES = {
-    'batch': ROWS,
+# Which mesh axes carry each logical axis of a parameter or an activation; one that is not named here is not shared out.
+RULES: dict[str | None, str | tuple[str, ...]] = {
+    'batch': ROW_AXES,
     'embed': 'fsdp',
     'heads': 'tensor',
     'mlp': 'tensor',
 }
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Logical:
   """What is said of a parameter where it is made (model/layers.py `parameter`)."""
-  axes: tuple[str | None, ...]  # a key of RULES for each of its axes, 'layers' for a stack of layers, or None: not shared out
+  axes: tuple[str | None, ...]  # for each of its axes: a key of RULES, 'layers' of a stack, or None (not shared out)
   dtype: str = 'float32'  # what products read it in, and devices send it in
 
   @property
@@ -47,18 +46,22 @@ class Logical:
 class MeshShape:
   """How many devices along each axis; -1: all that are left. Where none is given (`--mesh auto`) all three are chosen.
 
-  Chosen is fsdp inside a slice of a pod, data over slices, and tensor where the batch has fewer rows than there are devices.
+  Chosen is fsdp inside a slice of a pod, data over slices, and tensor where the batch has fewer rows than there are
+  devices.
   """
   data: int = 0
-  """Data parallel: each device holds all parameters and a share of the batch. 0, where another is given: all that are left."""
+  """Data parallel: each device holds all parameters and a share of the batch. 0, where another is given: all that are
+  left."""
   fsdp: int = 0
-  """Data parallel too, but parameters and optimizer state are shared out; each step gathers the parameters once, in model.dtype."""
+  """Data parallel too, but parameters and optimizer state are shared out; each step gathers the parameters once, in
+  model.dtype."""
   tensor: int = 0
   """Tensor parallel: heads and feed-forward columns are shared out."""
   reduce: Literal['compute', 'float32'] = 'compute'
   """What gradients of matrices are sent and added up in between devices: model.dtype, or float32 at twice the bytes."""
   plain: bool = False
-  """Leave it to the compiler how arrays are gathered and added up, to measure what doing it ring by ring gains (docs/performance.md)."""
+  """Leave it to the compiler how arrays are gathered and added up, to measure what ring by ring gains
+  (docs/performance.md)."""
 
   def __post_init__(self):
     require_choices(self, 'mesh.')
@@ -70,9 +73,12 @@ class MeshShape:
 
 class Divided(Protocol):
   """What the axes tensor and fsdp divide of a model (model/settings.py Model has it)."""
-  heads: int
-  intermediate_size: int
-  hidden_size: int
+  @property
+  def heads(self) -> int: ...
+  @property
+  def intermediate_size(self) -> int: ...
+  @property
+  def hidden_size(self) -> int: ...
 
 
 def path_name(path) -> str:
@@ -81,22 +87,27 @@ def path_name(path) -> str:
 
 
 def position_of(device) -> tuple:
-  """Where a device stands: (slice, process or 0, coordinates on its torus from the slowest, core), or its number on no torus."""
+  """Where a device stands: (slice, process or 0, coordinates on its torus from the slowest, core).
+
+  On no torus its number stands for the coordinates.
+  """
   coords = getattr(device, 'coords', None)
   where = (*reversed(coords), getattr(device, 'core_on_chip', 0)) if coords is not None else (device.id,)
   return (getattr(device, 'slice_index', 0) or 0, device.process_index if coords is None else 0, *where)
 
 
-def make_mesh(shape: MeshShape, devices=None, *, model: Divided | None = None, rows: int | None = None) -> jax.sharding.Mesh:
-  """The mesh of `shape` over all devices, neighbours side by side and slices outermost. Raises ConfigError where it does not divide them.
+def make_mesh(shape: MeshShape, devices=None, *, model: Divided | None = None,
+              rows: int | None = None) -> jax.sharding.Mesh:
+  """The mesh of `shape` over all devices, neighbours side by side and slices outermost.
 
-  `model` and `rows` (of a microbatch) are what a mesh of which nothing is given is chosen by.
+  `model` and `rows` (of a microbatch) are what a mesh of which nothing is given is chosen by. Raises ConfigError where
+  the shape does not divide the devices.
   """
   devices = sorted(jax.devices() if devices is None else devices, key=position_of)
   slices = len({position_of(device)[0] for device in devices})
   sizes = [shape.data, shape.fsdp, shape.tensor]
   if not any(sizes) and model is not None and rows is not None:
-    sizes = choose(len(devices), slices, model, rows)
+    sizes = choose_sizes(len(devices), slices, model, rows)
   sizes = [size or (1 if axis or -1 in sizes else -1) for axis, size in enumerate(sizes)]
   flags = ', '.join(f'mesh.{axis} {size}' for axis, size in zip(AXES, sizes))
   require(all(size >= 1 or size == -1 for size in sizes) and sizes.count(-1) <= 1,
@@ -106,20 +117,24 @@ def make_mesh(shape: MeshShape, devices=None, *, model: Divided | None = None, r
     require(len(devices) % fixed == 0, f'{flags} do not divide the {len(devices)} devices here: {fixed} is no divisor')
     sizes[sizes.index(-1)] = len(devices) // fixed
   require(math.prod(sizes) == len(devices),
-              f'{flags} make {math.prod(sizes)} devices, but there are {len(devices)}: set one of them to -1 to use what is left')
-  require(sizes[0] % slices == 0, f'mesh.data is {sizes[0]} on {slices} slices: wanted a multiple, so that only data parallel '
-              'gradients cross between slices; set --mesh.data')
+              f'{flags} make {math.prod(sizes)} devices, but there are {len(devices)}: set one of them to -1 to use '
+              'what is left')
+  require(sizes[0] % slices == 0, f'mesh.data is {sizes[0]} on {slices} slices: wanted a multiple, so that only data '
+              'parallel gradients cross between slices; set --mesh.data')
   return jax.sharding.Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
 
 
-def choose(devices: int, slices: int, model: Divided, rows: int) -> list[int]:
-  """Axis sizes for what nobody chose: fsdp inside a slice, which sends no more than data and keeps less; tensor where rows are too few."""
+def choose_sizes(devices: int, slices: int, model: Divided, rows: int) -> list[int]:
+  """Axis sizes where none was given: fsdp inside a slice, which sends no more than data and keeps less.
+
+  tensor is more than 1 where rows are too few.
+  """
   within = devices // slices
   shards = max((n for n in range(1, within + 1) if within % n == 0 and rows % (n * slices) == 0), default=0)
   tensor = within // max(shards, 1)
   require(shards > 0 and model.heads % tensor == 0 and model.intermediate_size % tensor == 0,
-              f'there is no mesh for {rows} rows a microbatch and {model.heads} heads on {devices} devices: set --batch.size to a '
-              f'multiple of {devices}')
+              f'there is no mesh for {rows} rows a microbatch and {model.heads} heads on {devices} devices: set '
+              f'--batch.size to a multiple of {devices}')
   fsdp = max(n for n in range(1, shards + 1) if shards % n == 0 and model.hidden_size % n == 0)
   return [slices * shards // fsdp, fsdp, tensor]
 
@@ -130,18 +145,21 @@ def spec(*axes: str | None) -> P:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-  """`x`, inside `per_device`, laid out over the axis tensor by its logical `axes`; as it is in a program without a mesh."""
+  """`x`, inside `per_device`, laid out over the axis tensor by its logical `axes`; unchanged where there is no mesh."""
   mesh = jax.sharding.get_abstract_mesh()
   return x if mesh.empty else jax.lax.with_sharding_constraint(x, spec(*axes))
 
 
 def per_device(f: Callable, mesh: jax.sharding.Mesh, in_specs, out_specs) -> Callable:
-  """`f` run by each device on its own part of what is shared out over data and fsdp; the axis tensor stays the compiler's."""
-  return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=set(ROWS), check_vma=False)
+  """`f` run by each device on its part of what data and fsdp share out; the axis tensor stays the compiler's."""
+  return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=set(ROW_AXES), check_vma=False)
 
 
 def per_head_group(f: Callable, heads: int) -> Callable:
-  """`f(first_head, *arrays)` run on each device's own heads; the first `heads` arrays are [B T H K], as is the result."""
+  """`f(first_head, *arrays)` run on each device's own heads.
+
+  The first `heads` arrays are [B T H K], as is the result.
+  """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return functools.partial(f, 0)
@@ -172,8 +190,8 @@ def parameter_spec(logical: Logical, shape: tuple[int, ...], mesh: jax.sharding.
 def statistic_spec(logical: Logical, parameter: tuple[int, ...], shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
   """The layout of what an optimizer keeps of a parameter of the shape `parameter`.
 
-  A moment lies as its parameter does. A factored statistic has some of the parameter's axes: it lies along those, if its shape
-  tells which; else each device has all of it.
+  A moment lies as its parameter does. A factored statistic has some of the parameter's axes: it lies along those, if
+  its shape tells which; else each device has all of it.
   """
   if shape == parameter:
     return parameter_spec(logical, shape, mesh)
@@ -205,7 +223,7 @@ def optimizer_specs(opt_state, params, logical, mesh: jax.sharding.Mesh):
 
 def fsdp_parts(params, logical, mesh: jax.sharding.Mesh):
   """For `per_device`: how each parameter is shared out over fsdp."""
-  own = lambda spec: P(*(axis if axis in ROWS else None for axis in spec))
+  own = lambda spec: P(*(axis if axis in ROW_AXES else None for axis in spec))
   return jax.tree.map(own, parameter_specs(params, logical, mesh), is_leaf=lambda leaf: isinstance(leaf, P))
 
 
@@ -217,7 +235,8 @@ def check_batch(size: int, microbatches: int, mesh: jax.sharding.Mesh) -> None:
   """Raises ConfigError where the rows of a microbatch cannot be shared out evenly."""
   shards = mesh.shape['data'] * mesh.shape['fsdp']
   require(size % (shards * microbatches) == 0,
-              f'batch.size {size} does not divide over mesh.data {mesh.shape["data"]} x mesh.fsdp {mesh.shape["fsdp"]} x '
+              f'batch.size {size} does not divide over mesh.data {mesh.shape["data"]} x mesh.fsdp '
+              f'{mesh.shape["fsdp"]} x '
               f'run.microbatches {microbatches} = {shards * microbatches}: set --batch.size to a multiple')
 
 
@@ -225,7 +244,8 @@ def check_model(model: Divided, mesh: jax.sharding.Mesh) -> None:
   """Raises ConfigError where the tensor axis would cut a head in two, or share out the feed-forward layer unevenly."""
   for name in ('heads', 'intermediate_size'):
     require(getattr(model, name) % mesh.shape['tensor'] == 0,
-                f'model.{name} {getattr(model, name)} does not divide over mesh.tensor {mesh.shape["tensor"]}: lower --mesh.tensor')
+                f'model.{name} {getattr(model, name)} does not divide over mesh.tensor {mesh.shape["tensor"]}: '
+                'lower --mesh.tensor')
 
 
 def process_slice(mesh: jax.sharding.Mesh) -> tuple[int, int]:
@@ -234,24 +254,27 @@ def process_slice(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   Processes that share rows, because the tensor axis runs across them, get the same index.
   """
   owners = np.vectorize(lambda device: device.process_index)(mesh.devices).reshape(-1, mesh.shape['tensor'])
-  shares = {process: tuple(np.flatnonzero((owners == process).any(axis=1)).tolist()) for process in np.unique(owners).tolist()}
+  rows_of = lambda process: tuple(np.flatnonzero((owners == process).any(axis=1)).tolist())
+  shares = {process: rows_of(process) for process in np.unique(owners).tolist()}
   distinct = sorted(set(shares.values()))
   require(len({len(share) for share in distinct}) == 1 and len(set().union(*distinct)) == sum(map(len, distinct)),
-              f'mesh.data {mesh.shape["data"]} x mesh.fsdp {mesh.shape["fsdp"]} x mesh.tensor {mesh.shape["tensor"]} gives the processes '
-              'overlapping shares of the rows: make mesh.tensor a divisor of the devices of a process, or a multiple')
+              f'mesh.data {mesh.shape["data"]} x mesh.fsdp {mesh.shape["fsdp"]} x mesh.tensor {mesh.shape["tensor"]} '
+              'gives the processes overlapping shares of the rows: make mesh.tensor a divisor of the devices of a '
+              'process, or a multiple')
   return distinct.index(shares[jax.process_index()]), len(distinct)
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+def put_batch(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
   """The rows of this process as its part of the global batch on the devices. [rows ...] -> [B ...]
 
-  Adds `row_numbers`, the number of each row in the batch as it was read, since on a torus the devices of a process do not stand in
-  line.
+  Adds `row_numbers`, the number of each row in the batch as it was read, since on a torus the devices of a process do
+  not stand in line.
   """
   sharding, (index, count) = batch_sharding(mesh), process_slice(mesh)
   rows = len(next(iter(batch.values())))
   size = rows * count
-  first = {device: at[0].indices(size)[0] for device, at in sharding.addressable_devices_indices_map((size,)).items()}
+  indices: Mapping[Any, Any] = sharding.addressable_devices_indices_map((size,))
+  first = {device: at[0].indices(size)[0] for device, at in indices.items()}
   begins = sorted(set(first.values()))
   each = rows // len(begins)
 
@@ -260,4 +283,4 @@ def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str
     return jax.make_array_from_single_device_arrays((size, *x.shape[1:]), sharding, parts)
 
   numbers = np.arange(index * rows, (index + 1) * rows, dtype=np.uint32)
-  return {name: put(x) for name, x in (batch | {'row_numbers': numbers}).items()}
+  return {name: put(x) for name, x in {**batch, 'row_numbers': numbers}.items()}

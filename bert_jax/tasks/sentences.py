@@ -1,4 +1,4 @@
-"""Classes or a number for a text or a pair of texts (arXiv:1810.04805 section 4.1; google-research/bert run_classifier.py).
+"""Classes or a number for a text or a pair of texts (arXiv:1810.04805 section 4.1; BERT's run_classifier.py).
 
 Examples are lines of JSON: {"text": …, "text_pair": … or none, "label": …}.
 
@@ -68,11 +68,12 @@ def classes(examples: Sequence[Example]) -> tuple[str, ...]:
   return labels
 
 
-def encode(examples: Sequence[Example], tokenizer: Tokenizer, length: int, labels: tuple[str, ...]) -> dict[str, np.ndarray]:
+def encode(examples: Sequence[Example], tokenizer: Tokenizer, length: int,
+           labels: tuple[str, ...]) -> dict[str, np.ndarray]:
   """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], padded to `length`: {[B T]}, and label [B], weight [B].
 
-  Too long texts lose tokens from the end of the longer one (run_classifier.py _truncate_seq_pair). Raises DataError for a label that
-  is not among `labels`.
+  Too long texts lose tokens from the end of the longer one (run_classifier.py _truncate_seq_pair). Raises DataError for
+  a label that is not among `labels`.
   """
   firsts = tokenizer.encode([example.text for example in examples])
   seconds = tokenizer.encode([example.text_pair or '' for example in examples])
@@ -80,25 +81,25 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, length: int, label
   batch = {name: np.zeros(shape, np.int32) for name in ('token_type_ids', 'position_ids', 'pair_ids')}
   batch['input_ids'] = np.full(shape, tokenizer.pad_id, np.int32)
   for i, example in enumerate(examples):
-    a, b = cut(list(firsts[i]), list(seconds[i]), length - (2 if example.text_pair is None else 3))
+    a, b = truncate_pair(list(firsts[i]), list(seconds[i]), length - (2 if example.text_pair is None else 3))
     ids = [tokenizer.cls_id, *a, tokenizer.sep_id] + ([] if example.text_pair is None else [*b, tokenizer.sep_id])
     used = len(ids)
     batch['input_ids'][i, :used] = ids
     batch['token_type_ids'][i, len(a) + 2:used] = 1
     batch['position_ids'][i, :used] = np.arange(used)
     batch['pair_ids'][i, :used] = 1
-  return batch | {'label': targets(examples, labels), 'weight': np.ones(len(examples), np.float32)}
+  return batch | {'label': label_numbers(examples, labels), 'weight': np.ones(len(examples), np.float32)}
 
 
-def cut(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
+def truncate_pair(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
   """The longer of both loses its last token until both fit."""
   while len(a) + len(b) > room:
     (a if len(a) > len(b) else b).pop()
   return a, b
 
 
-def targets(examples: Sequence[Example], labels: tuple[str, ...]) -> np.ndarray:  # -> [B] int32, or float32 without labels
-  """Numbers of classes, or the numbers themselves. Raises DataError."""
+def label_numbers(examples: Sequence[Example], labels: tuple[str, ...]) -> np.ndarray:
+  """Numbers of classes [B] int32; without `labels` the examples' own numbers, float32. Raises DataError."""
   if not labels:
     return np.array([example.label for example in examples], np.float32)
   strange = sorted({str(example.label) for example in examples} - set(labels))
@@ -109,13 +110,13 @@ def targets(examples: Sequence[Example], labels: tuple[str, ...]) -> np.ndarray:
 # ---------------------------------------------------------------- what is learnt
 
 
-def logits(model, hidden, batch, seed=None):  # -> [B C]
+def task_logits(model, hidden, batch, seed=None):  # -> [B C]
   """run_classifier.py create_model: a dense layer on the pooled output, with dropout before it."""
   first = jnp.zeros((len(hidden), 1), jnp.int32)
   return model.classifier(model.pooler(hidden, first)[:, 0], batch.get('row_numbers'), seed)
 
 
-def labelled(batch):  # -> [B], [B]
+def task_targets(batch):  # -> [B], [B]
   return batch['label'], batch['weight']
 
 
@@ -125,7 +126,7 @@ def head_flops(settings, batch, count: int) -> float:
 
 def of_classes(labels: tuple[str, ...]) -> Objective:
   head = functools.partial(Classes, count=len(labels))
-  return Objective({'task': Term(logits, labelled, functools.partial(head_flops, count=len(labels)))},
+  return Objective({'task': Term(task_logits, task_targets, functools.partial(head_flops, count=len(labels)))},
                    {'pooler': Pooler, 'classifier': head}, huggingface='BertForSequenceClassification')
 
 
@@ -140,8 +141,9 @@ def correlations(predictions: np.ndarray, labels: np.ndarray, weights: np.ndarra
 
 def of_numbers(labels: tuple[str, ...]) -> Objective:
   head = functools.partial(Classes, count=1)
-  number = lambda model, hidden, batch, seed=None: logits(model, hidden, batch, seed)[:, 0]
-  term = Term(number, labelled, functools.partial(head_flops, count=1), squared_error, keep=lambda x: x, figures_of_all=correlations)
+  number = lambda model, hidden, batch, seed=None: task_logits(model, hidden, batch, seed)[:, 0]
+  term = Term(number, task_targets, functools.partial(head_flops, count=1), squared_error, keep=lambda x: x,
+              figures_of_all=correlations)
   return Objective({'task': term}, {'pooler': Pooler, 'classifier': head}, huggingface='BertForSequenceClassification')
 
 

@@ -1,4 +1,4 @@
-"""What a kind of task is: how examples become model inputs, the head and objective that learn them, and what an answer looks like.
+"""What a kind of task is: how examples become model inputs, which head and objective learn them, what an answer is.
 
 B examples, T tokens.
 """
@@ -21,7 +21,8 @@ class Task:
   labels: Callable[[Sequence[Any]], tuple[str, ...]]
   """The classes among the training examples; () where the task has none."""
   encode: Callable[..., dict[str, np.ndarray]]
-  """(examples, tokenizer, length T, labels) -> arrays [B ...]: input_ids, token_type_ids, position_ids, pair_ids, and targets."""
+  """(examples, tokenizer, length T, labels) -> arrays [B ...]: input_ids, token_type_ids, position_ids, pair_ids, and
+  targets."""
   objective: Callable[[tuple[str, ...]], Objective]
   """Labels -> what is learnt."""
   best: str
