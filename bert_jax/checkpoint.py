@@ -5,18 +5,19 @@ marker.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from bert_jax import config as cfg, program as program_lib, run_directory
 from bert_jax.errors import CheckpointError, require
 from bert_jax.model import build
 from bert_jax.objectives import Objective
 from bert_jax.parallel.mesh import path_name
+from input_pipeline import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Meta:
   minutes: float  # of training, over all resumptions
   window: dict[str, dict[str, float]]  # the sums since the last line of the log: a resumed run logs the same lines
   data_fingerprint: str  # of all that decides the batches
+  unsent: tuple[dict, ...] = ()  # lines of the log up to this step that no object holds yet: of runs in a bucket
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Loaded:
   fresh: tuple[str, ...] = ()  # parameters that the checkpoint lacked, and that have initial values
 
 
-def manager(run_dir: epath.PathLike, keep: int = 3) -> ocp.CheckpointManager:
+def manager(run_dir: storage.PathLike, keep: int = 3) -> ocp.CheckpointManager:
   """Saves in the background and keeps the newest few.
 
   COMMIT_FILE: neither a save nor a deletion that is cut off leaves a step that looks whole.
@@ -49,8 +51,9 @@ def manager(run_dir: epath.PathLike, keep: int = 3) -> ocp.CheckpointManager:
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, atomicity_options=mode, enable_async_checkpointing=True)
   handlers = {'params': ocp.StandardCheckpointHandler(), 'opt_state': ocp.StandardCheckpointHandler(),
               'meta': ocp.JsonCheckpointHandler()}
-  directory = epath.Path(run_dir).resolve() / run_directory.CHECKPOINTS
-  return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
+  directory = storage.absolute(run_dir) / run_directory.CHECKPOINTS
+  storage.prepare_for_orbax(directory)
+  return ocp.CheckpointManager(os.fspath(directory), options=options, item_handlers=handlers)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: program_lib.TrainState, meta: Meta) -> None:
@@ -70,6 +73,16 @@ def save(checkpoints: ocp.CheckpointManager, state: program_lib.TrainState, meta
   if not saved:
     raise CheckpointError(f'step {meta.step} was not saved: {checkpoints.directory} holds step '
                           f'{checkpoints.latest_step()} already')
+
+
+def finish(checkpoints: ocp.CheckpointManager) -> None:
+  """Waits until the last checkpoint is written. Raises CheckpointError."""
+  try:
+    checkpoints.wait_until_finished()
+    checkpoints.check_for_errors()
+  except Exception as error:
+    raise CheckpointError(
+        f'the last checkpoint could not be written to {checkpoints.directory}: {first_line(error)}') from error
 
 
 def restore(checkpoints: ocp.CheckpointManager,
@@ -111,12 +124,12 @@ def _check_types(checkpoints, step: int, target: dict) -> None:
                               f'wanted {wanted[leaf]}')
 
 
-def load(path: epath.PathLike, step: int | None = None) -> Loaded:
+def load(path: storage.PathLike, step: int | None = None) -> Loaded:
   """The parameters of a run's newest step, or of `step`, on one device.
 
   `path`: RUN or RUN/checkpoints/STEP, of any kind of run. Raises ConfigError, CheckpointError.
   """
-  path = epath.Path(path)
+  path = storage.path(path)
   if run_directory.is_step(path):
     path, step = path.parent.parent, int(path.name)
   record = run_directory.read(path)

@@ -13,11 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from bert_jax import checkpoint, config as cfg, metrics, phases, program as program_lib, run_directory
 from bert_jax.errors import require
 from bert_jax.parallel import mesh as mesh_lib
+from input_pipeline import storage
 from input_pipeline.batches import loader
 
 
@@ -53,7 +53,7 @@ def figures(program: program_lib.Program, params, batches: Iterable[dict[str, np
   return found
 
 
-def open_validation(data_dir: epath.PathLike, config: cfg.Config, verify: str = 'full') -> 'loader.Stream':
+def open_validation(data_dir: storage.PathLike, config: cfg.Config, verify: str = 'full') -> 'loader.Stream':
   """The validation split; of only one document, without next-sentence pairs, which need two. Raises DataError."""
   path = phases.directory(data_dir, config)
   try:
@@ -63,7 +63,7 @@ def open_validation(data_dir: epath.PathLike, config: cfg.Config, verify: str = 
     return loader.open_split(path, 'validation', dataclasses.replace(config.batch, pairs='none'), verify)
 
 
-def on_the_way(program: program_lib.Program, data_dir: epath.PathLike,
+def on_the_way(program: program_lib.Program, data_dir: storage.PathLike,
                config: cfg.Config) -> Callable[[program_lib.TrainState, int], dict]:
   """(state, step) -> figures over the first run.evaluation_rows rows of the validation split.
 
@@ -83,7 +83,7 @@ def on_the_way(program: program_lib.Program, data_dir: epath.PathLike,
   return evaluate
 
 
-def unigram_log_probabilities(directory: epath.PathLike, config: cfg.Config) -> np.ndarray:  # -> [V]
+def unigram_log_probabilities(directory: storage.PathLike, config: cfg.Config) -> np.ndarray:  # -> [V]
   """Log frequencies of the training split's tokens, each counted once more, so that none is impossible.
 
   [SEP] is counted where it is predicted.
@@ -96,7 +96,7 @@ def unigram_log_probabilities(directory: epath.PathLike, config: cfg.Config) -> 
   return np.log(counts / counts.sum())
 
 
-def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, step: int | None = None,
+def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None, step: int | None = None,
              progress: bool = True) -> dict[str, float]:
   """The figures of a pretraining run's newest checkpoint, or of `step`, on the held-out documents of its data.
 
@@ -104,6 +104,7 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
   objective has those terms), unigram_loss, documents, sequences, step.
   Raises ConfigError, DataError, CheckpointError.
   """
+  storage.probe(run_directory.run_of(run_dir) or run_dir, 'the run')
   loaded: Any = checkpoint.load(run_dir, step)  # of a run: it has a record and a step
   record = loaded.record
   config, data_dir = phases.at(record.config, loaded.step), data_dir or record.data
@@ -121,8 +122,8 @@ def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, st
   return found
 
 
-def write(run_dir: epath.PathLike, found: dict[str, float]) -> None:
+def write(run_dir: storage.PathLike, found: dict[str, float]) -> None:
   """Writes RUN/evaluation.json."""
-  directory = run_directory.run_of(run_dir) or epath.Path(run_dir)
-  run_directory.write_whole(directory / run_directory.FIGURES, json.dumps(found) + '\n')
+  directory = run_directory.run_of(run_dir) or storage.path(run_dir)
+  storage.write_whole(directory / run_directory.FIGURES, json.dumps(found) + '\n')
 

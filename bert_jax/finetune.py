@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from bert_jax import (
     checkpoint,
@@ -29,7 +28,7 @@ from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.parallel.mesh import path_name
 from bert_jax.tasks.settings import Finetune
 from bert_jax.tasks.table import TASKS
-from input_pipeline import records
+from input_pipeline import records, storage
 
 TRAIN_FILE, VALIDATION_FILE = 'train.jsonl', 'validation.jsonl'
 # What a fine-tuning run says of the encoder; all else is the checkpoint's.
@@ -66,7 +65,7 @@ class Examples:
       yield {name: np.concatenate([array[:rows], padding(array)]) for name, array in batch.items()}
 
 
-def settings_for(config: Finetune, model: cfg.Model, data_dir: epath.PathLike) -> Finetune:
+def settings_for(config: Finetune, model: cfg.Model, data_dir: storage.PathLike) -> Finetune:
   """`config` with what checkpoint and data decide: the encoder's shape, the labels, the steps that the epochs take.
 
   Dropout, dtype and how it is computed stay as `config.model` says. Raises ConfigError, DataError.
@@ -80,27 +79,28 @@ def settings_for(config: Finetune, model: cfg.Model, data_dir: epath.PathLike) -
   return dataclasses.replace(config, model=model, labels=task.labels(examples), run=run)
 
 
-def file_of(data_dir: epath.PathLike, name: str) -> epath.Path:
-  path = epath.Path(data_dir) / name
+def file_of(data_dir: storage.PathLike, name: str) -> storage.Path:
+  path = storage.path(data_dir) / name
   require(path.exists(), f'{data_dir} has no {name}: wanted a directory with {TRAIN_FILE} and {VALIDATION_FILE}')
   return path
 
 
-def open_examples(config: Finetune, data_dir: epath.PathLike, name: str, tokenizer) -> Examples:
+def open_examples(config: Finetune, data_dir: storage.PathLike, name: str, tokenizer) -> Examples:
   """The examples of DATA/`name`. Raises ConfigError, DataError."""
   task = TASKS[config.task]
   encode = lambda items: task.encode(items, tokenizer, config.batch.max_length, config.labels)
   return Examples(task.read(file_of(data_dir, name)), encode, config.batch.seed)
 
 
-def finetune(config: Finetune, data_dir: epath.PathLike, run_dir: epath.PathLike,
-             checkpoint_path: epath.PathLike | None = None, *, devices=None, progress: bool = True,
+def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLike,
+             checkpoint_path: storage.PathLike | None = None, *, devices=None, progress: bool = True,
              stop: Callable[[int], bool] | None = None) -> tuple[train.Result, dict[str, float]]:
   """Fine-tunes a checkpoint on DATA/train.jsonl, or goes on where `run_dir` stopped.
 
   Returns how it ended, and the figures on DATA/validation.jsonl. `checkpoint_path` may be left out where `run_dir` is
   there already. Raises ConfigError, DataError, CheckpointError, NonFiniteError.
   """
+  storage.probe(run_dir, '--run-dir', checkpoints=True)
   model, vocabulary, tokenizer, files = source_of(checkpoint_path, run_dir)
   config = settings_for(config, model, data_dir)
   program = program_lib.on(config, program_lib.mesh_of(config, devices))
@@ -144,7 +144,7 @@ def without_other_classes(initial, config: Finetune):
   return dataclasses.replace(initial, params=params, fresh=tuple(dict.fromkeys((*initial.fresh, *names))))
 
 
-def source_of(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike):
+def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLike):
   """(settings, records.Vocabulary, tokenizer, vocabulary files) of the run that is there, or of the checkpoint.
 
   Raises ConfigError.
@@ -165,12 +165,13 @@ def source_of(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike):
   return loaded.model, tokenizer.record, tokenizer, files
 
 
-def evaluate(run_dir: epath.PathLike, data_dir: epath.PathLike | None = None, step: int | None = None,
+def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None, step: int | None = None,
              progress: bool = True) -> dict[str, float]:
   """The figures of a fine-tuned run's newest checkpoint, or of `step`, on DATA/validation.jsonl.
 
   Also written to RUN/evaluation.json. Raises ConfigError, DataError, CheckpointError.
   """
+  storage.probe(run_directory.run_of(run_dir) or run_dir, 'the run')
   loaded: Any = checkpoint.load(run_dir, step)  # of a run: it has a record and a step
   config, data_dir = loaded.record.config, data_dir or loaded.record.data
   examples = open_examples(config, data_dir, VALIDATION_FILE, loaded.tokenizer())

@@ -60,11 +60,15 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
       if reason or every(work.checkpoint_every) or every(work.evaluate_every):
         recorder.step(*pending)
         pending = None
+      # Held-out figures come first, so that a run that goes on from the checkpoint has them; a signal leaves no time.
+      evaluate = every(work.evaluate_every)
+      if evaluate and reason != 'signal':
+        recorder.evaluated(step, work.evaluate(state, step))
       if (reason or every(work.checkpoint_every)) and step > saved:
         with jax.transfer_guard('allow'):
           work.save(state, step)
         saved = step
-      if every(work.evaluate_every):
+      if evaluate and reason == 'signal':
         recorder.evaluated(step, work.evaluate(state, step))
       if reason:
         return state, step, reason

@@ -1,19 +1,18 @@
 """What a run reports: sums that travel and means taken last, to console, JSON lines and TensorBoard."""
 
 import dataclasses
-import json
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
-from etils import epath
 
-from bert_jax import optimizer, run_directory
+from bert_jax import object_log, optimizer, run_directory
 from bert_jax.errors import NonFiniteError
 from bert_jax.objectives import Objective
+from input_pipeline import storage
 
 MOST_SKIPPED = 20  # non-finite steps in a row that end a run
 COUNTS = 'counts'  # where a window keeps what is no term's
@@ -50,14 +49,14 @@ class Rates:
 class Recorder:
   """All that a run writes down on its way: lines of the log, the bar; and the end of a run that no longer learns."""
 
-  def __init__(self, run_dir: epath.PathLike, objective: Objective, *, step: int, steps: int, log_every: int,
-               minutes: float = 0.0, window: Mapping | None = None, rates: Rates, progress: bool = True,
-               max_minutes: float | None = None):
+  def __init__(self, run_dir: storage.PathLike, objective: Objective, *, step: int, steps: int, log_every: int,
+               minutes: float = 0.0, window: Mapping | None = None, unsent: Iterable[dict] = (), rates: Rates,
+               progress: bool = True, max_minutes: float | None = None):
     first = jax.process_index() == 0
     self.objective, self.steps, self.log_every = objective, steps, log_every
     self.rates, self.max_minutes = rates, max_minutes
     self.window, self.clock = Window(window), Clock(minutes, step)
-    self.writer = Writer(run_dir, step) if first else None
+    self.writer = Writer(run_dir, step, unsent) if first else None
     self.progress = Progress(step, steps, progress and first)
     self.skipped: int | None = None
     self.skipped_in_row = 0
@@ -104,6 +103,10 @@ class Recorder:
     if self.writer:
       self.writer.write(step, 'validation', figures)
 
+  def unsent(self) -> list[dict]:
+    """Lines of the log that only this process has."""
+    return self.writer.unsent() if self.writer else []
+
   def close(self) -> None:
     self.progress.close()
     if self.writer:
@@ -123,18 +126,23 @@ def layer_table(values: Mapping[str, float]) -> str:
 class Writer:
   """Scalars to RUN/metrics.jsonl and, where tensorboardX is installed, to RUN/tensorboard.
 
-  Lines after `step`, of a run that was cut off, are dropped; the old file stays until the new one is whole.
+  Lines after `step`, of a run that was cut off, are dropped; the old file stays until the new one is whole. `unsent`:
+  lines that a checkpoint kept, as no object held them yet. In a bucket the log is object_log's.
   """
 
-  def __init__(self, run_dir: epath.PathLike, step: int):
-    run_dir = epath.Path(run_dir)
-    path = run_dir / run_directory.LOG
-    lines = read(run_dir)
-    kept = [line for line in lines if line['step'] <= step]
-    if kept != lines or not path.exists() or not path.read_text().endswith('\n'):
-      run_directory.write_whole(path, ''.join(json.dumps(line) + '\n' for line in kept))
+  def __init__(self, run_dir: storage.PathLike, step: int, unsent: Iterable[dict] = ()):
+    run_dir = storage.path(run_dir)
+    self._file = self._board = self._objects = None
+    lines, unsent = read(run_dir), list(unsent)
+    kept = [line for line in (object_log.merged([*unsent, *lines]) if unsent else lines) if line['step'] <= step]
+    if not storage.is_local(run_dir):
+      self._objects = object_log.ObjectLog(run_dir, step, kept)
+      return
+    path, segments = run_dir / run_directory.LOG, run_dir / run_directory.SEGMENTS
+    if kept != lines or segments.exists() or not path.exists() or not path.read_text().endswith('\n'):
+      storage.write_whole(path, object_log.encode(kept))
+      storage.remove_tree(segments)  # of a run that was in a bucket
     self._file = path.open('a')
-    self._board = None
     try:
       from tensorboardX import SummaryWriter
       self._board = SummaryWriter(str(run_dir / run_directory.BOARD), purge_step=step + 1)
@@ -143,28 +151,38 @@ class Writer:
 
   def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
     """One line of `kind`: train, validation, or what an optimizer tells (trust_ratio)."""
-    self._file.write(json.dumps({'step': step, 'kind': kind} | dict(scalars)) + '\n')
+    line = {'step': step, 'kind': kind} | dict(scalars)
+    if self._objects:
+      self._objects.write(line)
+      return
+    self._file.write(object_log.encode([line]))
     self._file.flush()
     if self._board:
       for name, value in scalars.items():
         self._board.add_scalar(f'{kind}/{name}', value, step)
 
+  def unsent(self) -> list[dict]:
+    """The lines that a checkpoint has to keep."""
+    return self._objects.unsent() if self._objects else []
+
   def close(self) -> None:
-    self._file.close()
+    if self._objects:
+      self._objects.close()
+    if self._file:
+      self._file.close()
     if self._board:
       self._board.close()
 
 
-def read(run_dir: epath.PathLike) -> list[dict]:
-  """The lines of RUN/metrics.jsonl; a last line that was cut off is none."""
-  path = epath.Path(run_dir) / run_directory.LOG
-  lines = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
-      continue
-  return lines
+def read(run_dir: storage.PathLike) -> list[dict]:
+  """The lines of RUN/metrics.jsonl, and of the segments of a run in a bucket; a line that was cut off is none."""
+  run_dir = storage.path(run_dir)
+  try:
+    lines = object_log.decode((run_dir / run_directory.LOG).read_text())
+  except FileNotFoundError:
+    lines = []
+  segments = object_log.read(run_dir / run_directory.SEGMENTS)
+  return object_log.merged([*lines, *segments]) if segments else lines
 
 
 class Clock:

@@ -3,10 +3,8 @@
 import dataclasses
 import hashlib
 
-from etils import epath
-
 from bert_jax import config as cfg
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.batches import loader
 
 
@@ -37,14 +35,14 @@ def at(config: cfg.Config, step: int) -> cfg.Config:
   return next((phase.config for phase in phases(config) if step <= phase.last), config)
 
 
-def directory(data_dir: epath.PathLike, config: cfg.Config) -> epath.Path:
+def directory(data_dir: storage.PathLike, config: cfg.Config) -> storage.Path:
   """Where the shards for a phase are: `data_dir`, or its subfolder of that length.
 
   `prepare --long-sequence-length 512` makes such subfolders. Raises DataError where neither is there.
   """
-  data_dir, length = epath.Path(data_dir), config.batch.sequence_length
+  data_dir, length = storage.path(data_dir), config.batch.sequence_length
   nested = data_dir / str(length)
-  if (data_dir / records.MANIFEST).exists() or not data_dir.is_dir():
+  if (data_dir / records.MANIFEST).is_file() or not data_dir.is_dir():
     return data_dir
   if (nested / records.MANIFEST).exists():
     return nested
@@ -54,12 +52,12 @@ def directory(data_dir: epath.PathLike, config: cfg.Config) -> epath.Path:
       + f', wanted is data for rows of {length}: make it with `bert-jax prepare`')
 
 
-def open_streams(data_dir: epath.PathLike, config: cfg.Config) -> list[tuple[Phase, loader.Stream]]:
+def open_streams(data_dir: storage.PathLike, config: cfg.Config) -> list[tuple[Phase, loader.Stream]]:
   """The verified training split of every phase. Raises DataError, ConfigError."""
   opened: list[tuple[Phase, loader.Stream]] = []
   for phase in phases(config):
     path = directory(data_dir, phase.config)
-    if opened and path == epath.Path(data_dir):
+    if opened and path == storage.path(data_dir):
       raise records.DataError(
           f'{data_dir} was prepared only for rows of {config.batch.sequence_length}, and the recipe trains the last '
           f'{config.long.share:.0%} of its steps on rows of {phase.config.batch.sequence_length}: prepare both with '

@@ -1,16 +1,19 @@
 """The curves of a run as a picture."""
 
-from etils import epath
+
+import io
 
 from bert_jax import metrics, run_directory
 from bert_jax.errors import require
+from input_pipeline import storage
 
 
-def plot(run_dir: epath.PathLike) -> epath.Path:
+def plot(run_dir: storage.PathLike) -> storage.Path:
   """Draws losses, accuracies and learning rate of RUN/metrics.jsonl to RUN/loss.png.
 
   Raises ConfigError where there is nothing to draw.
   """
+  storage.probe(run_dir, 'the run')
   import matplotlib
   matplotlib.use('Agg')
   from matplotlib import pyplot
@@ -43,7 +46,9 @@ def plot(run_dir: epath.PathLike) -> epath.Path:
     if axis.get_legend_handles_labels()[0]:
       axis.legend(fontsize=8)
   figure.suptitle(str(run_dir))
-  path = epath.Path(run_dir) / run_directory.PICTURE
-  figure.savefig(path, dpi=110)
+  path = storage.path(run_dir) / run_directory.PICTURE
+  picture = io.BytesIO()
+  figure.savefig(picture, dpi=110)
+  storage.write_whole(path, picture.getvalue())
   pyplot.close(figure)
   return path

@@ -6,19 +6,20 @@ RUN/checkpoints/STEP/     what checkpoint.py writes
 RUN/metrics.jsonl, tensorboard/, evaluation.json, loss.png, export/
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
 
 import jax
-from etils import epath
 
 from bert_jax import config as cfg
 from bert_jax.errors import ConfigError, DriftError, require
 from bert_jax.tasks.settings import Finetune
-from input_pipeline import records
+from input_pipeline import records, storage
 
 CONFIG, CHECKPOINTS, LOG, BOARD = 'config.json', 'checkpoints', 'metrics.jsonl', 'tensorboard'
+SEGMENTS = 'metrics'  # the folder that is the log in a bucket, see object_log.py
 FIGURES, PICTURE, EXPORT = 'evaluation.json', 'loss.png', 'export'
 
 # The kinds of run, by the name in config.json: the class of their settings, with model, optimizer, mesh, run, `learns`.
@@ -46,28 +47,28 @@ class Record:
     return next(name for name, settings in KINDS.items() if type(self.config) is settings)
 
 
-def open_run(run_dir: epath.PathLike, record: Record, vocabulary_files: Mapping[str, bytes]) -> Record:
+def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mapping[str, bytes]) -> Record:
   """Makes RUN, or checks that it is this run's; returns what its config.json says. Raises DriftError, ConfigError.
 
   A directory that holds anything but a run of ours is never written to. A run that is gone on with keeps the origin it
   began with.
   """
-  run_dir = epath.Path(run_dir)
-  if (run_dir / CONFIG).exists():
-    old = read(run_dir)
+  run_dir = storage.path(run_dir)
+  if (old := _read(run_dir)) is not None:
     changes = drift(old, record)
     if changes:
       raise DriftError(f'{run_dir} is a run of another configuration ({"; ".join(changes)}): '
                        'name another --run-dir, or give the settings that it began with')
     return old
-  if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+  if not storage.is_empty(run_dir):
     raise ConfigError(f'{run_dir} exists and is no run of ours (it has no {CONFIG}): nothing was written; '
                       'name another --run-dir')
   if jax.process_index() == 0:
     run_dir.mkdir(parents=True, exist_ok=True)
     for name, content in vocabulary_files.items():
       (run_dir / name).write_bytes(content)
-    write_whole(run_dir / CONFIG, json.dumps({'kind': record.kind} | dataclasses.asdict(record), indent=2) + '\n')
+    fields = {'kind': record.kind} | dataclasses.asdict(record)
+    storage.write_whole(run_dir / CONFIG, json.dumps(fields, indent=2) + '\n')
   require((run_dir / CONFIG).exists(), f'process {jax.process_index()} does not see the {CONFIG} that process 0 wrote '
           f'to {run_dir}: --run-dir must be on storage that all hosts share, gs:// for one')
   return record
@@ -85,38 +86,35 @@ def drift(old: Record, new: Record) -> list[str]:
   return changes
 
 
-def vocabulary_files(directory: epath.PathLike) -> dict[str, bytes]:
+def vocabulary_files(directory: storage.PathLike) -> dict[str, bytes]:
   """The files of the vocabulary that a directory of shards, or a run, holds."""
-  directory = epath.Path(directory)
+  directory = storage.path(directory)
   names = (records.VOCABULARY, records.SENTENCEPIECE)
-  return {name: (directory / name).read_bytes() for name in names if (directory / name).exists()}
+  found = {}
+  for name in names:
+    with contextlib.suppress(FileNotFoundError):
+      found[name] = (directory / name).read_bytes()
+  return found
 
 
-def write_whole(path: epath.Path, text: str) -> None:
-  """Writes a file whose old content stays until the new one is whole."""
-  temporary = path.parent / (path.name + '.tmp')
-  temporary.write_text(text)
-  temporary.replace(path)
-
-
-def figures(run_dir: epath.PathLike) -> dict[str, float]:
+def figures(run_dir: storage.PathLike) -> dict[str, float]:
   """What `bert-jax evaluate` last found; {} where it has not run, or its file is damaged."""
   try:
-    found = json.loads((epath.Path(run_dir) / FIGURES).read_text())
+    found = json.loads((storage.path(run_dir) / FIGURES).read_text())
   except (OSError, ValueError):
     return {}
   return found if isinstance(found, dict) else {}
 
 
-def is_step(path: epath.PathLike) -> bool:
+def is_step(path: storage.PathLike) -> bool:
   """Whether `path` is RUN/checkpoints/STEP."""
-  path = epath.Path(path)
+  path = storage.path(path)
   return path.parent.name == CHECKPOINTS and path.name.isdigit()
 
 
-def run_of(path: epath.PathLike) -> epath.Path | None:
+def run_of(path: storage.PathLike) -> storage.Path | None:
   """The run directory that `path` is, or that it is a step of; None where it is neither."""
-  path = epath.Path(path)
+  path = storage.path(path)
   run_dir = path.parent.parent if is_step(path) else path
   try:
     fields = json.loads((run_dir / CONFIG).read_text())
@@ -125,12 +123,24 @@ def run_of(path: epath.PathLike) -> epath.Path | None:
   return run_dir if isinstance(fields, dict) and 'vocabulary' in fields else None
 
 
-def read(run_dir: epath.PathLike) -> Record:
+def read(run_dir: storage.PathLike) -> Record:
   """What a run is. Raises ConfigError where there is none, or its config.json is damaged."""
-  path = epath.Path(run_dir) / CONFIG
-  require(path.exists(), f'{run_dir} is no run directory: it has no {CONFIG}')
+  record = _read(run_dir)
+  if record is None:
+    raise ConfigError(f'{run_dir} is no run directory: it has no {CONFIG}')
+  return record
+
+
+def _read(run_dir: storage.PathLike) -> Record | None:
+  path = storage.path(run_dir) / CONFIG
   try:
-    fields = json.loads(path.read_text())
+    text = path.read_text()
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except UnicodeDecodeError as error:
+    raise ConfigError(f'{path} is damaged: {type(error).__name__}: {error}') from error
+  try:
+    fields = json.loads(text)
     config = cfg.from_json(KINDS[fields['kind']], fields['config'])
     origin = fields['origin'] and Origin(**(fields['origin'] | {'fresh': tuple(fields['origin']['fresh'])}))
     return Record(config, fields['data'], records.Vocabulary(**fields['vocabulary']), origin)

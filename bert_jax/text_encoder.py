@@ -11,7 +11,6 @@ from typing import Any, Literal, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec as P
 
@@ -25,13 +24,14 @@ from bert_jax.model.heads import Pooler
 from bert_jax.model.settings import Model
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.sentences import cut
+from input_pipeline import storage
 from input_pipeline.vocabulary.tokenizer import Tokenizer
 
 SHORTEST = 16  # the least that T is rounded up to: one compilation serves many texts
 Text = str | tuple[str, str]  # a pair is [CLS] A [SEP] B [SEP]
 
 
-def load(path: epath.PathLike, *, dtype: Literal['float32', 'bfloat16'] = 'float32',
+def load(path: storage.PathLike, *, dtype: Literal['float32', 'bfloat16'] = 'float32',
          devices: Sequence[jax.Device] | None = None,
          mesh: jax.sharding.Mesh | None = None) -> 'TextEncoder':
   """The encoder of a checkpoint: a run directory, one of its steps (RUN/checkpoints/STEP), or a Hugging Face directory

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from bert_jax import (
     checkpoint,
@@ -32,6 +31,7 @@ from bert_jax import (
 )
 from bert_jax.errors import DriftError, require
 from bert_jax.parallel import mesh as mesh_lib
+from input_pipeline import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Result:
   state: program_lib.TrainState
 
 
-def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike, *, devices=None, engine: str = 'auto',
-          progress: bool = True, initialize_from: epath.PathLike | None = None,
+def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, *, devices=None,
+          engine: str = 'auto', progress: bool = True, initialize_from: storage.PathLike | None = None,
           stop: Callable[[int], bool] | None = None) -> Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
@@ -54,6 +54,7 @@ def train(config: cfg.Config, data_dir: epath.PathLike, run_dir: epath.PathLike,
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
   program = program_lib.of(config, devices)
+  storage.probe(run_dir, '--run-dir', checkpoints=True)
   streams = phases.open_streams(data_dir, config)
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
@@ -100,7 +101,7 @@ def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
 # ---------------------------------------------------------------- what fine-tuning shares
 
 
-def begin_with(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike, program: program_lib.Program,
+def begin_with(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLike, program: program_lib.Program,
                vocabulary):
   """The parameters that a new run begins with; None: random ones, or those of the run that is there.
 
@@ -112,7 +113,7 @@ def begin_with(checkpoint_path: epath.PathLike | None, run_dir: epath.PathLike, 
   return exchange.initial_parameters(checkpoint_path, program.model, program.objective.heads, vocabulary)
 
 
-def origin_of(checkpoint_path: epath.PathLike | None, initial) -> run_directory.Origin | None:
+def origin_of(checkpoint_path: storage.PathLike | None, initial) -> run_directory.Origin | None:
   if checkpoint_path is None:
     return None
   return run_directory.Origin(str(checkpoint_path), initial and initial.step, tuple(initial.fresh) if initial else ())
@@ -121,7 +122,7 @@ def origin_of(checkpoint_path: epath.PathLike | None, initial) -> run_directory.
 @dataclasses.dataclass(frozen=True)
 class Training:
   """A run of any kind in its directory: restored or begun, looped, saved."""
-  run_dir: epath.PathLike
+  run_dir: storage.PathLike
   record: run_directory.Record
   vocabulary_files: dict[str, bytes]
   program: program_lib.Program
@@ -148,10 +149,12 @@ class Training:
       rates = metrics.Rates(self.flops_per_step, peak and peak * mesh.devices.size, mesh_lib.process_slice(mesh)[1])
       recorder = metrics.Recorder(
           self.run_dir, self.program.objective, step=meta.step, steps=settings.steps, log_every=settings.log_every,
-          minutes=meta.minutes, window=meta.window, rates=rates, progress=progress, max_minutes=settings.max_minutes)
+          minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates, progress=progress,
+          max_minutes=settings.max_minutes)
 
       def save(state, step):
-        meta = checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint)
+        meta = checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint,
+                               tuple(recorder.unsent()))
         checkpoint.save(checkpoints, state, meta)
 
       work = loop.Work(self.batches, self.count, self.evaluate, save, settings.checkpoint_every,
@@ -159,8 +162,7 @@ class Training:
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
-      checkpoints.wait_until_finished()
-      checkpoints.check_for_errors()
+      checkpoint.finish(checkpoints)
     for told, values in recorder.diagnostics.items():
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
     say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))

@@ -5,6 +5,7 @@ opens a stream by three requests where a small file is one. In a checkpoint that
 """
 
 import io
+import os
 from typing import Any
 
 import fsspec
@@ -12,6 +13,7 @@ import gcsfs
 from gcsfs.retry import HttpError
 
 SMALL = 1 << 20  # bytes; a file that is shorter is read by one request
+BATCH = 100  # requests that Google takes as one, at most
 OUTSIDE = 416  # HTTP's code for a range that an object does not have, as an empty one has none
 
 
@@ -59,6 +61,25 @@ class GoogleStorage(gcsfs.GCSFileSystem):
     if not entries and name and (await self._info(path))['type'] == 'file':
       entries = [await self._info(path)]
     return entries if detail else [entry['name'] for entry in entries]
+
+  async def _rm(self, path: str | os.PathLike | list, recursive: bool = False, **kwargs) -> None:
+    """A folder is listed once, and its objects are removed by a hundred a request. Raises FileNotFoundError."""
+    if not recursive or isinstance(path, list):
+      return await super()._rm(path, recursive=recursive, **kwargs)
+    bucket, name, _ = self.split_path(self._strip_protocol(os.fspath(path)).rstrip('/'))
+    names, token = [], {}
+    while True:
+      page = await self._page(bucket, prefix=f'{name}/', fields='items(name),nextPageToken', **token)
+      names += [f'{bucket}/{item["name"]}' for item in page.get('items', ())]
+      if 'nextPageToken' not in page:
+        break
+      token = {'pageToken': page['nextPageToken']}
+    if not names:
+      return await super()._rm(os.fspath(path), **kwargs)
+    for at in range(0, len(names), BATCH):
+      for result in await self._rm_files(names[at:at + BATCH]):
+        if isinstance(result, Exception) and '404' not in str(result):
+          raise result
 
   async def _page(self, bucket: str, **query) -> dict[str, Any]:
     return await self._call('GET', 'b/{}/o', bucket, json_out=True, **query)

@@ -132,8 +132,8 @@ class ObjectPath:
   def read_range(self, start: int, end: int) -> bytes:
     return attempt(self, lambda storage: storage.cat_file(self.key, start=start, end=end)) if end > start else b''
 
-  def read_text(self) -> str:
-    return self.read_bytes().decode()
+  def read_text(self, encoding: str = 'utf-8') -> str:
+    return self.read_bytes().decode(encoding)
 
   def write_bytes(self, data: bytes) -> None:
     """One upload: readers see the old object or the new one, never a part."""

@@ -6,12 +6,13 @@ Nothing else in the house makes, joins or opens a path by itself (tests/test_sto
 """
 
 import concurrent.futures
+import importlib.util
 import os
 import pathlib
 import shutil
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -23,6 +24,7 @@ PathLike = str | os.PathLike  # as a user gives it
 Path = pathlib.Path | ObjectPath
 
 PROBE_SECONDS = 8  # within which storage must have answered before a command begins
+CHECKPOINT_SCHEMES = 'gs', 's3'  # what both Orbax and tensorstore know
 UPLOADS = 8  # files that are sent at once
 _PROBE = '.probe_'  # between a path and a number: the object that is written and removed to see whether one may
 
@@ -45,6 +47,12 @@ def absolute(name: PathLike) -> Path:
   """The path as every working directory names it; a URL is that already."""
   found = path(name)
   return found if isinstance(found, ObjectPath) else found.absolute()
+
+
+def normal(name: PathLike) -> Path:
+  """The path without what leads nowhere: a/./b/../c/ is a/c."""
+  found = path(name)
+  return found if isinstance(found, ObjectPath) else pathlib.Path(os.path.normpath(found))
 
 
 def size(file: Path) -> int:
@@ -94,8 +102,7 @@ def read_all(files: list[Path]) -> list[bytes]:
   """The contents of many small files, fetched beside each other."""
   if not any(isinstance(file, ObjectPath) for file in files):
     return [file.read_bytes() for file in files]
-  with concurrent.futures.ThreadPoolExecutor(UPLOADS) as pool:
-    return list(pool.map(lambda file: file.read_bytes(), files))
+  return beside_each_other(lambda file: file.read_bytes(), files)
 
 # ---------------------------------------------------------------- writing
 
@@ -135,17 +142,48 @@ def remove_tree(directory: Path) -> None:
 def upload(directory: pathlib.Path, target: Path, last: str) -> None:
   """Sends the files of a local folder; the one called `last`, without which the others mean nothing, after them all."""
   target.mkdir(parents=True, exist_ok=True)
-  files = [file for file in directory.iterdir() if file.name != last]
-  with concurrent.futures.ThreadPoolExecutor(UPLOADS) as pool:
-    list(pool.map(lambda file: copy(file, target / file.name), files))
+  beside_each_other(lambda file: copy(file, target / file.name),
+                    [file for file in directory.iterdir() if file.name != last])
   if (directory / last).exists():
     copy(directory / last, target / last)
+
+
+def beside_each_other(work: Callable, items: Iterable) -> list:
+  """What `work` gives for each item, some at once: a request waits most of its time."""
+  with concurrent.futures.ThreadPoolExecutor(UPLOADS) as pool:
+    return list(pool.map(work, items))
 
 # ---------------------------------------------------------------- before the work
 
 
-def probe(name: PathLike, what: str = 'the path') -> None:
+def prepare_for_orbax(name: PathLike) -> None:
+  """Lets Orbax reach a bucket by the libraries that we use. Raises DataError where it cannot.
+
+  It goes by etils' paths, which would take TensorFlow's file system where TensorFlow is installed: another one, which
+  hangs at a bucket that is missing. An environment variable is the only switch for that.
+  """
+  target = path(name)
+  if not isinstance(target, ObjectPath):
+    return
+  if target.scheme not in CHECKPOINT_SCHEMES:
+    raise DataError(f'{name}: checkpoints can be kept on local disks, gs:// and s3://, not on {target.scheme}://')
+  object_storage.file_system(target.scheme)
+  os.environ['EPATH_USE_TF'] = 'false'
+  if target.scheme == 'gs' and not _is_installed('google.cloud.storage'):
+    raise DataError(f'checkpoints on gs:// need google-cloud-storage: {object_storage.NEEDS["gs"]}')
+
+
+def _is_installed(module: str) -> bool:
+  try:
+    return importlib.util.find_spec(module) is not None
+  except ModuleNotFoundError:  # of the package that it is in
+    return False
+
+
+def probe(name: PathLike, what: str = 'the path', checkpoints: bool = False) -> None:
   """Whether `name` can be written to, found out before the work. `what`: the flag that named it.
+
+  `checkpoints`: Orbax writes there too.
 
   Raises DataError for what somebody must change first: a missing bucket, right or library. Raises StorageError where
   the storage does not answer.
@@ -153,6 +191,9 @@ def probe(name: PathLike, what: str = 'the path') -> None:
   target = path(name)
   if isinstance(target, ObjectPath):
     within(PROBE_SECONDS, f'{what} {name}', lambda: _probe_bucket(target, f'{what} {name}'))
+    if checkpoints:
+      prepare_for_orbax(target)
+      within(PROBE_SECONDS, f'{what} {name}', lambda: _probe_metadata(target, f'{what} {name}'))
     return
   there = next(parent for parent in (target.absolute(), *target.absolute().parents) if parent.exists())
   if there != target.absolute() and not there.is_dir():
@@ -196,6 +237,15 @@ def _probe_bucket(target: ObjectPath, named: str) -> None:
     trial.unlink(missing_ok=True)
   except StorageError as error:
     raise _answered(error, named, 'can be read but not written to') from error
+
+
+def _probe_metadata(target: ObjectPath, named: str) -> None:
+  """Whether one may ask what kind of bucket it is: Orbax does so where it removes an old checkpoint."""
+  if target.scheme == 'gs':
+    try:
+      object_storage.attempt(target, lambda storage: storage.call('GET', 'b/{}', target.bucket, json_out=True))
+    except StorageError as error:
+      raise _answered(error, named, 'needs the right storage.buckets.get, to remove old checkpoints') from error
 
 
 def _reach(target: ObjectPath) -> None:

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from etils import epath
 
 from bert_jax import metrics, run_directory
 from bert_jax.objectives import OBJECTIVES
@@ -28,20 +27,20 @@ def test_lines_after_the_checkpoint_are_dropped_and_written_again(tmp_path):
   assert not [path for path in tmp_path.iterdir() if path.suffix == '.tmp']
 
 
-@pytest.mark.parametrize('step', ['write_text', 'replace'])
+@pytest.mark.parametrize('step', ['write_bytes', 'replace'])
 def test_the_log_is_whole_wherever_its_replacement_fails(tmp_path, monkeypatch, step):
   write(tmp_path, 1, 6)
   log = tmp_path / run_directory.LOG
   before = log.read_bytes()
 
   def fail(path, *arguments):
-    if step == 'write_text':
-      with open(path, 'w') as half:
+    if step == 'write_bytes':
+      with open(path, 'wb') as half:
         half.write(arguments[0][:10])
     raise OSError('the disk is full')
 
   with monkeypatch.context() as patch, pytest.raises(OSError, match='full'):
-    patch.setattr(type(epath.Path(log)), step, fail)
+    patch.setattr(type(log), step, fail)
     metrics.Writer(tmp_path, 3)
   assert log.read_bytes() == before
   write(tmp_path, 4, 5)  # what the failure left behind is in nobody's way

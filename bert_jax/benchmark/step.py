@@ -13,19 +13,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from bert_jax import chips, config as cfg, objectives, phases, program as program_lib, synthetic
 from bert_jax.benchmark import peers, turns
 from bert_jax.parallel import mesh as mesh_lib
+from input_pipeline import storage
 
 BATCH_COUNT = 8  # different ones, that come round and round
 PROFILED_STEPS = 5  # steps in a trace
 
 
-def measure(config: cfg.Config, data_dir: epath.PathLike | None = None, *, rounds: int = 5, seconds: float = 10.0,
+def measure(config: cfg.Config, data_dir: storage.PathLike | None = None, *, rounds: int = 5, seconds: float = 10.0,
             warmup: int = 3, peer: str | None = None, compiled_peer: bool = False,
-            profile: epath.PathLike | None = None, devices=None) -> dict:
+            profile: storage.PathLike | None = None, devices=None) -> dict:
   """Rates, spread and memory of the step of `config`, compiled as `pretrain` compiles it, ready for JSON.
 
   Batches are random tokens, or those of `data_dir`. tokens_per_second counts real tokens, sequences_per_second pairs:
@@ -36,6 +36,8 @@ def measure(config: cfg.Config, data_dir: epath.PathLike | None = None, *, round
   program = program_lib.of(config, devices)
   mesh = program.mesh
   cfg.require(rounds >= 1 and warmup >= 1, f'--rounds is {rounds} and --warmup {warmup}: wanted at least 1 each')
+  cfg.require(profile is None or storage.is_local(profile),
+              f'--profile {profile}: the profiler writes only to local disks; copy its files afterwards')
   if peer:
     peers.check_comparable(config, peer, mesh)
   batches = host_batches(config, data_dir, mesh)
@@ -56,7 +58,7 @@ def measure(config: cfg.Config, data_dir: epath.PathLike | None = None, *, round
   return report
 
 
-def host_batches(config: cfg.Config, data_dir: epath.PathLike | None, mesh) -> list[dict[str, np.ndarray]]:
+def host_batches(config: cfg.Config, data_dir: storage.PathLike | None, mesh) -> list[dict[str, np.ndarray]]:
   """This process' rows of some batches: of the data, or of random tokens."""
   index, count = mesh_lib.process_slice(mesh)
   batch = config.batch
@@ -104,7 +106,7 @@ class TimedStep:
   def take_turn(self, seconds: float) -> None:
     self.taken.append(turns.take(self.launch, jax.block_until_ready, self.content, seconds, ahead=True))
 
-  def profile(self, directory: epath.PathLike) -> None:
+  def profile(self, directory: storage.PathLike) -> None:
     """Writes a trace of some steps that TensorBoard and Perfetto open."""
     with jax.profiler.trace(os.fspath(directory), create_perfetto_trace=False):
       for index in range(PROFILED_STEPS):

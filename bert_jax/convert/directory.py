@@ -5,21 +5,22 @@ import json
 import os
 from collections.abc import Mapping
 
-from etils import epath
-
 from bert_jax.errors import require
+from input_pipeline import storage
 
 MARKER = 'bert_jax_export.json'  # says that we wrote the directory, and which files
 
 
-def write(directory: epath.PathLike, kind: str, files: Mapping[str, bytes], overwrite: bool = False) -> epath.Path:
-  """Writes `files` beside `directory`, then renames. Returns the path.
+def write(directory: storage.PathLike, kind: str, files: Mapping[str, bytes], overwrite: bool = False) -> storage.Path:
+  """Writes `files` beside `directory`, then renames; in a bucket the marker comes last. Returns the path.
 
   Raises ConfigError where `directory` exists, unless it is empty, or an export of this kind and `overwrite` is set;
   what somebody else wrote, or put beside our files, is never replaced.
   """
-  directory = epath.Path(os.path.normpath(directory)) if '://' not in str(directory) else epath.Path(directory)
+  directory = storage.normal(directory)
   check(directory, kind, overwrite)
+  if not storage.is_local(directory):
+    return _write_objects(directory, kind, files)
   directory.parent.mkdir(parents=True, exist_ok=True)
   temporary, old = (directory.parent / f'.{directory.name}.{os.getpid()}.{end}' for end in ('tmp', 'old'))
   marker = {'kind': kind, 'files': {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
@@ -38,19 +39,31 @@ def write(directory: epath.PathLike, kind: str, files: Mapping[str, bytes], over
   finally:
     for left in (temporary, old):
       if left.exists():
-        left.rmtree()
+        storage.remove_tree(left)
   return directory
 
 
-def check(directory: epath.PathLike, kind: str, overwrite: bool) -> None:
+def _write_objects(directory: storage.Path, kind: str, files: Mapping[str, bytes]) -> storage.Path:
+  """Objects cannot be renamed together: a marker that names old and new files stands there while they are written."""
+  old = set(read_marker(directory).get('files', ()))
+  hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+  mark = lambda named: storage.write_whole(
+      directory / MARKER, json.dumps({'kind': kind, 'files': named}, indent=2, sort_keys=True) + '\n')
+  mark(dict.fromkeys(old, '') | hashes)
+  storage.beside_each_other(lambda name: storage.write_whole(directory / name, files[name]), files)
+  for name in old - files.keys():
+    (directory / name).unlink(missing_ok=True)
+  mark(hashes)
+  return directory
+
+
+def check(directory: storage.PathLike, kind: str, overwrite: bool) -> None:
   """Raises ConfigError where `write` would have to destroy something; cheap, so that it comes before the work."""
-  directory = epath.Path(directory)
-  if not directory.exists():
+  directory = storage.path(directory)
+  if storage.is_empty(directory):
     return
   require(directory.is_dir(), f'--output {directory} is a file: wanted a directory to make')
   names = {path.name for path in directory.iterdir()}
-  if not names:
-    return
   marker = read_marker(directory)
   require(marker.get('kind') == kind,
           f'--output {directory} exists and is not a {kind} export of bert-jax, so it is left as it is: '
@@ -62,7 +75,7 @@ def check(directory: epath.PathLike, kind: str, overwrite: bool) -> None:
           f'--output {directory} exists: pass overwrite=True to replace that export, or name another directory')
 
 
-def read_marker(directory: epath.Path) -> dict:
+def read_marker(directory: storage.Path) -> dict:
   """{'kind', 'files': {name: SHA-256}}; empty where we did not write `directory`."""
   try:
     marker = json.loads((directory / MARKER).read_text())

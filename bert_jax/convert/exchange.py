@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from bert_jax import checkpoint, metrics, phases, run_directory
 from bert_jax.checkpoint import Loaded
@@ -21,15 +20,15 @@ from bert_jax.model.build import Heads
 from bert_jax.model.settings import Model
 from bert_jax.objectives import Objective
 from bert_jax.parallel.mesh import path_name
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
 class Importer:
   """How one kind of checkpoint is read."""
-  recognizes: Callable[[epath.Path], bool]
-  read: Callable[[epath.Path, Heads | None], Loaded]
+  recognizes: Callable[[storage.Path], bool]
+  read: Callable[[storage.Path, Heads | None], Loaded]
   """(path, wanted heads, None: those it has) -> Loaded; params have None for each array it lacks, named in `fresh`."""
   what: str
   """For a message: what such a checkpoint is."""
@@ -40,7 +39,7 @@ def named(params) -> dict[str, Any]:
   return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
 
 
-def read_run(path: epath.Path, heads: Heads | None = None) -> Loaded:
+def read_run(path: storage.Path, heads: Heads | None = None) -> Loaded:
   """A run or one of its steps, with other heads where they are asked for: those that it has, and None for others."""
   loaded = checkpoint.load(path)
   if heads is None:
@@ -61,9 +60,9 @@ IMPORTERS: dict[str, Importer] = {
 }
 
 
-def read(path: epath.PathLike, heads: Heads | None = None) -> Loaded:
+def read(path: storage.PathLike, heads: Heads | None = None) -> Loaded:
   """What a checkpoint has; None in place of what it lacks. Raises ConfigError, DataError, CheckpointError."""
-  path = epath.Path(path)
+  path = storage.path(path)
   importer = next((importer for importer in IMPORTERS.values() if importer.recognizes(path)), None)
   if importer is None:
     wanted = ' or '.join(importer.what for importer in IMPORTERS.values())
@@ -71,7 +70,7 @@ def read(path: epath.PathLike, heads: Heads | None = None) -> Loaded:
   return importer.read(path, heads)
 
 
-def load(path: epath.PathLike, heads: Heads | None = None, seed: int = 0) -> Loaded:
+def load(path: storage.PathLike, heads: Heads | None = None, seed: int = 0) -> Loaded:
   """A checkpoint ready for use: a run directory, one of its steps, or a directory of another format.
 
   `heads`: those that are wanted; by default a run's own, or pretraining's. What the checkpoint lacks is initialised
@@ -106,7 +105,7 @@ class Initial:
   record: run_directory.Record | None  # of that run
 
 
-def initial_parameters(path: epath.PathLike, settings: Model, heads: Heads,
+def initial_parameters(path: storage.PathLike, settings: Model, heads: Heads,
                        vocabulary: records.Vocabulary | None = None) -> Initial:
   """The parameters that a checkpoint has for a model of these settings and heads, wherever it is from.
 
@@ -132,7 +131,7 @@ def flag(name: str, value) -> str:
   return f'--{name} {value}'
 
 
-def check_vocabulary(path: epath.PathLike, loaded: Loaded, vocabulary: records.Vocabulary | None) -> None:
+def check_vocabulary(path: storage.PathLike, loaded: Loaded, vocabulary: records.Vocabulary | None) -> None:
   """Raises ConfigError where ids would stand for other tokens. Other formats need not have a vocabulary."""
   if vocabulary is None:
     return
@@ -147,29 +146,31 @@ def check_vocabulary(path: epath.PathLike, loaded: Loaded, vocabulary: records.V
 # ---------------------------------------------------------------- out
 
 
-def to_huggingface(loaded: Loaded, source: epath.Path, output: epath.Path) -> epath.Path:
+def to_huggingface(loaded: Loaded, source: storage.Path, output: storage.Path) -> storage.Path:
   return huggingface.export_checkpoint(output, loaded, card(loaded, source), overwrite=True)
 
 
-EXPORTERS: dict[str, Callable[[Loaded, epath.Path, epath.Path], epath.Path]] = {'huggingface': to_huggingface}
+EXPORTERS: dict[str, Callable[[Loaded, storage.Path, storage.Path], storage.Path]] = {'huggingface': to_huggingface}
 
 
-def export(format: str, source: epath.PathLike, output: epath.PathLike | None = None) -> epath.Path:
+def export(format: str, source: storage.PathLike, output: storage.PathLike | None = None) -> storage.Path:
   """Writes the checkpoint `source` in `format` to `output`, RUN/export by default, and returns where.
 
   Raises as `load` and the writers do.
   """
-  source = epath.Path(source)
-  loaded = load(source)
+  source = storage.path(source)
   if output is None:
     run_dir = run_directory.run_of(source)
+    if run_dir is None and storage.is_empty(source):
+      load(source)  # says what is wrong with it
     if run_dir is None:
       raise ConfigError(f'{source} is no run directory, so its export has no default place: name one with --output')
     output = run_dir / run_directory.EXPORT
-  return EXPORTERS[format](loaded, source, epath.Path(output))
+  storage.probe(output, '--output')
+  return EXPORTERS[format](load(source), source, storage.path(output))
 
 
-def card(loaded: Loaded, source: epath.Path) -> ModelCard:
+def card(loaded: Loaded, source: storage.Path) -> ModelCard:
   """What the run's own files say of its training; nothing of a checkpoint that is no run's."""
   record, run_dir = loaded.record, run_directory.run_of(source)
   if record is None or run_dir is None:
@@ -197,7 +198,7 @@ def origin_sentence(record: run_directory.Record) -> str:
 def data_sentence(record: run_directory.Record) -> str:
   """One sentence on the text or the task, where the data is still there to ask."""
   if not isinstance(record.config, Config):
-    return f'Task: {record.config.task}, on the examples of `{epath.Path(record.data).name}`.'
+    return f'Task: {record.config.task}, on the examples of `{storage.path(record.data).name}`.'
   try:
     manifest = records.read_manifest(phases.directory(record.data, record.config))
   except DataError:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import safetensors.numpy
-from etils import epath
 
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import card as card_lib, directory as directory_lib, names, tokenizer_files
@@ -22,6 +21,7 @@ from bert_jax.model.build import Heads, encoder_class
 from bert_jax.model.encoder import ENCODERS
 from bert_jax.model.settings import Model
 from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
+from input_pipeline import storage
 from input_pipeline.errors import DataError
 
 KIND = 'huggingface'
@@ -46,8 +46,8 @@ ACTIVATIONS = {'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_new': 'gelu_tanh', 'gelu_
 FIXED = {'position_embedding_type': 'absolute', 'add_cross_attention': False, 'tie_word_embeddings': True}
 
 
-def export_checkpoint(directory: epath.PathLike, loaded: Loaded, card: ModelCard | None = None,
-                      overwrite: bool = False) -> epath.Path:
+def export_checkpoint(directory: storage.PathLike, loaded: Loaded, card: ModelCard | None = None,
+                      overwrite: bool = False) -> storage.Path:
   """Writes a directory for transformers' AutoModel and AutoTokenizer, whole or not at all. Returns its path.
 
   Its class is that of `loaded.objective`: BertForPreTraining, BertForSequenceClassification … Raises ConfigError where
@@ -61,7 +61,7 @@ def export_checkpoint(directory: epath.PathLike, loaded: Loaded, card: ModelCard
           'vocabulary that the model was trained with')
   tensors = to_tensors(model, loaded.objective.heads, loaded.params)
   encode = lambda value: (json.dumps(value, indent=2, sort_keys=True) + '\n').encode()
-  path = epath.Path(directory)
+  path = storage.path(directory)
   title = path.parent.name if path.name == 'export' else path.name  # runs/sample/export is the export of `sample`
   card = dataclasses.replace(card or ModelCard(), architecture=architecture(loaded.objective))
   text = card_lib.readme(card, model, loaded.objective, title or 'BERT', vocabulary.kind, vocabulary.lower_case,
@@ -109,22 +109,22 @@ def to_tensors(model: Model, heads: Heads, params) -> dict[str, np.ndarray]:
 # ---------------------------------------------------------------- the way back
 
 
-def is_export(path: epath.PathLike) -> bool:
+def is_export(path: storage.PathLike) -> bool:
   """Whether `path` is a Hugging Face directory, ours or another's: a config.json that names a model type."""
   try:
-    return 'model_type' in json.loads((epath.Path(path) / CONFIG).read_text())
+    return 'model_type' in json.loads((storage.path(path) / CONFIG).read_text())
   except (OSError, ValueError, TypeError, RecursionError):
     return False
 
 
-def read(directory: epath.PathLike, heads: Heads | None = None) -> Loaded:
+def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   """The checkpoint of a Hugging Face BERT: BertForPreTraining, BertForMaskedLM, BertModel, or with a task's head.
 
   `heads`: those to read, pretraining's by default. Of a head that the directory lacks, or that it has in another size
   than was asked for, `params` has None in place of each array, and `fresh` the names. Other heads are left out. Raises
   DataError.
   """
-  directory = epath.Path(directory)
+  directory = storage.path(directory)
   model = from_config(read_json(directory / CONFIG), directory)
   objective = (next(objective for objective in OBJECTIVES.values() if objective.causal == model.causal) if heads is None
                else Objective({}, heads))
@@ -144,7 +144,7 @@ def read(directory: epath.PathLike, heads: Heads | None = None) -> Loaded:
                 fresh=tuple(entry.name for entry in table if entry.head in fresh))
 
 
-def missing_heads(tensors: Mapping[str, np.ndarray], table: list[names.Entry], directory: epath.Path) -> set[str]:
+def missing_heads(tensors: Mapping[str, np.ndarray], table: list[names.Entry], directory: storage.Path) -> set[str]:
   """The heads of which nothing is there. Raises DataError where some of a head is, or any of the encoder lacks."""
   lacks = lambda entries: [theirs for entry in entries for theirs in entry.theirs if theirs not in tensors]
   heads = {entry.head: [other for other in table if other.head == entry.head] for entry in table}
@@ -163,7 +163,7 @@ def other_heads(tensors: Mapping[str, np.ndarray], table: list[names.Entry]) -> 
           if entry.head != 'encoder' and theirs in tensors and tensors[theirs].shape != entry.their_shape}
 
 
-def check_strange(tensors: Mapping[str, np.ndarray], table: list[names.Entry], directory: epath.Path) -> None:
+def check_strange(tensors: Mapping[str, np.ndarray], table: list[names.Entry], directory: storage.Path) -> None:
   """Raises DataError for a weight that stands among the encoder's and is not one of them."""
   wanted = {theirs for entry in table for theirs in entry.theirs}
   rooms = {'.'.join(theirs.split('.')[:2]) + '.' for entry in table if entry.head == 'encoder'
@@ -187,7 +187,7 @@ def canonical(tensors: Mapping[str, np.ndarray], table: list[names.Entry]) -> di
   return renamed
 
 
-def check_tied(tensors: dict[str, np.ndarray], directory: epath.PathLike) -> None:
+def check_tied(tensors: dict[str, np.ndarray], directory: storage.PathLike) -> None:
   """Drops the copies that some checkpoints store of tied tensors. Raises DataError where they are not copies."""
   for copy, original in TIED.items():
     if copy in tensors and not np.array_equal(tensors[copy], tensors.setdefault(original, tensors[copy])):
@@ -196,7 +196,7 @@ def check_tied(tensors: dict[str, np.ndarray], directory: epath.PathLike) -> Non
     tensors.pop(copy, None)
 
 
-def from_config(fields: Mapping, directory: epath.PathLike) -> Model:
+def from_config(fields: Mapping, directory: storage.PathLike) -> Model:
   """The model of a BertConfig. Raises DataError where ours cannot be it."""
   path = f'{directory}/{CONFIG}'
   known = {getattr(kind, 'TYPES', {}).get(KIND): name for name, kind in reversed(ENCODERS.items())}

@@ -3,9 +3,7 @@
 import json
 import tempfile
 
-from etils import epath
-
-from input_pipeline import records
+from input_pipeline import records, storage
 from input_pipeline.errors import DataError
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 from input_pipeline.vocabulary.tokenizer import CLS, MASK, PAD, SEP, UNK, Tokenizer
@@ -97,12 +95,12 @@ def _unigram(tokenizer: Tokenizer, special: set[str]):
   return library
 
 
-def load(directory: epath.PathLike) -> Tokenizer:
+def load(directory: storage.PathLike) -> Tokenizer:
   """The tokenizer of a Hugging Face directory, of data, or of a run; of upper case the files beside it tell.
 
   Raises DataError where there is no vocabulary.
   """
-  directory = epath.Path(directory)
+  directory = storage.path(directory)
   lower_case = _lower_case(directory)
   if any((directory / name).exists() for name in (records.SENTENCEPIECE, records.VOCABULARY)):
     return tokenizer_lib.load(directory, lower_case)
@@ -115,12 +113,12 @@ def load(directory: epath.PathLike) -> Tokenizer:
     raise DataError(f'{directory / TOKENIZER} is damaged: wanted model.vocab to give each token an id, from 0 without '
                     'gaps')
   with tempfile.TemporaryDirectory() as folder:
-    path = epath.Path(folder) / records.VOCABULARY
+    path = storage.path(folder) / records.VOCABULARY
     path.write_text('\n'.join(sorted(ids, key=ids.__getitem__)) + '\n')
     return tokenizer_lib.load(path, lower_case)
 
 
-def _lower_case(directory: epath.Path) -> bool | None:
+def _lower_case(directory: storage.Path) -> bool | None:
   """What the directory says of upper case; None: nothing."""
   if (directory / records.MANIFEST).exists():
     return records.read_manifest(directory).vocabulary.lower_case
@@ -132,13 +130,13 @@ def _lower_case(directory: epath.Path) -> bool | None:
   return said
 
 
-def _section(path: epath.Path, name: str) -> dict:
+def _section(path: storage.Path, name: str) -> dict:
   """An object in the object that a file holds; {} where there is none."""
   value = _read(path).get(name)
   return value if isinstance(value, dict) else {}
 
 
-def _read(path: epath.Path) -> dict:
+def _read(path: storage.Path) -> dict:
   if not path.exists():
     return {}
   try:

@@ -5,8 +5,8 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-from etils import epath
 
+from input_pipeline import storage
 from input_pipeline.errors import DataError
 
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
@@ -18,13 +18,13 @@ IMPOSTORS = {b'\x80': 'it is a pickle, which is never opened',
              b'version https://git-lfs': 'it is a pointer of Git LFS, which `git lfs pull` replaces'}
 
 
-def read_tensors(directory: epath.Path) -> dict[str, np.ndarray]:
+def read_tensors(directory: storage.Path) -> dict[str, np.ndarray]:
   """The tensors of model.safetensors, or of the shards that an index names. Raises DataError; never opens a pickle."""
   if (directory / WEIGHTS).exists():
     files = [WEIGHTS]
   elif (directory / INDEX).exists():
     where = read_json(directory / INDEX).get('weight_map')
-    if not isinstance(where, dict) or not all(isinstance(name, str) and epath.Path(name).name == name
+    if not isinstance(where, dict) or not all(isinstance(name, str) and storage.path(name).name == name
                                               for name in where.values()):
       raise DataError(f'{directory / INDEX} has no weight_map of names of files in its directory: fetch or export '
                       'it again')
@@ -50,7 +50,7 @@ def read_tensors(directory: epath.Path) -> dict[str, np.ndarray]:
   return tensors
 
 
-def read_json(path: epath.Path) -> dict:
+def read_json(path: storage.Path) -> dict:
   """The object that a file holds. Raises DataError."""
   try:
     value = json.loads(path.read_text())

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from bert_jax.model.heads import Classes, Pooler
 from bert_jax.objectives import Objective, Term, squared_error
 from bert_jax.tasks.task import Task
+from input_pipeline import storage
 from input_pipeline.errors import DataError
 from input_pipeline.vocabulary.tokenizer import Tokenizer
 
@@ -29,7 +29,7 @@ class Example:
   label: str | float
 
 
-def read(path: epath.Path, number: bool = False) -> list[Example]:
+def read(path: storage.Path, number: bool = False) -> list[Example]:
   """The examples of a file of JSON lines; labels are text, or numbers where `number`. Raises DataError."""
   examples = []
   try:

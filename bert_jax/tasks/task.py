@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from bert_jax.objectives import Objective
+from input_pipeline import storage
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
   """One kind of task."""
-  read: Callable[[epath.Path], list[Any]]
+  read: Callable[[storage.Path], list[Any]]
   """A file of examples -> the examples. Raises DataError that names file and line."""
   labels: Callable[[Sequence[Any]], tuple[str, ...]]
   """The classes among the training examples; () where the task has none."""

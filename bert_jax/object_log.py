@@ -1,0 +1,165 @@
+"""The log of a run in a bucket: objects cannot be appended to, so lines go up in segments, from a thread of their own.
+
+RUN/metrics/00000007.jsonl holds some consecutive lines, and RUN/tensorboard the same as a file of events. Once a
+minute the segment at hand is sent, again while it is small: what is sent grows with the lines. No step waits for it.
+Lines that were not sent yet go into the next checkpoint, so that none is lost that comes before it.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+
+from bert_jax import run_directory
+from input_pipeline import storage
+from input_pipeline.errors import DataError, StorageError
+
+UPLOAD_SECONDS = 60.0  # between two uploads
+SEGMENT_BYTES = 32 << 10  # a segment that is longer is not sent again
+CLOSE_SECONDS = 120.0  # that the end of a run waits for its last lines
+
+
+class ObjectLog:
+  """Where a run in a bucket writes its lines. `kept`: those of before, the ones that were sent and the others."""
+
+  def __init__(self, run_dir: storage.Path, step: int, kept: list[dict], upload_seconds: float = UPLOAD_SECONDS):
+    self.directory, self.board_directory = run_dir / run_directory.SEGMENTS, run_dir / run_directory.BOARD
+    self.step, self.upload_seconds, self.warned = step, upload_seconds, False
+    self.lock, self.wake, self.closing = threading.Lock(), threading.Event(), False
+    sent, self.number = _cut(self.directory, step)
+    self.waiting = [line for line in kept if key(line) not in sent]  # lines that no object holds yet
+    self.segment: list[dict] = []  # lines of the segment at hand that were sent
+    self.folder = tempfile.TemporaryDirectory(prefix='bert_jax_board_')
+    self.board = self.board_file = None
+    self.thread = threading.Thread(target=self._run, name='log', daemon=True)
+    self.thread.start()
+
+  def write(self, line: dict) -> None:
+    """Takes a line; it is sent within a minute."""
+    with self.lock:
+      self.waiting.append(line | {'time': time.time()})
+
+  def unsent(self) -> list[dict]:
+    """The lines that a checkpoint has to keep: no object holds them yet."""
+    with self.lock:
+      return [without_time(line) for line in self.waiting]
+
+  def close(self) -> None:
+    """Sends what is left, and waits for that."""
+    self.closing = True
+    self.wake.set()
+    self.thread.join(CLOSE_SECONDS)
+    if self.waiting:
+      print(f'bert-jax: {len(self.waiting)} lines of the log did not reach {self.directory}', file=sys.stderr)
+    if not self.thread.is_alive():
+      self.folder.cleanup()
+
+  def _run(self) -> None:
+    while True:
+      self.wake.wait(self.upload_seconds)
+      last = self.closing
+      with self.lock:
+        lines = list(self.waiting)
+      if lines:
+        try:
+          self._send(lines)
+        except (StorageError, DataError, OSError) as error:
+          if not self.warned:  # later tries are not told again
+            print(f'bert-jax: the log cannot be sent now: {error}; training goes on, and the lines wait',
+                  file=sys.stderr, flush=True)
+          self.warned = True
+      if last:
+        return
+
+  def _send(self, lines: list[dict]) -> None:
+    text = encode([*self.segment, *map(without_time, lines)])
+    storage.write_whole(self.directory / f'{self.number:08d}.jsonl', text)
+    with self.lock:
+      del self.waiting[:len(lines)]
+    self.segment += map(without_time, lines)
+    self._show(lines)
+    if len(text) > SEGMENT_BYTES:
+      self.number += 1
+      self.segment = []
+      self._end_board()
+
+  def _show(self, lines: list[dict]) -> None:
+    """Adds lines to a file of events in a local folder, and sends that."""
+    if self.board is None:
+      try:
+        from tensorboardX import SummaryWriter
+      except ImportError:
+        return
+      # the first file says which steps of a run that was cut off count no more
+      purge = {'purge_step': self.step + 1} if self.step is not None else {}
+      self.step = None
+      self.board = SummaryWriter(self.folder.name, filename_suffix=f'.{self.number:08d}', **purge)
+    for line in lines:
+      for name, value in line.items():
+        if name not in ('step', 'kind', 'time'):
+          self.board.add_scalar(f'{line["kind"]}/{name}', value, line['step'], walltime=line.get('time'))
+    self.board.flush()
+    for file in pathlib.Path(self.folder.name).iterdir():
+      storage.copy(file, self.board_directory / file.name)
+
+  def _end_board(self) -> None:
+    if self.board is not None:
+      self.board.close()
+      self.board = None
+      for file in pathlib.Path(self.folder.name).iterdir():
+        os.unlink(file)
+
+
+def key(line: dict) -> tuple[int, str]:
+  """What tells a line from all others of a run."""
+  return line['step'], line['kind']
+
+
+def without_time(line: dict) -> dict:
+  return {name: value for name, value in line.items() if name != 'time'}
+
+
+def encode(lines: Iterable[dict]) -> str:
+  return ''.join(json.dumps(line) + '\n' for line in lines)
+
+
+def decode(text: str) -> list[dict]:
+  """Lines of JSON; one that was cut off is none."""
+  lines = []
+  for line in text.splitlines():
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      continue
+  return lines
+
+
+def read(directory: storage.Path) -> list[dict]:
+  """The lines of all segments, each once, in the order of their steps."""
+  return merged(line for data in storage.read_all(storage.files_in(directory, '*.jsonl'))
+                for line in decode(data.decode()))
+
+
+def merged(lines: Iterable[dict]) -> list[dict]:
+  """Each line once, the last that was written, in the order of steps."""
+  return sorted({key(line): line for line in lines}.values(), key=lambda line: line['step'])
+
+
+def _cut(directory: storage.Path, step: int) -> tuple[set[tuple[int, str]], int]:
+  """Drops the lines after `step`, of a run that was cut off; gives what is there, and the next segment's number."""
+  files, sent = storage.files_in(directory, '*.jsonl'), set()
+  for file, data in zip(files, storage.read_all(files)):
+    lines = decode(data.decode())
+    kept = [line for line in lines if line['step'] <= step]
+    sent |= set(map(key, kept))
+    if len(kept) < len(lines):
+      if kept:
+        storage.write_whole(file, encode(kept))
+      else:
+        file.unlink(missing_ok=True)
+  numbers = [int(file.name.removesuffix('.jsonl')) for file in files if file.name.removesuffix('.jsonl').isdigit()]
+  return sent, max(numbers, default=-1) + 1
