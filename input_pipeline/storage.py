@@ -20,6 +20,18 @@ from input_pipeline import object_storage
 from input_pipeline.errors import DataError, StorageError
 from input_pipeline.object_storage import ObjectPath
 
+def _is_installed(module: str) -> bool:
+  try:
+    return importlib.util.find_spec(module) is not None
+  except ModuleNotFoundError:  # of the package that it is in
+    return False
+
+
+# Orbax goes by etils' paths, which take TensorFlow's file system where TensorFlow is installed: another one than ours,
+# and one that hangs at a bucket that is missing. This variable is the only switch, and is read once, at the first path.
+if _is_installed('gcsfs'):
+  os.environ.setdefault('EPATH_USE_TF', 'false')
+
 PathLike = str | os.PathLike  # as a user gives it
 Path = pathlib.Path | ObjectPath
 
@@ -157,27 +169,15 @@ def beside_each_other(work: Callable, items: Iterable) -> list:
 
 
 def prepare_for_orbax(name: PathLike) -> None:
-  """Lets Orbax reach a bucket by the libraries that we use. Raises DataError where it cannot.
-
-  It goes by etils' paths, which would take TensorFlow's file system where TensorFlow is installed: another one, which
-  hangs at a bucket that is missing. An environment variable is the only switch for that.
-  """
+  """Makes out whether Orbax can reach a bucket by the libraries that we use. Raises DataError where it cannot."""
   target = path(name)
   if not isinstance(target, ObjectPath):
     return
   if target.scheme not in CHECKPOINT_SCHEMES:
     raise DataError(f'{name}: checkpoints can be kept on local disks, gs:// and s3://, not on {target.scheme}://')
   object_storage.file_system(target.scheme)
-  os.environ['EPATH_USE_TF'] = 'false'
   if target.scheme == 'gs' and not _is_installed('google.cloud.storage'):
     raise DataError(f'checkpoints on gs:// need google-cloud-storage: {object_storage.NEEDS["gs"]}')
-
-
-def _is_installed(module: str) -> bool:
-  try:
-    return importlib.util.find_spec(module) is not None
-  except ModuleNotFoundError:  # of the package that it is in
-    return False
 
 
 def probe(name: PathLike, what: str = 'the path', checkpoints: bool = False) -> None:
