@@ -9,7 +9,7 @@ import os
 import sys
 
 from bert_jax.errors import STOPPED, ConfigError
-from launch import without_tpu
+from launch import extras, without_tpu
 from launch.commands.table import COMMANDS
 
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
@@ -40,10 +40,11 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 0
   except Exception as error:
-    code = exit_code(error)
+    missing = extras.missing(error)
+    code = ConfigError.exit_code if missing else exit_code(error)
     if code is None:
       raise
-    print(f'bert-jax: {error}', file=sys.stderr)
+    print(f'bert-jax: {missing or error}', file=sys.stderr)
   if code not in (0, STOPPED) and 'bert_jax.distributed' in sys.modules:
     sys.modules['bert_jax.distributed'].leave(code)
   sys.exit(code)

@@ -1,0 +1,21 @@
+"""Which extra brings a package that is not installed: a core install says so in a sentence."""
+
+# The module that is imported -> the extra of setup.cfg that brings it.
+EXTRAS = {
+    'tensorflow': 'input', 'tensorflow_datasets': 'input', 'sentencepiece': 'input', 'sentencex': 'input',
+    'mwparserfromhell': 'input', 'pyarrow': 'input', 'google_crc32c': 'input', 'gensim': 'sample', 'jieba': 'chinese',
+    'apache_beam': 'beam', 'matplotlib': 'plot', 'gcsfs': 'gcs', 'google.cloud.storage': 'gcs', 'torch': 'peers',
+    'transformers': 'peers'}
+
+
+def missing(error: BaseException | None) -> str | None:
+  """A sentence where an import of what an extra brings is what failed; None of any other error."""
+  while error is not None:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+      found = next((name for name in EXTRAS if error.name == name or error.name.startswith(f'{name}.')), None)
+      if found:
+        return f"this needs {found}, which is not installed here: pip install 'bert_jax[{EXTRAS[found]}]'"
+    if hasattr(error, 'exit_code'):
+      return None  # it says itself what is wrong
+    error = error.__cause__
+  return None

@@ -1,0 +1,79 @@
+"""A core install answers each command that needs an extra by one sentence that names it."""
+
+import configparser
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from launch import extras
+from launch.commands.table import COMMANDS
+from tests import corpora
+
+ROOT = pathlib.Path(__file__).parent.parent
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / 'setup.cfg')
+# Packages whose module has another name.
+MODULES = {'google_cloud_storage': 'google.cloud.storage', 'tensorflow_cpu': 'tensorflow'}
+NEVER = {'google_cloud_storage_control'}  # which Orbax imports by itself, where a bucket has real folders
+
+
+def modules(extra: str) -> set[str]:
+  lines = SETUP['options.extras_require'][extra].strip().splitlines()
+  names = (re.match(r'[\w-]+', line)[0].replace('-', '_') for line in lines if not line.startswith('jax['))
+  return {MODULES.get(name, name) for name in names} - NEVER
+
+
+def call(folder: pathlib.Path, *argv: str, absent: str = '') -> tuple[int, str]:
+  absent = absent or ','.join(extras.EXTRAS)
+  environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
+  process = subprocess.run([sys.executable, '-P', ROOT / 'tests/without.py', absent, *argv], env=environment, cwd=folder,
+                           capture_output=True, text=True, timeout=200)
+  return process.returncode, process.stderr
+
+
+@pytest.mark.parametrize('extra', ['input', 'sample', 'chinese', 'beam', 'plot', 'gcs', 'peers'])
+def test_every_package_of_an_extra_is_known(extra):
+  assert {name for name, brought in extras.EXTRAS.items() if brought == extra} == modules(extra)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> pathlib.Path:
+  """A folder with a text, a vocabulary, data and a run."""
+  folder = tmp_path_factory.mktemp('core')
+  corpora.make(folder)
+  code, errors = call(folder, 'pretrain', 'tiny', '--data', 'data', '--run-dir', 'run', '--model.vocab-size',
+                      str(len(corpora.TOKENS)), '--model.hidden-size', '16', '--model.layers', '1', '--model.heads', '2',
+                      '--model.intermediate-size', '16', '--model.dtype', 'float32', '--long.share', '0',
+                      '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5', '--run.steps',
+                      '2', '--optimizer.warmup-steps', '1', '--distributed.no-auto', absent='-')
+  assert code == 0, errors
+  return folder
+
+
+NEEDS = {
+    'vocabulary': (['--input', 'corpus.txt', '--kind', 'sentencepiece', '--output', 'spm.model'], 'input'),
+    'prepare': (['--input', 'corpus.txt', '--vocabulary', 'vocab.txt', '--output', 'new'], 'input'),
+    'inspect': (['gs://bucket/data'], 'gcs'),
+    'pretrain': (['tiny', '--data', 'data', '--run-dir', 'gs://bucket/run'], 'gcs'),
+    'finetune': (['classification', '--data', 'data', '--run-dir', 'gs://bucket/run', '--checkpoint', 'run'], 'gcs'),
+    'evaluate': (['gs://bucket/run'], 'gcs'),
+    'plot': (['run'], 'plot'),
+    'export': (['run', '--output', 'gs://bucket/export'], 'gcs'),
+    'fill-mask': (['gs://bucket/run', 'one [MASK]'], 'gcs'),
+    'benchmark': (['input', 'data', '--batch.sequence-length', '32', '--batch.predictions', '5', '--peer', 'huggingface',
+                   '--seconds', '0.1'], 'peers'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('command', [name for name in COMMANDS if name in NEEDS])
+def test_a_core_install_names_the_extra(folder, command):
+  argv, extra = NEEDS[command]
+  code, errors = call(folder, command, *argv)
+  assert code == 2 and 'Traceback' not in errors, errors
+  said = [line for line in errors.splitlines() if line.startswith('bert-jax:')]
+  assert len(said) == 1 and f'[{extra}]' in said[0], errors
