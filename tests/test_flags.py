@@ -152,8 +152,8 @@ def test_choices_are_those_of_the_tables():
     return typing.get_args(literal)
 
   assert choices(checkpoints.Export, 'format') == tuple(exchange.EXPORTERS)
-  assert choices(measuring.BenchmarkStep, 'peer') == peers.PEERS
-  assert choices(measuring.BenchmarkInput, 'peer') == benchmark.PEERS
+  assert choices(measuring.BenchmarkStep, 'peer') == tuple(peers.PEERS)
+  assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
@@ -162,7 +162,7 @@ def test_choices_are_those_of_the_tables():
 def settings():
   from input_pipeline.vocabulary.training import VocabularySettings
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
-          'pretrain': training.Pretrain, 'evaluate': training.Evaluate, 'plot': training.Plot,
+          'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate, 'plot': training.Plot,
           'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep, 'benchmark input': measuring.BenchmarkInput,
           'export': checkpoints.Export, 'fill-mask': checkpoints.FillMask}
 

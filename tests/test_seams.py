@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 
 def config(**changes):
   base = cfg.Config(
-      model=recipes.model_of(2, 64, vocab_size=VOCABULARY, dtype='float32', unroll=1),
+      model=recipes.model_of(2, 64, vocab_size=VOCABULARY, dtype='float32', unroll=1, heads=2),
       batch=cfg.BatchConfig(size=16, sequence_length=32, predictions=5),
       optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=2),
       run=cfg.Run(steps=8, log_every=4, checkpoint_every=4, evaluate_every=8, evaluation_rows=32))

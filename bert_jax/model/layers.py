@@ -58,8 +58,9 @@ def stacked(make, count: int, rngs: nnx.Rngs):
   """`count` layers made by make(rngs) as one module of stacks [L ...] of parameters; each is initialised by itself."""
   stack = jax.vmap(make)(rngs.split(count))
   for variable in jax.tree.leaves(stack, is_leaf=lambda leaf: isinstance(leaf, nnx.Param)):
-    logical = variable.get_metadata('logical')
-    variable.set_metadata(logical=dataclasses.replace(logical, axes=('layers', *logical.axes)))
+    logical = variable.get_metadata().get('logical')
+    if logical is not None:  # what was made without axes is refused by its name: build.describe
+      variable.set_metadata(logical=dataclasses.replace(logical, axes=('layers', *logical.axes)))
   return stack
 
 

@@ -12,7 +12,8 @@ from bert_jax.tasks.settings import Finetune
 from launch.commands import flags
 
 USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
-       [--initialize-from CHECKPOINT] [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]'''
+       [--initialize-from CHECKPOINT]
+       [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]'''
 FINETUNE_USAGE = '''usage: bert-jax finetune TASK --data DATA --run-dir RUN --checkpoint CHECKPOINT
        [--epochs N] [--batch.… --optimizer.… --model.… --mesh.… --run.… --distributed.…]'''
 
