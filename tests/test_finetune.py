@@ -9,7 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config as cfg, evaluate, finetune, metrics, program as program_lib, run_directory, train
+from bert_jax import (
+  checkpoint,
+  config as cfg,
+  evaluate,
+  finetune,
+  metrics,
+  program as program_lib,
+  run_directory,
+  train,
+)
 from bert_jax.errors import ConfigError, DriftError
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.settings import Finetune, TaskBatch
