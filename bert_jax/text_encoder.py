@@ -23,7 +23,7 @@ from bert_jax.model.attention import Place
 from bert_jax.model.heads import Pooler
 from bert_jax.model.settings import Model
 from bert_jax.parallel import mesh as mesh_lib
-from bert_jax.tasks.sentences import cut
+from bert_jax.tasks.sentences import truncate_pair
 from input_pipeline import storage
 from input_pipeline.vocabulary.tokenizer import Tokenizer
 
@@ -115,7 +115,7 @@ class TextEncoder:
       require(truncate or used <= limit,
               f'{short(pair[0])!r} has {used} tokens with [CLS] and [SEP], and the model takes {limit} '
               '(model.max_positions): shorten it, or pass truncate=True')
-      cut(parts[0], parts[1] if len(parts) == 2 else [], limit - around)
+      truncate_pair(parts[0], parts[1] if len(parts) == 2 else [], limit - around)
       tokens = [tokenizer.cls_id] + [token for part in parts for token in (*part, tokenizer.sep_id)]
       types = [0] + [number for number, part in enumerate(parts) for _ in range(len(part) + 1)]
       found.append((np.array(tokens, np.int32), np.array(types, np.int32)))

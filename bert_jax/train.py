@@ -72,10 +72,11 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
           yield from found
 
   vocabulary_files = run_directory.vocabulary_files(phases.directory(data_dir, config))
-  training = Training(run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
-            evaluate.on_the_way(program, data_dir, config),
-            lambda step: program.flops_per_step(phases.at(config, step).batch),
-            [phase_text(phase, stream) for phase, stream in streams])
+  training = Training(
+      run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
+      evaluate.on_the_way(program, data_dir, config),
+      lambda step: program.flops_per_step(phases.at(config, step).batch),
+      [phase_text(phase, stream) for phase, stream in streams])
   return training.run(initial, progress, stop)
 
 

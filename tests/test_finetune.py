@@ -9,7 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config as cfg, evaluate, finetune, metrics, run_directory, train
+from bert_jax import (
+  checkpoint,
+  config as cfg,
+  evaluate,
+  finetune,
+  metrics,
+  program as program_lib,
+  run_directory,
+  train,
+)
 from bert_jax.errors import ConfigError, DriftError
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.settings import Finetune, TaskBatch
@@ -164,7 +173,7 @@ def test_an_evaluation_reads_every_example_once_whatever_the_batches(tuned, clas
   whole = examples.encode(examples.items)
   for name, wanted in whole.items():
     np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches])[real], wanted)
-  program = evaluate.on_one_device(loaded.record.config)
+  program = program_lib.on_one_device(loaded.record.config)
   found = evaluate.figures(program, loaded.params, batches)
   wanted = {name: value for name, value in figures.items() if name not in ('examples', 'step')}
   assert found == pytest.approx(wanted, abs=1e-6)
@@ -192,7 +201,7 @@ def test_regression_keeps_its_predictions(pretrained, numbers, tmp_path):
   assert figures['task_pearson'] > .97 and figures['task_loss'] < .1 and 'task_accuracy' not in figures
   loaded = checkpoint.load(tmp_path / 'run')
   examples = finetune.open_examples(loaded.record.config, numbers, finetune.VALIDATION_FILE, loaded.tokenizer())
-  program = evaluate.on_one_device(loaded.record.config)
+  program = program_lib.on_one_device(loaded.record.config)
   _, kept = program.evaluation_step(loaded.params, mesh_lib.put_batch(examples.encode(examples.items), program.mesh))
   predictions, labels, weights = map(np.asarray, kept['task'])
   assert predictions.shape == labels.shape == weights.shape == (HELD_OUT,)
