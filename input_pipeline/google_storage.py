@@ -9,7 +9,8 @@ import os
 from typing import Any
 
 import fsspec
-import gcsfs
+from fsspec import asyn
+from gcsfs.core import GCSFileSystem  # that of `gcsfs` may ask by gRPC what kind of bucket it is
 from gcsfs.retry import HttpError
 
 SMALL = 1 << 20  # bytes; a file that is shorter is read by one request
@@ -17,7 +18,7 @@ BATCH = 100  # requests that Google takes as one, at most
 OUTSIDE = 416  # HTTP's code for a range that an object does not have, as an empty one has none
 
 
-class GoogleStorage(gcsfs.GCSFileSystem):
+class GoogleStorage(GCSFileSystem):
   """The file system for gs://."""
   cachable = True
 
@@ -80,6 +81,8 @@ class GoogleStorage(gcsfs.GCSFileSystem):
       for result in await self._rm_files(names[at:at + BATCH]):
         if isinstance(result, Exception) and '404' not in str(result):
           raise result
+
+  rm = asyn.sync_wrapper(_rm)  # gcsfs names its own
 
   async def _page(self, bucket: str, **query) -> dict[str, Any]:
     return await self._call('GET', 'b/{}/o', bucket, json_out=True, **query)

@@ -20,6 +20,7 @@ from input_pipeline import object_storage
 from input_pipeline.errors import DataError, StorageError
 from input_pipeline.object_storage import ObjectPath
 
+
 def _is_installed(module: str) -> bool:
   try:
     return importlib.util.find_spec(module) is not None

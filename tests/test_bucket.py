@@ -22,9 +22,10 @@ pytest.importorskip('google.cloud.storage', reason="gcsfs is not installed: pip 
 ROOT = pathlib.Path(__file__).parent.parent
 BUCKET = 'gs://bucket'
 TIMED = {'tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes', 'mfu'}
-RUN = ['--model.vocab-size', str(len(corpora.TOKENS)), '--model.hidden-size', '16', '--model.layers', '2', '--model.heads', '2',
-       '--model.intermediate-size', '32', '--model.max-positions', '32', '--model.dtype', 'float32', '--long.share',
-       '0', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5', '--run.steps', '12',
+RUN = ['--model.vocab-size', str(len(corpora.TOKENS)), '--model.hidden-size', '16', '--model.layers', '2',
+       '--model.heads', '2', '--model.intermediate-size', '32', '--model.max-positions', '32', '--model.dtype',
+       'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5',
+       '--run.steps', '12',
        '--optimizer.warmup-steps', '2', '--run.log-every', '2', '--run.checkpoint-every', '4', '--run.evaluate-every',
        '4', '--run.evaluation-rows', '16', '--run.keep-checkpoints', '2', '--distributed.no-auto']
 WITHOUT = [sys.executable, '-P', str(ROOT / 'tests/without.py')]
@@ -64,7 +65,7 @@ def done(server, *argv, **options) -> str:
 
 
 def sentence(server, *argv, absent: str = '-', within: float = 25) -> tuple[int, str]:
-  """(exit code, what it says) of a command that fails, by one sentence and soon (with the imports of a busy machine)."""
+  """(exit code, what it says) of a command that fails, by one sentence and soon; imports on a busy machine count."""
   start = time.monotonic()
   code, _, errors = call(server, *argv, absent=absent)
   lines = [line for line in errors.splitlines() if line.startswith('bert-jax:')]
@@ -78,8 +79,8 @@ def whole_way(server, base: str, name: str, absent: str) -> None:
   options = {'absent': absent}
   done(server, 'vocabulary', '--input', f'{base}/corpus.txt', '--size', '70', '--output', f'{base}/{name}/trained.txt',
        **options)
-  done(server, 'prepare', '--input', f'{base}/corp*.txt', '--vocabulary', f'{base}/vocab.txt', '--sequence-length', '32',
-       '--validation-share', '0.2', '--output', f'{base}/{name}/data', **options)
+  done(server, 'prepare', '--input', f'{base}/corp*.txt', '--vocabulary', f'{base}/vocab.txt',
+       '--sequence-length', '32', '--validation-share', '0.2', '--output', f'{base}/{name}/data', **options)
   assert 'train:' in done(server, 'inspect', f'{base}/{name}/data', '--examples', '1', **options)
   run = f'{base}/{name}/run'
   done(server, 'pretrain', 'tiny', '--data', f'{base}/{name}/data', '--run-dir', run, *RUN, **options)
@@ -99,7 +100,8 @@ def lines_of(text: str) -> list[dict]:
 def local(server, tmp_path_factory) -> pathlib.Path:
   """The whole way on a disk."""
   base = tmp_path_factory.mktemp('local')
-  texts = {'corpus.txt': '\n\n'.join(corpora.text_of(i) for i in range(120)), 'vocab.txt': '\n'.join(corpora.TOKENS) + '\n'}
+  texts = {'corpus.txt': '\n\n'.join(corpora.text_of(i) for i in range(120)),
+           'vocab.txt': '\n'.join(corpora.TOKENS) + '\n'}
   for name, text in texts.items():
     (base / name).write_text(text)
     server.put('bucket', name, text.encode())
@@ -172,16 +174,37 @@ def test_what_cannot_be_written_is_known_before_the_work(healthy, local, command
   healthy.faults = Faults(read_only=True)
   code, said = sentence(healthy, command, *there)
   assert code == 2 and 'storage.objects.create' in said
-  healthy.faults = Faults(deny=403)
-  code, said = sentence(healthy, command, *there)
-  assert code == 2 and 'no right' in said
-  healthy.faults = Faults(deny=401)
-  code, said = sentence(healthy, command, *there)
-  assert code == 2 and 'no credentials' in said
-  healthy.faults = Faults(share=1.0)
-  code, said = sentence(healthy, command, *there)
-  assert code == 7 and 'no answer' in said
   assert healthy.files('bucket') == before
+
+
+@pytest.mark.parametrize('faults, code, words', [
+    (Faults(deny=403), 2, 'no right'), (Faults(deny=401), 2, 'no credentials'),
+    (Faults(read_only=True), 2, 'written to'), (Faults(share=1.0), 7, 'no answer'),
+    (Faults(drop=1.0), 7, 'no answer'), (Faults(seconds=30.0), 7, 'no answer')])
+def test_a_probe_ends_within_ten_seconds(healthy, faults, code, words):
+  healthy.faults = faults
+  script = '''
+import time
+import fsspec, gcsfs
+from input_pipeline import storage
+begin = time.monotonic()
+try:
+  storage.probe('gs://bucket/new/run', '--run-dir', checkpoints=True)
+except Exception as error:
+  print(time.monotonic() - begin, error.exit_code, error)
+'''
+  environment = os.environ | healthy.environment() | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
+  out = subprocess.run([sys.executable, '-P', '-c', script], env=environment, capture_output=True, text=True).stdout
+  seconds, found, said = out.split(' ', 2)
+  assert float(seconds) < 10 and int(found) == code and words in said
+
+
+def test_a_probe_passes_where_storage_is_slow(healthy):
+  healthy.faults = Faults(seconds=1.0)
+  script = "from input_pipeline import storage\nstorage.probe('gs://bucket/new/run', checkpoints=True)"
+  environment = os.environ | healthy.environment() | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
+  subprocess.run([sys.executable, '-P', '-c', script], env=environment, check=True)
+  assert not [name for name in healthy.files('bucket') if 'probe' in name]
 
 
 @pytest.mark.parametrize('command', ['vocabulary', 'prepare', 'pretrain', 'export'])

@@ -30,8 +30,8 @@ def modules(extra: str) -> set[str]:
 def call(folder: pathlib.Path, *argv: str, absent: str = '') -> tuple[int, str]:
   absent = absent or ','.join(extras.EXTRAS)
   environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
-  process = subprocess.run([sys.executable, '-P', ROOT / 'tests/without.py', absent, *argv], env=environment, cwd=folder,
-                           capture_output=True, text=True, timeout=200)
+  command = [sys.executable, '-P', ROOT / 'tests/without.py', absent, *argv]
+  process = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=200)
   return process.returncode, process.stderr
 
 
@@ -46,9 +46,10 @@ def folder(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp('core')
   corpora.make(folder)
   code, errors = call(folder, 'pretrain', 'tiny', '--data', 'data', '--run-dir', 'run', '--model.vocab-size',
-                      str(len(corpora.TOKENS)), '--model.hidden-size', '16', '--model.layers', '1', '--model.heads', '2',
-                      '--model.intermediate-size', '16', '--model.dtype', 'float32', '--long.share', '0',
-                      '--batch.size', '8', '--batch.sequence-length', '32', '--batch.predictions', '5', '--run.steps',
+                      str(len(corpora.TOKENS)), '--model.hidden-size', '16', '--model.layers', '1',
+                      '--model.heads', '2', '--model.intermediate-size', '16', '--model.dtype', 'float32',
+                      '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32',
+                      '--batch.predictions', '5', '--run.steps',
                       '2', '--optimizer.warmup-steps', '1', '--distributed.no-auto', absent='-')
   assert code == 0, errors
   return folder
@@ -64,8 +65,8 @@ NEEDS = {
     'plot': (['run'], 'plot'),
     'export': (['run', '--output', 'gs://bucket/export'], 'gcs'),
     'fill-mask': (['gs://bucket/run', 'one [MASK]'], 'gcs'),
-    'benchmark': (['input', 'data', '--batch.sequence-length', '32', '--batch.predictions', '5', '--peer', 'huggingface',
-                   '--seconds', '0.1'], 'peers'),
+    'benchmark': (['input', 'data', '--batch.sequence-length', '32', '--batch.predictions', '5',
+                   '--peer', 'huggingface', '--seconds', '0.1'], 'peers'),
 }
 
 

@@ -1,4 +1,4 @@
-"""The log of a run in a bucket: sent in segments beside the steps, merged when read, whole after whatever ends a run."""
+"""The log of a run in a bucket: sent in segments beside the steps, merged when read, whole whatever ends a run."""
 
 import time
 

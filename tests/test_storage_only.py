@@ -1,4 +1,4 @@
-"""Paths that a user gives are made, joined and opened by input_pipeline.storage: the sources are read for anything else."""
+"""Paths that a user gives are made, joined and opened only by input_pipeline.storage: a reading of the sources."""
 
 import ast
 import pathlib
@@ -27,8 +27,8 @@ LOCAL = {
     'bert_jax/object_log.py': 'events in a temporary folder, before they are sent',
 }
 MODULES = {'pathlib', 'shutil', 'tempfile', 'glob', 'fsspec', 'gcsfs', 'etils', 'smart_open'}
-OF_OS = {'path', 'open', 'stat', 'listdir', 'scandir', 'walk', 'makedirs', 'mkdir', 'remove', 'unlink', 'rename', 'replace',
-         'rmdir', 'link', 'symlink', 'access'}
+OF_OS = {'path', 'open', 'stat', 'listdir', 'scandir', 'walk', 'makedirs', 'mkdir', 'remove', 'unlink', 'rename',
+         'replace', 'rmdir', 'link', 'symlink', 'access'}
 ALLOWED_CALLS = {('launch/cli.py', 'os.open')}  # /dev/null
 
 
@@ -44,7 +44,8 @@ def uses(source: str) -> list[tuple[int, str]]:
       found += [(node.lineno, f'os.{node.attr}')] if node.attr in OF_OS else []
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'open':
       found.append((node.lineno, 'open'))
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ('resolve', 'rmtree'):
+    elif (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+          and node.func.attr in ('resolve', 'rmtree')):
       found.append((node.lineno, node.func.attr))
   return found
 
@@ -65,7 +66,8 @@ def test_the_exceptions_are_needed():
 
 
 @pytest.mark.parametrize('source', [
-    'open(name)', 'import pathlib', 'from pathlib import Path', 'from etils import epath', 'import os.path\nos.path.join()',
+    'open(name)', 'import pathlib', 'from pathlib import Path', 'from etils import epath',
+    'import os.path\nos.path.join()',
     'os.makedirs(name)', 'storage.path(name).resolve()', 'import tempfile', 'from os import path'])
 def test_what_handles_a_path_is_noticed(source):
   assert uses(source)
