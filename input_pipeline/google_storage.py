@@ -6,6 +6,7 @@ opens a stream by three requests where a small file is one. In a checkpoint that
 
 import io
 import os
+import time
 from typing import Any
 
 import fsspec
@@ -13,6 +14,7 @@ from fsspec import asyn
 from gcsfs.core import GCSFileSystem  # that of `gcsfs` may ask by gRPC what kind of bucket it is
 from gcsfs.retry import HttpError
 
+SEEN_SECONDS = 5.0  # Orbax asks for one folder ten times in a save
 SMALL = 1 << 20  # bytes; a file that is shorter is read by one request
 BATCH = 100  # requests that Google takes as one, at most
 OUTSIDE = 416  # HTTP's code for a range that an object does not have, as an empty one has none
@@ -20,7 +22,10 @@ OUTSIDE = 416  # HTTP's code for a range that an object does not have, as an emp
 
 class GoogleStorage(GCSFileSystem):
   """The file system for gs://."""
-  cachable = True
+
+  def __init__(self, *args, **kwargs):
+    super().__init__(*args, **kwargs)
+    self.seen: dict[str, float] = {}  # folders that were there, and when
 
   async def _info(self, path: str, generation: str | None = None, **_) -> dict[str, Any]:
     """An object or a folder, by one request that finds both. Raises FileNotFoundError."""
@@ -30,20 +35,22 @@ class GoogleStorage(GCSFileSystem):
     if not name:
       await self._page(bucket, maxResults=1)
       return {'name': bucket, 'size': 0, 'type': 'directory'}
+    folder = {'name': f'{bucket}/{name}', 'size': 0, 'type': 'directory'}
+    if time.monotonic() - self.seen.get(folder['name'], float('-inf')) < SEEN_SECONDS:
+      return folder
     after = chr(ord('/') + 1)  # names from `name` to all of `name/…`
-    found, token = None, {}
-    while found is None:
+    token = {}
+    while True:
       page = await self._page(bucket, prefix=name, delimiter='/', endOffset=name + after, **token)
       for item in page.get('items', ()):
         if item['name'] == name:
           return self._process_object(bucket, item)
       if f'{name}/' in page.get('prefixes', ()) or any(item['name'] == f'{name}/' for item in page.get('items', ())):
-        found = {'name': f'{bucket}/{name}', 'size': 0, 'type': 'directory'}
-      elif 'nextPageToken' not in page:
+        self.seen[folder['name']] = time.monotonic()
+        return folder
+      if 'nextPageToken' not in page:
         raise FileNotFoundError(path)
-      else:
-        token = {'pageToken': page['nextPageToken']}
-    return found
+      token = {'pageToken': page['nextPageToken']}
 
   async def _ls(self, path: str, detail: bool = False, prefix: str = '', versions: bool = False, **kwargs) -> list:
     """What is in a folder; nothing where there is none. Its placeholder, an object called like the folder, is none."""
@@ -65,6 +72,7 @@ class GoogleStorage(GCSFileSystem):
 
   async def _rm(self, path: str | os.PathLike | list, recursive: bool = False, **kwargs) -> None:
     """A folder is listed once, and its objects are removed by a hundred a request. Raises FileNotFoundError."""
+    self.seen.clear()
     if not recursive or isinstance(path, list):
       return await super()._rm(path, recursive=recursive, **kwargs)
     bucket, name, _ = self.split_path(self._strip_protocol(os.fspath(path)).rstrip('/'))

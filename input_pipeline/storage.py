@@ -191,10 +191,9 @@ def probe(name: PathLike, what: str = 'the path', checkpoints: bool = False) -> 
   """
   target = path(name)
   if isinstance(target, ObjectPath):
-    within(PROBE_SECONDS, f'{what} {name}', lambda: _probe_bucket(target, f'{what} {name}'))
     if checkpoints:
       prepare_for_orbax(target)
-      within(PROBE_SECONDS, f'{what} {name}', lambda: _probe_metadata(target, f'{what} {name}'))
+    within(PROBE_SECONDS, f'{what} {name}', lambda: _probe_bucket(target, f'{what} {name}', checkpoints))
     return
   there = next(parent for parent in (target.absolute(), *target.absolute().parents) if parent.exists())
   if there != target.absolute() and not there.is_dir():
@@ -223,7 +222,7 @@ def within(seconds: float, what: str, work: Callable[[], None]) -> None:
     raise failed[0]
 
 
-def _probe_bucket(target: ObjectPath, named: str) -> None:
+def _probe_bucket(target: ObjectPath, named: str, checkpoints: bool) -> None:
   try:
     _reach(target)
   except FileNotFoundError as error:
@@ -238,11 +237,7 @@ def _probe_bucket(target: ObjectPath, named: str) -> None:
     trial.unlink(missing_ok=True)
   except StorageError as error:
     raise _answered(error, named, 'can be read but not written to') from error
-
-
-def _probe_metadata(target: ObjectPath, named: str) -> None:
-  """Whether one may ask what kind of bucket it is: Orbax does so where it removes an old checkpoint."""
-  if target.scheme == 'gs':
+  if checkpoints and target.scheme == 'gs':  # Orbax asks what kind of bucket it is where it removes an old checkpoint
     try:
       object_storage.attempt(target, lambda storage: storage.call('GET', 'b/{}', target.bucket, json_out=True))
     except StorageError as error:
