@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -132,7 +133,9 @@ class Writer:
 
   def __init__(self, run_dir: storage.PathLike, step: int, unsent: Iterable[dict] = ()):
     run_dir = storage.path(run_dir)
-    self._file = self._board = self._objects = None
+    self._file: Any = None
+    self._board: Any = None
+    self._objects: object_log.ObjectLog | None = None
     lines, unsent = read(run_dir), list(unsent)
     kept = [line for line in (object_log.merged([*unsent, *lines]) if unsent else lines) if line['step'] <= step]
     if not storage.is_local(run_dir):

@@ -13,10 +13,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from bert_jax import run_directory
 from input_pipeline import storage
-from input_pipeline.errors import DataError, StorageError
 
 UPLOAD_SECONDS = 60.0  # between two uploads
 SEGMENT_BYTES = 32 << 10  # a segment that is longer is not sent again
@@ -28,13 +28,14 @@ class ObjectLog:
 
   def __init__(self, run_dir: storage.Path, step: int, kept: list[dict], upload_seconds: float = UPLOAD_SECONDS):
     self.directory, self.board_directory = run_dir / run_directory.SEGMENTS, run_dir / run_directory.BOARD
-    self.step, self.upload_seconds, self.warned = step, upload_seconds, False
+    self.step: int | None = step
+    self.upload_seconds, self.warned = upload_seconds, False
     self.lock, self.wake, self.closing = threading.Lock(), threading.Event(), False
     sent, self.number = _cut(self.directory, step)
     self.waiting = [line for line in kept if key(line) not in sent]  # lines that no object holds yet
     self.segment: list[dict] = []  # lines of the segment at hand that were sent
     self.folder = tempfile.TemporaryDirectory(prefix='bert_jax_board_')
-    self.board = self.board_file = None
+    self.board: Any = None  # a SummaryWriter
     self.thread = threading.Thread(target=self._run, name='log', daemon=True)
     self.thread.start()
 
@@ -67,7 +68,7 @@ class ObjectLog:
       if lines:
         try:
           self._send(lines)
-        except (StorageError, DataError, OSError) as error:
+        except Exception as error:  # whatever it is, training goes on
           if not self.warned:  # later tries are not told again
             print(f'bert-jax: the log cannot be sent now: {error}; training goes on, and the lines wait',
                   file=sys.stderr, flush=True)

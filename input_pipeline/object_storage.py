@@ -263,7 +263,7 @@ def tell(text: str) -> None:
 
 def code_of(error: BaseException) -> int | None:
   """The HTTP code that an error stands for, where it tells."""
-  code = getattr(error, 'code', None) or getattr(error, 'status', None)
+  code: Any = getattr(error, 'code', None) or getattr(error, 'status', None)
   if isinstance(error, PermissionError) or str(error).startswith('Forbidden'):
     return 403
   return int(code) if str(code).isdigit() else None

@@ -56,6 +56,14 @@ def is_local(name: PathLike) -> bool:
   return not isinstance(path(name), ObjectPath)
 
 
+def local(name: PathLike) -> pathlib.Path:
+  """A path on a disk. Raises DataError for any other."""
+  found = path(name)
+  if isinstance(found, ObjectPath):
+    raise DataError(f'{name}: wanted a local path')
+  return found
+
+
 def absolute(name: PathLike) -> Path:
   """The path as every working directory names it; a URL is that already."""
   found = path(name)
@@ -101,7 +109,9 @@ def map_file(file: Path) -> memoryview:
   """A whole file: mapped where it is local, read where it is not."""
   if isinstance(file, ObjectPath):
     return memoryview(file.read_bytes())
-  return memoryview(np.memmap(file, np.uint8, 'r') if file.stat().st_size else b'')
+  if not file.stat().st_size:
+    return memoryview(b'')
+  return memoryview(np.memmap(file, np.uint8, 'r').data)
 
 
 def read_span(file: Path, start: int, end: int) -> memoryview:

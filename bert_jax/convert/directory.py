@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pathlib
 from collections.abc import Mapping
 
 from bert_jax.errors import require
@@ -21,6 +22,10 @@ def write(directory: storage.PathLike, kind: str, files: Mapping[str, bytes], ov
   check(directory, kind, overwrite)
   if not storage.is_local(directory):
     return _write_objects(directory, kind, files)
+  return _write_files(storage.local(directory), kind, files)
+
+
+def _write_files(directory: pathlib.Path, kind: str, files: Mapping[str, bytes]) -> storage.Path:
   directory.parent.mkdir(parents=True, exist_ok=True)
   temporary, old = (directory.parent / f'.{directory.name}.{os.getpid()}.{end}' for end in ('tmp', 'old'))
   marker = {'kind': kind, 'files': {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}

@@ -55,13 +55,10 @@ def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
   One that a killed or interrupted process left is taken over, with what is in it, if it was for the same work, and else
   removed.
   """
-  path = storage.path(output)
-  parent = pathlib.Path(tempfile.gettempdir())
-  if storage.is_local(output):
-    path = storage.absolute(output)
-    parent = path.parent
+  local = storage.is_local(output)
+  parent = storage.local(output).absolute().parent if local else pathlib.Path(tempfile.gettempdir())
   parent.mkdir(parents=True, exist_ok=True)
-  stem = f'.{path.name}.{socket.gethostname()}.'
+  stem = f'.{storage.absolute(output).name}.{socket.gethostname()}.'
   place = parent / f'{stem}{os.getpid()}.partial'
   described = json.dumps(identity, sort_keys=True)
   for leftover in sorted(parent.glob(f'{stem}*.partial')):
@@ -111,7 +108,7 @@ def publish(data: pathlib.Path, output: str, overwrite: bool) -> None:
           file.unlink(missing_ok=True)
     storage.upload(data, path, last=records.MANIFEST)
     return
-  target = storage.absolute(output)
+  target = storage.local(output).absolute()
   old = data.parent / 'old'
   if overwrite and target.exists():
     target.rename(old)
