@@ -18,7 +18,7 @@ from bert_jax import config as cfg, objectives, optimizer, phases
 from bert_jax.model import attention, build
 from bert_jax.parallel import collectives, mesh as mesh_lib
 
-DEFAULT_SHAPE = cfg.MeshShape()  # gradients are sent in the model's dtype, and not by the compiler's plain path
+DEFAULT_SHAPE = cfg.MeshShape()  # as `--mesh auto` sends gradients: in the dtype of the model, ring by ring
 
 
 @jax.tree_util.register_dataclass

@@ -21,7 +21,7 @@ def way(request, monkeypatch):
 def test_rows(way, size):
   table = jax.random.normal(jax.random.key(0), (size, 5))
   g = jax.random.normal(jax.random.key(1), (6, 5))
-  got, pull = jax.vjp(lambda table: lookup.rows(table, IDS), table)
+  got, pull = jax.vjp(lambda table: lookup.take_rows(table, IDS), table)
   np.testing.assert_array_equal(got, np.asarray(table)[IDS])
   want = np.zeros((size, 5))
   np.add.at(want, IDS, np.asarray(g, np.float64))
@@ -41,4 +41,4 @@ def test_rows_of_each_in_a_batch():
   x = jax.random.normal(jax.random.key(0), (2, 8, 5))
   ids = jnp.asarray(IDS.reshape(2, 3))
   want = np.take_along_axis(np.asarray(x), IDS.reshape(2, 3, 1), axis=1)
-  np.testing.assert_array_equal(jax.jit(jax.vmap(lookup.rows))(x, ids), want)
+  np.testing.assert_array_equal(jax.jit(jax.vmap(lookup.take_rows))(x, ids), want)
