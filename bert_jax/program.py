@@ -18,6 +18,8 @@ from bert_jax import config as cfg, objectives, optimizer, phases
 from bert_jax.model import attention, build
 from bert_jax.parallel import collectives, mesh as mesh_lib
 
+DEFAULT_SHAPE = cfg.MeshShape()  # as `--mesh auto` sends gradients: in the dtype of the model, ring by ring
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Program:
 
 
 def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: cfg.Optimizer, mesh: jax.sharding.Mesh,
-         *, steps: int, microbatches: int = 1, seed: int = 0, shape: cfg.MeshShape = cfg.MeshShape()) -> Program:
+         *, steps: int, microbatches: int = 1, seed: int = 0, shape: cfg.MeshShape = DEFAULT_SHAPE) -> Program:
   """The program of these parts. Nothing is compiled or computed yet.
 
   `shape`: how gradients are sent (mesh.reduce, mesh.plain). Raises ConfigError where the mesh would cut a head in two.

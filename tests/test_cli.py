@@ -112,7 +112,7 @@ def test_exit_codes_stand_on_the_classes_of_errors():
     (['pretrain', 'tiny', '--data', 'no-data', '--run-dir', 'r', ALONE], 'no-data holds no manifest.json'),
     (['inspect', 'no-data'], 'no-data holds no manifest.json'),
     (['evaluate', 'no-run'], 'no-run is no run directory'),
-    (['fill-mask', 'no-run', 'a [MASK]'], 'no-run is no directory'),
+    (['fill-mask', 'no-run', 'a [MASK]'], 'no-run is no checkpoint, for it does not exist'),
     (['prepare', '--input', 'missing.xml.bz2', '--vocabulary', 'VOCAB', '--output', 'out'], 'missing.xml.bz2'),
 ])
 def test_wrong_arguments(capsys, data, tmp_path, monkeypatch, argv, says):

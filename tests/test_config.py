@@ -28,9 +28,11 @@ NO_MASKS = cfg.Masking(share=0.)
     (lambda: cfg.Optimizer(final_learning_rate=2e-4), 'optimizer.final_learning_rate'),
     (lambda: cfg.Optimizer(decay_share=0.), 'optimizer.decay_share'),
     (lambda: cfg.Optimizer(decay_power=0.), 'optimizer.decay_power'),
-    (lambda: cfg.Optimizer(decay_share=.2), "optimizer.decay_share 0.2 changes nothing .* 'bert': .* choose another schedule$"),
+    (lambda: cfg.Optimizer(decay_share=.2),
+     "optimizer.decay_share 0.2 changes nothing .* 'bert': .* choose another schedule$"),
     (lambda: cfg.Optimizer(schedule='cosine', decay_power=2.), 'optimizer.decay_power 2.0 changes nothing'),
-    (lambda: cfg.Optimizer(schedule='constant', final_learning_rate=1e-5), 'optimizer.final_learning_rate 1e-05 changes nothing'),
+    (lambda: cfg.Optimizer(schedule='constant', final_learning_rate=1e-5),
+     'optimizer.final_learning_rate 1e-05 changes nothing'),
     (lambda: cfg.Optimizer(b2=1.), 'optimizer.b2'),
     (lambda: cfg.Config(optimizer=cfg.Optimizer(schedule='wsd', decay_share=1.)), 'optimizer.decay_share'),
     (lambda: cfg.Run(microbatches=0), 'run.microbatches'),
@@ -97,7 +99,8 @@ def changed(before, after):
 def test_free_fields_are_fields():
   names = cfg.flat(cfg.Config())
   assert all(any(name == field or name.startswith(field + '.') for name in names) for field in cfg.FREE_FIELDS)
-  for fixed in ('optimizer.peak_learning_rate', 'batch.size', 'batch.seed', 'run.seed', 'run.steps', 'model.dtype', 'objective'):
+  for fixed in ('optimizer.peak_learning_rate', 'batch.size', 'batch.seed', 'run.seed', 'run.steps', 'model.dtype',
+                'objective'):
     assert not any(fixed == field or fixed.startswith(field + '.') for field in cfg.FREE_FIELDS)
 
 

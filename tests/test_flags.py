@@ -162,9 +162,9 @@ def test_choices_are_those_of_the_tables():
 def settings():
   from input_pipeline.vocabulary.training import VocabularySettings
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
-          'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate, 'plot': training.Plot,
-          'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep, 'benchmark input': measuring.BenchmarkInput,
-          'export': checkpoints.Export, 'fill-mask': checkpoints.FillMask}
+          'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
+          'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
+          'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export, 'fill-mask': checkpoints.FillMask}
 
 
 SETTINGS = settings()

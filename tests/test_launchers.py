@@ -1,4 +1,4 @@
-"""Launchers: lint, what a dry run prints, restarts against made-up clouds, and manifests against the fields that their kinds have.
+"""Launchers: lint, what a dry run prints, restarts against made-up clouds, manifests against the fields of their kinds.
 
 Nothing here reaches a cloud: gcloud, kubectl, srun and scontrol are scripts of the tests.
 """
@@ -59,7 +59,8 @@ def test_scripts_are_clean(script):
 
 
 @pytest.mark.parametrize('script, env, wanted', [
-    ('cloud_tpu/create.sh', TPU, ['queued-resources create bert-jax --node-id bert-jax --accelerator-type v5litepod-16', '--spot']),
+    ('cloud_tpu/create.sh', TPU, [
+        'queued-resources create bert-jax --node-id bert-jax --accelerator-type v5litepod-16', '--spot']),
     ('cloud_tpu/run.sh', TPU, ['tpu-vm ssh bert-jax --worker all --command', 'docker', '--net', 'pretrain']),
     ('cloud_tpu/train.sh', TPU, ['queued-resources create', 'tpu-vm ssh', 'queued-resources delete bert-jax --force']),
     ('cloud_tpu/delete.sh', TPU, ['queued-resources delete']),
@@ -105,10 +106,12 @@ esac
 def test_cloud_tpu_goes_on_after_preemption(outcomes, code, runs, creations, tmp_path):
   fake(tmp_path, 'gcloud', GCLOUD)
   (tmp_path / 'outcomes').write_text('\n'.join(outcomes) + '\n')
-  result = run('cloud_tpu/train.sh', *COMMAND, path=tmp_path, MOST_RESTARTS='3' if len(outcomes) != 4 or code == 0 else '2', **TPU)
+  most = '3' if len(outcomes) != 4 or code == 0 else '2'
+  result = run('cloud_tpu/train.sh', *COMMAND, path=tmp_path, MOST_RESTARTS=most, **TPU)
   made = calls(tmp_path, 'gcloud')
   assert result.returncode == code, result.stderr
-  assert sum('tpu-vm ssh' in call for call in made) == runs and sum('resources create' in call for call in made) == creations
+  assert sum('tpu-vm ssh' in call for call in made) == runs
+  assert sum('resources create' in call for call in made) == creations
   assert (code == 0) == (not (tmp_path / 'state').exists())  # done: nothing is left that costs money
 
 
@@ -121,15 +124,18 @@ def test_cloud_tpu_quotes_the_command(tmp_path):
   subprocess.run(['bash', '-c', remote], env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'}, check=True)
   words = (tmp_path / 'sudo.words').read_text()
   assert ''.join(f'[{word}]' for word in COMMAND) in words
-  assert '[--env][JAX_COMPILATION_CACHE_DIR=gs://b/cache]' in words and '[auth][configure-docker][us-docker.pkg.dev]' in words
+  assert '[--env][JAX_COMPILATION_CACHE_DIR=gs://b/cache]' in words
+  assert '[auth][configure-docker][us-docker.pkg.dev]' in words
 
 
 @pytest.mark.parametrize('code, before, requeued', [
-    (0, 0, False), (2, 0, False), (6, 0, False), (8, 0, False), (3, 0, True), (13, 5, True), (134, 0, True), (3, 100, False)])
+    (0, 0, False), (2, 0, False), (6, 0, False), (8, 0, False),
+    (3, 0, True), (13, 5, True), (134, 0, True), (3, 100, False)])
 def test_slurm_queues_again(code, before, requeued, tmp_path):
   fake(tmp_path, 'srun', f'exit {code}')
   fake(tmp_path, 'scontrol', '')
-  result = run('slurm/pretrain.sbatch', *COMMAND[1:], path=tmp_path, SLURM_JOB_ID='7', SLURM_RESTART_COUNT=str(before))
+  settings = {'SLURM_JOB_ID': '7', 'SLURM_RESTART_COUNT': str(before)}
+  result = run('slurm/pretrain.sbatch', *COMMAND[1:], path=tmp_path, **settings)
   assert result.returncode == code
   assert calls(tmp_path, 'scontrol') == ['requeue 7'] * requeued
   assert calls(tmp_path, 'srun') == ['--kill-on-bad-exit=1 --label bert-jax ' + ' '.join(COMMAND)]
@@ -139,17 +145,21 @@ def test_slurm_queues_again(code, before, requeued, tmp_path):
 # Fields of the kinds that are used here, with the types of their values; (…,): a list of such. '!' in front: required.
 VARIABLE = {'!name': str, '!value': str}
 CONTAINER = {
-    '!name': str, '!image': str, 'args': (str,), 'command': (str,), 'env': (VARIABLE,), 'ports': ({'!containerPort': int, 'name': str},),
+    '!name': str, '!image': str, 'args': (str,), 'command': (str,), 'env': (VARIABLE,),
+    'ports': ({'!containerPort': int, 'name': str},),
     '!resources': {'!requests': dict, '!limits': dict}, 'volumeMounts': ({'!name': str, '!mountPath': str},)}
 POD = {'!restartPolicy': str, '!containers': (CONTAINER,), '!nodeSelector': dict, 'terminationGracePeriodSeconds': int,
        'tolerations': ({'key': str, 'operator': str, 'value': str, 'effect': str},),
        'volumes': ({'!name': str, 'emptyDir': {'medium': str, 'sizeLimit': str}},)}
-POD_RULE = {'!action': str, 'onExitCodes': {'containerName': str, '!operator': str, '!values': (int,)}, 'onPodConditions': (dict,)}
+EXIT_CODES = {'containerName': str, '!operator': str, '!values': (int,)}
+POD_RULE = {'!action': str, 'onExitCodes': EXIT_CODES, 'onPodConditions': (dict,)}
 JOB_SPEC = {'!completionMode': str, '!parallelism': int, '!completions': int, '!backoffLimit': int,
             'podFailurePolicy': {'!rules': (POD_RULE,)}, '!template': {'metadata': dict, '!spec': POD}}
 FAILURE_RULE = {'!action': str, 'onJobFailureReasons': (str,), 'targetReplicatedJobs': (str,), 'name': str}
-JOB_SET = {'!apiVersion': str, '!kind': str, '!metadata': {'!name': str, 'annotations': dict, 'labels': dict, 'namespace': str}, '!spec': {
-    'network': {'enableDNSHostnames': bool, 'subdomain': str}, 'failurePolicy': {'maxRestarts': int, 'rules': (FAILURE_RULE,)},
+METADATA = {'!name': str, 'annotations': dict, 'labels': dict, 'namespace': str}
+JOB_SET = {'!apiVersion': str, '!kind': str, '!metadata': METADATA, '!spec': {
+    'network': {'enableDNSHostnames': bool, 'subdomain': str},
+    'failurePolicy': {'maxRestarts': int, 'rules': (FAILURE_RULE,)},
     '!replicatedJobs': ({'!name': str, 'replicas': int, '!template': {'metadata': dict, '!spec': JOB_SPEC}},)}}
 
 
@@ -187,13 +197,17 @@ def test_manifests(path, forbidden):
   job = replicated['template']['spec']
   pod = job['template']['spec']
   [container] = pod['containers']
-  assert job['completionMode'] == 'Indexed' and job['parallelism'] == job['completions'] and pod['restartPolicy'] == 'Never'
+  assert job['completionMode'] == 'Indexed' and job['parallelism'] == job['completions']
+  assert pod['restartPolicy'] == 'Never'
   assert all(rule['onExitCodes']['containerName'] == container['name'] for rule in job['podFailurePolicy']['rules'])
-  assert {mount['name'] for mount in container.get('volumeMounts', [])} == {volume['name'] for volume in pod.get('volumes', [])}
+  mounted = {mount['name'] for mount in container.get('volumeMounts', [])}
+  assert mounted == {volume['name'] for volume in pod.get('volumes', [])}
   names = manifest['metadata']['name'], replicated['name'], container['name']
   assert all(re.fullmatch(r'[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?', name) for name in names)
-  assert container['image'] == JOB['IMAGE'] and container['args'][:6] == ['pretrain', 'large', '--data', 'gs://b/data', '--run-dir', 'gs://b/run&1']
-  assert {variable['name']: variable['value'] for variable in container['env']}['JAX_COMPILATION_CACHE_DIR'] == 'gs://b/run&1-compilation-cache'
+  assert container['image'] == JOB['IMAGE']
+  assert container['args'][:6] == ['pretrain', 'large', '--data', 'gs://b/data', '--run-dir', 'gs://b/run&1']
+  variables = {variable['name']: variable['value'] for variable in container['env']}
+  assert variables['JAX_COMPILATION_CACHE_DIR'] == 'gs://b/run&1-compilation-cache'
   assert container['resources']['requests'] == container['resources']['limits']
   kind, = container['resources']['limits']
   check_tpu(job, pod, container) if kind == 'google.com/tpu' else check_gpu(manifest, replicated, job, container)
@@ -211,9 +225,12 @@ def check_gpu(manifest, replicated, job, container):
   flags = dict(zip(container['args'][6::2], container['args'][7::2]))
   assert flags.pop('--distributed.process-id') == '$(JOB_COMPLETION_INDEX)'
   host, port = flags['--distributed.coordinator'].split(':')
-  assert host == f'{manifest["metadata"]["name"]}-{replicated["name"]}-0-0.{manifest["metadata"]["name"]}'  # JobSet's host names
-  assert manifest['spec']['network']['enableDNSHostnames'] and int(port) in [port['containerPort'] for port in container['ports']]
-  assert Distributed(flags['--distributed.coordinator'], int(flags['--distributed.processes']), 0).processes == job['parallelism']
+  name = manifest['metadata']['name']
+  assert host == f'{name}-{replicated["name"]}-0-0.{name}'  # JobSet's host names
+  assert manifest['spec']['network']['enableDNSHostnames']
+  assert int(port) in [port['containerPort'] for port in container['ports']]
+  distributed = Distributed(flags['--distributed.coordinator'], int(flags['--distributed.processes']), 0)
+  assert distributed.processes == job['parallelism']
 
 
 def test_every_setting_has_its_reason_beside_it():
@@ -230,8 +247,8 @@ def test_xla_knows_the_flags():
   """XLA ends a program that has a flag which it does not know."""
   flags = sorted({flag for path in [*SCRIPTS, *MANIFESTS] for flag in re.findall(r'--xla_\w+=\w+', path.read_text())})
   assert flags
-  result = subprocess.run([sys.executable, '-c', 'import jax; jax.devices()'], env=os.environ | {'XLA_FLAGS': ' '.join(flags)},
-                          capture_output=True, text=True)
+  env = os.environ | {'XLA_FLAGS': ' '.join(flags)}
+  result = subprocess.run([sys.executable, '-c', 'import jax; jax.devices()'], env=env, capture_output=True, text=True)
   assert not result.returncode, result.stderr
 
 

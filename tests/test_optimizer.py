@@ -109,7 +109,8 @@ def test_decay_is_chosen_by_name_on_the_real_model():
 ])
 def test_schedules_at_chosen_steps(schedule, final, expected):
   share = {'decay_share': .25} if schedule == 'wsd' else {}
-  settings = cfg.Optimizer(schedule=schedule, peak_learning_rate=1., final_learning_rate=final, warmup_steps=10, **share)
+  settings = cfg.Optimizer(schedule=schedule, peak_learning_rate=1., final_learning_rate=final, warmup_steps=10,
+                           **share)
   rate = optimizer.learning_rate(settings, 100)
   got = {step: float(rate(jnp.int32(step))) for step in expected}
   assert got == pytest.approx(expected, abs=1e-6)

@@ -265,7 +265,7 @@ def fuzz(count=3000, seed=0):
 
 def vocabulary_of(directory, kind, lower_case, texts):
   """A vocabulary of its own, trained on half of the texts."""
-  train = vocabulary_lib.TRAINERS[kind]
+  train = vocabulary_lib.TRAINERS[kind].train
   path = directory / {'wordpiece': 'vocab.txt', 'sentencepiece': 'spm.model'}[kind]
   path.write_bytes(train(iter(texts[::2]), 4000, lower_case))
   return tokenizer_lib.load(path, lower_case)

@@ -27,7 +27,8 @@ def with_model(config, **changes):
 @pytest.fixture(scope='module')
 def planned(tiny):
   """A tiny step for four v5e, two of them sharing a state."""
-  return on('v5e:2x2', with_model(dataclasses.replace(tiny, mesh=cfg.MeshShape(data=2, fsdp=2)), remat='none'), price=1.5)
+  config = dataclasses.replace(tiny, mesh=cfg.MeshShape(data=2, fsdp=2))
+  return on('v5e:2x2', with_model(config, remat='none'), price=1.5)
 
 
 @tpu
@@ -81,7 +82,8 @@ def test_a_scan_over_layers_counts_as_much_as_layers_in_a_row(still, unroll):
   figures = plan_step.figures(config, mesh, 10)
   # The formula leaves out that the gradients of biases are sums by products, on CPU with eight rows of ones.
   sums = 2 * 8 * 16 * 16 * 4 * (5 * config.model.hidden_size + config.model.intermediate_size)
-  assert figures.flops_compiled == pytest.approx(config.batch.size * config.learns.flops_per_row(config.model, config.batch) + sums, rel=0.01)
+  formula = config.batch.size * config.learns.flops_per_row(config.model, config.batch)
+  assert figures.flops_compiled == pytest.approx(formula + sums, rel=0.01)
   assert figures.estimated_step_seconds is None and figures.fits is None and figures.ideal_step_seconds is None
 
 
@@ -180,7 +182,8 @@ def test_search_finds_the_best_in_few_programs(monkeypatch):
   calls = []
   monkeypatch.setattr(plan_step, 'figures', lambda *args: calls.append(args) or fake(*args))
   batch = dataclasses.replace(recipes.tiny().batch, size=64)
-  config = with_model(dataclasses.replace(recipes.tiny(), batch=batch, mesh=cfg.MeshShape(data=-1, fsdp=1)), remat='none')
+  config = dataclasses.replace(recipes.tiny(), batch=batch, mesh=cfg.MeshShape(data=-1, fsdp=1))
+  config = with_model(config, remat='none')
   best, *others = plan_search.search(config, 10, jax.devices(), 'v5e:2x4', None, tries=12)
   assert (best.batch // 8, best.remat, best.mesh['fsdp']) == (16, 'none', 4)
   assert len(calls) <= 12 and len(others) == plan_search.SHOWN - 1

@@ -1,6 +1,6 @@
 """The seams: one of each kind is added here, in the test, and runs through the real thing; no other file is touched.
 
-A source, a text format and a checkpoint format have their tests beside their rooms' others: test_sources.py, test_formats.py.
+A source and a text format have their tests beside their rooms' others: test_own_sources.py.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ VOCABULARY = 120
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  return synthetic.write_data(tmp_path_factory.mktemp('seams') / 'data', vocabulary_size=VOCABULARY, pieces=200, documents=30,
-                              sequence_length=32, splits=('train', 'validation'))
+  return synthetic.write_data(tmp_path_factory.mktemp('seams') / 'data', vocabulary_size=VOCABULARY, pieces=200,
+                              documents=30, sequence_length=32, splits=('train', 'validation'))
 
 
 def config(**changes):
@@ -71,7 +71,8 @@ def sawtooth(o, steps):
 def test_an_optimizer_and_a_schedule(data, tmp_path, monkeypatch, make):
   monkeypatch.setitem(optimizer.OPTIMIZERS, 'mine', make)
   monkeypatch.setitem(optimizer.SCHEDULES, 'sawtooth', sawtooth)
-  settings = config(optimizer=cfg.Optimizer(name='mine', schedule='sawtooth', peak_learning_rate=1e-4, warmup_steps=0, b2=0.99))
+  settings = config(optimizer=cfg.Optimizer(
+      name='mine', schedule='sawtooth', peak_learning_rate=1e-4, warmup_steps=0, b2=0.99))
   result = pretrain(settings, data, tmp_path / 'run')
   assert len(losses(tmp_path / 'run')) == 2 and np.isfinite(losses(tmp_path / 'run')).all()
   assert losses(tmp_path / 'run', 'learning_rate') == pytest.approx([1e-4 * 5 / 8] * 2)
@@ -80,7 +81,7 @@ def test_an_optimizer_and_a_schedule(data, tmp_path, monkeypatch, make):
 
 
 def test_an_objective_with_a_loss_of_its_own(data, tmp_path, monkeypatch):
-  """How many of a row's tokens are real, by squared error, from a head that is made here; figures need the predictions."""
+  """How many of a row's tokens are real, by squared error, by a head that is made here; figures need predictions."""
   class Length(nnx.Module):
     NAMES = {'huggingface': {'dense': 'length'}}
 
@@ -95,16 +96,19 @@ def test_an_objective_with_a_loss_of_its_own(data, tmp_path, monkeypatch):
     return real, real * 0 + 1
 
   term = objectives.Term(
-      lambda model, hidden, batch, seed: model.length(hidden), targets, lambda settings, batch: 2.0 * settings.hidden_size,
+      lambda model, hidden, batch, seed: model.length(hidden), targets,
+      lambda settings, batch: 2.0 * settings.hidden_size,
       loss=objectives.squared_error, keep=lambda predictions: predictions,
       figures_of_all=lambda predictions, labels, weights: {'bias': float((predictions - labels)[weights > 0].mean())})
-  with_length = objectives.Objective({'mlm': objectives.MLM, 'length': term}, objectives.PRETRAINING_HEADS | {'length': Length})
+  with_length = objectives.Objective(
+      {'mlm': objectives.MLM, 'length': term}, objectives.PRETRAINING_HEADS | {'length': Length})
   monkeypatch.setitem(objectives.OBJECTIVES, 'mlm_length', with_length)
   result = pretrain(config(objective='mlm_length'), data, tmp_path / 'run')
   assert losses(tmp_path / 'run', 'length_loss')[1] < losses(tmp_path / 'run', 'length_loss')[0]
   assert result.state.params['length']['dense']['kernel'].shape == (64, 1)
   held_out = [line for line in metrics.read(tmp_path / 'run') if line['kind'] == 'validation']
-  assert {'mlm_accuracy', 'length_loss', 'length_bias', 'loss'} <= set(held_out[0]) and 'length_accuracy' not in held_out[0]
+  assert {'mlm_accuracy', 'length_loss', 'length_bias', 'loss'} <= set(held_out[0])
+  assert 'length_accuracy' not in held_out[0]
   figures = evaluate.evaluate(tmp_path / 'run', progress=False)
   assert figures['length_bias'] ** 2 <= figures['length_loss'] + 1e-6
 
@@ -142,7 +146,9 @@ def test_an_architecture(data, tmp_path, monkeypatch):
   result = pretrain(settings, data, tmp_path / 'run')
   gate = result.state.params['encoder']['blocks']['gate']['kernel']
   assert gate.shape == (2, 64, 256) and gate.sharding.shard_shape(gate.shape) == (2, 32, 128)
-  assert settings.learns.flops_per_row(settings.model, settings.batch) > 1.3 * config().learns.flops_per_row(config().model, settings.batch)
+  plain = config()
+  assert (settings.learns.flops_per_row(settings.model, settings.batch)
+          > 1.3 * plain.learns.flops_per_row(plain.model, settings.batch))
   assert run_directory.read(tmp_path / 'run').config.model.architecture == 'gated'
   assert 'mlm_loss' in evaluate.evaluate(tmp_path / 'run', progress=False)
 
@@ -201,7 +207,8 @@ def test_a_task(data, tmp_path, monkeypatch):
         lambda settings, batch: 2.0 * batch.sequence_length * settings.hidden_size * len(labels))
     return objectives.Objective({'tag': term}, {'tags': functools.partial(Tags, count=len(labels))})
 
-  monkeypatch.setitem(table.TASKS, 'tagging', Task(read, lambda examples: ('low', 'high'), encode, objective, 'tag_accuracy'))
+  tagging = Task(read, lambda examples: ('low', 'high'), encode, objective, 'tag_accuracy')
+  monkeypatch.setitem(table.TASKS, 'tagging', tagging)
   train.train(config(run=cfg.Run(steps=2)), data, tmp_path / 'pretrained', progress=False, devices=jax.devices()[:1])
   rng = np.random.default_rng(0)
   (tmp_path / 'task').mkdir()
@@ -210,13 +217,15 @@ def test_a_task(data, tmp_path, monkeypatch):
     text = ''.join(json.dumps({'tokens': tokens, 'tags': [int(t > 60) for t in tokens]}) + '\n' for tokens in lines)
     (tmp_path / 'task' / name).write_text(text)
   settings = Finetune(
-      'tagging', epochs=10, batch=TaskBatch(16, 16), mesh=cfg.MeshShape(2, 2, 2),
-      model=cfg.Model(dtype='float32'), optimizer=cfg.Optimizer(name='adamw', peak_learning_rate=3e-3, warmup_steps=0, schedule='linear'))
-  result, figures = finetune.finetune(settings, tmp_path / 'task', tmp_path / 'run', tmp_path / 'pretrained', progress=False)
+      'tagging', epochs=10, batch=TaskBatch(16, 16), mesh=cfg.MeshShape(2, 2, 2), model=cfg.Model(dtype='float32'),
+      optimizer=cfg.Optimizer(name='adamw', peak_learning_rate=3e-3, warmup_steps=0, schedule='linear'))
+  result, figures = finetune.finetune(
+      settings, tmp_path / 'task', tmp_path / 'run', tmp_path / 'pretrained', progress=False)
   assert result.step == 60 and figures['tag_accuracy'] > .95 and figures['examples'] == 21
   assert run_directory.read(tmp_path / 'run').config.labels == ('low', 'high')
   again = finetune.evaluate(tmp_path / 'run', progress=False)
-  assert again['tag_accuracy'] == pytest.approx(figures['tag_accuracy']) and run_directory.figures(tmp_path / 'run') == again
+  assert again['tag_accuracy'] == pytest.approx(figures['tag_accuracy'])
+  assert run_directory.figures(tmp_path / 'run') == again
 
 
 def test_a_checkpoint_format(data, tmp_path, monkeypatch):
@@ -226,7 +235,8 @@ def test_a_checkpoint_format(data, tmp_path, monkeypatch):
 
   def write(loaded, source, output):
     output.mkdir()
-    flat = {'/'.join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(loaded.params)}
+    flat = {'/'.join(str(key.key) for key in path): np.asarray(leaf)
+            for path, leaf in jax.tree.leaves_with_path(loaded.params)}
     np.savez(output / 'weights.npz', **flat)
     (output / 'settings.json').write_text(json.dumps(dataclasses.asdict(loaded.model)))
     return output

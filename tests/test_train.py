@@ -20,8 +20,8 @@ VOCABULARY, STEPS = 120, 40
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  return synthetic.write_data(tmp_path_factory.mktemp('train') / 'data', vocabulary_size=VOCABULARY, pieces=300, documents=30,
-                              sequence_length=32, splits=('train', 'validation'))
+  return synthetic.write_data(tmp_path_factory.mktemp('train') / 'data', vocabulary_size=VOCABULARY, pieces=300,
+                              documents=30, sequence_length=32, splits=('train', 'validation'))
 
 
 @pytest.fixture(scope='module')
@@ -42,12 +42,14 @@ def straight(data, config, tmp_path_factory):
 
 def run(config, data, run_dir, stop_at: int | None = None, devices: int = 1):
   """`train`, which is asked to stop after step `stop_at` as a signal asks."""
-  return train.train(config, data, run_dir, devices=jax.devices()[:devices], progress=False, stop=lambda step: step == stop_at)
+  return train.train(config, data, run_dir, devices=jax.devices()[:devices], progress=False,
+                     stop=lambda step: step == stop_at)
 
 
 def losses(run_dir):
   names = 'loss', 'mlm_loss', 'nsp_loss', 'mlm_accuracy', 'nsp_accuracy', 'gradient_norm', 'learning_rate'
-  return [[line['step'], line['kind']] + [float(line[name]).hex() for name in names if name in line] for line in metrics.read(run_dir)]
+  return [[line['step'], line['kind']] + [float(line[name]).hex() for name in names if name in line]
+          for line in metrics.read(run_dir)]
 
 
 def assert_equal(a, b):
@@ -90,13 +92,17 @@ def test_lamb_tells_its_trust_ratios_by_name(data, config, tmp_path, capsys):
   lamb = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, name='lamb'),
                              run=dataclasses.replace(config.run, steps=16, evaluate_every=0))
   run(lamb, data, tmp_path / 'run', stop_at=8)
-  train.train(dataclasses.replace(lamb, mesh=cfg.MeshShape(fsdp=4)), data, tmp_path / 'run')  # goes on with the ratios, on another mesh
+  # It goes on with the ratios, on another mesh.
+  train.train(dataclasses.replace(lamb, mesh=cfg.MeshShape(fsdp=4)), data, tmp_path / 'run')
   lines = [line for line in metrics.read(tmp_path / 'run') if line['kind'] == 'trust_ratio']
   assert [line['step'] for line in lines] == [8, 16]
-  assert {'encoder/blocks/0/query/kernel', 'encoder/blocks/1/query/kernel', 'encoder/word_embeddings/embedding'} < set(lines[0])
+  assert {'encoder/blocks/0/query/kernel', 'encoder/blocks/1/query/kernel',
+          'encoder/word_embeddings/embedding'} < set(lines[0])
   assert not any('bias' in name or 'norm' in name for name in lines[0])
-  printed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().err.splitlines() if line.startswith('  encoder/blocks/')}
-  assert printed['encoder/blocks/*/output/kernel'] == [f'{lines[1][f"encoder/blocks/{layer}/output/kernel"]:.3f}' for layer in range(2)]
+  printed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().err.splitlines()
+             if line.startswith('  encoder/blocks/')}
+  ratios = [lines[1][f'encoder/blocks/{layer}/output/kernel'] for layer in range(2)]
+  assert printed['encoder/blocks/*/output/kernel'] == [f'{ratio:.3f}' for ratio in ratios]
 
 
 def test_restores_on_another_mesh(straight, data, config, tmp_path):
@@ -123,7 +129,8 @@ def test_refuses_what_is_not_its_own(straight, data, config, tmp_path):
   run_dir, _ = straight
   with pytest.raises(DriftError, match='optimizer.b1: 0.9 -> 0.8'):
     run(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, b1=0.8)), data, run_dir)
-  other = synthetic.write_data(tmp_path / 'other', vocabulary_size=VOCABULARY, pieces=300, documents=30, sequence_length=32, seed=1)
+  other = synthetic.write_data(tmp_path / 'other', vocabulary_size=VOCABULARY, pieces=300, documents=30,
+                               sequence_length=32, seed=1)
   with pytest.raises(DriftError, match='other data'):
     run(config, other, run_dir)
   foreign = tmp_path / 'foreign'
@@ -138,7 +145,8 @@ def test_refuses_what_is_not_its_own(straight, data, config, tmp_path):
     (dict(model=recipes.model_of(2, 64, vocab_size=VOCABULARY + 1)), 'model.vocab-size 120'),
     (dict(batch=cfg.BatchConfig(size=16, sequence_length=64)), 'sequence-length'),
     (dict(mesh=cfg.MeshShape(data=3)), 'mesh.data 3'),
-    (dict(batch=cfg.BatchConfig(size=15, sequence_length=32, predictions=5), mesh=cfg.MeshShape(data=1, fsdp=1)), 'batch.size 15'),
+    (dict(batch=cfg.BatchConfig(size=15, sequence_length=32, predictions=5), mesh=cfg.MeshShape(data=1, fsdp=1)),
+     'batch.size 15'),
 ])
 def test_bad_settings_leave_nothing_behind(data, config, tmp_path, change, message):
   with pytest.raises(ValueError, match=message):
@@ -155,7 +163,7 @@ def test_steps_that_are_not_finite_end_a_run(data, config, tmp_path, monkeypatch
 
 
 def test_learns_a_language_that_can_be_learnt(tmp_path):
-  """Every piece speaks of one of 8 topics with 6 words each, so the words that are seen tell of those that are masked."""
+  """Each piece is about one of 8 topics with 6 words each, so the words that are seen tell of those that are masked."""
   rng = np.random.default_rng(0)
   made = [(i % 40, [14, 14]) for i in range(400)]
   topics = lambda total: 5 + np.repeat(rng.integers(0, 8, total // 28), 28) * 6 + rng.integers(0, 6, total)
@@ -163,17 +171,19 @@ def test_learns_a_language_that_can_be_learnt(tmp_path):
                               splits=('train', 'validation'))
   config = cfg.Config(
       model=recipes.model_of(2, 64, vocab_size=53, dtype='float32', hidden_dropout=0.0, attention_dropout=0.0),
-      objective='mlm_sop', batch=cfg.BatchConfig(size=32, sequence_length=32, predictions=5, pairs='sop'), mesh=cfg.MeshShape(data=1),
-      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=20, schedule='linear'), run=cfg.Run(steps=120, log_every=40))
+      objective='mlm_sop', batch=cfg.BatchConfig(size=32, sequence_length=32, predictions=5, pairs='sop'),
+      optimizer=cfg.Optimizer(peak_learning_rate=1e-3, warmup_steps=20, schedule='linear'),
+      mesh=cfg.MeshShape(data=1), run=cfg.Run(steps=120, log_every=40))
   run(config, data, tmp_path / 'run')
   figures = evaluate.evaluate(tmp_path / 'run', progress=False)
-  assert figures['mlm_loss'] < figures['unigram_loss'] - 0.4 and 0 < figures['sop_loss'] < 1 and 'nsp_loss' not in figures
+  assert figures['mlm_loss'] < figures['unigram_loss'] - 0.4
+  assert 0 < figures['sop_loss'] < 1 and 'nsp_loss' not in figures
   assert figures['sequences'] == 400 and run_directory.figures(tmp_path / 'run') == figures
 
 
 @pytest.mark.parametrize('pack', [False, True])
 def test_learns_from_left_to_right(tmp_path, pack):
-  """Half of all tokens are named by the one before them, the others are free: what a reader from the left can know is half."""
+  """Each second token follows from the one before it, the others are free: a reader from the left can know half."""
   rng = np.random.default_rng(0)
   made = [(i % 40, [14, 14] if i % 4 else [14]) for i in range(400)]
 
@@ -185,23 +195,25 @@ def test_learns_from_left_to_right(tmp_path, pack):
                               splits=('train', 'validation'))
   config = recipes.left_to_right(cfg.Config(
       model=recipes.model_of(2, 64, vocab_size=53, dtype='float32', hidden_dropout=0.0, attention_dropout=0.0),
-      batch=cfg.BatchConfig(size=32, sequence_length=32, pack=pack, pairs_per_row=2 if pack else 1), mesh=cfg.MeshShape(data=1),
-      optimizer=cfg.Optimizer(peak_learning_rate=3e-3, warmup_steps=20, schedule='linear'), run=cfg.Run(steps=100, log_every=50)))
+      batch=cfg.BatchConfig(size=32, sequence_length=32, pack=pack, pairs_per_row=2 if pack else 1),
+      optimizer=cfg.Optimizer(peak_learning_rate=3e-3, warmup_steps=20, schedule='linear'),
+      mesh=cfg.MeshShape(data=1), run=cfg.Run(steps=100, log_every=50)))
   run(config, data, tmp_path / 'run')
   figures = evaluate.evaluate(tmp_path / 'run', progress=False)
   assert set(figures) == {'loss', 'lm_loss', 'lm_accuracy', 'unigram_loss', 'documents', 'sequences', 'step'}
   tokens = np.where(np.arange(400) % 4, 28, 14)
-  floor = (tokens / 2).sum() * np.log(24) / (tokens + 1).sum()  # a [SEP] behind each piece, known only by where it stands
+  # After each piece comes a [SEP], known only by where it stands.
+  floor = (tokens / 2).sum() * np.log(24) / (tokens + 1).sum()
   assert figures['unigram_loss'] == pytest.approx(np.log(48), rel=.03)
   assert floor - .05 < figures['lm_loss'] < floor + .25 and figures['lm_accuracy'] > .48
 
 
 def test_sigterm_saves_and_says_so(data, tmp_path):
   """A real process, a real signal: exit code 3, and the next run goes on from there."""
-  command = [sys.executable, '-m', 'launch.cli', 'pretrain', 'tiny', '--data', str(data), '--run-dir', str(tmp_path / 'run'),
-             '--model.vocab-size', str(VOCABULARY), '--batch.sequence-length', '32', '--batch.predictions', '5', '--batch.size', '8',
-             '--long.share', '0',
-             '--model.dtype', 'float32', '--run.steps', '100000', '--run.log-every', '1']
+  command = [sys.executable, '-m', 'launch.cli', 'pretrain', 'tiny', '--data', str(data),
+             '--run-dir', str(tmp_path / 'run'), '--model.vocab-size', str(VOCABULARY), '--model.dtype', 'float32',
+             '--batch.sequence-length', '32', '--batch.predictions', '5', '--batch.size', '8', '--long.share', '0',
+             '--run.steps', '100000', '--run.log-every', '1']
   process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
   deadline = time.time() + 120
   while time.time() < deadline and not metrics.read(tmp_path / 'run'):

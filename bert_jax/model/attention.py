@@ -24,6 +24,9 @@ class Place:
   tensor: int = 1  # devices that share out the heads: the mesh axis of that name
 
 
+ONE_CPU = Place()  # where nothing else is said: plain JAX, which runs everywhere
+
+
 def attend_xla(q, k, v, pair_ids, token_numbers, rate, seed, causal):
   """Attention in plain JAX; scores and softmax in float32. [B T H K] x 3, [B T] -> [B T H K]"""
   T, H = q.shape[1:3]

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from bert_jax.errors import require
-from bert_jax.model.attention import Place
+from bert_jax.model.attention import ONE_CPU, Place
 from bert_jax.model.encoder import ENCODERS
 from bert_jax.model.settings import Model
 from bert_jax.parallel.mesh import Logical
@@ -18,7 +18,7 @@ Heads = Mapping[str, Callable[[Model, nnx.Rngs], nnx.Module]]  # by name: what m
 class EncoderWithHeads(nnx.Module):
   """`encoder`, and each head by its name."""
 
-  def __init__(self, settings: Model, heads: Heads, rngs: nnx.Rngs, place: Place = Place()):
+  def __init__(self, settings: Model, heads: Heads, rngs: nnx.Rngs, place: Place = ONE_CPU):
     self.settings = settings
     self.encoder: Any = encoder_class(settings)(settings, rngs, place)
     for name, head in heads.items():
@@ -35,13 +35,13 @@ def encoder_class(settings: Model) -> Any:
   return ENCODERS[settings.architecture]
 
 
-def build(settings: Model, heads: Heads, key: jax.Array, place: Place = Place()):
+def build(settings: Model, heads: Heads, key: jax.Array, place: Place = ONE_CPU):
   """(graphdef, parameters as a tree of plain arrays); under jax.eval_shape, shapes only."""
   graphdef, params = nnx.split(EncoderWithHeads(settings, heads, nnx.Rngs(params=key), place))
   return graphdef, nnx.as_pure(params)
 
 
-def describe(settings: Model, heads: Heads, place: Place = Place()):
+def describe(settings: Model, heads: Heads, place: Place = ONE_CPU):
   """(graphdef, tree of jax.ShapeDtypeStruct, tree of Logical), congruent.
 
   Nothing is computed: shapes and axes are known before there is a device. Raises ValueError where a parameter has no

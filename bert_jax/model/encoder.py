@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from bert_jax.model.attention import Place, attend, choose_implementation
+from bert_jax.model.attention import ONE_CPU, Place, attend, choose_implementation
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import LayerMaker, activate, stacked
 from bert_jax.model.settings import Model
@@ -74,7 +74,7 @@ class BertEncoder(nnx.Module):
   # What other formats call the architecture in their settings.
   TYPES: ClassVar[Mapping[str, str]] = {'huggingface': 'bert'}
 
-  def __init__(self, settings: Model, rngs: nnx.Rngs, place: Place = Place()):
+  def __init__(self, settings: Model, rngs: nnx.Rngs, place: Place = ONE_CPU):
     make = LayerMaker(settings, rngs)
     self.settings, self.place = settings, place
     self.word_embeddings = make.embedding(settings.vocab_size)
