@@ -131,6 +131,8 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
   """
   path = storage.path(path)
   if run_directory.is_step(path):
+    require(step is None or step == int(path.name),
+            f'{path} is step {path.name}, and step {step} was asked for: name one')
     path, step = path.parent.parent, int(path.name)
   record = run_directory.read(path)
   objective = record.config.learns

@@ -7,7 +7,7 @@ from bert_jax.errors import ConfigError, require
 from bert_jax.fields import flat, from_json, one_of, require_choices, to_json
 from bert_jax.model.settings import Model
 from bert_jax.objectives import OBJECTIVES, Objective
-from bert_jax.optimizer import Optimizer
+from bert_jax.optimizer import Optimizer, check_length
 from bert_jax.parallel.mesh import MeshShape
 from input_pipeline.batches.config import BatchConfig
 from input_pipeline.batches.masking import Masking
@@ -93,12 +93,7 @@ class Config:
             f'long.size {self.long.size} is not a multiple of run.microbatches {self.run.microbatches}')
     require(self.batch.size % self.run.microbatches == 0,
             f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
-    require(self.optimizer.warmup_steps <= self.run.steps,
-            f'optimizer.warmup_steps {self.optimizer.warmup_steps} is more than run.steps {self.run.steps}')
-    decay = round(self.optimizer.decay_share * self.run.steps) if self.optimizer.schedule == 'wsd' else 0
-    require(self.optimizer.warmup_steps + decay <= self.run.steps,
-            f'optimizer.warmup_steps {self.optimizer.warmup_steps} and the {decay} steps of optimizer.decay_share '
-            f'{self.optimizer.decay_share} are more than run.steps {self.run.steps}: lower one of the two')
+    check_length(self.optimizer, self.run.steps)
     self.check_objective()
 
   @property

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from bert_jax.errors import require
+from input_pipeline.batches.checks import fits, wanted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: types of fields are hashed, and a table cannot be
@@ -43,16 +44,30 @@ def to_json(config) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + '\n'
 
 
-def from_json(kind, fields: dict):
-  """The dataclass `kind` from its JSON fields. Raises ConfigError where they are not those of `kind`."""
-  values = {}
-  known = {field.name: field for field in dataclasses.fields(kind)}
-  for name, value in fields.items():
-    require(name in known, f'{kind.__name__} has no field {name!r}: the file was written by another version')
-    default = known[name].default
-    if isinstance(value, dict) and dataclasses.is_dataclass(default):
-      value = from_json(type(default), value)
-    values[name] = tuple(map(_tuples, value)) if isinstance(value, list) else value
+def from_json(kind, fields, name: str = ''):
+  """The dataclass `kind` from its JSON fields. Raises ConfigError where they are others, or of other types.
+
+  `name`: of the settings within others, as flags have it: 'model.'.
+  """
+  require(isinstance(fields, dict), f'{name.rstrip(".") or kind.__name__} is {fields!r:.60}: wanted the fields of a '
+          f'{kind.__name__}')
+  values, known = {}, {field.name for field in dataclasses.fields(kind)}
+  hints = typing.get_type_hints(kind, include_extras=True)
+  for field, value in fields.items():
+    require(field in known, f'{kind.__name__} has no field {field!r}: the file was written by another version')
+    hint = hints[field]
+    parts = (hint, *typing.get_args(hint))
+    nested = next((part for part in parts if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
+    if nested and not (value is None and type(None) in typing.get_args(hint)):
+      values[field] = from_json(nested, value, f'{name}{field}.')
+      continue
+    values[field] = _tuples(value)
+    allowed = allowed_values(hint)  # a table may have more than its type says
+    require(value in allowed if allowed is not None and isinstance(value, str) else fits(values[field], hint),
+            f'{name}{field} is {value!r:.60}: wanted {wanted(hint)}')
+  missing = [field.name for field in dataclasses.fields(kind) if field.name not in values
+             and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]
+  require(not missing, f'{name or kind.__name__} lacks {", ".join(missing)}')
   return kind(**values)
 
 

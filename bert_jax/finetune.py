@@ -23,6 +23,7 @@ from bert_jax import (
     train,
 )
 from bert_jax.errors import ConfigError, require
+from bert_jax.model.attention import choose_implementation
 from bert_jax.objectives import PRETRAINING_HEADS
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.parallel.mesh import path_name
@@ -75,8 +76,16 @@ def settings_for(config: Finetune, model: cfg.Model, data_dir: storage.PathLike)
   examples = task.read(file_of(data_dir, TRAIN_FILE))
   steps = max(-(-config.epochs * len(examples) // config.batch.size), 1)
   model = dataclasses.replace(model, **{name: getattr(own, name) for name in OWN_FIELDS})
+  require(config.batch.max_length <= model.max_positions,
+          f'batch.max_length {config.batch.max_length} is more than the {model.max_positions} positions of the '
+          'checkpoint: lower --batch.max-length')
   run = dataclasses.replace(config.run, steps=steps)
-  return dataclasses.replace(config, model=model, labels=task.labels(examples), run=run)
+  config = dataclasses.replace(config, model=model, labels=task.labels(examples), run=run)
+  wanted = config.learns.causal
+  require(model.causal == wanted,
+          f'the task {config.task} wants model.causal {wanted}, the checkpoint has {model.causal}: '
+          f'name one that reads {"from left to right" if wanted else "from both sides"}')
+  return config
 
 
 def file_of(data_dir: storage.PathLike, name: str) -> storage.Path:
@@ -104,12 +113,14 @@ def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.Path
   model, vocabulary, tokenizer, files = source_of(checkpoint_path, run_dir)
   config = settings_for(config, model, data_dir)
   program = program_lib.on(config, program_lib.mesh_of(config, devices))
+  choose_implementation(config.model, program_lib.place_of(program.mesh), config.batch.max_length)
   examples, validation = (open_examples(config, data_dir, name, tokenizer) for name in (TRAIN_FILE, VALIDATION_FILE))
   decides = [hashlib.sha256(file_of(data_dir, TRAIN_FILE).read_bytes()).hexdigest(), vocabulary.sha256,
              dataclasses.asdict(config.batch)]
   fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the examples': fingerprint})
-  initial = without_other_classes(train.begin_with(checkpoint_path, run_dir, program, vocabulary), config)
+  load = lambda path, step: without_other_classes(train.initial_from(path, step, program, vocabulary), config)
+  initial = None if checkpoint_path is None or run_directory.run_of(run_dir) else load(checkpoint_path, None)
   record = run_directory.Record(config, str(data_dir), vocabulary, train.origin_of(checkpoint_path, initial))
   size, (index, parts) = config.batch.size, mesh_lib.process_slice(program.mesh)
 
@@ -124,7 +135,7 @@ def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.Path
   what = [f'{config.run.steps:,} steps of {size} examples: {config.epochs} epochs of {len(examples.items):,}'
           + (f', classes {", ".join(config.labels)}' if config.labels else '')]
   training = train.Training(run_dir, record, files, program, fingerprint, batches, train.count_tokens, evaluate,
-                  lambda step: program.flops_per_step(tokens), what)
+                            lambda step: program.flops_per_step(tokens), what, load)
   result = training.run(initial, progress, stop)
   figures = evaluate(result.state, result.step) | {'examples': len(validation.items), 'step': result.step}
   if result.reason != 'signal':

@@ -129,13 +129,15 @@ def encode(lines: Iterable[dict]) -> str:
 
 
 def decode(text: str) -> list[dict]:
-  """Lines of JSON; one that was cut off is none."""
+  """Lines of JSON; one that was cut off is none, nor is one without a step and a kind."""
   lines = []
   for line in text.splitlines():
     try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
+      found = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
       continue
+    if isinstance(found, dict) and isinstance(found.get('step'), int) and isinstance(found.get('kind'), str):
+      lines.append(found)
   return lines
 
 

@@ -48,7 +48,8 @@ class Term:
   logits: Callable[[EncoderWithHeads, jax.Array, Mapping, jax.Array | None], jax.Array]
   """(model, hidden [B T D], batch, dropout's seed or None) -> [M ...]"""
   targets: Callable[[Mapping], tuple]
-  """Batch, of NumPy or JAX arrays -> (labels [B ...], weights [B ...]), M each."""
+  """Batch, of NumPy or JAX arrays -> (labels [B ...], weights [B ...]), M each; of a row without a token (pair_ids 0
+  throughout) the weight must be 0: an evaluation fills up its last batch with such rows."""
   flops: Callable[[Model, BatchConfig], float]
   """FLOP of the heads' forward pass for one row."""
   loss: Callable[..., Sums] = cross_entropy
@@ -63,6 +64,10 @@ class Term:
   """Whether labels are of the vocabulary, so that its unigram frequencies are a baseline."""
   predicts_separators: bool = False
   """Whether [SEP] is among them."""
+
+  def __post_init__(self):
+    if (self.keep is None) != (self.figures_of_all is None):
+      raise ValueError('a term has both `keep` and `figures_of_all`, or neither: the one gives what the other reads')
   heads: tuple[str, ...] | None = None
   """The heads that it reads, and so trains; None: all of the objective's."""
   classes: tuple[str, ...] = ()
@@ -86,8 +91,9 @@ class Objective:
   def figures(self, sums: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """{'loss': sum of the terms' means, 'mlm_loss', 'mlm_accuracy' …}; a term without a prediction has none."""
     told = {name: term.figures(sums[name]) for name, term in self.terms.items() if sums[name]['weight']}
+    loss = sum(sums[name]['loss'] / sums[name]['weight'] for name in told)
     figures = {f'{name}_{figure}': value for name, of_term in told.items() for figure, value in of_term.items()}
-    return {'loss': sum(of_term['loss'] for of_term in told.values())} | figures
+    return {'loss': loss} | figures
 
   def flops_per_row(self, settings: Model, batch: BatchConfig) -> float:
     """FLOP of one row's forward and backward pass without recomputation: backward costs twice the forward."""

@@ -264,3 +264,12 @@ class Optimizer:
               f'leave it at {default}, or choose another schedule')
     require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
     require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')
+
+
+def check_length(o: Optimizer, steps: int) -> None:
+  """Raises ConfigError where warmup and decay do not fit into a run of `steps`."""
+  require(o.warmup_steps <= steps, f'optimizer.warmup_steps {o.warmup_steps} is more than run.steps {steps}')
+  decay = round(o.decay_share * steps) if o.schedule == 'wsd' else 0
+  require(o.warmup_steps + decay <= steps,
+          f'optimizer.warmup_steps {o.warmup_steps} and the {decay} steps of optimizer.decay_share {o.decay_share} are '
+          f'more than run.steps {steps}: lower one of the two')

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from bert_jax import config as cfg, objectives, optimizer, phases
+from bert_jax.errors import require
 from bert_jax.model import attention, build
 from bert_jax.parallel import collectives, mesh as mesh_lib
 
@@ -95,10 +96,14 @@ def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: 
   `shape`: how gradients are sent (mesh.reduce, mesh.plain). Raises ConfigError where the mesh would cut a head in two.
   """
   mesh_lib.check_model(model, mesh)
-  place = attention.Place(mesh.devices.flat[0].platform, mesh.shape['tensor'])
+  place = place_of(mesh)
   graphdef, params, logical = build.describe(model, objective.heads, place)
   tx, _ = optimizer.make(optimizer_settings, steps, optimizer.traits(logical))
   shapes = jax.eval_shape(lambda params: _fresh(params, tx), params)
+  keys = [mesh_lib.path_name(path) for path, leaf in jax.tree.leaves_with_path(shapes.opt_state)
+          if jnp.issubdtype(leaf.dtype, jax.dtypes.extended)]
+  require(not keys, f'optimizer {optimizer_settings.name!r} keeps {", ".join(keys)} as a typed PRNG key, which no '
+          'checkpoint can hold: let it keep jax.random.key_data of it')
   layout: tuple[Any, ...] = (P(), P(), mesh_lib.parameter_specs(shapes.params, logical, mesh),
                              mesh_lib.optimizer_specs(shapes.opt_state, shapes.params, logical, mesh))
   placed = lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
@@ -113,11 +118,16 @@ def of(config: cfg.Config, devices=None) -> Program:
   for does not fit them.
   """
   mesh = mesh_of(config, devices)
-  place = attention.Place(mesh.devices.flat[0].platform, mesh.shape['tensor'])
+  place = place_of(mesh)
   for phase in phases.phases(config):
     mesh_lib.check_batch(phase.config.batch.size, config.run.microbatches, mesh)
     attention.choose_implementation(config.model, place, phase.config.batch.sequence_length)
   return on(config, mesh)
+
+
+def place_of(mesh: jax.sharding.Mesh) -> attention.Place:
+  """What of a mesh decides how a program attends."""
+  return attention.Place(mesh.devices.flat[0].platform, mesh.shape['tensor'])
 
 
 def mesh_of(config, devices=None, rows: int | None = None) -> jax.sharding.Mesh:
@@ -140,7 +150,8 @@ def on(config, mesh: jax.sharding.Mesh) -> Program:
 def on_one_device(config) -> Program:
   """The program of a run of any kind on the first device of this process, for evaluating; its batches are whole."""
   run = dataclasses.replace(config.run, microbatches=1)
-  config = dataclasses.replace(config, mesh=cfg.MeshShape(data=1), run=run)
+  model = dataclasses.replace(config.model, attention='auto')  # the run's may be another chip's
+  config = dataclasses.replace(config, mesh=cfg.MeshShape(data=1), run=run, model=model)
   return on(config, mesh_of(config, jax.local_devices()[:1]))
 
 

@@ -101,9 +101,9 @@ def figures(run_dir: storage.PathLike) -> dict[str, float]:
   """What `bert-jax evaluate` last found; {} where it has not run, or its file is damaged."""
   try:
     found = json.loads((storage.path(run_dir) / FIGURES).read_text())
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return {}
-  return found if isinstance(found, dict) else {}
+  return found if isinstance(found, dict) and isinstance(found.get('step'), int) else {}
 
 
 def is_step(path: storage.PathLike) -> bool:
@@ -118,7 +118,7 @@ def run_of(path: storage.PathLike) -> storage.Path | None:
   run_dir = path.parent.parent if is_step(path) else path
   try:
     fields = json.loads((run_dir / CONFIG).read_text())
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return None
   return run_dir if isinstance(fields, dict) and 'vocabulary' in fields else None
 
@@ -134,15 +134,21 @@ def read(run_dir: storage.PathLike) -> Record:
 def _read(run_dir: storage.PathLike) -> Record | None:
   path = storage.path(run_dir) / CONFIG
   try:
-    text = path.read_text()
+    fields = json.loads(path.read_text())
   except (FileNotFoundError, NotADirectoryError):
     return None
-  except UnicodeDecodeError as error:
+  except (IsADirectoryError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged: {type(error).__name__}: {error}') from error
+  require(isinstance(fields, dict) and {'kind', 'vocabulary'} <= fields.keys(),
+          f'{run_dir} is no run of ours: its {CONFIG} does not say of which kind, and with which vocabulary')
+  require(fields['kind'] in tuple(KINDS),
+          f'{path} is of a run of the kind {fields["kind"]!r:.40}: wanted one of {", ".join(KINDS)}')
   try:
-    fields = json.loads(text)
-    config = cfg.from_json(KINDS[fields['kind']], fields['config'])
-    origin = fields['origin'] and Origin(**(fields['origin'] | {'fresh': tuple(fields['origin']['fresh'])}))
-    return Record(config, fields['data'], records.Vocabulary(**fields['vocabulary']), origin)
-  except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise ConfigError(f'{path} is damaged: {type(error).__name__}: {error}') from error
+    config = cfg.from_json(KINDS[fields['kind']], fields.get('config'))
+    vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
+    origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
+    require(isinstance(fields.get('data'), str),
+            f'data is {fields.get("data")!r:.60}: wanted text, the path of the data')
+  except (ConfigError, RecursionError) as error:
+    raise ConfigError(f'{path} is damaged: {error}') from error
+  return Record(config, fields['data'], vocabulary, origin or None)

@@ -10,6 +10,7 @@
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Generator
 from typing import Any
@@ -59,7 +60,8 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
-  initial = begin_with(initialize_from, run_dir, program, vocabulary)
+  load = lambda path, step: initial_from(path, step, program, vocabulary)
+  initial = None if initialize_from is None or run_directory.run_of(run_dir) else load(initialize_from, None)
   record = run_directory.Record(config, str(data_dir), vocabulary, origin_of(initialize_from, initial))
 
   def batches(step: int) -> Generator[loop.HostBatch, None, None]:
@@ -76,7 +78,7 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
       run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
       evaluate.on_the_way(program, data_dir, config),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
-      [phase_text(phase, stream) for phase, stream in streams])
+      [phase_text(phase, stream) for phase, stream in streams], load)
   return training.run(initial, progress, stop)
 
 
@@ -102,22 +104,24 @@ def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
 # ---------------------------------------------------------------- what fine-tuning shares
 
 
-def begin_with(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLike, program: program_lib.Program,
-               vocabulary):
-  """The parameters that a new run begins with; None: random ones, or those of the run that is there.
+def initial_from(path: storage.PathLike, step: int | None, program: program_lib.Program, vocabulary):
+  """The parameters that a checkpoint has for this program, of `step` where it is a run, by default the newest.
 
-  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's. Raises ConfigError, DataError.
+  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's. Raises ConfigError, DataError,
+  CheckpointError.
   """
-  if checkpoint_path is None or run_directory.run_of(run_dir):
-    return None
   from bert_jax.convert import exchange
-  return exchange.initial_parameters(checkpoint_path, program.model, program.objective.heads, vocabulary)
+  run_dir = run_directory.run_of(path)
+  if step is not None and run_dir is not None:
+    path = run_dir / run_directory.CHECKPOINTS / str(step)
+  return exchange.initial_parameters(path, program.model, program.objective.heads, vocabulary)
 
 
 def origin_of(checkpoint_path: storage.PathLike | None, initial) -> run_directory.Origin | None:
   if checkpoint_path is None:
     return None
-  return run_directory.Origin(str(checkpoint_path), initial and initial.step, tuple(initial.fresh) if initial else ())
+  path = os.fspath(storage.normal(storage.absolute(checkpoint_path)))  # the same however it is spelled
+  return run_directory.Origin(path, initial and initial.step, tuple(initial.fresh) if initial else ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +137,8 @@ class Training:
   evaluate: Callable[[program_lib.TrainState, int], dict[str, float]]
   flops_per_step: Callable[[int], float]
   what: list[str]  # lines that say what a new run will do
+  load: Callable[[storage.PathLike, int | None], Any]
+  """(checkpoint, its step or None for the newest) -> the parameters to begin with, an exchange.Initial."""
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
@@ -172,9 +178,7 @@ class Training:
   def begin(self, initial, record: run_directory.Record, say) -> tuple[program_lib.TrainState, checkpoint.Meta]:
     """The state of step 0, and what it is said to be."""
     if initial is None and record.origin is not None:  # it was begun, and nothing was saved since
-      from bert_jax.convert import exchange
-      initial = exchange.initial_parameters(
-          record.origin.checkpoint, self.program.model, self.program.objective.heads)
+      initial = self.load(record.origin.checkpoint, record.origin.step)
     mesh = ' x '.join(f'{axis} {size}' for axis, size in self.program.mesh.shape.items())
     say(f'{self.run_dir}: starting; mesh {mesh}')
     for line in self.what:

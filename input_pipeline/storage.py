@@ -24,7 +24,7 @@ from input_pipeline.object_storage import ObjectPath
 def _is_installed(module: str) -> bool:
   try:
     return importlib.util.find_spec(module) is not None
-  except ModuleNotFoundError:  # of the package that it is in
+  except ImportError:  # of the package that it is in
     return False
 
 

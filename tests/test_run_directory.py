@@ -73,7 +73,7 @@ def test_a_damaged_config_is_one_sentence(tmp_path, damage):
   run_directory.open_run(tmp_path / 'run', PRETRAINED, {})
   path = tmp_path / 'run' / run_directory.CONFIG
   path.write_text(damage(path.read_text()))
-  with pytest.raises(ConfigError, match='config.json is damaged') as caught:
+  with pytest.raises(ConfigError, match='config.json is damaged|is no run of ours|of the kind') as caught:
     run_directory.read(tmp_path / 'run')
   assert '\n' not in str(caught.value)
 
@@ -86,3 +86,55 @@ def test_runs_and_their_steps_are_told_from_other_directories(tmp_path):
   assert run_directory.run_of(tmp_path) is None and run_directory.run_of(tmp_path / 'absent') is None
   with pytest.raises(ConfigError, match='is no run directory'):
     run_directory.read(tmp_path / 'absent')
+
+# ---------------------------------------------------------------- what somebody edited
+
+WRONG = (None, True, -1, 1.5, 'x', [], {}, [[1]], 10**400)
+
+
+def places(fields, path=()):
+  """The path of every value of a JSON object."""
+  for name, value in fields.items():
+    yield (*path, name)
+    if isinstance(value, dict):
+      yield from places(value, (*path, name))
+
+
+def with_value(fields, path, value):
+  changed = json.loads(json.dumps(fields))
+  inside = changed
+  for name in path[:-1]:
+    inside = inside[name]
+  inside[path[-1]] = value
+  return changed
+
+
+@pytest.mark.parametrize('name', RECORDS)
+def test_a_value_of_another_type_is_refused_by_name_or_can_stand(tmp_path, name):
+  """Every field of config.json, with every kind of wrong value: a sentence, or a record that config.json can say."""
+  run_directory.open_run(tmp_path / 'run', RECORDS[name], {})
+  path = tmp_path / 'run' / run_directory.CONFIG
+  fields, refused = json.loads(path.read_text()), 0
+  for place in places(fields):
+    for value in WRONG:
+      path.write_text(json.dumps(with_value(fields, place, value)))
+      try:
+        found = run_directory.read(tmp_path / 'run')
+      except ValueError as error:
+        assert getattr(error, 'exit_code', None) == 2, (place, value, error)
+        refused += 1
+      else:
+        json.dumps(dataclasses.asdict(found))
+        assert not isinstance(value, list | dict) or value in ([], {}), (place, value)
+  assert refused > 400
+
+
+@pytest.mark.parametrize('text', ['', '[]', 'null', '{"a": ' * 20_000, '\x00', '{"model_type": "bert"}'])
+def test_a_file_that_is_none_of_ours_is_a_sentence(tmp_path, text):
+  (tmp_path / run_directory.CONFIG).write_text(text)
+  with pytest.raises(ConfigError, match='damaged|no run of ours'):
+    run_directory.read(tmp_path)
+  (tmp_path / run_directory.CONFIG).unlink()
+  (tmp_path / run_directory.CONFIG).mkdir()
+  with pytest.raises(ConfigError, match='damaged'):
+    run_directory.read(tmp_path)

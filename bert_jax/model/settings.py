@@ -66,6 +66,11 @@ class Model:
             f'model.heads is {self.heads}, model.unroll is {self.unroll}: wanted at least 1 each')
     require(self.hidden_size % self.heads == 0,
             f'model.hidden_size {self.hidden_size} is not a multiple of model.heads {self.heads}')
+    for name in ('hidden_size', 'intermediate_size', 'max_positions', 'type_vocab_size'):
+      require(getattr(self, name) >= 1, f'model.{name} is {getattr(self, name)}: wanted at least 1')
+    require(self.initializer_range >= 0 and self.layer_norm_epsilon >= 0,
+            f'model.initializer_range is {self.initializer_range}, model.layer_norm_epsilon is '
+            f'{self.layer_norm_epsilon}: wanted 0 or more each')
     require(self.layers >= 1 and self.vocab_size >= 6,
             'model.layers must be at least 1 and model.vocab_size at least 6')
     for name in ('hidden_dropout', 'attention_dropout'):

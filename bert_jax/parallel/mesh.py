@@ -36,6 +36,11 @@ class Logical:
   axes: tuple[str | None, ...]  # for each of its axes: a key of RULES, 'layers' of a stack, or None (not shared out)
   dtype: str = 'float32'  # what products read it in, and devices send it in
 
+  def __post_init__(self):
+    strange = [axis for axis in self.axes if axis is not None and axis not in RULES and axis != 'layers']
+    if strange:
+      raise ValueError(f'there is no logical axis {strange[0]!r}: wanted None or one of {", ".join(RULES)}, layers')
+
   @property
   def stacked(self) -> bool:
     """Whether it is a stack of layers [L ...]."""

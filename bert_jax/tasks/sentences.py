@@ -8,6 +8,7 @@ B examples, T tokens, C classes.
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -48,16 +49,24 @@ def _example(line: str, place: str, number: bool) -> Example:
   try:
     fields = json.loads(line)
     text, pair, label = fields['text'], fields.get('text_pair'), fields['label']
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
+  except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
     raise DataError(f'{place} is no example ({type(error).__name__}: {error}): wanted {{"text": …, "label": …}}, '
                     'and "text_pair" for pairs') from error
   if not isinstance(text, str) or not isinstance(pair, str | None):
     raise DataError(f'{place}: text is {type(text).__name__}, text_pair {type(pair).__name__}; wanted text')
-  if number and (isinstance(label, bool) or not isinstance(label, int | float) or not np.isfinite(label)):
-    raise DataError(f'{place}: label is {label!r}; wanted a number, as the task is regression')
+  if number and not _is_number(label):
+    raise DataError(f'{place}: label is {str(label):.40}; wanted a number, as the task is regression')
   if not number and not isinstance(label, str | int):
     raise DataError(f'{place}: label is {label!r}; wanted text or a whole number, the name of a class')
   return Example(text, pair, float(label) if number else str(label))
+
+
+def _is_number(label) -> bool:
+  """Whether it is a finite number that a float can hold; True and False are none."""
+  try:
+    return isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(float(label))
+  except OverflowError:
+    return False
 
 
 def classes(examples: Sequence[Example]) -> tuple[str, ...]:

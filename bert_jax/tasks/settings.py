@@ -5,6 +5,7 @@ import dataclasses
 from bert_jax import config as cfg
 from bert_jax.errors import require
 from bert_jax.objectives import Objective
+from bert_jax.optimizer import check_length
 from bert_jax.tasks.table import TASKS
 
 
@@ -41,12 +42,9 @@ class Finetune:
   def __post_init__(self):
     require(self.task in TASKS, f'there is no task {self.task!r}: wanted one of {", ".join(TASKS)}')
     require(self.epochs >= 1, f'epochs is {self.epochs}: wanted at least 1')
-    require(self.batch.max_length <= self.model.max_positions,
-            f'batch.max_length {self.batch.max_length} is more than model.max_positions {self.model.max_positions}')
     require(self.batch.size % self.run.microbatches == 0,
             f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
-    require(self.optimizer.warmup_steps <= self.run.steps,
-            f'optimizer.warmup_steps {self.optimizer.warmup_steps} is more than run.steps {self.run.steps}')
+    check_length(self.optimizer, self.run.steps)
 
   @property
   def learns(self) -> Objective:

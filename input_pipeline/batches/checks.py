@@ -1,6 +1,7 @@
 """How settings of batches are checked: each field by its type, then by its range, in a sentence that names it."""
 
 import math
+import sys
 import types
 import typing
 from typing import Any, Literal
@@ -34,8 +35,12 @@ def require_ranges(settings: Any, prefix: str, **ranges: tuple[float, float]) ->
 
 def fits(value: Any, kind: Any) -> bool:
   """Whether a value is of a field's type: an int may stand for a float, but no bool for a number, and no nan."""
+  if typing.get_origin(kind) is typing.Annotated:
+    return fits(value, typing.get_args(kind)[0])
+  if typing.get_origin(kind) in (types.UnionType, typing.Union):
+    return any(fits(value, part) for part in typing.get_args(kind))
   if typing.get_origin(kind) is Literal:
-    return value in typing.get_args(kind)
+    return any(type(value) is type(choice) and value == choice for choice in typing.get_args(kind))
   if typing.get_origin(kind) is tuple:
     parts = typing.get_args(kind)
     if not isinstance(value, tuple):
@@ -43,7 +48,7 @@ def fits(value: Any, kind: Any) -> bool:
     parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
     return len(value) == len(parts) and all(map(fits, value, parts))
   if kind is float:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
   if kind is int:
     return isinstance(value, int) and not isinstance(value, bool)
   return isinstance(value, kind)
@@ -53,7 +58,9 @@ def wanted(kind: Any) -> str:
   """A type in words."""
   if typing.get_origin(kind) is Literal:
     return 'one of ' + ', '.join(map(repr, typing.get_args(kind)))
-  names = {int: 'a whole number', float: 'a finite number', bool: 'True or False'}
+  if typing.get_origin(kind) in (types.UnionType, typing.Union):
+    return ' or '.join(wanted(part) for part in typing.get_args(kind))
+  names = {type(None): 'nothing', str: 'text', int: 'a whole number', float: 'a finite number', bool: 'True or False'}
   if isinstance(kind, types.GenericAlias):
     parts = [wanted(part) for part in typing.get_args(kind) if part is not Ellipsis]
     return f'a tuple of {" and ".join(parts)}'

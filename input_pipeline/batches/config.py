@@ -12,6 +12,7 @@ from input_pipeline.batches.shards import SPECIALS
 # are a mistake.
 MOST_WANTED_PER_SLOT = 1.25
 SHORTEST_ROW = 8  # tokens
+LARGEST = 2**31 - 1  # of what rows are counted in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,8 @@ class BatchConfig:
   def check(self) -> None:
     """Raises DataError, naming the field."""
     require_types(self, 'batch.')
-    require_ranges(self, 'batch.', size=(1, math.inf), sequence_length=(SHORTEST_ROW, math.inf),
-                   predictions=(1, math.inf), pairs_per_row=(1, math.inf), seed=(0, math.inf))
+    require_ranges(self, 'batch.', size=(1, LARGEST), sequence_length=(SHORTEST_ROW, LARGEST),
+                   predictions=(1, LARGEST), pairs_per_row=(1, LARGEST), seed=(0, math.inf))
     room = self.sequence_length - SPECIALS
     require(self.predictions <= room,
             f'batch.predictions is {self.predictions}, more than the {room} tokens of a row of '

@@ -53,6 +53,8 @@ def check(args: Plan) -> dict[str, str]:
           '--search goes by estimated times, which only TPU compilers give: name a --topology')
   found = dict.fromkeys(flags.ONLY_IN_A_RUN, 'in a plan, which is of all steps of the run')
   found |= dict.fromkeys(('batch.seed', 'run.seed'), 'in a plan, which is the same for every seed')
+  if args.config.learns.masked:
+    found['batch.masking'] = 'in a plan, whose batches have random tokens'
   if args.topology is None:
     found['slices'] = 'without --topology'
   if not args.search:

@@ -80,7 +80,7 @@ class Inspect:
 def check(args: Inspect) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
   require(args.examples >= 0, f'--examples is {args.examples}: wanted 0 or more')
-  return {} if args.examples else dict.fromkeys(('masking', 'pack'), 'with --examples 0, which shows no row')
+  return {} if args.examples else dict.fromkeys(('masking', 'pack', 'seed'), 'with --examples 0, which shows no row')
 
 
 def inspect(argv: list[str]) -> int:
