@@ -39,7 +39,8 @@ class Logical:
   def __post_init__(self):
     strange = [axis for axis in self.axes if axis is not None and axis not in RULES and axis != 'layers']
     if strange:
-      raise ValueError(f'there is no logical axis {strange[0]!r}: wanted None or one of {", ".join(RULES)}, layers')
+      known = ', '.join(filter(None, RULES))
+      raise ValueError(f'there is no logical axis {strange[0]!r}: wanted None or one of {known}, layers')
 
   @property
   def stacked(self) -> bool:
