@@ -3,9 +3,9 @@
 # The module that is imported -> the extra of setup.cfg that brings it.
 EXTRAS = {
     'tensorflow': 'input', 'tensorflow_datasets': 'input', 'sentencepiece': 'input', 'sentencex': 'input',
-    'mwparserfromhell': 'input', 'pyarrow': 'input', 'google_crc32c': 'input', 'gensim': 'sample', 'jieba': 'chinese',
-    'apache_beam': 'beam', 'matplotlib': 'plot', 'gcsfs': 'gcs', 'google.cloud.storage': 'gcs', 'torch': 'peers',
-    'transformers': 'peers'}
+    'mwparserfromhell': 'input', 'pyarrow': 'input', 'google_crc32c': 'input', 'importlib_resources': 'input',
+    'gensim': 'sample', 'jieba': 'chinese', 'apache_beam': 'beam', 'matplotlib': 'plot', 'gcsfs': 'gcs',
+    'google.cloud.storage': 'gcs', 'torch': 'peers', 'transformers': 'peers'}
 
 
 def missing(error: BaseException | None) -> str | None:

@@ -13,7 +13,7 @@ import pytest
 
 from bert_jax import config as cfg, recipes
 from launch import cli
-from launch.commands import checkpoints, flags, measuring, planning, table, text, training
+from launch.commands import checkpoints, flags, launch_files, measuring, planning, table, text, training
 
 ROOT = pathlib.Path(cli.__file__).parents[1]
 PACKAGES = ('bert_jax', 'input_pipeline', 'launch')
@@ -164,7 +164,8 @@ def settings():
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
-          'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export, 'fill-mask': checkpoints.FillMask}
+          'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export, 'fill-mask': checkpoints.FillMask,
+          'launch-files': launch_files.LaunchFiles}
 
 
 SETTINGS = settings()

@@ -3,6 +3,7 @@
 Nothing here reaches a cloud: gcloud, kubectl, srun and scontrol are scripts of the tests.
 """
 
+import configparser
 import os
 import pathlib
 import re
@@ -11,6 +12,9 @@ import subprocess
 import sys
 
 import pytest
+
+from bert_jax.errors import ConfigError
+from launch import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / 'launch'
@@ -236,7 +240,7 @@ def check_gpu(manifest, replicated, job, container):
 def test_every_setting_has_its_reason_beside_it():
   """A comment on its line or on the line above."""
   setting = re.compile(r'export \w+=|^unset |--env |^ENV |- name: [A-Z]|^ +--[a-z]')
-  for path in [*SCRIPTS, *MANIFESTS, ROOT / 'Dockerfile']:
+  for path in [*SCRIPTS, *MANIFESTS, LAUNCH / 'Dockerfile']:
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines):
       if setting.search(line) and not line.lstrip().startswith('#') and 'run gcloud' not in lines[number - 1]:
@@ -252,12 +256,46 @@ def test_xla_knows_the_flags():
   assert not result.returncode, result.stderr
 
 
-def test_container_copies_what_the_package_is(forbidden):
-  text = (ROOT / 'Dockerfile').read_text()
-  copied = {word for line in re.findall(r'^COPY (.*)$', text, re.M) for word in line.split()[:-1]}
-  packages = {path.parent.name for path in ROOT.glob('*/__init__.py')} - {'tests'}
-  assert packages <= copied and all((ROOT / name).exists() for name in copied)
+def test_container_copies_what_the_package_is():
+  assert re.search(r'^COPY \. \.$', (LAUNCH / 'Dockerfile').read_text(), re.M)
   kept = {line[1:] for line in (ROOT / '.dockerignore').read_text().splitlines() if line.startswith('!')}
-  assert copied <= kept
+  packages = {path.parent.name for path in ROOT.glob('*/__init__.py')} - {'tests'}
+  assert packages | {'pyproject.toml', 'setup.cfg', 'README.md', 'LICENSE', '*.whl'} == kept
+  assert all((ROOT / name).exists() for name in kept - {'*.whl'})
   extras = (ROOT / 'setup.cfg').read_text()
   assert all(re.search(rf'^{name} =$', extras, re.M) for name in ('input', 'tpu', 'gpu'))
+
+
+# ---------------------------------------------------------------- in the package
+
+
+def test_the_package_holds_every_launcher():
+  """setup.cfg's patterns find the files that are here, and those alone."""
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / 'setup.cfg')
+  listed = [path for pattern in setup['options.package_data']['launch'].split() for path in LAUNCH.glob(pattern)]
+  assert sorted(listed) == sorted([*SCRIPTS, *LAUNCH.rglob('*.yaml'), LAUNCH / 'Dockerfile'])
+
+
+def test_launch_files_writes_launchers_that_work(tmp_path, capsys):
+  target = tmp_path / 'new' / 'launch'
+  for _ in range(2):  # what is there already does not matter
+    assert cli.run(['launch-files', str(target)]) == 0
+  written = sorted(path for path in target.rglob('*') if path.is_file())
+  here = [*SCRIPTS, *MANIFESTS, LAUNCH / 'Dockerfile']
+  assert {path.relative_to(target): path.read_bytes() for path in written} == {
+      path.relative_to(LAUNCH): path.read_bytes() for path in here}
+  assert capsys.readouterr().out.splitlines()[:len(written)] == list(map(str, written))
+  printed = subprocess.run([target / 'cloud_tpu/train.sh', *COMMAND], env=os.environ | TPU | {'DRY_RUN': '1'},
+                           capture_output=True, text=True, timeout=60)
+  assert printed.returncode == 0 and 'queued-resources create' in printed.stderr
+
+
+def test_launch_files_keeps_what_somebody_changed(tmp_path):
+  (tmp_path / 'slurm').mkdir()
+  (tmp_path / 'slurm/pretrain.sbatch').write_text('mine')
+  with pytest.raises(ConfigError, match='pretrain.sbatch differ'):
+    cli.run(['launch-files', str(tmp_path)])
+  assert [path.name for path in tmp_path.rglob('*')] == ['slurm', 'pretrain.sbatch']
+  with pytest.raises(ConfigError, match='is a file, wanted a folder'):
+    cli.run(['launch-files', str(tmp_path / 'slurm/pretrain.sbatch')])

@@ -53,6 +53,8 @@ def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenize
   chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _ELSEWHERE}
   if settings.words == 'none':
     del chosen['words']  # data from before there was this setting is the same data
+  if contents := [part.stamp.content for part in parts if part.stamp.content]:
+    chosen['contents'] = contents
   return chosen | {'lower_case': vocabulary.lower_case, 'input_bytes': sum(part.stamp.bytes for part in parts)}
 
 

@@ -19,6 +19,7 @@ class Stamp:
   identity: str  # two sources that have the same one are the same data, whatever they are called
   bytes: int = 0
   time: int = 0
+  content: str = ''  # what the manifest keeps of it, of a source whose content its bytes do not tell
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,9 +69,15 @@ def fill_mask(argv: list[str]) -> int:
   return checkpoints.fill_mask(argv)
 
 
+def launch_files(argv: list[str]) -> int:
+  """Write the scripts and manifests that start a pod to a folder."""
+  from launch.commands import launch_files
+  return launch_files.launch_files(argv)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
     'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'plot': plot,
     'plan': plan, 'benchmark': benchmark,
-    'export': export, 'fill-mask': fill_mask,
+    'export': export, 'fill-mask': fill_mask, 'launch-files': launch_files,
 }
