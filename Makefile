@@ -15,7 +15,7 @@ RUN := runs/sample
 .PHONY: help pretrain test test-all test-peers test-beam lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
-	@echo 'make test        the tests, in under 10 minutes on 2 cores;  make test-all: the slow ones too'
+	@echo 'make test        the tests, in under 12 minutes on 2 cores;  make test-all: the slow ones too'
 	@echo 'make test-peers  parity with transformers and torch'
 	@echo 'make test-beam   shards made on Apache Beam'
 	@echo 'make lint        style by ruff, types by mypy'
