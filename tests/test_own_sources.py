@@ -34,7 +34,7 @@ def split_by_bars(stream, name):
     yield offset, document, ()
 
 
-def parse_backwards(text, context, place):
+def parse_backwards(text, context, place, counts):
   return formats.Document(text.partition('\n')[0], '', text.partition('\n')[2][::-1]) if text.strip() else 'empty'
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError, StorageError
-from input_pipeline.text import files, formats
+from input_pipeline.text import files, lines
 from input_pipeline.text.source import Parsed, Source, Stamp
 
 WANTED = 'wanted tfds:NAME, tfds:NAME/CONFIG:1.0.0 or tfds:FOLDER, and perhaps :SPLIT after it'
@@ -86,10 +86,10 @@ class DataSet:
       raw.append((number, json.dumps(self._fields(number, example)).encode()))
       size += len(raw[-1][1])
       if size > chunk_bytes:
-        yield files.RawDocuments(formats.parse_jsonl, (), tuple(raw))
+        yield files.RawDocuments(lines.parse_jsonl, (), tuple(raw))
         raw, size = [], 0
     if raw:
-      yield files.RawDocuments(formats.parse_jsonl, (), tuple(raw))
+      yield files.RawDocuments(lines.parse_jsonl, (), tuple(raw))
 
   def documents(self, content: files.RawDocuments) -> Parsed:
     return files.parse_raw(self.name, content)

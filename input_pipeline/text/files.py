@@ -7,7 +7,7 @@ import gzip
 import importlib.util
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from input_pipeline import records, storage
@@ -22,7 +22,7 @@ _WILD = frozenset('*?[')
 @dataclasses.dataclass(frozen=True)
 class RawDocuments:
   """What a chunk of a file holds."""
-  parse: Callable[[str, tuple, str], 'formats.Document | str']  # of its format
+  parse: formats.Parse  # of its format
   context: tuple  # what `parse` must know of the file: the namespaces of a dump
   raw: tuple[tuple[int, bytes], ...]  # (byte offset in the decompressed file, bytes)
 
@@ -100,7 +100,7 @@ def parse_raw(name: str, content: RawDocuments) -> Parsed:
           f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) '
           f'file, '
           f'line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
-    result = content.parse(text, content.context, f'{name}, byte {offset}')
+    result = content.parse(text, content.context, f'{name}, byte {offset}', counts)
     counts['pages'] += 1
     if isinstance(result, str):
       counts[result] += 1
