@@ -15,6 +15,18 @@ def split(text: str, language: str = 'en') -> list[str]:
   return [sentence for sentence in stripped if sentence]
 
 
+def whole(line: str, language: str) -> list[str]:
+  """The sentences of a line, with the white space between them: joined, they are the line."""
+  found, at = [], 0
+  for sentence in _segment(line, language):
+    end = line.find(sentence.strip(), at) + len(sentence.strip())
+    while end < len(line) and line[end].isspace():
+      end += 1
+    found.append(line[at:end])
+    at = end
+  return found + [line[at:]] if at < len(line) else found
+
+
 def _segment(line: str, language: str) -> list[str]:
   import sentencex
   if not line.isascii():
