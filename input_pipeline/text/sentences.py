@@ -1,5 +1,6 @@
 """Text → sentences, through sentencex (about 300 languages), paragraph by paragraph."""
 
+import itertools
 import re
 
 from input_pipeline import records
@@ -16,15 +17,12 @@ def split(text: str, language: str = 'en') -> list[str]:
 
 
 def whole(line: str, language: str) -> list[str]:
-  """The sentences of a line, with the white space between them: joined, they are the line."""
-  found, at = [], 0
-  for sentence in _segment(line, language):
-    end = line.find(sentence.strip(), at) + len(sentence.strip())
-    while end < len(line) and line[end].isspace():
-      end += 1
-    found.append(line[at:end])
-    at = end
-  return found + [line[at:]] if at < len(line) else found
+  """The sentences of a line with the white space after them: joined, they are the line."""
+  lengths = [len(sentence) for sentence in _segment(line, language)]
+  if sum(lengths) != len(line):
+    return [line]
+  ends = list(itertools.accumulate(lengths))
+  return [line[end - length:end] for end, length in zip(ends, lengths)]
 
 
 def _segment(line: str, language: str) -> list[str]:

@@ -1,10 +1,10 @@
-"""The third pass over wikitext: tables, tags, headings, lists and paragraphs; the prose, a paragraph or an item a line."""
+"""The third pass over wikitext: tables, tags, headings and lists go; the prose stays, a paragraph or an item a line."""
 
 import collections
 import re
 
 from input_pipeline.text import wiki_gaps, wiki_math, wiki_site
-from input_pipeline.text.wiki_marks import GAP, ITEM, MARKS, shield
+from input_pipeline.text.wiki_marks import GAP, ITEM, MARKS
 
 _TABLE_START = re.compile(r'[ \t:*#;]*\{\|')
 _TABLE_END = re.compile(r'[ \t]*\|\}(?!\})')
@@ -21,14 +21,14 @@ _LINK = re.compile(r'\[(?:(?:https?|ftps?|irc|news|gopher):|mailto:)?//[^\s<>\[\
 _BARE_LINK = re.compile(r'(?:https?|ftp)://[^\s<>\[\]]+')
 _QUOTES = re.compile(r"'{2,}")
 _BRACKETS = re.compile(r'\[\[|\]\]')
-_BLOCK_TAGS = frozenset({'p', 'div', 'blockquote', 'center', 'poem', 'ol', 'ul', 'dl', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5',
-                         'h6', 'table', 'tr', 'caption'})
+_BLOCK_TAGS = frozenset({'p', 'div', 'blockquote', 'center', 'poem', 'ol', 'ul', 'dl', 'hr', 'h1', 'h2', 'h3', 'h4',
+                         'h5', 'h6', 'table', 'tr', 'caption'})
 _ITEM_TAGS = frozenset({'li', 'dt', 'dd', 'td', 'th'})
 _INLINE_TAGS = frozenset({
-    'b', 'i', 'u', 's', 'small', 'big', 'span', 'font', 'em', 'strong', 'sup', 'sub', 'code', 'tt', 'kbd', 'samp', 'var',
-    'del', 'ins', 'strike', 'cite', 'q', 'abbr', 'bdi', 'bdo', 'mark', 'dfn', 'ruby', 'rb', 'rp', 'rt', 'rtc', 'data', 'time',
-    'noinclude', 'onlyinclude', 'includeonly', 'translate', 'tvar', 'wbr', 'br', 'nowiki', 'ref', 'a', 'img', 'phonos', 'link',
-    'meta', 'langconvert', 'no', 'thead', 'tbody', 'tfoot'})
+    'b', 'i', 'u', 's', 'small', 'big', 'span', 'font', 'em', 'strong', 'sup', 'sub', 'code', 'tt', 'kbd', 'samp',
+    'var', 'del', 'ins', 'strike', 'cite', 'q', 'abbr', 'bdi', 'bdo', 'mark', 'dfn', 'ruby', 'rb', 'rp', 'rt', 'rtc',
+    'data', 'time', 'noinclude', 'onlyinclude', 'translate', 'tvar', 'wbr', 'phonos', 'langconvert', 'thead', 'tbody',
+    'tfoot'})
 _SCRIPT = re.compile(r'<(sup|sub)(?=[\s>])[^<>]*>([^<>]{1,12})</\1\s*>', re.IGNORECASE)
 _SENTENCE_END = re.compile(r'[.!?。！？…।։؟][\'"”’»)\]）」』]*$')
 _PROSE_LENGTH = 80  # a list item this long is prose even without a full stop
@@ -130,7 +130,7 @@ def _tag(found: re.Match) -> str:
     return '\n\n' if found[1] else f'\n{ITEM}'
   if name == 'br':
     return ' '
-  if name in ('ref', 'img', 'link', 'meta'):
+  if name in ('link', 'meta'):
     return GAP
   return '' if name in _INLINE_TAGS else found[0]
 

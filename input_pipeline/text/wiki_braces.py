@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 
 from input_pipeline.text import wiki_links, wiki_templates
-from input_pipeline.text.wiki_marks import ASIDE, EQUALS, GAP, LOST, UNKNOWN, shield
+from input_pipeline.text.wiki_marks import ASIDE, EQUALS, GAP, LOST, UNKNOWN
 
 _DEEPEST = 40  # templates inside templates, MediaWiki's own bound; deeper ones show nothing
 _BRACES = re.compile(r'\{\{+|\}\}+')

@@ -13,18 +13,16 @@ _ENDS = '.!?。！？…।։؟'
 _CLOSING = '\'"”’»)]）」』'
 _AFTER_SENTENCE = re.compile(rf'[{re.escape(_ENDS)}:][{re.escape(_CLOSING)}\s{GAP}]*$')
 _FOLLOWS_WORD = re.compile(r'[^\W\d_]$')
-_CJK = re.compile('[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]$')
-_MARK_IN_BRACKETS = re.compile(rf'\s*[(（\[][\s,;:/–—，；、]*(?:[{GAP}{UNKNOWN}{ASIDE}][\s,;:/–—，；、{GAP}{UNKNOWN}{ASIDE}]*'
-                               rf'(?:[(（][\s,;]*[)）][\s,;]*)?)[)）\]]')
+# A pronunciation is part of the sentence only after such a word.
+_ANNOUNCED = re.compile(r'\b(?:pronounced|as|is|or|like|prononcé|se prononce|gesprochen|ausgesprochen|pronunciado|'
+                        r'pronunciato|uitgesproken|произносится)[\s:"“(]*$', re.IGNORECASE)
+# The last letter of a script that writes no spaces.
+_NO_SPACES = re.compile('[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]$')
 _SPACES = re.compile(r'[ \t\xa0\r\f\v\x85\u2028\u2029]+')
-# What a gap leaves: brackets with nothing in them, doubled commas, a space before a full stop.
-_SEPARATOR = r'[\s,;:/–—，；、]'
-_IN_BRACKETS = re.compile(rf' ?[(（](?:{_SEPARATOR}|{GAP})*{GAP}(?:{_SEPARATOR}|{GAP})*[)）]')
-_AFTER_OPEN = re.compile(rf'([(（])(?:[\s,;，；、]|{GAP})*{GAP}(?:[\s,;，；、]|{GAP})*')
-_BEFORE_CLOSE = re.compile(rf'(?:[\s,;，；、]|{GAP})*{GAP}(?:[\s,;，；、]|{GAP})*([)）])')
-_DOUBLED = re.compile(rf'[,;，；、][ {GAP}]*{GAP}[ {GAP}]*(?=[,;，；、])')
-_BEFORE_STOP = re.compile(rf'[ {GAP}]*{GAP}[ {GAP}]*([,.;:!?)，。；：！？）])')
-_BETWEEN = re.compile(rf' ?{GAP}[ {GAP}]*')
+_SEPARATORS = ' ,;，；、'
+_IN_BRACKETS = re.compile(rf' ?[(（\[][{_SEPARATORS}:/–—{MARKS}]*[)）\]]')
+_RUN = re.compile(f'[{_SEPARATORS}{GAP}]+')
+
 
 
 def decide(line: str) -> str:
@@ -34,7 +32,7 @@ def decide(line: str) -> str:
   if not line.strip(MARKS + ' \t\xa0.,;:'):  # alone on its line: nothing else is said there
     return ''
   if _TO_DECIDE.search(line):
-    line = _MARK_IN_BRACKETS.sub(GAP, line)
+    line = _IN_BRACKETS.sub(_without_brackets, line)
     return _TO_DECIDE.sub(_decided, line)
   return line
 
@@ -43,12 +41,12 @@ def _decided(found: re.Match) -> str:
   line, at = found.string, found.start()
   before, after = line[max(0, at - 200):at], line[at + 1:at + 200]
   if found[0] == ASIDE:
-    return GAP if max(before.rfind('('), before.rfind('（')) > max(before.rfind(')'), before.rfind('）')) else LOST
+    return LOST if _ANNOUNCED.search(before) else GAP
   bare = before.rstrip(MARKS)
   if not bare.strip():  # before a line's text stand boxes, unless the sentence goes on from them
     return LOST if re.match(r'[ \t][a-z\d,;.]', after) else GAP
   if bare == bare.rstrip() and re.match(rf'[\s{MARKS}.,;:!?)）。，]|$', after):  # no space before it: a note
-    if bare[-1] in _ENDS + _CLOSING + ',;:' or _FOLLOWS_WORD.search(bare) and not _CJK.search(bare):
+    if bare[-1] in _ENDS + _CLOSING + ',;:' or _FOLLOWS_WORD.search(bare) and not _NO_SPACES.search(bare):
       return GAP
   if not after.strip(MARKS + ' \t'):  # after a whole sentence, at the end of the line
     return GAP if _AFTER_SENTENCE.search(bare) else LOST
@@ -61,21 +59,41 @@ def close(text: str, language: str, counts: collections.Counter) -> str:
   if LOST in text:
     text = _without_lost(text, language, counts)
   if GAP in text:
-    text = _IN_BRACKETS.sub(GAP, text)
-    text = _AFTER_OPEN.sub(r'\1', text)
-    text = _BEFORE_CLOSE.sub(r'\1', text)
-    text = _DOUBLED.sub('', text)
-    text = _BEFORE_STOP.sub(r'\1', text)
-    text = _BETWEEN.sub(lambda found: ' ' if ' ' in found[0] else '', text)
+    text = _RUN.sub(_closed, _IN_BRACKETS.sub(_without_brackets, text))
   return text.strip()
+
+
+def _without_brackets(found: re.Match) -> str:
+  """Brackets that hold nothing but marks go with them; `()` of the source stays."""
+  return GAP if _ANY.search(found[0]) else found[0]
+
+
+def _closed(found: re.Match) -> str:
+  """What stays of commas and spaces around a gap."""
+  run, line = found[0], found.string
+  if GAP not in run:
+    return run
+  before, after = line[found.start() - 1:found.start()], line[found.end():found.end() + 1]
+  separators = run.replace(GAP, '').replace(' ', '')
+  if before in ('', '(', '（') or after in (')', '）'):
+    return ''
+  if after and after in _ENDS + ':':
+    return '' if not separators or after != ':' else separators[0]
+  space = ' ' if ' ' in run else ''
+  return separators[:1] + space if not separators or separators.isascii() else separators[0]
 
 
 def _without_lost(text: str, language: str, counts: collections.Counter) -> str:
   kept = []
-  for start in range(0, len(text), _LONGEST):
-    for sentence in sentences.whole(text[start:start + _LONGEST], language):
+  while text:
+    end = len(text)
+    if end > _LONGEST:
+      end = max(text.rfind('. ', 0, _LONGEST) + 2, text.rfind('。', 0, _LONGEST) + 1)
+      end = end if end > 1 else _LONGEST
+    for sentence in sentences.whole(text[:end], language):
       if LOST in sentence:
         counts['sentences_left_out'] += 1
       else:
         kept.append(sentence)
+    text = text[end:]
   return ''.join(kept)

@@ -117,7 +117,8 @@ def _block(attributes: str, content: str, counts: collections.Counter) -> str:
 _RAW: dict[str, Callable[[str, str, collections.Counter], str]] = {
     'nowiki': _nowiki, 'syntaxhighlight': _listing, 'source': _listing, 'math': _formula, 'chem': _chemistry,
     'ce': _chemistry, 'hiero': _visible, 'score': _visible,
-    **dict.fromkeys(('pre', 'gallery', 'timeline', 'imagemap', 'graph', 'mapframe', 'categorytree', 'inputbox'), _block),
+    **dict.fromkeys(('pre', 'gallery', 'timeline', 'imagemap', 'graph', 'mapframe', 'categorytree', 'inputbox'),
+                    _block),
     **dict.fromkeys(('ref', 'references', 'includeonly', 'templatedata', 'templatestyles', 'section', 'indicator',
                      'maplink', 'style', 'script', 'languages'), _invisible)}
 _ENDS = {name: re.compile(rf'</{name}\s*>', re.IGNORECASE) for name in _RAW}
