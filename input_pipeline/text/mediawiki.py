@@ -10,7 +10,8 @@ from typing import BinaryIO
 from input_pipeline import records
 from input_pipeline.text import document, wikitext
 
-MAX_PAGE = 16 << 20  # bytes of a page's last revision; MediaWiki itself takes 2 MB of wikitext
+MAX_PAGE = 16 << 20  # bytes of a page's last revision in XML; MediaWiki itself takes 2 MB of wikitext
+MAX_TEXT = 4 << 20  # characters of wikitext: what bounds the time of a page
 _MAX_HEADER = 1 << 24  # a dump's <siteinfo> is some kilobytes
 _START, _END, _REVISION, _DUMP_END = b'<page>', b'</page>', b'<revision>', b'</mediawiki>'
 _TOO_LONG = b'<too_long/>' + _END  # stands for the revisions of a page above MAX_PAGE
@@ -108,6 +109,8 @@ def parse(text: str, context: tuple, place: str, counts: collections.Counter,
     return 'redirects'
   if revision is not None and (revision.findtext('model') or 'wikitext').strip() != 'wikitext':
     return 'other_models'
+  if len(content) > MAX_TEXT:
+    return 'pages_too_long'
   prose = wikitext.clean(content, site, counts, title, options.keep_end_sections)
   return document.Document(page.findtext('id') or document.content_id(prose), title, prose) if prose else 'empty'
 
