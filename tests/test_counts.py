@@ -1,4 +1,4 @@
-"""What was read is in a split or was dropped for one reason; names of a group are counted, and the rest of many summed."""
+"""What was read is in a split or was dropped for one reason; names of a group are capped, and none is lost."""
 
 import ast
 import collections
@@ -21,12 +21,13 @@ def reasons() -> set[str]:
   """What the functions that give a document give in its place."""
   found = set()
   for path in pathlib.Path(input_pipeline.text.__file__).parent.rglob('*.py'):
-    for function in ast.walk(ast.parse(path.read_text())):
-      if isinstance(function, ast.FunctionDef) and function.returns and 'Document | str' in ast.unparse(function.returns):
-        for node in ast.walk(function):
-          if isinstance(node, ast.Return) and node.value is not None:
-            ends = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
-            found |= {end.value for end in ends if isinstance(end, ast.Constant) and isinstance(end.value, str)}
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    for function in functions:
+      if function.returns and 'Document | str' in ast.unparse(function.returns):
+        values = [node.value for node in ast.walk(function) if isinstance(node, ast.Return) and node.value]
+        ends = [end for value in values
+                for end in ([value.body, value.orelse] if isinstance(value, ast.IfExp) else [value])]
+        found |= {end.value for end in ends if isinstance(end, ast.Constant) and isinstance(end.value, str)}
   return found
 
 
