@@ -19,6 +19,7 @@ DROPS = {
     'redirects': 'redirects',
     'other_namespaces': 'pages of other namespaces: talk, users, templates …',
     'other_models': 'pages that are not wikitext',
+    'too_long': 'longer than what is read at once',
     'empty': 'empty, or nothing but a title',
     'beyond_limit': 'after the first ones, as many as --limit says',
     'left_out': 'left out by a weight below 1',
@@ -29,7 +30,8 @@ DROPS = {
 WORDS = {
     'bytes': 'bytes read, decompressed',
     'text_bytes': 'bytes of text in documents',
-    'dropped_tokens': 'tokens that were too few for a piece'}
+    'dropped_tokens': 'tokens that were too few for a piece',
+    'repeated_ids': 'documents with the id of another one'}
 SOME_UNKNOWN = 0.01  # of the tokens: more of them are worth a warning
 MOST_NAMES = 200  # of a group, in a manifest
 OTHER = 'other'  # the name that the rest of a group goes by

@@ -5,6 +5,7 @@ import collections
 import dataclasses
 import json
 import pathlib
+import shlex
 
 import hypothesis
 import hypothesis.strategies as st
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 
 import input_pipeline.text
+from bert_jax import phases, recipes, train
 from input_pipeline import counts, records
 from input_pipeline.prepare import columns, corpus, settings, spill
+from launch import cli
+from launch.commands import flags, training
 from tests import corpora
 
 
@@ -92,3 +96,26 @@ def test_a_run_keeps_any_number_of_counts(tmp_path):
   assert spill.read_counts(tmp_path / 'a.run') == own
   found = spill.read(tmp_path / 'a.run')
   assert np.array_equal(found.texts, run.texts) and np.array_equal(found.ranks, run.ranks)
+
+
+@pytest.mark.parametrize('changes', [
+    [], ['--sequence-length', '32', '--long-sequence-length', '64'], ['--sequence-length', '600'],
+    ['--pairs', 'google', '--sequence-length', '64']])
+def test_prepare_says_what_was_dropped_and_a_next_command_that_fits_its_data(tmp_path, capsys, monkeypatch, changes):
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path('a corpus.jsonl').write_text('\n'.join(map(json.dumps, LINES)))
+  pathlib.Path('vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
+  argv = ['prepare', '--input', 'a corpus.jsonl', '--vocabulary', 'vocab.txt', '--output', 'my data', *changes]
+  assert cli.run(argv) == 0
+  lines = capsys.readouterr().out.splitlines()
+  shown = [' '.join(line.split()) for line in lines]
+  assert 'dropped: the same text as another one 5 17.9%' in shown and 'read 28 100.0%' in shown
+  commands = [shlex.split(line) for line in lines[lines.index('next') + 1:]]
+  assert [words[:2] for words in commands] == [['bert-jax', 'inspect'], ['bert-jax', 'pretrain']]
+  assert cli.run(commands[0][1:]) == 0
+  default = training.Pretrain('', '', recipes.recipe(commands[1][2]))
+  args = flags.parse(training.Pretrain, commands[1][3:], 'pretrain', default, training.check)
+  assert args.config.model.max_positions >= args.config.batch.sequence_length and args.run_dir == 'runs/my data'
+  for phase, stream in phases.open_streams(args.data, args.config):
+    train.check_vocabulary(phase.config.model, stream.vocabulary, args.data)
+    assert stream.batch(phase.first)['masked_lm_weights'].sum(1).max() <= phase.config.batch.predictions

@@ -47,7 +47,7 @@ def meaning(row: dict[str, np.ndarray], pair: int, pairs: str) -> str:
 
 def join(ids: np.ndarray, marked: np.ndarray, tokens: list[str], continues: np.ndarray) -> str:  # [K], [K], [V], [V]
   """Text of token ids: parts of a word joined, predicted tokens in braces."""
-  words = []
+  words: list[str] = []
   for token, mark in zip(ids, marked):
     part = tokens[token].removeprefix('##') if continues[token] else tokens[token].removeprefix('▁')
     part = f'{{{part}}}' if mark else part
