@@ -97,7 +97,7 @@ def test_remains_of_markup_are_counted_with_an_example(tmp_path):
   report = inspect(planted(tmp_path, {'train': [
       (1, ['alpha { { cite | beta } } gamma', 'alpha & amp ; beta & nbsp ; .']),
       (2, ['[ [ alpha | beta ] ] - { gamma } < ref > alpha < / ref', "' ' ' beta ' ' ' = = alpha = ="]),
-      (3, ['alpha & beta ; gamma < alpha > [ beta ] { gamma } - ; alpha { beta { gamma'])]}))  # none of them
+      (3, ['alpha & beta ; gamma < alpha > [ beta ] { gamma } - ; alpha { beta { gamma [ ?? ]'])]}))  # none of them
   assert {name: remain.count for name, remain in report.tokens.remains.items()} == {
       '{{': 1, '}}': 1, '[[': 1, ']]': 1, '-{': 1, '|': 2, "'''": 2, '==': 2, '&amp;': 2, '<ref>': 1}
   assert report.tokens.remains['&amp;'].context.endswith('gamma alpha& amp; beta& nbsp;.')

@@ -44,7 +44,7 @@ def find(train: Sample, validation: Sample, parts: Parts) -> Copies:
       np.bincount(owners, minlength=len(pieces)), 1)
   is_exact = np.array([piece.tobytes() in exact for piece in pieces], bool)
   is_near = ~is_exact & (shares >= NEAR)
-  examples = [sample_lib.join(pieces[place][:_SHOWN], parts).strip()
+  examples = [sample_lib.readable(sample_lib.join(pieces[place][:_SHOWN], parts))
               for place in np.flatnonzero(is_exact | is_near)[:EXAMPLES]]
   count = max(len(pieces), 1)
   return Copies(len(pieces), train.share, float(is_exact.sum() / count), float(is_near.sum() / count), tuple(examples))

@@ -15,6 +15,7 @@ from input_pipeline import random, records
 from input_pipeline.batches import loader, shards
 
 SAMPLE_TOKENS = 1 << 23  # of a split that are read, at most by one window more
+_UNKNOWN = '\ue000'  # stands for [UNK], whose brackets are none of the text's
 _SOLID = '\u2e80'  # from here on scripts are written without spaces
 
 
@@ -54,6 +55,7 @@ def parts_of(tokens: list[str], vocabulary: records.Vocabulary) -> Parts:
              token if len(token) == 1 and (not token.isalnum() or token >= _SOLID) else f' {token}' for token in tokens]
   for place in np.flatnonzero(special):
     texts[place] = f' {tokens[place]}'
+  texts[vocabulary.unk_id] = f' {_UNKNOWN}'
   return Parts(tokens, [*texts, '\n'], special)
 
 
@@ -65,6 +67,10 @@ def text_of(window: shards.Window, parts: Parts) -> str:
 
 def join(ids: np.ndarray | Sequence[int], parts: Parts) -> str:
   return ''.join(map(parts.texts.__getitem__, np.asarray(ids).tolist()))
+
+
+def readable(text: str) -> str:
+  return text.replace(_UNKNOWN, '[UNK]').strip()
 
 
 def is_letter(character: str) -> bool:

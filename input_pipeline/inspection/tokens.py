@@ -60,7 +60,7 @@ def _around(text: str, start: int, end: int) -> str:
   low = max(text.rfind('\n', 0, start) + 1, start - CONTEXT)
   line_end = text.find('\n', end)
   high = min(len(text) if line_end < 0 else line_end, end + CONTEXT)
-  return text[low:high].strip()
+  return sample_lib.readable(text[low:high])
 
 
 def _near(window, place: int, parts: Parts) -> str:
@@ -68,7 +68,7 @@ def _near(window, place: int, parts: Parts) -> str:
   bounds = window.sentence_starts[window.piece_starts]
   piece = int(np.searchsorted(bounds, place, side='right'))
   low, high = max(int(bounds[piece - 1]), place - AROUND), min(int(bounds[piece]), place + AROUND + 1)
-  return sample_lib.join(window.tokens[low:high], parts).strip()
+  return sample_lib.readable(sample_lib.join(window.tokens[low:high], parts))
 
 
 def scripts(counts: np.ndarray, parts: Parts) -> dict[str, float]:  # [V] -> -

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shlex
 from typing import Annotated, Literal
 
@@ -73,7 +74,7 @@ def next_commands(args: PrepareCommand, manifest: Manifest) -> list[list[str]]:
 
 def length_flags(group: str, length: int) -> dict[str, object]:
   """Rows of this length, and slots for the tokens of a row that are predicted."""
-  return {f'{group}.sequence-length': length, f'{group}.predictions': max(1, round(Masking.share * length))}
+  return {f'{group}.sequence-length': length, f'{group}.predictions': math.ceil(Masking.share * length)}
 
 # ---------------------------------------------------------------- inspect
 
