@@ -20,6 +20,7 @@ DROPS = {
     'other_namespaces': 'pages of other namespaces: talk, users, templates …',
     'other_models': 'pages that are not wikitext',
     'too_long': 'longer than what is read at once',
+    'pages_too_long': 'pages longer than what is read at once',
     'empty': 'empty, or nothing but a title',
     'beyond_limit': 'after the first ones, as many as --limit says',
     'left_out': 'left out by a weight below 1',
@@ -31,7 +32,11 @@ WORDS = {
     'bytes': 'bytes read, decompressed',
     'text_bytes': 'bytes of text in documents',
     'dropped_tokens': 'tokens that were too few for a piece',
-    'repeated_ids': 'documents with the id of another one'}
+    'repeated_ids': 'documents with the id of another one',
+    'end_sections': 'sections at the end of articles',
+    'tables': 'tables left out'}
+# Groups of counts by name, in words.
+GROUPS = {'template': 'templates not shown'}
 SOME_UNKNOWN = 0.01  # of the tokens: more of them are worth a warning
 MOST_NAMES = 200  # of a group, in a manifest
 OTHER = 'other'  # the name that the rest of a group goes by

@@ -85,7 +85,7 @@ def document_lines(found: counts_lib.Documents | None, counts: Mapping[str, int]
   for group, names in counts_lib.groups(counts).items():
     most = list(names.items())[:NAMES]
     more = f', and {len(names) - NAMES} names more' if len(names) > NAMES else ''
-    lines += labelled(f'{group}s, by name', listed(f'{name} {count:,}' for name, count in most) + more)
+    lines += labelled(counts_lib.GROUPS.get(group, group), listed(f'{name} {count:,}' for name, count in most) + more)
   return lines
 
 
