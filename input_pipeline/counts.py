@@ -32,7 +32,6 @@ WORDS = {
     'bytes': 'bytes read, decompressed',
     'text_bytes': 'bytes of text in documents',
     'dropped_tokens': 'tokens that were too few for a piece',
-    'repeated_ids': 'documents with the id of another one',
     'end_sections': 'sections at the end of articles',
     'tables': 'tables left out'}
 # Groups of counts by name, in words.

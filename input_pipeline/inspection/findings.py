@@ -70,8 +70,6 @@ class Report:
   vocabulary: records.Vocabulary
   verified: str  # what was checked
   documents: Documents | None  # None where the manifest does not say how many were read
-  others: dict[str, int]  # what is counted besides documents
-  groups: dict[str, dict[str, int]]  # counts by name, as those of templates
   splits: dict[str, Split]
   tokens: Tokens
   copies: Copies | None  # None without a validation split

@@ -50,8 +50,7 @@ def inspect(directory: storage.PathLike, examples: int = 1, seed: int = 12345, p
   copied = copies.find(samples['train'], samples['validation'], parts) if both else None
   return Report(
       directory=str(directory), sequence_length=length, pairs=manifest.pairs, vocabulary=vocabulary,
-      verified=VERIFIED, documents=counts_lib.documents(manifest), others=counts_lib.others(manifest.counts),
-      groups=counts_lib.groups(manifest.counts),
+      verified=VERIFIED, documents=counts_lib.documents(manifest),
       splits={name: describe(directory, name, stream, manifest, samples[name], parts, examples)
               for name, stream in streams.items()},
       tokens=tokens.describe(list(samples.values()), parts, vocabulary.unk_id), copies=copied,

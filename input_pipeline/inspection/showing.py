@@ -43,8 +43,7 @@ def summary(directory: str, manifest: Manifest) -> str:
                           split.unknown_tokens / max(split.tokens, 1), len(split.shards),
                           sum(shard.bytes for shard in split.shards))
       for name, split in manifest.splits.items()}
-  return joined([directory], document_lines(counts_lib.documents(manifest), manifest.counts), table('splits', columns),
-                warning_lines(counts_lib.warnings(manifest)))
+  return joined([directory], document_lines(counts_lib.documents(manifest), manifest.counts), table('splits', columns))
 
 
 def joined(*sections: Sequence[str]) -> str:
@@ -83,9 +82,10 @@ def document_lines(found: counts_lib.Documents | None, counts: Mapping[str, int]
   if others := counts_lib.others(counts):
     lines += labelled('also counted', listed(f'{name} {count:,}' for name, count in others.items()))
   for group, names in counts_lib.groups(counts).items():
-    most = list(names.items())[:NAMES]
-    more = f', and {len(names) - NAMES} names more' if len(names) > NAMES else ''
-    lines += labelled(counts_lib.GROUPS.get(group, group), listed(f'{name} {count:,}' for name, count in most) + more)
+    most = [(name, count) for name, count in names.items() if name != counts_lib.OTHER][:NAMES]
+    more = sum(names.values()) - sum(count for _, count in most)
+    lines += labelled(counts_lib.GROUPS.get(group, group), listed(f'{name} {count:,}' for name, count in most)
+                      + (f'; {more:,} with other names' if more else ''))
   return lines
 
 

@@ -5,6 +5,7 @@ Letters: V vocabulary.
 
 import collections
 import functools
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -45,10 +46,11 @@ def describe(samples: Sequence[Sample], parts: Parts, unknown_id: int) -> Tokens
     for place in places[np.linspace(0, len(places) - 1, EXAMPLES).astype(int)] if len(places) else ():
       unknown[_near(window, int(place), parts)] = None
   total = max(int(counts.sum()), 1)
-  order = np.argsort(-counts, kind='stable')
-  ordinary = [place for place in order[:10 * FREQUENT + 5].tolist() if counts[place] and not parts.special[place]]
-  lettered = [place for place in ordinary if any(map(sample_lib.is_letter, parts.names[place]))]
-  shares = lambda places: tuple((parts.names[place], float(counts[place] / total)) for place in places[:FREQUENT])
+  ordinary = [place for place in np.argsort(-counts, kind='stable').tolist()
+              if counts[place] and not parts.special[place]]
+  lettered = (place for place in ordinary if any(map(sample_lib.is_letter, parts.names[place])))
+  shares = lambda places: tuple(
+      (parts.names[place], float(counts[place] / total)) for place in itertools.islice(places, FREQUENT))
   return Tokens(
       int(counts.sum()), shares(ordinary), shares(lettered), int(((counts == 0) & ~parts.special).sum()),
       scripts(counts, parts), {name: Remain(found[name], contexts[name]) for name in REMAINS if found[name]},

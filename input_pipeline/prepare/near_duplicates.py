@@ -15,24 +15,24 @@ import numpy as np
 HASHES = 64  # the estimate of a share s is off by sqrt(s (1 - s) / 64): 0.05 at 0.8
 # of 4 hashes: documents that share 0.8 meet in a band with probability 0.9998, those that share 0.2 with 0.03
 _BANDS = 16
-SHINGLE = 5  # tokens of a run
+_SHINGLE = 5  # tokens of a run
 _BLOCK = 4096  # runs hashed at once
 _DRAW = np.random.default_rng(0x3A5E)
 _FACTORS = _DRAW.integers(0, 2**64, HASHES, np.uint64) | np.uint64(1)
 _OFFSETS = _DRAW.integers(0, 2**64, HASHES, np.uint64)
-_FACTORS_OF_PLACES = _DRAW.integers(0, 2**64, SHINGLE, np.uint64) | np.uint64(1)
+_FACTORS_OF_PLACES = _DRAW.integers(0, 2**64, _SHINGLE, np.uint64) | np.uint64(1)
 
 
 def runs(ids: np.ndarray) -> np.ndarray:  # [T] -> [T - 4] uint64
   """A hash of every run of five tokens."""
-  count = max(0, len(ids) - SHINGLE + 1)
+  count = max(0, len(ids) - _SHINGLE + 1)
   places = (ids[place:place + count].astype(np.uint64) * factor for place, factor in enumerate(_FACTORS_OF_PLACES))
   return functools.reduce(np.add, places)
 
 
 def signature(ids: np.ndarray) -> np.ndarray:  # [T] -> [K] uint32
   """The smallest of each hash over all runs of five tokens; of all tokens where there are fewer."""
-  shingles = np.unique(runs(np.pad(ids, (0, max(0, SHINGLE - len(ids))))))
+  shingles = np.unique(runs(np.pad(ids, (0, max(0, _SHINGLE - len(ids))))))
   shingles ^= shingles >> np.uint64(29)
   least = np.full(HASHES, 2**32 - 1, np.uint32)
   for start in range(0, len(shingles), _BLOCK):
