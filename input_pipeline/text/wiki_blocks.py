@@ -13,7 +13,7 @@ _ROW_MARKUP = re.compile(r'[ \t]*(?:\|[-+}]|\{\|)')
 _LONE_BRACE = re.compile(r'[ \t]*[{}|]{1,2}[ \t]*$')
 _TAG = re.compile(r'<(/?)([A-Za-z][A-Za-z0-9]*)(?=[\s/>])([^<>]*)>')
 _HTML_TABLE = re.compile(r'<(/?)table(?=[\s/>])[^<>]*>', re.IGNORECASE)
-_HEADING = re.compile(r'(={1,6})(.+?)(={1,6})\s*$')
+_HEADING = re.compile(r'(={1,6})(.+?)(={1,6})$')
 _LIST = re.compile(r'[ \t]*[*#:;]+')
 _RULE = re.compile(r'-{4,}')
 _LINK = re.compile(r'\[(?:(?:https?|ftps?|irc|news|gopher):|mailto:)?//[^\s<>\[\]]*[ \t]*([^\[\]\n]*)\]|'
@@ -147,9 +147,9 @@ def _lines(text: str, keep_end_sections: bool, counts: collections.Counter) -> l
   """The lines of an article without its headings, and without the sections at its end that are lists."""
   kept, dropped = [], 0  # the level of the section that is left out
   for line in text.split('\n'):
-    if line[:1] == '=' and (heading := _HEADING.match(line)):
+    if line[:1] == '=' and (heading := _HEADING.match(line.rstrip(_AFTER_HEADING))):
       level = min(len(heading[1]), len(heading[3]))
-      name = ' '.join(line.strip().strip('=').translate(_NO_MARKS).split()).lower().rstrip(':')
+      name = ' '.join(heading[2].translate(_NO_MARKS).replace('=', ' ').split()).lower().rstrip(':')
       if not dropped or level <= dropped:
         dropped = level if name in wiki_site.END_SECTIONS and not keep_end_sections else 0
         if dropped:
@@ -160,7 +160,8 @@ def _lines(text: str, keep_end_sections: bool, counts: collections.Counter) -> l
   return kept
 
 
-_NO_MARKS = str.maketrans('', '', MARKS + ITEM + '#')
+_AFTER_HEADING = MARKS + ' \t\r'
+_NO_MARKS = str.maketrans('', '', MARKS + ITEM)
 
 
 def _paragraphs(lines: list[str], language: str, counts: collections.Counter) -> list[str]:

@@ -7,22 +7,26 @@ from input_pipeline.text import sentences
 from input_pipeline.text.wiki_marks import ASIDE, GAP, LOST, MARKS, UNKNOWN
 
 _LONGEST = 4000  # characters of a paragraph that the splitter gets at once: its time grows with their square
+_NEAR = 200  # characters around a mark that are looked at
 _ANY = re.compile(f'[{MARKS}]')
 _TO_DECIDE = re.compile(f'[{UNKNOWN}{ASIDE}]')
 _ENDS = '.!?。！？…।։؟'
 _CLOSING = '\'"”’»)]）」』'
-_AFTER_SENTENCE = re.compile(rf'[{re.escape(_ENDS)}:][{re.escape(_CLOSING)}\s{GAP}]*$')
-_FOLLOWS_WORD = re.compile(r'[^\W\d_]$')
+_STOPS = f'{_ENDS}:'
+_AFTER_SENTENCE = re.compile(rf'[{re.escape(_STOPS)}][{re.escape(_CLOSING)}\s{GAP}]*$')
+_LETTER = re.compile(r'[^\W\d_]$')
 # A pronunciation is part of the sentence only after such a word.
 _ANNOUNCED = re.compile(r'\b(?:pronounced|as|is|or|like|prononcé|se prononce|gesprochen|ausgesprochen|pronunciado|'
                         r'pronunciato|uitgesproken|произносится)[\s:"“(]*$', re.IGNORECASE)
 # The last letter of a script that writes no spaces.
 _NO_SPACES = re.compile('[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]$')
+_GOES_ON = re.compile(r'[ \t][a-z\d,;.]')
+_AFTER_NOTE = re.compile(rf'[\s{MARKS}.,;:!?)）。，]|$')
 _SPACES = re.compile(r'[ \t\xa0\r\f\v\x85\u2028\u2029]+')
 _SEPARATORS = ' ,;，；、'
 _IN_BRACKETS = re.compile(rf' ?[(（\[][{_SEPARATORS}:/–—{MARKS}]*[)）\]]')
 _RUN = re.compile(f'[{_SEPARATORS}{GAP}]+')
-
+_LEADING = re.compile(f'[ {GAP}]*')
 
 
 def decide(line: str) -> str:
@@ -37,19 +41,24 @@ def decide(line: str) -> str:
   return line
 
 
+def _without_brackets(found: re.Match) -> str:
+  """Brackets that hold nothing but marks go with them; `()` of the source stays."""
+  return GAP if _ANY.search(found[0]) else found[0]
+
+
 def _decided(found: re.Match) -> str:
   line, at = found.string, found.start()
-  before, after = line[max(0, at - 200):at], line[at + 1:at + 200]
+  before, after = line[max(0, at - _NEAR):at], line[at + 1:at + _NEAR]
   if found[0] == ASIDE:
     return LOST if _ANNOUNCED.search(before) else GAP
-  bare = before.rstrip(MARKS)
-  if not bare.strip():  # before a line's text stand boxes, unless the sentence goes on from them
-    return LOST if re.match(r'[ \t][a-z\d,;.]', after) else GAP
-  if bare == bare.rstrip() and re.match(rf'[\s{MARKS}.,;:!?)）。，]|$', after):  # no space before it: a note
-    if bare[-1] in _ENDS + _CLOSING + ',;:' or _FOLLOWS_WORD.search(bare) and not _NO_SPACES.search(bare):
+  before = before.rstrip(MARKS)
+  if not before.strip():  # before a line's text stand boxes, unless the sentence goes on from them
+    return LOST if _GOES_ON.match(after) else GAP
+  if not before[-1].isspace() and _AFTER_NOTE.match(after):  # no space before it: a note
+    if before[-1] in _ENDS + _CLOSING + ',;:' or _LETTER.search(before) and not _NO_SPACES.search(before):
       return GAP
   if not after.strip(MARKS + ' \t'):  # after a whole sentence, at the end of the line
-    return GAP if _AFTER_SENTENCE.search(bare) else LOST
+    return GAP if _AFTER_SENTENCE.search(before) else LOST
   return LOST
 
 
@@ -63,24 +72,21 @@ def close(text: str, language: str, counts: collections.Counter) -> str:
   return text.strip()
 
 
-def _without_brackets(found: re.Match) -> str:
-  """Brackets that hold nothing but marks go with them; `()` of the source stays."""
-  return GAP if _ANY.search(found[0]) else found[0]
-
-
 def _closed(found: re.Match) -> str:
-  """What stays of commas and spaces around a gap."""
+  """What stays of the commas and spaces around a gap."""
   run, line = found[0], found.string
   if GAP not in run:
     return run
   before, after = line[found.start() - 1:found.start()], line[found.end():found.end() + 1]
-  separators = run.replace(GAP, '').replace(' ', '')
   if before in ('', '(', '（') or after in (')', '）'):
     return ''
-  if after and after in _ENDS + ':':
-    return '' if not separators or after != ':' else separators[0]
-  space = ' ' if ' ' in run else ''
-  return separators[:1] + space if not separators or separators.isascii() else separators[0]
+  first, last = run[:run.index(GAP)], run[run.rindex(GAP) + 1:]
+  word = first.endswith(' ')  # what was left out was a word of its own, and no note after one
+  if last.strip():
+    return ('' if word else first) + last.lstrip()
+  if after and after in _STOPS:
+    return '' if word else first + last
+  return first.rstrip() + (' ' if word or last else '')
 
 
 def _without_lost(text: str, language: str, counts: collections.Counter) -> str:
@@ -93,6 +99,7 @@ def _without_lost(text: str, language: str, counts: collections.Counter) -> str:
     for sentence in sentences.whole(text[:end], language):
       if LOST in sentence:
         counts['sentences_left_out'] += 1
+        kept.append(_LEADING.match(sentence)[0])
       else:
         kept.append(sentence)
     text = text[end:]

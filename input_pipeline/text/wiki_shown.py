@@ -348,6 +348,11 @@ def linked_by_code(call: Call) -> str:
   return call.get(4, 3, 2)
 
 
+def noted(call: Call) -> str:
+  """{{senza fonte|text}}: some wikis give what lacks a source as an argument."""
+  return call.get(1) if call.get(1) and call.page.site.language in ('it', 'pt', 'es') else GAP
+
+
 def lower(call: Call) -> str:
   return call.get(1).lower()
 

@@ -26,6 +26,7 @@ _LONGEST_NAME = 60  # characters of a name that is counted
 _NO_TITLE = re.compile(r'[\[\]{}<>\n]')
 _PREFIX = re.compile(
     r'(?:(?:safe)?subst|msg|template|vorlage|modèle|plantilla|шаблон|predefinição|szablon|sjabloon):\s*', re.IGNORECASE)
+_NO_KEY = re.compile(r'[\[<]')  # an = of a tag or a link
 _MARKED = re.compile(f'[{MARKS}]')
 
 
@@ -60,7 +61,7 @@ def _call(name: str, parts: list[str], page: Page) -> Call:
   for part in parts[1:]:
     key, equals, value = part.partition('=')
     key = key.strip()
-    if equals and len(key) < 40 and '[[' not in key:
+    if equals and len(key) < _LONGEST_NAME and not _NO_KEY.search(key):
       named[key.lower()] = value.strip()
     else:
       positional.append(part.strip())
@@ -111,7 +112,9 @@ TEMPLATES: dict[str, Callable[[Call], str | None]] = {
         shown.verse: 'bibleref; bibleref2; bibleverse; bibleverse-nb; bible verse; quran; quran-usc',
         shown.translated: '''нп; нп1; нп2; нп3; нп4; нп5; не переведено; не переведено 2; не переведено 3;
           не переведено 5; iw; iw2''', shown.linked_by_code: 'tsl; le2; internal link helper/en; translink',
-        shown.linked: 'le; lj'})}
+        shown.linked: 'le; lj',
+        shown.noted: '''cn; senza fonte; citazione necessaria; chiarire; carece de fontes; carece fontes;
+          cita requerida'''})}
 PATTERNS: tuple[tuple[re.Pattern, Callable[[Call], str | None]], ...] = (
     (re.compile(r'(?:lang|llang|vol|langue)-[a-z-]{2,12}$'), shown.labelled),
     (re.compile(r'(?:ipa|api)-[a-z-]{2,8}$'), shown.pronunciation), (re.compile(r'ipac-[a-z-]{2,8}$'), shown.aside),
