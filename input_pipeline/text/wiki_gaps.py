@@ -80,13 +80,14 @@ def _closed(found: re.Match) -> str:
   before, after = line[found.start() - 1:found.start()], line[found.end():found.end() + 1]
   if before in ('', '(', '（') or after in (')', '）'):
     return ''
-  first, last = run[:run.index(GAP)], run[run.rindex(GAP) + 1:]
-  word = first.endswith(' ')  # what was left out was a word of its own, and no note after one
-  if last.strip():
-    return ('' if word else first) + last.lstrip()
-  if after and after in _STOPS:
-    return '' if word else first + last
-  return first.rstrip() + (' ' if word or last else '')
+  kept, *others = run.split(GAP)
+  for piece in others:
+    word = kept.endswith(' ')  # what was left out was a word of its own, and no note after one
+    if piece.strip():
+      kept = piece.lstrip() if word else kept + piece
+    else:
+      kept = kept.rstrip() + ' ' if word or piece else kept
+  return kept.rstrip(_SEPARATORS) if word and not piece.strip() and after and after in _STOPS else kept
 
 
 def _without_lost(text: str, language: str, counts: collections.Counter) -> str:
