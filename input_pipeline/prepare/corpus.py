@@ -30,7 +30,7 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   """
   engine = 'processes' if settings.beam_runner is None else 'beam'
   vocabulary = tokenizer.load(settings.vocabulary, settings.lower_case)
-  parts = sources.mixture(settings.input, settings.format)
+  parts = sources.mixture(settings.input, settings.format, settings.reading)
   if settings.pairs == 'google' and any(part.weight != 1 for part in parts):
     raise records.DataError(
         "--input with weights and --pairs google do not go together: the original pairs every document alike; "
@@ -53,6 +53,8 @@ def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenize
   chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _ELSEWHERE}
   if settings.words == 'none':
     del chosen['words']  # data from before there was this setting is the same data
+  usual = dataclasses.asdict(type(settings.reading)())
+  chosen |= {name: value for name, value in chosen.pop('reading').items() if value != usual[name]}  # likewise
   if contents := [part.stamp.content for part in parts if part.stamp.content]:
     chosen['contents'] = contents
   return chosen | {'lower_case': vocabulary.lower_case, 'input_bytes': sum(part.stamp.bytes for part in parts)}

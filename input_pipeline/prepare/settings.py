@@ -28,6 +28,8 @@ class Prepare:
   """Lower-case the text; None: where the vocabulary has no upper-case letter."""
   format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
+  reading: formats.Options = formats.USUAL
+  """How text is read; its fields are flags without a name in front."""
   validation_share: float = 0.05
   """The share of documents that are held out, chosen by the hash of their id."""
   short_piece_share: float = 0.1

@@ -12,7 +12,7 @@ import numpy as np
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError, StorageError
-from input_pipeline.text import files, lines
+from input_pipeline.text import files, formats, lines
 from input_pipeline.text.source import Parsed, Source, Stamp
 
 WANTED = 'wanted tfds:NAME, tfds:NAME/CONFIG:1.0.0 or tfds:FOLDER, and perhaps :SPLIT after it'
@@ -25,7 +25,7 @@ _NEWLINE = '_NEWLINE_'
 _NOISE = re.compile(r'\{\{.*?\}\}|\[Op:\w+\]( name: *)?')  # what TensorFlow says of its own operations
 
 
-def named(name: str, format: str | None) -> list[Source]:
+def named(name: str, format: str | None, options: formats.Options) -> list[Source]:
   """`tfds:wikipedia/20230601.en:1.0.0`, `tfds:FOLDER`, either with `:SPLIT` after it. Raises DataError."""
   return [DataSet(name)]
 
@@ -86,10 +86,10 @@ class DataSet:
       raw.append((number, json.dumps(self._fields(number, example)).encode()))
       size += len(raw[-1][1])
       if size > chunk_bytes:
-        yield files.RawDocuments(lines.parse_jsonl, (), tuple(raw))
+        yield files.RawDocuments(lines.parse_jsonl, (), tuple(raw), formats.USUAL)
         raw, size = [], 0
     if raw:
-      yield files.RawDocuments(lines.parse_jsonl, (), tuple(raw))
+      yield files.RawDocuments(lines.parse_jsonl, (), tuple(raw), formats.USUAL)
 
   def documents(self, content: files.RawDocuments) -> Parsed:
     return files.parse_raw(self.name, content)

@@ -25,6 +25,7 @@ class RawDocuments:
   parse: formats.Parse  # of its format
   context: tuple  # what `parse` must know of the file: the namespaces of a dump
   raw: tuple[tuple[int, bytes], ...]  # (byte offset in the decompressed file, bytes)
+  options: formats.Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class File:
   """A file, compressed or not, in a format that its content or its name tells."""
   name: str
   format: str | None = None  # None: told by its content
+  options: formats.Options = formats.USUAL
 
   def stamp(self) -> Stamp:
     return Stamp(*storage.stamp(self.name))
@@ -44,7 +46,7 @@ class File:
         format = formats.FORMATS[self.format or formats.recognize(stream.peek(1 << 12), storage.path(self.name).name)]
         for offset, data, context in format.split(stream, self.name):
           if size and (size + len(data) > chunk_bytes or context != before):
-            yield RawDocuments(format.parse, before, tuple(raw))
+            yield RawDocuments(format.parse, before, tuple(raw), self.options)
             raw, size = [], 0
           before = context
           raw.append((offset, data))
@@ -53,13 +55,13 @@ class File:
         raise records.DataError(
             f'{self.name} is truncated or damaged ({error}): wanted a whole file; download it again') from error
     if raw:
-      yield RawDocuments(format.parse, before, tuple(raw))
+      yield RawDocuments(format.parse, before, tuple(raw), self.options)
 
   def documents(self, content: RawDocuments) -> Parsed:
     return parse_raw(self.name, content)
 
 
-def named(name: str, format: str | None) -> list[Source]:
+def named(name: str, format: str | None, options: formats.Options) -> list[Source]:
   """The files of a path or a glob, local or gs://. Raises DataError."""
   if not _WILD.intersection(name):
     path = storage.path(name).expanduser()
@@ -68,17 +70,17 @@ def named(name: str, format: str | None) -> list[Source]:
     if path.is_dir():
       raise records.DataError(
           f'--input {name} is a directory: name its files with a glob such as "{name.rstrip("/")}/*"')
-    return [File(str(path), format)]
+    return [File(str(path), format, options)]
   parts = name.split('/')
   first = next(i for i, part in enumerate(parts) if _WILD.intersection(part))
   base = storage.path('/'.join(parts[:first]) or ('/' if name.startswith('/') else '.')).expanduser()
   found = storage.files_in(base, '/'.join(parts[first:]))
   if not found:
     raise records.DataError(f'--input {name}: no file matches this glob')
-  return [File(str(path), format) for path in found]
+  return [File(str(path), format, options) for path in found]
 
 
-def sample(name: str, format: str | None) -> list[Source]:
+def sample(name: str, format: str | None, options: formats.Options) -> list[Source]:
   """`sample`: a slice of a Wikipedia dump. Raises DataError."""
   spec = importlib.util.find_spec('gensim')  # found, not imported: importing gensim takes seconds
   path = storage.path(spec.origin).parent / _SAMPLE_FILE if spec and spec.origin else None
@@ -86,7 +88,7 @@ def sample(name: str, format: str | None) -> list[Source]:
     raise records.DataError(
         "--input sample is the slice of a Wikipedia dump in gensim's wheel, which is not installed here: "
         "pip install 'bert_jax[sample]'")
-  return [File(str(path), format)]
+  return [File(str(path), format, options)]
 
 
 def parse_raw(name: str, content: RawDocuments) -> Parsed:
@@ -100,7 +102,7 @@ def parse_raw(name: str, content: RawDocuments) -> Parsed:
           f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) '
           f'file, '
           f'line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
-    result = content.parse(text, content.context, f'{name}, byte {offset}', counts)
+    result = content.parse(text, content.context, f'{name}, byte {offset}', counts, content.options)
     counts['pages'] += 1
     if isinstance(result, str):
       counts[result] += 1

@@ -1,9 +1,9 @@
 """The formats of text: how a file is split into raw documents, and how these become Document(id, title, text).
 
-`split(stream, name)` yields (offset, bytes, context) in constant memory; `parse(text, context, place, counts)` gives a
-Document, or the name under which the document is counted as dropped: 'redirects', 'other_namespaces', 'other_models',
-'empty'; it may add to `counts` what it left out of a document. A new format is these two functions and one line in
-FORMATS; a third function can recognize its files.
+`split(stream, name)` yields (offset, bytes, context) in constant memory; `parse(text, context, place, counts, options)`
+gives a Document, or the name under which the document is counted as dropped: 'redirects', 'other_namespaces',
+'other_models', 'empty'; it may add to `counts` what it left out of a document, and Options tell it where there is a
+choice. A new format is these two functions and one line in FORMATS; a third function can recognize its files.
 """
 
 import collections
@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from input_pipeline.text import document, lines, mediawiki, wikiextractor
-from input_pipeline.text.document import Document
+from input_pipeline.text.document import Document, Options
 
-Parse = Callable[[str, tuple, str, collections.Counter], Document | str]
+USUAL = Options()
+Parse = Callable[[str, tuple, str, collections.Counter, Options], Document | str]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,8 @@ def split_text(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
     yield start, b''.join(lines), ()
 
 
-def parse_text(text: str, context: tuple, place: str, counts: collections.Counter) -> document.Document | str:
+def parse_text(text: str, context: tuple, place: str, counts: collections.Counter,
+               options: document.Options) -> document.Document | str:
   return document.make(None, '', text)
 
 
@@ -45,7 +46,8 @@ def split_jsonl(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
     offset += len(line)
 
 
-def parse_jsonl(text: str, context: tuple, place: str, counts: collections.Counter) -> document.Document | str:
+def parse_jsonl(text: str, context: tuple, place: str, counts: collections.Counter,
+                options: document.Options) -> document.Document | str:
   try:
     fields = json.loads(text)
   except json.JSONDecodeError as error:

@@ -53,7 +53,8 @@ def _namespaces(header: bytes, name: str) -> tuple[tuple[int, str], ...]:
     raise records.DataError(f'{name} is not UTF-8: its siteinfo has byte 0x{error.object[error.start]:02x}') from error
 
 
-def parse(text: str, context: tuple, place: str, counts: collections.Counter) -> document.Document | str:
+def parse(text: str, context: tuple, place: str, counts: collections.Counter,
+          options: document.Options) -> document.Document | str:
   try:
     page = xml.fromstring(text)
   except xml.ParseError as error:

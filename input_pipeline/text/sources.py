@@ -32,11 +32,11 @@ class Chunk:
   weight: float = 1
 
 
-def documents(input: str, format: str | None = None,
-              counts: collections.Counter | None = None) -> Iterator[formats.Document]:
+def documents(input: str, format: str | None = None, counts: collections.Counter | None = None,
+              options: formats.Options = formats.USUAL) -> Iterator[formats.Document]:
   """The documents of `--input` one after the other, as often as its weights say; `counts` receives what was seen and
   dropped."""
-  for chunk in chunks(mixture(input, format)):
+  for chunk in chunks(mixture(input, format, options)):
     parsed = parse(chunk)
     if counts is not None:
       counts.update(parsed.counts)
@@ -65,7 +65,7 @@ def times(document: formats.Document, weight: float) -> int:
   return int(weight) + (int.from_bytes(digest, 'little') < (weight - int(weight)) * 2**64)
 
 
-def mixture(input: str, format: str | None = None) -> list[Part]:
+def mixture(input: str, format: str | None = None, options: formats.Options = formats.USUAL) -> list[Part]:
   """The sources of A=WEIGHT,B=WEIGHT …, each once, however often it is named. Raises DataError.
 
   A weight that is not there is 1. A name with a comma or an equals sign in it works where there is such a file.
@@ -74,7 +74,7 @@ def mixture(input: str, format: str | None = None) -> list[Part]:
     raise records.DataError(f'--format {format} is not one of {", ".join(formats.FORMATS)}')
   parts = {}
   for name, weight in _weighted_names(input):
-    for source in _sources(name, format):
+    for source in _sources(name, format, options):
       stamp = source.stamp()
       first = parts.setdefault(stamp.identity, Part(source, weight, stamp))
       if first.weight != weight:
@@ -111,10 +111,11 @@ def _kind(name: str) -> str:
   return name.partition(':')[0]
 
 
-def _sources(name: str, format: str | None) -> list[Source]:
-  return SOURCES.get(_kind(name), files.named)(name, format)
+def _sources(name: str, format: str | None, options: formats.Options) -> list[Source]:
+  return SOURCES.get(_kind(name), files.named)(name, format, options)
 
 
 # What a name of `--input` begins with, before its colon if it has one -> the sources that it names; any other name is
 # of files.
-SOURCES: dict[str, Callable[[str, str | None], list[Source]]] = {'sample': files.sample, 'tfds': data_sets.named}
+SOURCES: dict[str, Callable[[str, str | None, formats.Options], list[Source]]] = {
+    'sample': files.sample, 'tfds': data_sets.named}

@@ -33,7 +33,7 @@ def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
 
 def _lines(settings: 'VocabularySettings') -> Iterator[str]:
   seen = 0
-  for document in sources.documents(settings.input, settings.format):
+  for document in sources.documents(settings.input, settings.format, options=settings.reading):
     yield from (line for line in document.text.split('\n') if line.strip())
     seen += 1
     if seen == settings.limit:
@@ -134,6 +134,8 @@ class VocabularySettings:
   """Lower-case text, and drop accents with WordPiece."""
   format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
+  reading: formats.Options = formats.USUAL
+  """How text is read; its fields are flags without a name in front."""
   limit: int | None = None
   """Use only the first documents, so many."""
   overwrite: bool = False

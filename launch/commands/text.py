@@ -15,7 +15,7 @@ from launch.commands import flags
 def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
   from input_pipeline.vocabulary import training
-  settings = flags.parse(training.VocabularySettings, argv, 'vocabulary')
+  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary')
   trained = training.train_from(settings)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
   return 0
@@ -26,7 +26,7 @@ def vocabulary(argv: list[str]) -> int:
 @dataclasses.dataclass(frozen=True)
 class PrepareCommand:
   """Turn text into shuffled, pre-tokenized shards: train and validation."""
-  settings: Annotated[Prepare, tyro.conf.arg(name='')]
+  settings: Annotated[Prepare, tyro.conf.arg(name=''), tyro.conf.OmitArgPrefixes]
   """What `input_pipeline` reads; its fields are flags without a name in front."""
   long_sequence_length: int | None = None
   """Make data for longer rows too, for a recipe's last phase: then OUTPUT gets a folder for each length."""
