@@ -49,6 +49,12 @@ def content(file: BinaryIO) -> io.BufferedReader:
   return io.BufferedReader(raw, BUFFER)
 
 
+def file_of(stream: io.BufferedReader) -> BinaryIO | None:
+  """The file of a stream that `content` gave, where its bytes are the content and it can be read at any place."""
+  raw = stream.raw
+  return raw.file if isinstance(raw, _Plain) and raw.file.seekable() else None
+
+
 def _first(file: BinaryIO, size: int) -> bytes:
   """The first bytes of a stream, which may give fewer at once, as a pipe does."""
   head = b''

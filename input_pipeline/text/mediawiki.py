@@ -18,7 +18,7 @@ def recognize(start: bytes, name: str) -> bool:
   return start.startswith((b'<mediawiki', b'<page>', b'<?xml'))
 
 
-def split(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
+def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[document.Raw]:
   """The <page> elements of a dump. `<page>` inside a text is escaped, so bytes can be searched; the context is the
   namespaces."""
   buffer, offset, context, fragment = b'', 0, None, False

@@ -17,7 +17,7 @@ def recognize(start: bytes, name: str) -> bool:
   return start.startswith(b'<doc ')
 
 
-def split(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
+def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[document.Raw]:
   buffer, offset, end_mark = b'', 0, b'</doc>'
   while block := stream.read(document.READ):
     buffer += block

@@ -1,0 +1,64 @@
+"""Records with named fields, of JSON or of a table: which of them are a document's id, title and text."""
+
+import difflib
+from typing import Any
+
+from input_pipeline import records
+from input_pipeline.text import document, wrapping
+from input_pipeline.text.document import Document, Options
+
+_MISSING = object()
+_SELDOM = {'id', 'title', 'url'}  # is the text among these
+_SHOWN = 12  # names of fields in a message
+
+
+def document_of(fields: dict[str, Any], place: str, options: Options) -> Document | str:
+  """The document that the fields are. A text that is a list is its lines. Raises DataError where there is no text."""
+  text = _get(fields, options.text_field)
+  if isinstance(text, list) and all(isinstance(part, str) for part in text):
+    text = '\n'.join(text)
+  if text is None:
+    return 'empty'
+  if not isinstance(text, str):
+    raise records.DataError(f'{place}: {missing(list(fields), _strings(fields), options)}')
+  found = {}
+  for name, chosen in (('id', options.id_field), ('title', options.title_field)):
+    value = _get(fields, chosen or name)
+    if value is _MISSING and chosen is not None:
+      raise records.DataError(f'{place}: there is no {chosen!r}, which --{name}-field names; found: {_named(fields)}')
+    found[name] = None if value is _MISSING or value != value else value  # a table's missing value is NaN
+  title = found['title']
+  return document.make(found['id'], '' if title is None else str(title), wrapping.unwrapped(text, options.lines))
+
+
+def missing(names: list[str], strings: list[str], options: Options) -> str:
+  """What to say where there is no text; `strings` are the names of those fields that could be one."""
+  wanted = f'no {options.text_field!r} that is a string (found: {_named(names)})'
+  strings = [name for name in strings if name not in _SELDOM] or strings
+  close = difflib.get_close_matches(options.text_field, strings, 1)
+  return f'{wanted}: --text-field chooses another' + (f', such as {close[0] if close else strings[0]}' if strings else '')
+
+
+def _get(fields: Any, name: str) -> Any:
+  if not isinstance(fields, dict):
+    return _MISSING
+  if name in fields:
+    return fields[name]
+  outer, dot, inner = name.partition('.')
+  return _get(fields.get(outer), inner) if dot else _MISSING
+
+
+def _strings(fields: dict[str, Any], before: str = '') -> list[str]:
+  """The names of the fields that are strings, those inside others as a.b."""
+  found = []
+  for name, value in fields.items():
+    if isinstance(value, str):
+      found.append(before + name)
+    elif isinstance(value, dict) and not before:
+      found += _strings(value, f'{name}.')
+  return found
+
+
+def _named(names: Any) -> str:
+  names = [str(name)[:40] for name in names]
+  return ', '.join(map(repr, names[:_SHOWN])) + (' …' if len(names) > _SHOWN else '') if names else 'nothing'
