@@ -15,11 +15,12 @@ from input_pipeline import records
 from input_pipeline.prepare import columns, near_duplicates, spill, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
+from input_pipeline.text import sources
 
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
 _PART_TOKENS = 1 << 22  # merged in memory at once
-_DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'left_out', 'without_pieces', 'duplicates',
-          'near_duplicates')
+_DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'too_long', 'left_out', 'without_pieces',
+          'duplicates', 'near_duplicates')
 
 
 @dataclasses.dataclass(frozen=True)

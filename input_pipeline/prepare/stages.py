@@ -28,7 +28,7 @@ def make_run(chunk: sources.Chunk, settings: Prepare,
   parsed = sources.parse(chunk)
   counts = parsed.counts
   rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed,
-                       settings.words)
+                       settings.words, settings.reading.lines)
   documents = parsed.documents[:limit]
   times = [sources.times(document, chunk.weight) for document in documents]
   taken = [document for document, often in zip(documents, times) if often]
