@@ -72,7 +72,6 @@ def _named(name: str) -> Iterator[None]:
 
 def _columns(schema: Any, name: str, options: Options) -> list[str]:
   """The columns that hold what is wanted. Raises DataError where one is missing."""
-  import pyarrow
   found = []
   for flag, chosen, usual in (('text', options.text_field, 'text'), ('id', options.id_field, 'id'),
                               ('title', options.title_field, 'title')):
@@ -81,9 +80,7 @@ def _columns(schema: Any, name: str, options: Options) -> list[str]:
     if column is not None:
       found.append(column)
     elif flag == 'text':
-      strings = [field.name for field in schema if pyarrow.types.is_string(field.type)
-                 or pyarrow.types.is_large_string(field.type)]
-      raise records.DataError(f'{name} has {fields.missing(schema.names, strings, options)}')
+      raise records.DataError(f'{name} has {fields.missing(schema.names, options.text_field)}')
     elif chosen is not None:
       raise records.DataError(f'{name} has no column {chosen!r}, which --{flag}-field names '
                               f'(found: {", ".join(schema.names)[:200]})')

@@ -1,6 +1,5 @@
 """Records with named fields, of JSON or of a table: which of them are a document's id, title and text."""
 
-import difflib
 from typing import Any
 
 from input_pipeline import records
@@ -8,7 +7,7 @@ from input_pipeline.text import document, wrapping
 from input_pipeline.text.document import Document, Options
 
 _MISSING = object()
-_SELDOM = {'id', 'title', 'url'}  # is the text among these
+_LEAST = 20  # characters of what may be a text
 _SHOWN = 12  # names of fields in a message
 
 
@@ -20,7 +19,9 @@ def document_of(fields: dict[str, Any], place: str, options: Options) -> Documen
   if text is None:
     return 'empty'
   if not isinstance(text, str):
-    raise records.DataError(f'{place}: {missing(list(fields), _strings(fields), options)}')
+    longest = _longest(fields)
+    such_as = max(longest, key=longest.__getitem__) if longest else None
+    raise records.DataError(f'{place}: {missing(list(fields), options.text_field, such_as)}')
   found = {}
   for name, chosen in (('id', options.id_field), ('title', options.title_field)):
     value = _get(fields, chosen or name)
@@ -31,12 +32,10 @@ def document_of(fields: dict[str, Any], place: str, options: Options) -> Documen
   return document.make(found['id'], '' if title is None else str(title), wrapping.unwrapped(text, options.lines))
 
 
-def missing(names: list[str], strings: list[str], options: Options) -> str:
-  """What to say where there is no text; `strings` are the names of those fields that could be one."""
-  wanted = f'no {options.text_field!r} that is a string (found: {_named(names)})'
-  strings = [name for name in strings if name not in _SELDOM] or strings
-  close = difflib.get_close_matches(options.text_field, strings, 1)
-  return f'{wanted}: --text-field chooses another' + (f', such as {close[0] if close else strings[0]}' if strings else '')
+def missing(names: list[str], wanted: str, such_as: str | None = None) -> str:
+  """What to say where there is no text."""
+  return (f'no text named {wanted!r} (found: {_named(names)}): --text-field chooses another'
+          + (f', such as {such_as}' if such_as else ''))
 
 
 def _get(fields: Any, name: str) -> Any:
@@ -48,14 +47,14 @@ def _get(fields: Any, name: str) -> Any:
   return _get(fields.get(outer), inner) if dot else _MISSING
 
 
-def _strings(fields: dict[str, Any], before: str = '') -> list[str]:
-  """The names of the fields that are strings, those inside others as a.b."""
-  found = []
+def _longest(fields: dict[str, Any], before: str = '') -> dict[str, int]:
+  """The lengths of the fields that could be a text, those inside others as a.b."""
+  found = {}
   for name, value in fields.items():
-    if isinstance(value, str):
-      found.append(before + name)
+    if isinstance(value, str) and len(value) >= _LEAST:
+      found[before + name] = len(value)
     elif isinstance(value, dict) and not before:
-      found += _strings(value, f'{name}.')
+      found |= _longest(value, f'{name}.')
   return found
 
 

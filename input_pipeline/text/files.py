@@ -40,7 +40,7 @@ class File:
     with storage.named_errors(self.name), input_files.reading(self.name) as file:
       try:
         stream = compression.content(file)
-        kind = self.format or formats.recognize(stream.peek(document.READ), storage.path(self.name).name)
+        kind = self.format or formats.recognize(stream.peek(document.READ), self.name)
         yield from self._chunks(kind, formats.FORMATS[kind].split(stream, self.name, self.options), chunk_bytes)
       except compression.Damaged as error:
         raise records.DataError(

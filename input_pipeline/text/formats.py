@@ -49,9 +49,10 @@ def recognize(head: bytes, name: str) -> str:
   Raises DataError for what is none of them, and no prose either.
   """
   start = head.removeprefix(document.BOM).lstrip()
+  base = name.rpartition('/')[2]
   refused.check(head, start, name)
   for format, its in FORMATS.items():
-    if its.recognize is not None and its.recognize(start, name):
+    if its.recognize is not None and its.recognize(start, base):
       return format
   refused.check_prose(head, start, name)
   return PLAIN

@@ -79,8 +79,13 @@ def _is_html(head: bytes, start: bytes) -> bool:
   return bool(_HTML.match(start[:_LOOKED_AT]))
 
 
+def _is_xml(head: bytes, start: bytes) -> bool:
+  return start.startswith(b'<?xml') and not any(tag in start[:_LOOKED_AT] for tag in (b'<mediawiki', b'<page>'))
+
+
 _KINDS: dict[str, tuple[Callable[[bytes, bytes], bool], str]] = {
     'a tar archive': (_is_tar, _UNPACK),
     'a document of an office program, or an e-book': (_is_office, _EXTRACT),
     'a zip archive': (_is_zip, _UNPACK),
-    'HTML': (_is_html, _EXTRACT)}
+    'HTML': (_is_html, _EXTRACT),
+    'XML, but no dump of a wiki': (_is_xml, _EXTRACT)}

@@ -15,7 +15,7 @@ from input_pipeline.text.document import Document, Options
 
 _CSV, _TSV = re.compile(r'\.csv\b', re.IGNORECASE), re.compile(r'\.(tsv|tab)\b', re.IGNORECASE)
 _SEPARATORS = ',;|'
-_COLUMN = re.compile(r'[\w .:/()#-]{0,64}')
+_COLUMN = re.compile(r'[\w#]([\w .:/()#-]{0,62}[\w)])?')  # of text, after whose commas come spaces, no two are
 _ROWS = 5  # that a table without a name that tells has at least, all of as many cells
 _LOOKED_AT = 1 << 16  # bytes
 
@@ -61,23 +61,22 @@ def _reader(lines, separator: str, quoted: bool):
 
 
 def _quoted(text: str, separator: str) -> bool:
-  """Of tabs: whether every cell that begins with a quote ends with one."""
+  """Whether quotes enclose cells. Of tabs: whether each that begins with one ends with one, or else has line ends."""
   if separator != '\t':
     return True
-  cells = [cell for line in text.split('\n')[:-1] or [text] for cell in line.rstrip('\r').split('\t')]
-  opened = [cell for cell in cells if cell.startswith('"')]
-  if all(len(cell) > 1 and cell.endswith('"') for cell in opened):
-    return bool(opened)
-  rows = _first_rows(text, '\t', True)  # or cells have line ends in them
-  return rows is not None and len(rows) > 1 and len({len(row) for row in rows}) == 1
+  rows = _first_rows(text, '\t', False)
+  if rows is not None and len({len(row) for row in rows}) > 1:  # a quoted cell may have line ends in it
+    rows = _first_rows(text, '\t', True)
+    return rows is not None and len(rows) > 1 and len({len(row) for row in rows}) == 1
+  opened = [cell for row in rows or [] for cell in row if cell.startswith('"')]
+  return bool(opened) and all(len(cell) > 1 and cell.endswith('"') for cell in opened)
 
 
 def split_csv(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
   first = stream.peek(document.READ).partition(b'\n')[0].decode('latin-1')
-  names = [(options.text_field in next(_reader([first], separator, True), []), first.count(separator), separator)
-           for separator in _SEPARATORS]
-  has, count, separator = max(names, key=lambda found: found[:2])
-  return _split(stream, name, options, separator if has or count else ',')
+  cells = {separator: [cell.strip(' "\r') for cell in first.split(separator)] for separator in _SEPARATORS}
+  separator = max(cells, key=lambda one: (options.text_field in cells[one], len(cells[one])))
+  return _split(stream, name, options, separator)
 
 
 def split_tsv(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
@@ -117,7 +116,7 @@ def _columns(taken: list[tuple[int, bytes | None]], name: str, options: Options,
   columns = tuple(cell.strip() for cell in next(_reader(io.StringIO(text, newline=''), separator, quoted)))
   for flag, column in (('text', options.text_field), ('id', options.id_field), ('title', options.title_field)):
     if column is not None and column not in columns:
-      why = fields.missing(list(columns), [column for column in columns if column], options) if flag == 'text' else (
+      why = fields.missing(list(columns), options.text_field) if flag == 'text' else (
           f'no column {column!r}, which --{flag}-field names (found: {", ".join(columns)[:200]})')
       raise records.DataError(f'{name} is a table whose first row has {why}; --format text reads it as prose')
   return columns
