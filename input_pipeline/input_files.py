@@ -78,7 +78,8 @@ def matches(pattern: str) -> list[Path]:
     return [pathlib.Path(name) for name in sorted(set(found), key=lambda name: name.split('/'))]
   parts = pattern.split('/')
   first = next(place for place, part in enumerate(parts) if set(part) & set('*?['))
-  return list(storage.path('/'.join(parts[:first])).glob('/'.join(parts[first:])))
+  found = storage.path('/'.join(parts[:first])).glob('/'.join(parts[first:]))
+  return [name for name in found if parts[-1].startswith('.') or not name.name.startswith('.')]
 
 
 def walk(directory: Path) -> list[Path]:

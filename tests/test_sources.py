@@ -113,7 +113,7 @@ def test_chunks_do_not_change_the_documents(tmp_path):
     ('a.txt', b'fine\nline\n\nbad \xff here', 'byte 0xff at byte 15'),
     ('a.jsonl', b'{"text": "x"}\n{"text": ', 'not a JSON line'),
     ('a.jsonl', b'{"title": "x"}\n', "found: 'title'"),
-    ('a.jsonl', b'{"text": 3}\n', "no text named 'text' (found: 'text')"),
+    ('a.jsonl', b'{"text": 3}\n', "'text' is '3', no text"),
     ('wiki', b'<doc id="1" url="" title="T">\nT\n\ntext', 'no </doc>'),
 ])
 def test_bad_files_get_one_clear_sentence(tmp_path, name, content, message):

@@ -64,7 +64,9 @@ def _named(name: str) -> Iterator[None]:
   import pyarrow
   try:
     yield
-  except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+  except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+    if getattr(error, 'errno', None):
+      raise  # of the file's storage, not of what is in it
     said = ' '.join(str(error).split())[:200]
     raise records.DataError(f'{name} is truncated or damaged ({said}): wanted a whole file; download it again'
                             ) from error

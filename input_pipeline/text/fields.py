@@ -18,7 +18,10 @@ def document_of(fields: dict[str, Any], place: str, options: Options) -> Documen
     text = '\n'.join(text)
   if text is None:
     return 'empty'
-  if not isinstance(text, str):
+  if text is not _MISSING and not isinstance(text, str):
+    raise records.DataError(f'{place}: {options.text_field!r} is {str(text)[:40]!r}, no text: '
+                            '--text-field chooses another')
+  if text is _MISSING:
     longest = _longest(fields)
     such_as = max(longest, key=longest.__getitem__) if longest else None
     raise records.DataError(f'{place}: {missing(list(fields), options.text_field, such_as)}')

@@ -18,11 +18,12 @@ def split(stream: io.BufferedReader, name: str, options: Options) -> Iterator[do
   """A document longer than LONGEST_TEXT is cut: at a line end, or in a line without one at a space."""
   parts, size, start = [], 0, 0
   for offset, line in _pieces(stream):
-    ends = options.documents == 'line' or options.documents == 'blank' and _is_blank(line)
+    blank = _is_blank(line)
+    ends = options.documents == 'line' or options.documents == 'blank' and blank
     if size + len(line) > document.LONGEST_TEXT:
       yield start, b''.join(parts), document.CUT
       parts, size = [], 0
-    if parts or not _is_blank(line):
+    if not blank or parts and options.documents == 'file':
       start = start if parts else offset
       parts.append(line)
       size += len(line)

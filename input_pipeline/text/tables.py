@@ -23,7 +23,7 @@ Shape = tuple[str, bool, tuple[str, ...]]  # (separator, whether cells are quote
 
 
 def is_csv(start: bytes, name: str) -> bool:
-  return bool(_CSV.search(name)) or not _TSV.search(name) and _is_table(start, ',')
+  return bool(_CSV.search(name)) or not _TSV.search(name) and any(_is_table(start, one) for one in _SEPARATORS)
 
 
 def is_tsv(start: bytes, name: str) -> bool:
@@ -107,7 +107,9 @@ def _noted(stream: io.BufferedReader, taken: list[tuple[int, bytes | None]]) -> 
   """The lines of a stream, which the reader takes as it needs them; as Latin-1, as all that divides is ASCII."""
   for offset, line in document.bounded_lines(stream):
     taken.append((offset, line))
-    yield '' if line is None else line.decode('latin-1')
+    yield 'too long\n' if line is None else line.decode('latin-1')
+  if taken:  # the reader wants more for the row that it has begun
+    raise csv.Error('it ends inside quotes')
 
 
 def _columns(taken: list[tuple[int, bytes | None]], name: str, options: Options, separator: str,
