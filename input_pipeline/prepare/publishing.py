@@ -41,6 +41,9 @@ def finished(output: str, settings: dict, vocabulary_sha256: str, overwrite: boo
     return manifest
   if overwrite:
     return None
+  if different == [FILES]:
+    raise records.DataError(f'--output {output} holds data of what was in --input before its files changed: '
+                            'name another directory, or pass --overwrite')
   raise records.DataError(
       f'--output {output} holds data of other settings ({_differences(different, found, wanted)}): '
       'name another directory, or pass --overwrite')
