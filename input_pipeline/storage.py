@@ -103,8 +103,7 @@ def is_empty(directory: Path) -> bool:
 
 @contextlib.contextmanager
 def named_errors(what: str) -> Iterator[None]:
-  """What the operating system refuses, as a sentence: DataError where a name is wrong, StorageError where storage fails.
-  """
+  """What the system refuses, as a sentence: DataError where a name is wrong, StorageError where storage fails."""
   try:
     yield
   except BrokenPipeError:  # of who reads what we print

@@ -15,7 +15,8 @@ SENTENCES = [
     'Nobody in the village believed that they would stay for longer than one winter, but they stayed for forty.',
     'Visitors came by train.', '"What do you want here?" asked the eldest.', 'They wanted tea!',
     'The well-known guide of Mr. Brown says: it is worth the long way, above all in autumn.']
-PARAGRAPHS = st.lists(st.lists(st.sampled_from(SENTENCES), min_size=3, max_size=9).map(' '.join), min_size=1, max_size=6)
+PARAGRAPH = st.lists(st.sampled_from(SENTENCES), min_size=3, max_size=9).map(' '.join)
+PARAGRAPHS = st.lists(PARAGRAPH, min_size=1, max_size=6)
 
 
 @given(PARAGRAPHS, st.integers(45, 100), st.sampled_from(['\n', '\n\n']))
@@ -55,8 +56,8 @@ def test_what_only_looks_so_is_left(text):
 
 
 def test_hyphens():
-  lines = ['The well-known people of an inter-', 'national fair praised their co-', 'operation, which is the very well-',
-           'known and, since it grew, soft\xad', 'ened wish of all of them in 1990-', '1995, and again of classes A-',
+  lines = ['The well-known people of an inter-', 'national fair praised their co-',
+           'operation, which is the very well-', 'known and, since it grew, soft\xad', 'ened wish of all of them in 1990-', '1995, and again of classes A-',
            'B and more that came afterwards.']
   assert wrapping.unwrapped('\n'.join(lines), 'wrapped') == (
       'The well-known people of an international fair praised their cooperation, which is the very well-known and, '

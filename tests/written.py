@@ -33,7 +33,8 @@ def arrow(documents: Records, path: pathlib.Path, kind: str) -> None:
 def parquet(documents: Records, path: pathlib.Path) -> None:
   import pyarrow
   import pyarrow.parquet
-  made = pyarrow.Table.from_pylist(documents, pyarrow.schema([(name, pyarrow.string()) for name in ('id', 'title', 'text')]))
+  schema = pyarrow.schema([(name, pyarrow.string()) for name in ('id', 'title', 'text')])
+  made = pyarrow.Table.from_pylist(documents, schema)
   pyarrow.parquet.write_table(made, path, row_group_size=5)
 
 

@@ -77,8 +77,8 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
   held = f'{distinct} document{"s" * (distinct != 1)} with text'
   dropped = ', '.join(f'{counts[name]:,} {name.replace("_", " ")}' for name in _DROPS if counts.get(name))
   raise records.DataError(
-      f'--input {sources.shown(settings.input)} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at least 2, because '
-      'a next-sentence negative comes from another document; in plain text a blank line ends a document')
+      f'--input {sources.shown(settings.input)} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at '
+      'least 2, because a next-sentence negative comes from another document; in plain text a blank line ends a document')
 
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:

@@ -29,8 +29,8 @@ class Options:
   documents: Literal['blank', 'line', 'file'] = 'blank'
   """What ends a document of plain text: a blank line, each line, or only the end of the file."""
   lines: Literal['auto', 'sentences', 'paragraphs', 'wrapped'] = 'auto'
-  """What a line of text is: a sentence, a paragraph, or a part of one, broken at a margin (then lines are joined); auto:
-  a paragraph, or wrapped where a document looks so."""
+  """What a line of text is: a sentence, a paragraph, or a part of one that a margin ended (wrapped: lines are joined);
+  auto: a paragraph, or wrapped where a document looks so."""
   text_field: str = 'text'
   """The field or column that is trained on, of JSON and of tables; a.b is b inside a."""
   id_field: str | None = None

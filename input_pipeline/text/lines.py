@@ -16,7 +16,8 @@ _BLANK = re.compile(b'(?:' + b'|'.join(re.escape(chr(code).encode()) for code in
 
 def split(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
   """A document longer than LONGEST_TEXT is cut: at a line end, or in a line without one at a space."""
-  parts, size, start = [], 0, 0
+  parts: list[bytes] = []
+  size = start = 0
   for offset, line in _pieces(stream):
     blank = _is_blank(line)
     ends = options.documents == 'line' or options.documents == 'blank' and blank

@@ -53,7 +53,8 @@ def _in_folder(folder: storage.Path) -> list[storage.Path]:
   for parent, names in beside.items():
     if names >= _OF_TFDS and _SAVED not in names:
       raise records.DataError(f'{parent} is a data set of TensorFlow Datasets: name it as --input tfds:{parent}')
-  saved = {parent: _saved(parent / _SAVED) for parent, names in beside.items() if names >= {_SAVED, 'dataset_info.json'}}
+  saved = {parent: _saved(parent / _SAVED) for parent, names in beside.items()
+           if names >= {_SAVED, 'dataset_info.json'}}
   if not saved:
     return files
   return [file for file in files if file.name in saved.get(file.parent, beside[file.parent] - _DESCRIBED)]
