@@ -57,7 +57,8 @@ def test_what_only_looks_so_is_left(text):
 
 def test_hyphens():
   lines = ['The well-known people of an inter-', 'national fair praised their co-',
-           'operation, which is the very well-', 'known and, since it grew, soft\xad', 'ened wish of all of them in 1990-', '1995, and again of classes A-',
+           'operation, which is the very well-', 'known and, since it grew, soft\xad',
+           'ened wish of all of them in 1990-', '1995, and again of classes A-',
            'B and more that came afterwards.']
   assert wrapping.unwrapped('\n'.join(lines), 'wrapped') == (
       'The well-known people of an international fair praised their cooperation, which is the very well-known and, '

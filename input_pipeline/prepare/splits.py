@@ -78,7 +78,8 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
   dropped = ', '.join(f'{counts[name]:,} {name.replace("_", " ")}' for name in _DROPS if counts.get(name))
   raise records.DataError(
       f'--input {sources.shown(settings.input)} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at '
-      'least 2, because a next-sentence negative comes from another document; in plain text a blank line ends a document')
+      'least 2, because a next-sentence negative comes from another document; in plain text a blank line ends one '
+      '(--documents)')
 
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:
