@@ -4,6 +4,7 @@ import collections
 import contextlib
 import html
 import io
+import itertools
 import tracemalloc
 
 import pytest
@@ -61,7 +62,7 @@ def test_pages_have_their_last_revision_wherever_blocks_end(in_blocks_of, pages,
   text = HEAD.format('de') + ''.join(page(i, *texts) for i, texts in enumerate(pages)) + '</mediawiki>\n'
   data = text.encode()
   with in_blocks_of(block):
-    found = list(mediawiki.split(io.BytesIO(data), 'dump'))
+    found = list(mediawiki.split(io.BytesIO(data), 'dump', formats.USUAL))
   assert len(found) == len(pages)
   for texts, (offset, raw, (language, names)) in zip(pages, found):
     assert data[offset:].startswith(b'<page>') and (language, names) == ('de', ((6, 'Datei'), (14, 'K')))
@@ -83,18 +84,29 @@ def test_old_revisions_and_pages_without_end_cost_no_memory():
 
   tracemalloc.start()
   counts = collections.Counter()
-  found = [mediawiki.parse(raw.decode(), context, 'x', counts, formats.USUAL)
-           for _, raw, context in mediawiki.split(Blocks(blocks()), 'dump')]
-  assert tracemalloc.get_traced_memory()[1] < 80e6
+  found = ['left out' if raw is None else mediawiki.parse(raw.decode(), context, 'x', counts, formats.USUAL)
+           for _, raw, context in mediawiki.split(Blocks(blocks()), 'dump', formats.USUAL)]
+  assert tracemalloc.get_traced_memory()[1] < 120e6
   tracemalloc.stop()
-  assert [getattr(one, 'text', one) for one in found] == ['New words.', 'pages_too_long', 'The end.']
+  assert [getattr(one, 'text', one) for one in found] == ['New words.', 'left out', 'The end.']
+
+
+def test_a_long_document_of_wikiextractor_is_left_out(monkeypatch, in_blocks_of):
+  monkeypatch.setattr(document, 'LONGEST_RECORD', 200)
+  docs = [f'<doc id="{i}" url="u" title="T">\n{text}\n</doc>\n'.encode()
+          for i, text in enumerate(['a', 'b\n' * 500, 'c', 'd ' * 60])]
+  for size in (7, 64, 100, 333):
+    with in_blocks_of(size):
+      found = list(wikiextractor.split(io.BytesIO(b''.join(docs)), 'wiki', formats.USUAL))
+    assert [raw for _, raw, _ in found] == [docs[0], None, *docs[2:]]
+    assert [offset for offset, _, _ in found] == [0, *itertools.accumulate(map(len, docs[:3]))]
 
 
 def test_a_page_of_many_characters_is_left_out_and_counted(tmp_path, monkeypatch):
-  monkeypatch.setattr(mediawiki, 'MAX_TEXT', 1000)
+  monkeypatch.setattr(mediawiki, 'LONGEST_TEXT', 1000)
   (tmp_path / 'a.xml').write_text(HEAD.format('en') + page(1, 'Fine.') + page(2, 'word ' * 201) + '</mediawiki>')
   found, counts = read(tmp_path / 'a.xml')
-  assert [one.text for one in found] == ['Fine.'] and counts['pages_too_long'] == 1 and counts['pages'] == 2
+  assert [one.text for one in found] == ['Fine.'] and counts['too_long'] == 1 and counts['pages'] == 2
 
 
 def test_a_dump_of_a_wiki_is_read_in_its_language(tmp_path):
@@ -117,11 +129,11 @@ def test_halves_of_characters_become_valid_text(tmp_path):
 
 def test_wikiextractor_is_unescaped_once(tmp_path):
   (tmp_path / 'wiki_00').write_text(
-      '<doc id="1" url="u" title="Salt &amp; Stone">\nSalt &amp; Stone\n\nThe R&amp;D price was &lt;5 &amp;amp; rose.\n\n'
-      '</doc>\n'
+      '<doc id="1" url="u" title="Salt &amp; Stone">\nSalt &amp; Stone\n\nThe R&amp;D price was &lt;5 &amp;amp; rose.\n'
+      '\n</doc>\n'
       '<doc id="2" url="u" title=""Hello" program">\n&quot;Hello&quot; program\n\nIt ends &copy now.\n\n</doc>\n'
-      '<doc id="3" url="u" title="T">\nT\n\nIt ends with </doc> here, and begins with <doc id="9" url="u" title="t"> too.'
-      '\n</doc>')
+      '<doc id="3" url="u" title="T">\nT\n\nIt ends with </doc> here, and begins with <doc id="9" url="u" title="t"> '
+      'too.\n</doc>')
   found, _ = read(tmp_path / 'wiki_00')
   assert [(one.id, one.title, one.text) for one in found] == [
       ('1', 'Salt & Stone', 'The R&D price was <5 &amp; rose.'), ('2', '"Hello" program', 'It ends &copy now.'),
@@ -135,7 +147,7 @@ def test_wikiextractor_gives_every_text_back(in_blocks_of, texts, block):
   data = ''.join(f'<doc id="{i}" url="u" title="T{i}">\nT{i}\n\n{html.escape(text, quote=False)}\n\n</doc>\n'
                  for i, text in enumerate(texts)).encode()
   with in_blocks_of(block):
-    raws = list(wikiextractor.split(io.BytesIO(data), 'wiki'))
+    raws = list(wikiextractor.split(io.BytesIO(data), 'wiki', formats.USUAL))
   assert b''.join(raw for _, raw, _ in raws) == data
   for i, (text, (_, raw, context)) in enumerate(zip(texts, raws)):
     found = wikiextractor.parse(raw.decode(), context, 'x', collections.Counter(), formats.USUAL)

@@ -29,7 +29,7 @@ class Numbered:
                           collections.Counter(pages=len(content)))
 
 
-def split_by_bars(stream, name):
+def split_by_bars(stream, name, options):
   for offset, document in enumerate(stream.read().split(b'|')):
     yield offset, document, ()
 

@@ -10,11 +10,10 @@ from typing import BinaryIO
 from input_pipeline import records
 from input_pipeline.text import document, wikitext
 
-MAX_PAGE = 16 << 20  # bytes of a page's last revision in XML; MediaWiki itself takes 2 MB of wikitext
-MAX_TEXT = 4 << 20  # characters of wikitext: what bounds the time of a page
+LONGEST_TEXT = 4 << 20  # characters of wikitext, whose time it bounds; MediaWiki itself takes 2 MB
 _MAX_HEADER = 1 << 24  # a dump's <siteinfo> is some kilobytes
 _START, _END, _REVISION, _DUMP_END = b'<page>', b'</page>', b'<revision>', b'</mediawiki>'
-_TOO_LONG = b'<too_long/>' + _END  # stands for the revisions of a page above MAX_PAGE
+_TAIL = 16  # bytes that hold any of these
 _REDIRECT = re.compile(r'\s*#\s*REDIRECT\b', re.IGNORECASE)
 _REFERENCE = re.compile(r'&#(?:x0*([0-9a-fA-F]{1,6})|0*(\d{1,7})|x?[0-9a-fA-F]+);')
 _CONTROL = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]')
@@ -24,13 +23,13 @@ def recognize(start: bytes, name: str) -> bool:
   return start.startswith((b'<mediawiki', b'<page>', b'<?xml'))
 
 
-def split(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
+def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[document.Raw]:
   """The <page> elements of a dump, each with its last revision only: a page can have gigabytes of others.
 
   `<page>` and `<revision>` inside a text are escaped, so bytes can be searched; the context is the wiki's language and
   its namespaces.
   """
-  buffer, offset, context, fragment, ended = b'', 0, None, False, False
+  buffer, offset, context, fragment, ended, too_long = b'', 0, None, False, False, False
   searched = skipped = 0  # bytes of an open page that hold no end of it; bytes that were cut out of it
   while block := stream.read(document.READ):
     buffer += block
@@ -48,14 +47,20 @@ def split(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
       if end < 0:
         at = start
         break
-      yield offset + start, _last_revision(buffer[start:end + len(_END)]), context
+      page, newer = _last_revision(buffer[start:end + len(_END)])
+      too_long = len(page) > document.LONGEST_RECORD or too_long and not newer
+      yield offset + start, None if too_long else page, context
       offset += skipped
-      at, searched, skipped = end + len(_END), 0, 0
+      at, searched, skipped, too_long = end + len(_END), 0, 0, False
     offset += at
-    open_page = buffer[at:]
-    buffer = _last_revision(open_page) if open_page.startswith(_START) else open_page
-    skipped += len(open_page) - len(buffer)
-    searched = max(len(buffer) - len(_END), 0) if buffer.startswith(_START) else 0
+    buffer, size = buffer[at:], len(buffer) - at
+    if buffer.startswith(_START):
+      buffer, newer = _last_revision(buffer)
+      too_long = too_long and not newer
+      if len(buffer) > document.LONGEST_RECORD:
+        buffer, too_long = buffer[:max(buffer.find(_REVISION), len(_START))] + _REVISION + buffer[-_TAIL:], True
+      skipped += size - len(buffer)
+      searched = len(buffer) - len(_END)
   if buffer.startswith(_START) or (context is not None and not fragment and not ended):
     raise records.DataError(
         f'{name} is truncated: the dump ends inside a page or before </mediawiki>; download it again')
@@ -64,15 +69,10 @@ def split(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
         f'{name} is not a MediaWiki dump, or is truncated before its first <page>; name its kind with --format')
 
 
-def _last_revision(page: bytes) -> bytes:
-  """A page, or what of it was read, without its older revisions; of one that is too long only its head."""
+def _last_revision(page: bytes) -> tuple[bytes, bool]:
+  """A page, or what of it was read, without its older revisions; and whether there were any."""
   first, last = page.find(_REVISION), page.rfind(_REVISION)
-  if last > first:
-    page = page[:first] + page[last:]
-  if len(page) <= MAX_PAGE:
-    return page
-  head = page[:first] if 0 < first < MAX_PAGE else _START
-  return head + _TOO_LONG if page.endswith(_END) else head + _REVISION + page[-MAX_PAGE:]
+  return (page[:first] + page[last:], True) if last > first else (page, False)
 
 
 def _site(header: bytes, name: str) -> tuple[str, tuple[tuple[int, str], ...]]:
@@ -101,16 +101,14 @@ def parse(text: str, context: tuple, place: str, counts: collections.Counter,
     namespace = '1' if title.partition(':')[0].lower() in site.namespaces and ':' in title else '0'
   if namespace.strip() != '0':
     return 'other_namespaces'
-  if page.find('too_long') is not None:
-    return 'pages_too_long'
   revision = page.find('revision')
   content = (revision.findtext('text') if revision is not None else None) or ''
   if page.find('redirect') is not None or _REDIRECT.match(content):
     return 'redirects'
   if revision is not None and (revision.findtext('model') or 'wikitext').strip() != 'wikitext':
     return 'other_models'
-  if len(content) > MAX_TEXT:
-    return 'pages_too_long'
+  if len(content) > LONGEST_TEXT:
+    return 'too_long'
   prose = wikitext.clean(content, site, counts, title, options.keep_end_sections)
   return document.Document(page.findtext('id') or document.content_id(prose), title, prose) if prose else 'empty'
 

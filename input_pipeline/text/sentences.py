@@ -25,6 +25,11 @@ def whole(line: str, language: str) -> list[str]:
   return [line[end - length:end] for end, length in zip(ends, lengths)]
 
 
+def lines(text: str, language: str = 'en') -> list[str]:
+  """The lines of a text, each of which is a sentence."""
+  return [stripped for line in text.split('\n') if (stripped := line.strip())]
+
+
 def _segment(line: str, language: str) -> list[str]:
   import sentencex
   if not line.isascii():

@@ -43,6 +43,10 @@ def prepare(argv: list[str]) -> int:
   args = flags.parse(PrepareCommand, argv, 'prepare')
   long, short = args.long_sequence_length, args.settings.sequence_length
   require(long is None or long > short, f'--long-sequence-length is {long}: wanted more than --sequence-length {short}')
+  from input_pipeline.text import sources
+  once = sources.read_once(sources.mixture(args.settings.input)) if long else []
+  require(not once, f'--long-sequence-length reads the text twice, and --input {"".join(once[:1])} can be read only '
+          'once: write it to a file')
   from input_pipeline.prepare import processes
   processes.begin(args.settings.workers)  # workers then import beside this process
   from input_pipeline import inspection
