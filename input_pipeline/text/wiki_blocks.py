@@ -51,7 +51,8 @@ def _without_html_tables(text: str, counts: collections.Counter) -> str:
   """Without <table> … </table>; of one that is not closed only the tags go."""
   if '<table' not in text.lower():
     return text
-  spans, open_ = [], []
+  spans: list[tuple[int, int]] = []
+  open_: list[int] = []
   for found in _HTML_TABLE.finditer(text):
     if not found[1]:
       open_.append(found.start())
@@ -64,7 +65,8 @@ def _without_html_tables(text: str, counts: collections.Counter) -> str:
 
 
 def _cut(text: str, spans: list[tuple[int, int]], counts: collections.Counter) -> str:
-  pieces, at = [], 0
+  pieces: list[str] = []
+  at = 0
   for start, end in spans:
     pieces += text[at:start], '\n\n'
     at = end
@@ -87,7 +89,8 @@ def _without_tables(text: str, counts: collections.Counter) -> str:
       opened.append(number)
     elif '|}' in line and opened and _TABLE_END.match(line):
       closed[opened.pop()] = number
-  kept, number = [], 0
+  kept: list[str] = []
+  number = 0
   while number < len(lines):
     if number in closed:
       end = closed[number]
@@ -166,7 +169,8 @@ _NO_MARKS = str.maketrans('', '', MARKS + ITEM)
 
 def _paragraphs(lines: list[str], language: str, counts: collections.Counter) -> list[str]:
   """Joins the lines of a paragraph; a list item is a line of its own, and is kept where it is prose."""
-  paragraphs, joined = [], []
+  paragraphs: list[str] = []
+  joined: list[str] = []
 
   def flush():
     if joined:

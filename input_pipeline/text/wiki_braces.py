@@ -39,6 +39,8 @@ def resolve(text: str, page: wiki_templates.Page, counts: collections.Counter) -
     top, token = stack[-1], found[0]
     if start > at:
       top.pieces.append(text[at:start])
+      if top.kind == '[[' and text.find('\n\n', at, start) >= 0:
+        top = _end_links(stack, page)
     at = end
     if token == '|':
       if top.kind:
@@ -46,14 +48,13 @@ def resolve(text: str, page: wiki_templates.Page, counts: collections.Counter) -
         top.pieces = []
       else:
         top.pieces.append('|')
-    elif token == '[[':
-      stack.append(_Open(token))
+    elif token in ('[[', '-{'):
+      if len(stack) <= _DEEPEST:  # what nests deeper is no link
+        stack.append(_Open(token))
     elif token == ']]':
       if top.kind == '[[':
         stack.pop()
         _add(stack, wiki_links.show(_parts(top), page.site), top.rendered)
-    elif token == '-{':
-      stack.append(_Open(token))
     elif token == '}-':
       _close_variant(stack, page)
     elif token[0] == '{':
@@ -67,6 +68,14 @@ def resolve(text: str, page: wiki_templates.Page, counts: collections.Counter) -
   if rendered := sum(open_.rendered for open_ in stack):
     counts['templates_rendered'] += rendered
   return ''.join(_broken(open_, page) for open_ in stack)
+
+
+def _end_links(stack: list[_Open], page: wiki_templates.Page) -> _Open:
+  """Ends the links that are open where a paragraph ends, but for files, whose captions can have paragraphs."""
+  while (inner := stack[-1]).kind == '[[' and not wiki_links.is_hidden(_parts(inner)[0], page.site):
+    stack.pop()
+    _add(stack, _broken(inner, page), inner.rendered)
+  return stack[-1]
 
 
 def _unpaired(text: str) -> dict[int, int]:
@@ -83,7 +92,7 @@ def _unpaired(text: str) -> dict[int, int]:
       stack[-1][1] -= taken
       if stack[-1][1] < 2:
         stack.pop()
-  return dict(stack)
+  return {place: count for place, count in stack}
 
 
 def _open_braces(text: str, start: int, end: int, unpaired: int, stack: list[_Open]) -> int:

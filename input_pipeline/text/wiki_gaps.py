@@ -26,7 +26,7 @@ _SPACES = re.compile(r'[ \t\xa0\r\f\v\x85\u2028\u2029]+')
 _SEPARATORS = ' ,;，；、'
 _IN_BRACKETS = re.compile(rf' ?[(（\[][{_SEPARATORS}:/–—{MARKS}]*[)）\]]')
 _RUN = re.compile(f'[{_SEPARATORS}{GAP}]+')
-_LEADING = re.compile(f'[ {GAP}]*')
+_LEADING = f' {GAP}'
 
 
 def decide(line: str) -> str:
@@ -100,7 +100,7 @@ def _without_lost(text: str, language: str, counts: collections.Counter) -> str:
     for sentence in sentences.whole(text[:end], language):
       if LOST in sentence:
         counts['sentences_left_out'] += 1
-        kept.append(_LEADING.match(sentence)[0])
+        kept.append(sentence[:len(sentence) - len(sentence.lstrip(_LEADING))])
       else:
         kept.append(sentence)
     text = text[end:]

@@ -43,6 +43,7 @@ def show(parts: list[str], page: Page, counts: collections.Counter) -> str:
     function, lower, parts = PARSER_FUNCTIONS[head.lower().strip()], head.lower().strip(), ['', rest, *parts[1:]]
   if function is None:
     function = next((its for pattern, its in PATTERNS if pattern.match(lower)), None)
+  text: str | None
   if function is None:
     text = GAP if INVISIBLE_BEGINNINGS.match(lower) else UNKNOWN
   else:

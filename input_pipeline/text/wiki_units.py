@@ -90,8 +90,8 @@ def _value(text: str) -> _Value | None:
   if not _NUMBER.match(text) or len(text) > 20:
     return None
   digits = text.replace(',', '').replace('−', '-')
-  whole, dot, decimals = digits.lstrip('+-').partition('.')
-  count = len(decimals) if dot else -(len(whole) - len(whole.rstrip('0'))) if whole.strip('0') else 0
+  integer, dot, decimals = digits.lstrip('+-').partition('.')
+  count = len(decimals) if dot else -(len(integer) - len(integer.rstrip('0'))) if integer.strip('0') else 0
   return _Value(float(digits), _grouped(float(digits), len(decimals)), count)
 
 
