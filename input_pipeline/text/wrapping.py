@@ -30,7 +30,8 @@ def unwrapped(text: str, lines: str) -> str:
 
 
 def is_wrapped(text: str) -> bool:
-  if '\n' not in text:
+  breaks = text.count('\n', 0, -1)
+  if not breaks or len(text) > WIDTHS[1] * (breaks + 1):  # most documents, at a glance
     return False
   lines = [line.strip() for line in text.split('\n')]
   margin = _margin(lines)
