@@ -85,6 +85,14 @@ def test_hyphens():
       'afterwards.')
 
 
+def test_items_of_lists_are_paragraphs():
+  lines = ['* One item that has so many words that', '  it goes on in another line, and it is', '  in three lines.',
+           '* Another item that has as many words', '  as it takes to need another line too.']
+  assert wrapping.unwrapped('\n'.join(lines), 'auto') == (
+      '* One item that has so many words that it goes on in another line, and it is in three lines.\n'
+      '* Another item that has as many words as it takes to need another line too.')
+
+
 def test_chinese_is_joined_without_spaces():
   sentence = '从前有座山，山里有座庙，庙里有个老和尚在给小和尚讲故事，他讲的是什么呢？'
   text = sentence * 8
