@@ -9,7 +9,7 @@ from typing import Literal
 
 READ = 1 << 20  # bytes that a format reads at once
 LONGEST_RECORD = 32 << 20  # bytes of a line, a row or an element that is read at all
-LONGEST_TEXT = 8 << 20  # of a document; a longer one is cut at a line end
+LONGEST_TEXT = 8 << 20  # of a document, bytes of plain text, characters of any other; it is cut at a line end
 BOM = b'\xef\xbb\xbf'
 # What no text can hold: halves of a character, NUL, and code points that are set aside for programs.
 _INVALID = re.compile('[\x00\ud800-\udfff\ufdd0-\ufdef' + ''.join(
