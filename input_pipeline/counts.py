@@ -28,6 +28,7 @@ DROPS = {
 # Other counts whose names do not say enough.
 WORDS = {
     'bytes': 'bytes read, decompressed',
+    'repeated_ids': 'documents whose id others have too, split by their text',
     'text_bytes': 'bytes of text in documents',
     'dropped_tokens': 'tokens that were too few for a piece'}
 MOST_NAMES = 200  # of a group, in a manifest
