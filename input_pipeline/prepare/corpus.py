@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
+import sys
 
 from input_pipeline import counts as counts_lib, records, storage
 from input_pipeline.prepare import on_beam, on_processes, publishing, spill, tfds_layout
@@ -20,6 +21,7 @@ from input_pipeline.vocabulary import tokenizer
 _PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-datasets')
 # settings that leave the data as it is
 _ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')
+_UNKNOWN_WARNING, UNKNOWN_LIMIT = 0.01, 0.05  # shares of the tokens
 ENGINES = {'processes': on_processes.make_shards, 'beam': on_beam.make_shards}
 
 
@@ -46,6 +48,10 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   with publishing.workplace(settings.output, identity) as workplace:
     data = publishing.empty(workplace / 'data')
     written, counts = ENGINES[engine](settings, parts, vocabulary, workplace, data, progress)
+    _check_unknown(settings, vocabulary, written)
+    if repeated := counts['repeated_ids']:
+      _warn(f'{repeated:,} documents have an id that others have too, so that their text, and not the id, decides '
+            'whether they are held out')
     return _finish(settings, vocabulary, written, counts, description, data)
 
 
@@ -68,10 +74,31 @@ def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[st
   manifest = records.Manifest(
       sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written,
       settings=description, counts=counts_lib.for_manifest(counts), packages=_packages(), words=settings.words)
+  if (documents := counts_lib.documents(manifest)) and documents.unexplained:
+    raise RuntimeError(f'a bug of `bert-jax prepare`: of {documents.read:,} documents {documents.unexplained:,} are in '
+                       f'no split and were not counted as dropped: {manifest.counts}')
   tfds_layout.write(data, manifest)
   records.write_manifest(data, manifest)
   publishing.publish(data, settings.output, settings.overwrite)
   return manifest
+
+
+def _check_unknown(settings: Prepare, vocabulary: tokenizer.Tokenizer, splits: dict[str, records.Split]) -> None:
+  """Warns of many unknown tokens. Raises DataError where there are more."""
+  share = sum(split.unknown_tokens for split in splits.values()) / sum(split.tokens for split in splits.values())
+  if share <= _UNKNOWN_WARNING:
+    return
+  done, other = ('is lower-cased', '--no-lower-case') if vocabulary.lower_case else ('stays as it is', '--lower-case')
+  found = (f'{share:.1%} of the tokens are unknown to --vocabulary {settings.vocabulary}, for which the text {done}: '
+           f'wanted at most {UNKNOWN_LIMIT:.0%}; pass {other} if the vocabulary is made for that, name one of the '
+           'language of the text, or make one with `bert-jax vocabulary`')
+  if share > UNKNOWN_LIMIT:
+    raise records.DataError(found)
+  _warn(found)
+
+
+def _warn(message: str) -> None:
+  print(f'bert-jax prepare: warning: {message}', file=sys.stderr, flush=True)
 
 
 def _packages() -> dict[str, str]:
