@@ -29,6 +29,8 @@ DROPS = {
 WORDS = {
     'bytes': 'bytes read, decompressed',
     'repeated_ids': 'documents whose id others have too, split by their text',
+    'tokens': 'tokens of all documents, duplicates too',
+    'unknown_tokens': 'unknown ones among them',
     'text_bytes': 'bytes of text in documents',
     'dropped_tokens': 'tokens that were too few for a piece'}
 MOST_NAMES = 200  # of a group, in a manifest

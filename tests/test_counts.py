@@ -1,4 +1,4 @@
-"""What was read is in a split or was dropped for one reason; names of a group are counted, and the rest of many summed."""
+"""What was read is in a split or was dropped for one reason; names of a group are counted, the rest of many summed."""
 
 import ast
 import collections
@@ -22,7 +22,8 @@ def reasons() -> set[str]:
   found = set()
   for path in pathlib.Path(input_pipeline.text.__file__).parent.rglob('*.py'):
     for function in ast.walk(ast.parse(path.read_text())):
-      if isinstance(function, ast.FunctionDef) and function.returns and 'Document | str' in ast.unparse(function.returns):
+      returns = ast.unparse(function.returns) if isinstance(function, ast.FunctionDef) and function.returns else ''
+      if 'Document | str' in returns:
         for node in ast.walk(function):
           if isinstance(node, ast.Return) and node.value is not None:
             ends = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]

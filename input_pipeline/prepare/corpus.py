@@ -13,7 +13,7 @@ import pathlib
 import sys
 
 from input_pipeline import counts as counts_lib, records, storage
-from input_pipeline.prepare import on_beam, on_processes, publishing, spill, tfds_layout
+from input_pipeline.prepare import on_beam, on_processes, publishing, spill, splits, tfds_layout
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
@@ -21,7 +21,7 @@ from input_pipeline.vocabulary import tokenizer
 _PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-datasets')
 # settings that leave the data as it is
 _ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')
-_UNKNOWN_WARNING, UNKNOWN_LIMIT = 0.01, 0.05  # shares of the tokens
+_UNKNOWN_WARNING = 0.01  # share of the tokens; splits.py has that of the error
 ENGINES = {'processes': on_processes.make_shards, 'beam': on_beam.make_shards}
 
 
@@ -48,7 +48,8 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   with publishing.workplace(settings.output, identity) as workplace:
     data = publishing.empty(workplace / 'data')
     written, counts = ENGINES[engine](settings, parts, vocabulary, workplace, data, progress)
-    _check_unknown(settings, vocabulary, written)
+    if (share := splits.unknown_share(counts)) > _UNKNOWN_WARNING:
+      _warn(splits.of_unknown_tokens(settings, share))
     if repeated := counts['repeated_ids']:
       _warn(f'{repeated:,} documents have an id that others have too, so that their text, and not the id, decides '
             'whether they are held out')
@@ -81,20 +82,6 @@ def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[st
   records.write_manifest(data, manifest)
   publishing.publish(data, settings.output, settings.overwrite)
   return manifest
-
-
-def _check_unknown(settings: Prepare, vocabulary: tokenizer.Tokenizer, splits: dict[str, records.Split]) -> None:
-  """Warns of many unknown tokens. Raises DataError where there are more."""
-  share = sum(split.unknown_tokens for split in splits.values()) / sum(split.tokens for split in splits.values())
-  if share <= _UNKNOWN_WARNING:
-    return
-  done, other = ('is lower-cased', '--no-lower-case') if vocabulary.lower_case else ('stays as it is', '--lower-case')
-  found = (f'{share:.1%} of the tokens are unknown to --vocabulary {settings.vocabulary}, for which the text {done}: '
-           f'wanted at most {UNKNOWN_LIMIT:.0%}; pass {other} if the vocabulary is made for that, name one of the '
-           'language of the text, or make one with `bert-jax vocabulary`')
-  if share > UNKNOWN_LIMIT:
-    raise records.DataError(found)
-  _warn(found)
 
 
 def _warn(message: str) -> None:

@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.prepare.spill import Decisions
 
+UNKNOWN_LIMIT = 0.05  # of the tokens
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
 _PART_TOKENS = 1 << 22  # merged in memory at once
 
@@ -80,6 +81,9 @@ def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
 
 
 def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) -> None:
+  """Raises DataError where there is too little text, or much of it is unknown and so looks the same."""
+  if (share := unknown_share(counts)) > UNKNOWN_LIMIT:
+    raise records.DataError(of_unknown_tokens(settings, share))
   if distinct >= 2:
     return
   held = f'{distinct} document{"s" * (distinct != 1)} with text'
@@ -87,6 +91,16 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
   raise records.DataError(
       f'--input {settings.input} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at least 2, because '
       'a next-sentence negative comes from another document; in plain text a blank line ends a document')
+
+
+def unknown_share(counts: Mapping[str, int]) -> float:
+  return counts.get('unknown_tokens', 0) / max(counts.get('tokens', 0), 1)
+
+
+def of_unknown_tokens(settings: Prepare, share: float) -> str:
+  return (f'{share:.1%} of the tokens are unknown to --vocabulary {settings.vocabulary}: wanted at most '
+          f'{UNKNOWN_LIMIT:.0%}; pass --lower-case or --no-lower-case, as it is made for, name a vocabulary of the '
+          'language of the text, or make one with `bert-jax vocabulary`')
 
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:

@@ -44,6 +44,8 @@ def make_run(chunk: sources.Chunk, settings: Prepare,
       copies = [pieces.of_document(document, encoded, vocabulary, rules, copy) for copy in range(often)]
     made.append(columns.join(copies))
     counts['text_bytes'] += len(_bytes(document.text))
+    counts['tokens'] += len(encoded.input_ids)
+    counts['unknown_tokens'] += int(np.count_nonzero(encoded.input_ids == vocabulary.unk_id))
     counts['dropped_tokens'] += len(copies) * len(encoded.input_ids) - int(made[-1].tokens.sum())
     if settings.near_duplicates is not None:
       signatures.append(near_duplicates.signature(copies[0]['input_ids']))
