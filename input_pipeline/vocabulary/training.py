@@ -14,8 +14,8 @@ from input_pipeline.text import formats, sources
 from input_pipeline.vocabulary import beside, tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
-_LEAST_LETTERS = 50  # of WordPiece, whose letters take at most half of the tokens
-_RARE = 1e-7  # of all characters: what is rarer is no token
+_LEAST_LETTERS = 50  # of WordPiece; more are at most a quarter of the tokens, but for frequent ones
+_FREQUENT, _RARE = 1e-4, 1e-7  # of all characters: a letter that is a token if there is room; one that is none
 _MOST_PIECES = re.compile(r'Please set it to a value <= (\d+)')
 _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 
@@ -61,9 +61,10 @@ def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
     for line in lines:
       characters.update(line)
       spool.write(line + '\n')
-    costs = _alphabet(characters, lower_case)
+    costs, frequent = _alphabet(characters, lower_case)
     letters, alone = ([c for c, cost in costs.items() if cost == wanted] for wanted in (2, 1))
-    letters = letters[:max(size // 4, _LEAST_LETTERS)]
+    half = (size - len(tokenizer.SPECIAL)) // 2
+    letters = letters[:max(size // 4, _LEAST_LETTERS, min(half, len(frequent.intersection(letters))))]
     room = size - len(tokenizer.SPECIAL) - 2 * len(letters)
     chosen = {*letters, *alone[:max(0, min(size // 2, room))]}
     tokens = _merge(spool, chosen, costs, size, lower_case)
@@ -77,8 +78,9 @@ def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
   return ('\n'.join(tokens) + '\n').encode()
 
 
-def _alphabet(characters: collections.Counter, lower_case: bool) -> dict[str, int]:
-  """{character after normalisation, which works character by character: its tokens}, the most frequent first.
+def _alphabet(characters: collections.Counter, lower_case: bool) -> tuple[dict[str, int], set[str]]:
+  """{character after normalisation, which works character by character: its tokens}, in order of how frequent they are,
+  and those that are frequent.
 
   A letter is two tokens, c and ##c. Punctuation and Chinese characters are one, as they are words of their own.
   """
@@ -89,9 +91,9 @@ def _alphabet(characters: collections.Counter, lower_case: bool) -> dict[str, in
     for normalised in normalize(character.encode('utf-8', 'replace').decode()):
       if not normalised.isspace():
         counts[normalised] += count
-  least = counts.total() * _RARE
   is_alone = lambda c: len(library.pre_tokenizer.pre_tokenize_str(normalize(f'a{c}a'))) > 1
-  return {c: 1 if is_alone(c) else 2 for c in sorted(counts, key=lambda c: (-counts[c], c)) if counts[c] >= least}
+  known = [c for c in sorted(counts, key=lambda c: (-counts[c], c)) if counts[c] >= _RARE * counts.total()]
+  return {c: 1 if is_alone(c) else 2 for c in known}, {c for c in known if counts[c] >= _FREQUENT * counts.total()}
 
 
 def _more(costs: dict[str, int], chosen: set[str], size: int, short: int) -> set[str]:
