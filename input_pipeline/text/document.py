@@ -17,10 +17,13 @@ class Document:
 
 
 def make(id_: object, title: str, text: str) -> Document | str:
-  """WikiExtractor, and what follows it, repeats the title as the first line: it is no prose."""
-  text = text.strip()
+  """WikiExtractor, and what follows it, repeats the title as the first line: it is no prose.
+
+  But a text that is its title is no line of such a page.
+  """
+  is_title, text = text == title, text.strip()
   first, _, rest = text.partition('\n')
-  if title and first.strip() == title.strip():
+  if title and first.strip() == title.strip() and not is_title:
     text = rest.strip()
   if not text:
     return 'empty'
