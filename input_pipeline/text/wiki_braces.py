@@ -72,7 +72,7 @@ def resolve(text: str, page: wiki_templates.Page, counts: collections.Counter) -
 
 def _end_links(stack: list[_Open], page: wiki_templates.Page) -> _Open:
   """Ends the links that are open where a paragraph ends, but for files, whose captions can have paragraphs."""
-  while (inner := stack[-1]).kind == '[[' and not wiki_links.is_hidden(_parts(inner)[0], page.site):
+  while (inner := stack[-1]).kind == '[[' and not wiki_links.is_hidden((inner.parts or inner.pieces)[0], page.site):
     stack.pop()
     _add(stack, _broken(inner, page), inner.rendered)
   return stack[-1]

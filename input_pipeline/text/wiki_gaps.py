@@ -6,7 +6,6 @@ import re
 from input_pipeline.text import sentences
 from input_pipeline.text.wiki_marks import ASIDE, GAP, LOST, MARKS, UNKNOWN
 
-_LONGEST = 4000  # characters of a paragraph that the splitter gets at once: its time grows with their square
 _NEAR = 200  # characters around a mark that are looked at
 _ANY = re.compile(f'[{MARKS}]')
 _TO_DECIDE = re.compile(f'[{UNKNOWN}{ASIDE}]')
@@ -92,16 +91,10 @@ def _closed(found: re.Match) -> str:
 
 def _without_lost(text: str, language: str, counts: collections.Counter) -> str:
   kept = []
-  while text:
-    end = len(text)
-    if end > _LONGEST:
-      end = max(text.rfind('. ', 0, _LONGEST) + 2, text.rfind('。', 0, _LONGEST) + 1)
-      end = end if end > 1 else _LONGEST
-    for sentence in sentences.whole(text[:end], language):
-      if LOST in sentence:
-        counts['sentences_left_out'] += 1
-        kept.append(sentence[:len(sentence) - len(sentence.lstrip(_LEADING))])
-      else:
-        kept.append(sentence)
-    text = text[end:]
+  for sentence in sentences.whole(text, language):
+    if LOST in sentence:
+      counts['sentences_left_out'] += 1
+      kept.append(sentence[:len(sentence) - len(sentence.lstrip(_LEADING))])
+    else:
+      kept.append(sentence)
   return ''.join(kept)
