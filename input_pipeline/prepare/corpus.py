@@ -49,7 +49,7 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
     data = publishing.empty(workplace / 'data')
     written, counts = ENGINES[engine](settings, parts, vocabulary, workplace, data, progress)
     if (share := splits.unknown_share(counts)) > _UNKNOWN_WARNING:
-      _warn(splits.of_unknown_tokens(settings, share))
+      _warn(splits.of_unknown_tokens(settings, share, _UNKNOWN_WARNING))
     if repeated := counts['repeated_ids']:
       _warn(f'{repeated:,} documents have an id that others have too, so that their text, and not the id, decides '
             'whether they are held out')

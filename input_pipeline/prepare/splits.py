@@ -83,7 +83,7 @@ def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
 def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) -> None:
   """Raises DataError where there is too little text, or much of it is unknown and so looks the same."""
   if (share := unknown_share(counts)) > UNKNOWN_LIMIT:
-    raise records.DataError(of_unknown_tokens(settings, share))
+    raise records.DataError(of_unknown_tokens(settings, share, UNKNOWN_LIMIT))
   if distinct >= 2:
     return
   held = f'{distinct} document{"s" * (distinct != 1)} with text'
@@ -97,9 +97,9 @@ def unknown_share(counts: Mapping[str, int]) -> float:
   return counts.get('unknown_tokens', 0) / max(counts.get('tokens', 0), 1)
 
 
-def of_unknown_tokens(settings: Prepare, share: float) -> str:
+def of_unknown_tokens(settings: Prepare, share: float, most: float) -> str:
   return (f'{share:.1%} of the tokens are unknown to --vocabulary {settings.vocabulary}: wanted at most '
-          f'{UNKNOWN_LIMIT:.0%}; pass --lower-case or --no-lower-case, as it is made for, name a vocabulary of the '
+          f'{most:.0%}; pass --lower-case or --no-lower-case, as it is made for, name a vocabulary of the '
           'language of the text, or make one with `bert-jax vocabulary`')
 
 
