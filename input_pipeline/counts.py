@@ -19,6 +19,8 @@ DROPS = {
     'redirects': 'redirects',
     'other_namespaces': 'pages of other namespaces: talk, users, templates …',
     'other_models': 'pages that are not wikitext',
+    'too_long': 'longer than what is read at once',
+    'pages_too_long': 'pages longer than what is read at once',
     'empty': 'empty, or nothing but a title',
     'beyond_limit': 'after the first ones, as many as --limit says',
     'left_out': 'left out by a weight below 1',
@@ -32,7 +34,12 @@ WORDS = {
     'tokens': 'tokens of all documents, duplicates too',
     'unknown_tokens': 'unknown ones among them',
     'text_bytes': 'bytes of text in documents',
-    'dropped_tokens': 'tokens that were too few for a piece'}
+    'dropped_tokens': 'tokens that were too few for a piece',
+    'end_sections': 'sections at the end of articles',
+    'tables': 'tables left out'}
+# Groups of counts by name, in words.
+GROUPS = {'template': 'templates not shown'}
+SOME_UNKNOWN = 0.01  # of the tokens: more of them are worth a warning
 MOST_NAMES = 200  # of a group, in a manifest
 OTHER = 'other'  # the name that the rest of a group goes by
 
@@ -54,6 +61,21 @@ def documents(manifest: Manifest) -> Documents | None:
   dropped = {name: manifest.counts[name] for name in DROPS if manifest.counts.get(name)}
   read = manifest.counts[READ]
   return Documents(read, splits, dropped, read - sum(splits.values()) - sum(dropped.values()))
+
+
+def warnings(manifest: Manifest) -> list[str]:
+  """What a reader should know before a run, in sentences."""
+  found = []
+  for name, split in manifest.splits.items():
+    if split.unknown_tokens > SOME_UNKNOWN * split.tokens:
+      found.append(f'{split.unknown_tokens / split.tokens:.1%} of the tokens of {name} are unknown: train a vocabulary '
+                   'on this text with `bert-jax vocabulary`, or see whether --lower-case fits it')
+  if not manifest.splits.get('validation'):
+    found.append('no document is held out, so that `bert-jax evaluate` has nothing to read: see --validation-share')
+  if (found_documents := documents(manifest)) and found_documents.unexplained:
+    found.append(f'{found_documents.unexplained:,} documents were read and are neither in a split nor counted as '
+                 'dropped: a fault of `bert-jax prepare`, worth a report')
+  return found
 
 
 def others(counts: Mapping[str, int]) -> dict[str, int]:

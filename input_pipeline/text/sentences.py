@@ -19,6 +19,11 @@ def split(text: str, language: str = 'en') -> list[str]:
   return [sentence for sentence in stripped if sentence]
 
 
+def lines(text: str, language: str = 'en') -> list[str]:
+  """The lines of a text, each of which is a sentence."""
+  return [stripped for line in text.split('\n') if (stripped := line.strip())]
+
+
 def _segment(line: str, language: str) -> list[str]:
   """The sentences of a line, of a long one window by window: each window begins where a sentence does."""
   if not line.isascii():
