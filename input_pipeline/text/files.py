@@ -39,7 +39,7 @@ class File:
   def chunks(self, chunk_bytes: int) -> Iterator[RawDocuments]:
     raw, size, before = [], 0, ()
     with storage.path(self.name).open('rb') as file:
-      stream = _decompressed(file)
+      stream = decompressed(file)
       try:
         format = formats.FORMATS[self.format or formats.recognize(stream.peek(1 << 12), storage.path(self.name).name)]
         for offset, data, context in format.split(stream, self.name):
@@ -114,7 +114,7 @@ def _line_number(raw: bytes, at: int, offset: int) -> str:
   return str(line) if offset == 0 else f'{line} of the document that starts at byte {offset}'
 
 
-def _decompressed(file: BinaryIO) -> BinaryIO:
+def decompressed(file: BinaryIO) -> BinaryIO:
   """A buffered stream of the file's content, whatever it is called."""
   head = file.read(4)
   file.seek(0)
