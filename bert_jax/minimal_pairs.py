@@ -1,4 +1,4 @@
-"""Minimal pairs from files: JSON lines such as BLiMP's (arXiv:1912.00582), their folder, or their zip, never unpacked."""
+"""Minimal pairs from files: JSON lines such as BLiMP's (arXiv:1912.00582), a folder or a zip of them."""
 
 import dataclasses
 import zipfile
@@ -40,7 +40,7 @@ def read(name: storage.PathLike, by: str = 'linguistics_term') -> Iterator[Pair]
 
 
 def _of_zip(path: storage.Path, by: str) -> Iterator[Pair]:
-  """Read where it lies: no name in the archive becomes a path."""
+  """Nothing is unpacked: no name in the archive becomes a path."""
   try:
     with path.open('rb') as file, zipfile.ZipFile(file) as archive:
       members = sorted(member for member in archive.namelist()

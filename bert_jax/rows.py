@@ -126,7 +126,7 @@ class Placed:
     fresh = any(name.startswith(f'{head}/') for name in self.loaded.fresh)
     return head in self.params and not fresh and head not in self.loaded.objective.untrained()
 
-  def run(self, output: Output, lengths: Sequence[int], make: Callable[[Sequence[int], int, int], Mapping],
+  def run(self, output: Output, lengths: Sequence[int] | np.ndarray, make: Callable[[Sequence[int], int, int], Mapping],
           pace: Pace) -> Iterator[tuple[list[int], Any]]:
     """(numbers of rows, their outputs, a tree of host arrays [rows ...]) of each batch, the shortest rows first.
 
@@ -152,13 +152,13 @@ class Placed:
       pace.done(len(members))
     return found
 
-  def _batches(self, lengths: Sequence[int], pace: Pace) -> Iterator[tuple[list[int], int, int]]:
+  def _batches(self, lengths: Sequence[int] | np.ndarray, pace: Pace) -> Iterator[tuple[list[int], int, int]]:
     """(which rows, B, T) of each batch."""
-    groups: dict[int, list[int]] = {}
-    for i in np.argsort(np.asarray(lengths, np.int64), kind='stable').tolist():
-      groups.setdefault(padded_length(lengths[i], self.settings.max_positions), []).append(i)
+    distinct, which = np.unique(np.asarray(lengths, np.int64), return_inverse=True)
+    padded = np.array([padded_length(int(t), self.settings.max_positions) for t in distinct], np.int64)[which]
     devices = self.mesh.size
-    for T, members in groups.items():
+    for T in np.unique(padded).tolist():
+      members = np.flatnonzero(padded == T).tolist()
       size = max(pace.sizes.get(T, 0), rounded_up(len(members), 1, pace.batch_size))
       pace.sizes[T] = size = -(-size // devices) * devices
       for start in range(0, len(members), size):

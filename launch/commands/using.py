@@ -120,8 +120,8 @@ class Features:
   By default JSON lines on stdout as BERT's extract_features.py writes them, with the last four layers of every token.
   """
   words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar='CHECKPOINT [TEXT ...]')] = ()
-  """A run directory, one of its steps, or a Hugging Face directory; then texts, or pairs 'A ||| B'. Without texts, lines
-  that are piped in."""
+  """A run directory, one of its steps, or a Hugging Face directory; then texts, or pairs 'A ||| B'. Without texts,
+  lines that are piped in."""
   join: tuple[str, str] = NONE
   """Two checkpoints in place of CHECKPOINT, whose states are joined: of the same tokenizer, such as a left-to-right and
   a right-to-left encoder."""
@@ -150,7 +150,7 @@ def features(argv: list[str]) -> int:
   from bert_jax import features as feature
   kind = storage.path(args.output).suffix if args.output else None
   require(kind is None or kind in feature.FILES,
-          f'--output {args.output} ends in {kind!r}: wanted {", ".join(feature.FILES)}, or none for JSON lines on stdout')
+          f'--output {args.output} ends in {kind!r}: wanted {", ".join(feature.FILES)}, or no --output for JSON lines')
   lines = (halves(line) for line in texts_of(texts, args.input))
   encoders = [load(path, args.running) for path in checkpoints]
   found = feature.features(encoders, lines, args.layers, args.pooling, batch_size=args.running.batch_size,
@@ -235,8 +235,8 @@ class NextSentence:
   text: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
   """Two texts, or pairs, each 'A ||| B'; without any, lines that are piped in."""
   input: str | None = None
-  """A file with a pair in each line, or - for standard input: A ||| B, A and B with a tab between, or JSON with text and
-  text_pair. Empty lines are passed over."""
+  """A file with a pair in each line, or - for standard input: A ||| B, A and B with a tab between, or JSON with text
+  and text_pair. Empty lines are passed over."""
   truncate: bool = False
   """Cut pairs that are too long, where they are an error otherwise."""
   json: bool = False
