@@ -39,7 +39,7 @@ class Block(nnx.Module):
     heads = lambda linear: checkpoint_name(constrain(linear(x), None, 'heads'), 'qkv').reshape(B, T, s.heads, -1)
     with jax.named_scope('attention'):
       h = attend(heads(self.query), heads(self.key), heads(self.value), pair_ids, token_numbers,
-                 rate=s.attention_dropout, seed=attention_seed, causal=s.causal, implementation=implementation)
+                 rate=s.attention_dropout, seed=attention_seed, direction=s.direction, implementation=implementation)
       h = constrain(self.attention_output(h.reshape(B * T, -1), keep='attended'), None, None)
       x = self.attention_norm(drop(h, output_seed), x)
     with jax.named_scope('feed_forward'):
