@@ -150,7 +150,7 @@ def as_npy(found: Sequence[Features]) -> bytes:
   require(len(named) == 1, f'a .npy file holds one array, and these features are {len(named)}: wanted pooled texts of '
           'one layer, or .npz or .safetensors')
   file = io.BytesIO()
-  np.save(file, *named.values())
+  np.save(file, next(iter(named.values())))
   return file.getvalue()
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -165,7 +165,8 @@ class Placed:
         yield members[start:start + size], size, T
 
 
-def place(loaded: checkpoint.Loaded, mesh: jax.sharding.Mesh, dtype: str = 'float32') -> Placed:
+def place(loaded: checkpoint.Loaded, mesh: jax.sharding.Mesh,
+          dtype: Literal['float32', 'bfloat16'] = 'float32') -> Placed:
   """A checkpoint on a mesh whose devices share out rows, each with all parameters. How it was trained is not how it is
   used."""
   params = jax.device_put(dict(loaded.params), NamedSharding(mesh, P()))
@@ -180,7 +181,8 @@ def mesh_of(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
 
 def windows(rows: Iterable[Item], size: Callable[[Item], int], most: int = WINDOW_TOKENS) -> Iterator[list[Item]]:
   """Runs of rows of up to `most` in size together, one row at least: what is held at a time."""
-  window, used = [], 0
+  window: list[Item] = []
+  used = 0
   for row in rows:
     if window and used + size(row) > most:
       yield window

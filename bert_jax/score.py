@@ -165,8 +165,8 @@ def compare(encoder: Placed, pairs: Iterable[Pair], unit: str = 'token', *, batc
   there is no pair.
   """
   check(encoder, unit)
-  hits: dict[str, float] = collections.Counter()
-  counts: dict[str, int] = collections.Counter()
+  hits: dict[str, float] = collections.defaultdict(float)
+  counts: dict[str, int] = collections.defaultdict(int)
   with in_batches(batch_size, progress, 'sentence') as pace:
     for window in windows(pairs, lambda pair: 1, PAIRS_TOGETHER):
       distinct = dict.fromkeys(sentence for pair in window for sentence in (pair.good, pair.bad))

@@ -7,7 +7,7 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import IO
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
@@ -42,7 +42,7 @@ def _of_file(path: storage.Path, name: str) -> Iterator[Line]:
     yield from of_stream(files.decompressed(file), name)
 
 
-def of_stream(stream: BinaryIO, name: str) -> Iterator[Line]:
+def of_stream(stream: IO[bytes], name: str) -> Iterator[Line]:
   """The lines of a stream; `name` is what errors call it. Raises DataError."""
   number = 0
   while line := _next_line(stream, name):
@@ -57,7 +57,7 @@ def of_stream(stream: BinaryIO, name: str) -> Iterator[Line]:
     yield Line(text.rstrip('\r\n'), place)
 
 
-def _next_line(stream: BinaryIO, name: str) -> bytes:
+def _next_line(stream: IO[bytes], name: str) -> bytes:
   try:
     return stream.readline(LONGEST + 1)
   except (EOFError, OSError, zlib.error) as error:

@@ -192,7 +192,7 @@ class Score:
   """Where it runs, and in what batches."""
 
 
-def check_score(args: Score) -> dict[str, str]:
+def check_score(args) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
   require(args.pairs is None or not (args.text or args.input),
           f'sentences and --pairs {args.pairs} were given: wanted one of the two')
@@ -221,7 +221,7 @@ def score(argv: list[str]) -> int:
 
 def accuracy_table(report: dict) -> str:
   """The share of pairs whose good sentence is likelier, by phenomenon and in all."""
-  rows = {name: f'{accuracy:7.1%}' for name, accuracy in report['by'].items()}
+  rows: dict[str, object] = {name: f'{accuracy:7.1%}' for name, accuracy in report['by'].items()}
   return flags.table(rows | {f'all {report["pairs"]:,} pairs': f'{report["accuracy"]:7.1%}'})
 
 # ---------------------------------------------------------------- next-sentence
