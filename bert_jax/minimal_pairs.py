@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-from input_pipeline import storage
+from input_pipeline import input_files, storage
 from input_pipeline.errors import DataError
 from input_pipeline.text import given
 
@@ -26,7 +26,7 @@ def read(name: storage.PathLike, by: str = 'linguistics_term') -> Iterator[Pair]
 
   `by`: the field of a line that names its phenomenon; where there is none, the file's name does. Raises DataError.
   """
-  if name == given.STANDARD_INPUT:
+  if name == input_files.STANDARD_INPUT:
     return _pairs(given.lines(name), 'standard input', by)
   path = storage.path(name)
   if path.is_dir():
@@ -42,7 +42,7 @@ def read(name: storage.PathLike, by: str = 'linguistics_term') -> Iterator[Pair]
 def _of_zip(path: storage.Path, by: str) -> Iterator[Pair]:
   """Nothing is unpacked: no name in the archive becomes a path."""
   try:
-    with path.open('rb') as file, zipfile.ZipFile(file) as archive:
+    with storage.named_errors(str(path)), path.open('rb') as file, zipfile.ZipFile(file) as archive:
       members = sorted(member for member in archive.namelist()
                        if member.endswith(LINES) and not any(map(_is_hidden, member.split('/'))))
       if not members:
@@ -50,7 +50,7 @@ def _of_zip(path: storage.Path, by: str) -> Iterator[Pair]:
       for member in members:
         with archive.open(member) as stream:
           yield from _pairs(given.of_stream(stream, f'{path}, {member}'), _stem(member.split('/')[-1]), by)
-  except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+  except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
     raise DataError(f'{path} cannot be read ({error}): wanted a zip of *{LINES} without a password') from error
 
 
@@ -63,7 +63,7 @@ def _pairs(lines: Iterator[given.Line], name: str, by: str) -> Iterator[Pair]:
 
 def _is_hidden(name: str) -> bool:
   """What macOS adds to archives is no data."""
-  return name.startswith('.') or name == '__MACOSX'
+  return name == '__MACOSX' or (name.startswith('.') and name.strip('.') != '')
 
 
 def _stem(name: str) -> str:

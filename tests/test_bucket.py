@@ -81,7 +81,7 @@ def whole_way(server, base: str, name: str, absent: str) -> None:
        **options)
   done(server, 'prepare', '--input', f'{base}/corp*.txt', '--vocabulary', f'{base}/vocab.txt',
        '--sequence-length', '32', '--validation-share', '0.2', '--output', f'{base}/{name}/data', **options)
-  assert 'train:' in done(server, 'inspect', f'{base}/{name}/data', '--examples', '1', **options)
+  assert 'train, example 1:' in done(server, 'inspect', f'{base}/{name}/data', '--examples', '1', **options)
   run = f'{base}/{name}/run'
   done(server, 'pretrain', 'tiny', '--data', f'{base}/{name}/data', '--run-dir', run, *RUN, **options)
   found = json.loads(done(server, 'evaluate', run, '--json', **options))

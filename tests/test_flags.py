@@ -101,6 +101,7 @@ def test_a_flag_that_would_change_nothing_is_refused(argv, says):
 
 @pytest.mark.parametrize('argv, says', [
     (['inspect', 'd', '--examples', '-1'], '--examples is -1'),
+    (['inspect', 'd', '--sample-tokens', '0'], '--sample-tokens is 0'),
     ([*STEP, '--rounds', '0'], '--rounds is 0'),
     ([*STEP, '--seconds', '-1'], '--seconds is -1'),
     (['plan', 'base', '--tries', '0', '--search'], '--tries is 0'),
@@ -174,7 +175,7 @@ def settings():
 
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
-NAMELESS = ('config', 'settings', 'running')  # whose fields are flags without a name in front
+NAMELESS = ('config', 'settings', 'reading', 'running')  # whose fields are flags without a name in front
 PLACEHOLDER = '…'
 # Beam's own flags.
 FOREIGN = {'--direct_num_workers', '--runner'}

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records, storage
+from input_pipeline.errors import StorageError
 from input_pipeline.prepare import columns, spill, splits, stages, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
@@ -46,6 +47,8 @@ def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokeni
   if any(getattr(settings, name) != defaults[name] for name in _CANNOT):
     raise records.DataError(
         '--beam-runner cannot do --pairs google, --limit or --near-duplicates: leave them out, or use --workers')
+  if once := sources.read_once(parts):
+    raise records.DataError(f'--input {once[0]} can be read only once, and here: Beam needs files, or use --workers')
   shared = data if storage.is_local(settings.output) else storage.path(settings.output)
   (shared / _RESULTS).mkdir(parents=True, exist_ok=True)
   try:
@@ -54,11 +57,21 @@ def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokeni
       _build(pipeline, settings, parts, vocabulary.unk_id, str(shared))
   # a runner raises it as it was, with its own words after it, or quoted in an error of its own
   except Exception as error:
-    found = re.search(r'DataError: ([^\n]*)', f'{type(error).__name__}: {error}')
-    if not found:
+    if (explained := _explained(error)) is None:
       raise
-    raise records.DataError(found[1].partition(' [while running')[0]) from error
+    raise explained from error
   return _read_results(shared / _RESULTS)
+
+
+def _explained(error: Exception) -> Exception | None:
+  """What is expected, out of what a runner made of it."""
+  said = f'{type(error).__name__}: {error}'
+  for kind in (records.DataError, StorageError):
+    if found := re.search(rf'{kind.__name__}: ([^\n]*)', said):
+      return kind(found[1].partition(' [while running')[0])
+  if found := re.search(r'\[Errno (\d+)\] ([^\n]*)', said):
+    return OSError(int(found[1]), found[2].partition(' [while running')[0])
+  return None
 
 
 def _build(pipeline, settings: Prepare, parts: list[sources.Part], unknown_id: int, shared: str) -> None:
@@ -134,10 +147,16 @@ def _totals(named: NamedRun, settings: Prepare, duplicates, smallest: list[bytes
   """What a run adds to the counts, and to each split."""
   decisions = _decisions(named, settings, duplicates, smallest, documents)
   totals = splits.totals_of([named.run], [decisions])
-  dropped = int((decisions == spill.DROPPED).sum())
-  return named.counts | {'duplicates': dropped, 'documents': named.counts.get('documents', 0) - dropped} | {
-      f'{name}.{field}': value for split, name in spill.SPLITS.items()
+  dropped = decisions == spill.DROPPED
+  return named.counts | {
+      'duplicates': int(dropped.sum()), 'documents': named.counts.get('documents', 0) - int(dropped.sum()),
+      'without_pieces': int((~dropped & ~spill.has_pieces(named.run)).sum())} | {
+      _name(name, field): value for split, name in spill.SPLITS.items()
       for field, value in dataclasses.asdict(totals[split]).items()}
+
+
+def _name(split: str, field: str) -> str:
+  return f'{split}.{field}'
 
 
 def _sum(many: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -176,7 +195,7 @@ def _write_counts(totals: dict[str, int], settings: Prepare, documents: int, sha
 
 
 def _total(totals: dict[str, int], name: str) -> splits.Total:
-  return splits.Total(**{field.name: totals[f'{name}.{field.name}'] for field in dataclasses.fields(splits.Total)})
+  return splits.Total(**{field.name: totals[_name(name, field.name)] for field in dataclasses.fields(splits.Total)})
 
 
 def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], collections.Counter]:
@@ -194,4 +213,5 @@ def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], co
                  for number in range(count)]
       written[name] = splits.split_of(_total(totals, name).documents,
                                       [found.get(number, nothing[number]) for number in range(count)])
-  return written, collections.Counter({name: value for name, value in totals.items() if '.' not in name})
+  of_splits = {_name(name, field.name) for name in spill.SPLITS.values() for field in dataclasses.fields(splits.Total)}
+  return written, collections.Counter({name: value for name, value in totals.items() if name not in of_splits})

@@ -4,16 +4,13 @@ Each knows where it stands, so that whatever is wrong with it is told with its f
 """
 
 import json
-import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from input_pipeline import storage
+from input_pipeline import input_files, storage
 from input_pipeline.errors import DataError
-from input_pipeline.text import document, files
+from input_pipeline.text import compression, document
 
-STANDARD_INPUT = '-'
 LONGEST = 1 << 24  # bytes of a line: more is no text, and would fill the memory
 
 
@@ -29,23 +26,24 @@ class Line(str):
 
 def lines(name: storage.PathLike) -> Iterator[Line]:
   """The lines of a file, or of standard input where it is called '-', without what ends them. Raises DataError."""
-  if name == STANDARD_INPUT:
-    return of_stream(sys.stdin.buffer, 'standard input')
-  path = storage.path(name)
-  if not path.exists() or path.is_dir():
-    raise DataError(f'{name} {"is a directory" if path.exists() else "does not exist"}: wanted a file of lines')
-  return _of_file(path, str(name))
+  is_file = name != input_files.STANDARD_INPUT
+  if is_file and (kind := input_files.kind(storage.path(name))) in ('missing', 'folder'):
+    raise DataError(f'{name} {"does not exist" if kind == "missing" else "is a folder"}: wanted a file of lines')
+  return _of_file(name, str(name) if is_file else 'standard input')
 
 
-def _of_file(path: storage.Path, name: str) -> Iterator[Line]:
-  with path.open('rb') as file:
-    yield from of_stream(files.decompressed(file), name)
+def _of_file(path: storage.PathLike, name: str) -> Iterator[Line]:
+  with storage.named_errors(name), input_files.reading(path) as file:
+    try:
+      yield from of_stream(compression.content(file), name)
+    except compression.Damaged as error:
+      raise DataError(f'{name} is truncated or damaged ({error}): wanted a whole file') from error
 
 
 def of_stream(stream: IO[bytes], name: str) -> Iterator[Line]:
   """The lines of a stream; `name` is what errors call it. Raises DataError."""
   number = 0
-  while line := _next_line(stream, name):
+  while line := stream.readline(LONGEST + 1):
     number += 1
     place = f'{name}, line {number}'
     if len(line) > LONGEST:
@@ -55,13 +53,6 @@ def of_stream(stream: IO[bytes], name: str) -> Iterator[Line]:
     except UnicodeDecodeError as error:
       raise DataError(f'{place} is not UTF-8 (byte 0x{line[error.start]:02x}): convert it with iconv') from error
     yield Line(text.rstrip('\r\n'), place)
-
-
-def _next_line(stream: IO[bytes], name: str) -> bytes:
-  try:
-    return stream.readline(LONGEST + 1)
-  except (EOFError, OSError, zlib.error) as error:
-    raise DataError(f'{name} is truncated or damaged ({error}): wanted a whole file') from error
 
 
 def checked(text: str, place: str) -> Line:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from bert_jax.errors import require
-from input_pipeline import storage
+from input_pipeline import input_files, storage
 from input_pipeline.errors import DataError
 from input_pipeline.text import given
 from launch.commands import flags
@@ -58,7 +58,7 @@ def texts_of(arguments: tuple[str, ...], source: str | None) -> Iterable[given.L
   if source is None:
     require(not sys.stdin.isatty(), 'no text was given: write one after the checkpoint, name a file of lines with '
             '--input, or pipe lines in')
-    source = given.STANDARD_INPUT
+    source = input_files.STANDARD_INPUT
   return given.lines(source)
 
 
