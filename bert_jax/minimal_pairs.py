@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 
 from input_pipeline import input_files, storage
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, StorageError
 from input_pipeline.text import given
 
 LINES = '.jsonl'
@@ -50,6 +50,8 @@ def _of_zip(path: storage.Path, by: str) -> Iterator[Pair]:
       for member in members:
         with archive.open(member) as stream:
           yield from _pairs(given.of_stream(stream, f'{path}, {member}'), _stem(member.split('/')[-1]), by)
+  except StorageError:
+    raise
   except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
     raise DataError(f'{path} cannot be read ({error}): wanted a zip of *{LINES} without a password') from error
 
