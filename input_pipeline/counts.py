@@ -30,6 +30,9 @@ DROPS = {
 # Other counts whose names do not say enough.
 WORDS = {
     'bytes': 'bytes read, decompressed',
+    'repeated_ids': 'documents whose id others have too, split by their text',
+    'tokens': 'tokens of all documents, duplicates too',
+    'unknown_tokens': 'unknown ones among them',
     'text_bytes': 'bytes of text in documents',
     'dropped_tokens': 'tokens that were too few for a piece',
     'end_sections': 'sections at the end of articles',

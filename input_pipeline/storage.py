@@ -101,6 +101,7 @@ def is_empty(directory: Path) -> bool:
     return not directory.entries() and not directory.is_file()
   return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
 
+
 @contextlib.contextmanager
 def named_errors(what: str) -> Iterator[None]:
   """What the system refuses, as a sentence: DataError where a name is wrong, StorageError where storage fails."""

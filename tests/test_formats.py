@@ -151,6 +151,11 @@ def test_bad_files_get_one_sentence(tmp_path, name, content, message):
   assert '\n' not in str(error.value) and name in str(error.value)
 
 
+def test_a_text_that_is_its_title_is_kept(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"title": "A text.", "text": "A text."}')
+  assert [one.text for one in read(tmp_path / 'a.jsonl')[0]] == ['A text.']
+
+
 def test_a_long_number_is_an_id(tmp_path):
   (tmp_path / 'a.jsonl').write_text(f'{{"id": {"1" * 5000}, "text": "x"}}')
   assert read(tmp_path / 'a.jsonl')[0][0].id == '1' * 5000
@@ -183,7 +188,8 @@ def test_a_document_without_an_end_is_cut(tmp_path, monkeypatch, capsys, text):
   assert 'a.txt' in (told := capsys.readouterr().err) and '--documents' in told and told.count('\n') == 1
   found, counts = read(tmp_path / 'a.jsonl')
   assert [one.id for one in found] == ['7', *(f'7#{number}' for number in range(1, len(found)))]
-  assert counts['documents_cut'] == 1 and ' '.join(one.text for one in found).split() == text.split() or '字' in text
+  assert counts['documents_cut'] == 1 and counts['pages'] == len(found)
+  assert ' '.join(one.text for one in found).split() == text.split() or '字' in text
 
 
 @pytest.mark.parametrize('name', ['jsonl', 'csv', 'parquet', 'arrow', 'cirrus.json'])

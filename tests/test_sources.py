@@ -97,6 +97,13 @@ def test_json_lines(tmp_path):
   assert [(d.id, d.text) for d in found] == [('7', 'Body.'), (found[1].id, 'No id.')]
 
 
+def test_a_text_that_is_its_title_is_one(tmp_path):
+  lines = [{'title': 'One', 'text': 'One'}, {'title': 'One', 'text': 'One\n'}, {'title': 'One', 'text': 'One\nTwo.'}]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  assert [document.text for document in sources.documents(str(tmp_path / 'a.jsonl'))] == [
+      'One', 'One', 'Two.']
+
+
 def test_chunks_do_not_change_the_documents(tmp_path):
   (tmp_path / 'a.txt').write_text('\n\n'.join(f'Document {i}.\nIts end.' for i in range(500)))
   whole = [d for c in sources.chunks(sources.mixture(str(tmp_path / 'a.txt'))) for d in sources.parse(c).documents]

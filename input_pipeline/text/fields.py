@@ -14,7 +14,7 @@ _SHOWN = 12  # names of fields in a message
 def document_of(fields: dict[str, Any], place: str, options: Options) -> Document | str:
   """The document that the fields are. A text that is a list is its lines. Raises DataError where there is no text."""
   text = _get(fields, options.text_field)
-  if isinstance(text, list) and all(isinstance(part, str) for part in text):
+  if not isinstance(text, str) and isinstance(text, list) and all(isinstance(part, str) for part in text):
     text = '\n'.join(text)
   if text is None:
     return 'empty'
@@ -31,8 +31,11 @@ def document_of(fields: dict[str, Any], place: str, options: Options) -> Documen
     if value is _MISSING and chosen is not None:
       raise records.DataError(f'{place}: there is no {chosen!r}, which --{name}-field names; found: {_named(fields)}')
     found[name] = None if value is _MISSING or value != value else value  # a table's missing value is NaN
-  title = found['title']
-  return document.make(found['id'], '' if title is None else str(title), wrapping.unwrapped(text, options.lines))
+  title = '' if found['title'] is None else str(found['title'])
+  text = wrapping.unwrapped(text, options.lines)
+  made = document.make(found['id'], title, text)
+  # a text that is its title is one all the same
+  return document.make(found['id'], '', text) if made == 'empty' else made
 
 
 def missing(names: list[str], wanted: str, such_as: str | None = None) -> str:

@@ -75,9 +75,8 @@ class File:
 def parse_raw(name: str, content: RawDocuments) -> Parsed:
   counts, found = collections.Counter(), []
   for offset, raw in content.raw:
-    counts['pages'] += 1
     if raw is None:
-      counts['too_long'] += 1
+      counts.update(pages=1, too_long=1)
       continue
     counts['bytes'] += len(raw)
     try:
@@ -89,13 +88,17 @@ def parse_raw(name: str, content: RawDocuments) -> Parsed:
           f'line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
     result = content.parse(text, content.context, f'{name}, {content.unit} {offset}', counts, content.options)
     if isinstance(result, str):
-      counts[result] += 1
+      counts.update({'pages': 1, result: 1})
       continue
-    parts = document.cut(result)
-    counts['pages'] += len(parts) - 1  # each part is a document of its own from here on
-    counts['documents_cut'] += len(parts) > 1 or content.context == document.CUT
-    found += parts
-  return Parsed(tuple(found), +counts)
+    if len(result.text) <= document.LONGEST_TEXT:
+      found.append(result)
+    else:
+      found += document.cut(result)
+      counts['documents_cut'] += 1
+  counts['pages'] += len(found)
+  if content.context == document.CUT:
+    counts['documents_cut'] += len(found)
+  return Parsed(tuple(found), counts)
 
 
 def _line_number(raw: bytes, at: int, offset: int) -> str:

@@ -18,25 +18,21 @@ def split(stream: io.BufferedReader, name: str, options: Options) -> Iterator[do
   """A document longer than LONGEST_TEXT is cut: at a line end, or in a line without one at a space."""
   parts: list[bytes] = []
   size = start = 0
+  each, at_blanks, is_blank = options.documents == 'line', options.documents == 'blank', _BLANK.match
   for offset, line in _pieces(stream):
-    blank = _is_blank(line)
-    ends = options.documents == 'line' or options.documents == 'blank' and blank
+    blank = is_blank(line)
     if size + len(line) > document.LONGEST_TEXT:
       yield start, b''.join(parts), document.CUT
       parts, size = [], 0
-    if not blank or parts and options.documents == 'file':
+    if not blank or parts and not at_blanks:
       start = start if parts else offset
       parts.append(line)
       size += len(line)
-    if ends and parts:
+    if parts and (each or at_blanks and blank):
       yield start, b''.join(parts), ()
       parts, size = [], 0
   if parts:
     yield start, b''.join(parts), ()
-
-
-def _is_blank(line: bytes) -> bool:
-  return not line.strip() or _BLANK.match(line) is not None
 
 
 def _pieces(stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
@@ -46,7 +42,7 @@ def _pieces(stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     rest = b''
     if len(line) == document.LONGEST_TEXT and not line.endswith(b'\n'):
       line, rest = _parted(line)
-    yield offset, line.removeprefix(document.BOM) if offset == 0 else line
+    yield offset, line if offset else line.removeprefix(document.BOM)
     offset += len(line)
 
 

@@ -17,6 +17,7 @@ _LONGEST = 0.95  # the share of lines that is not longer than the margin: some l
 _END = re.compile(r'[.!?…:;。！？；：।॥؟۔։።]["\'”’»)\]』」〉》）]*$')
 _WIDE = re.compile('[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]')  # lines end inside words too
 _UNSPACED = re.compile('[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]')
+_ITEM = re.compile(r'[-*•–] ')
 _WORD = re.compile(r'[\w-]+')
 _SOFT = '\xad'
 _HYPHENS = '-\u2010'
@@ -30,9 +31,10 @@ def unwrapped(text: str, lines: str) -> str:
 
 
 def is_wrapped(text: str) -> bool:
-  if '\n' not in text:
+  breaks = text.count('\n', 0, -1)
+  if not breaks or len(text) > WIDTHS[1] * (breaks + 1):  # most documents, at a glance
     return False
-  lines = [line.strip() for line in text.split('\n')]
+  lines = [line.rstrip() for line in text.split('\n')]
   margin = _margin(lines)
   if not WIDTHS[0] <= margin <= WIDTHS[1]:
     return False
@@ -42,7 +44,7 @@ def is_wrapped(text: str) -> bool:
     return False
   if sum(_is_full(line, after, margin) for line, after in open_) < LEAST_FULL * len(open_):
     return False
-  starts = [after[0] for _, after in open_ if after[0].isalpha()]
+  starts = [start for _, after in open_ if (start := after.lstrip()[0]).isalpha()]
   cased = [start for start in starts if start.islower() or start.isupper()]
   if 2 * len(cased) < len(open_):
     return len(open_) >= LEAST_LINES and 2 * len(starts) >= len(open_) and not cased
@@ -56,21 +58,22 @@ def _margin(lines: list[str]) -> int:
 
 def _is_full(line: str, after: str, margin: int) -> bool:
   """Whether the next line's first word would have passed the margin."""
+  after = after.lstrip()
   word = 1 if _WIDE.match(after) else 1 + len(after.split(maxsplit=1)[0])
   return len(line) + word >= _FULL * margin
 
 
 def _joined(text: str) -> str:
-  """A paragraph a line: a blank line, an indent, or a line that had room for more ends one."""
+  """A paragraph a line: a blank line, an indent, an item of a list, or a line that had room for more ends one."""
   lines = text.split('\n')
-  margin = _margin([line.strip() for line in lines])
+  margin = _margin([line.rstrip() for line in lines])
   paragraphs: list[list[str]] = []
   before, words = '', None
   for line in lines:
     stripped = line.strip()
     if stripped:
-      indented = _indent(line) >= _indent(before) + 2
-      if not before or indented or not _is_full(before.strip(), stripped, margin):
+      indented = _indent(line) >= _indent(before) + 2 and _END.search(before)  # else it hangs below an item of a list
+      if not before or indented or _ITEM.match(stripped) or not _is_full(before, stripped, margin):
         paragraphs.append([stripped])
       else:
         parts = paragraphs[-1]
@@ -83,7 +86,7 @@ def _joined(text: str) -> str:
         elif not (_UNSPACED.match(last[-1]) and _UNSPACED.match(stripped)):
           parts.append(' ')
         parts.append(stripped)
-    before = line if stripped else ''
+    before = line.rstrip()
   return '\n'.join(map(''.join, paragraphs))
 
 
