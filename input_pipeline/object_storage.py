@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from input_pipeline.errors import DataError, StorageError
 
 READ_AHEAD = 8 << 20  # bytes that a stream fetches at once
-TRIES = 5  # of what the library has given up, which for gs:// is six tries of its own
+TRIES = 5  # of what the library has given up, which for gs:// is nine tries of its own
 FIRST_PAUSE = 1.0  # seconds; the next is twice as long
 REQUEST_SECONDS = 60  # without an answer, after which a request counts as lost
 TELL_AGAIN = 60  # seconds between two lines that say that storage is slow
@@ -28,7 +28,6 @@ TELL_AGAIN = 60  # seconds between two lines that say that storage is slow
 # What is to be installed where the library for a kind of storage is missing.
 NEEDS = {'gs': "pip install 'bert_jax[gcs]'", 's3': 'pip install s3fs', 'az': 'pip install adlfs',
          'hdfs': 'pip install pyarrow, and install Hadoop'}
-OPTIONS = {'gs': {'requests_timeout': REQUEST_SECONDS}}  # of the file systems, by scheme
 TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))  # HTTP's codes for what may pass
 # The exceptions for what may pass, by name: their libraries need not be installed.
 TRANSIENT_NAMES = frozenset((
@@ -224,7 +223,7 @@ def file_system(scheme: str):
     if scheme == 'gs':
       from input_pipeline import google_storage
       google_storage.register()
-    return fsspec.filesystem(scheme, use_listings_cache=False, **OPTIONS.get(scheme, {}))
+    return fsspec.filesystem(scheme, use_listings_cache=False)
   except (ImportError, ValueError, OSError) as error:
     if isinstance(error, ValueError) and scheme not in str(error):
       raise

@@ -1,6 +1,14 @@
-"""`bert-jax` as it is where some packages are not installed: without.py PACKAGE,… ARGUMENT …"""
+"""`bert-jax` as it is where some packages are not installed: without.py PACKAGE,… ARGUMENT … [+ ARGUMENT …]
 
+Commands with a + between them run in one process, which imports once; what each says is a line of JSON on stdout.
+"""
+
+import contextlib
+import io
+import json
 import sys
+import time
+import traceback
 
 
 class Without:
@@ -17,9 +25,33 @@ class Without:
     return getattr(self.finder, name)
 
 
+def one(argv: list[str]) -> dict[str, object]:
+  """What a command ends with and says."""
+  from launch import cli
+  out, errors, code, begin = io.StringIO(), io.StringIO(), 1, time.monotonic()
+  sys.argv = ['bert-jax', *argv]
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+    try:
+      cli.main()
+    except SystemExit as end:
+      code = end.code or 0
+    except Exception:
+      traceback.print_exc()
+  return {'code': code, 'out': out.getvalue(), 'errors': errors.getvalue(), 'seconds': time.monotonic() - begin}
+
+
 if __name__ == '__main__':
   absent = set(sys.argv.pop(1).split(','))
   sys.meta_path[:] = [Without(finder, absent) for finder in sys.meta_path]
-  sys.argv[0] = 'bert-jax'
-  from launch import cli
-  cli.main()
+  if '+' not in sys.argv:
+    sys.argv[0] = 'bert-jax'
+    from launch import cli
+    cli.main()
+  commands: list[list[str]] = [[]]
+  for argument in sys.argv[1:]:
+    if argument == '+':
+      commands.append([])
+    else:
+      commands[-1].append(argument)
+  for argv in filter(None, commands):
+    print(json.dumps(one(argv)), flush=True)
