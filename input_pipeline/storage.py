@@ -32,6 +32,10 @@ def _is_installed(module: str) -> bool:
 # and one that hangs at a bucket that is missing. This variable is the only switch, and is read once, at the first path.
 if _is_installed('gcsfs'):
   os.environ.setdefault('EPATH_USE_TF', 'false')
+# tensorstore would wait for ever where no answer comes, which ends no connection.
+os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS', str(object_storage.REQUEST_SECONDS))
+os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES', '1')
+os.environ.setdefault('TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS', str(object_storage.REQUEST_SECONDS))
 
 PathLike = str | os.PathLike  # as a user gives it
 Path = pathlib.Path | ObjectPath
