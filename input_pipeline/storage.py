@@ -41,7 +41,7 @@ PathLike = str | os.PathLike  # as a user gives it
 Path = pathlib.Path | ObjectPath
 
 PROBE_SECONDS = 8  # within which storage must have answered before a command begins
-CHECKPOINT_SCHEMES = 'gs', 's3'  # what both Orbax and tensorstore know
+CHECKPOINT_SCHEMES = 'gs',  # beside disks, all that Orbax knows: of s3:// it makes a local path
 UPLOADS = 8  # files that are sent at once
 _PROBE = '.probe_'  # between a path and a number: the object that is written and removed to see whether one may
 
@@ -189,7 +189,8 @@ def prepare_for_orbax(name: PathLike) -> None:
   if not isinstance(target, ObjectPath):
     return
   if target.scheme not in CHECKPOINT_SCHEMES:
-    raise DataError(f'{name}: checkpoints can be kept on local disks, gs:// and s3://, not on {target.scheme}://')
+    raise DataError(f'{name}: checkpoints can be kept on local disks and gs://, not on {target.scheme}://: name another '
+                    'path for the run; text, data and exports may stay')
   object_storage.file_system(target.scheme)
   if target.scheme == 'gs' and not _is_installed('google.cloud.storage'):
     raise DataError(f'checkpoints on gs:// need google-cloud-storage: {object_storage.NEEDS["gs"]}')
