@@ -101,6 +101,7 @@ def test_a_flag_that_would_change_nothing_is_refused(argv, says):
 
 @pytest.mark.parametrize('argv, says', [
     (['inspect', 'd', '--examples', '-1'], '--examples is -1'),
+    (['inspect', 'd', '--sample-tokens', '0'], '--sample-tokens is 0'),
     ([*STEP, '--rounds', '0'], '--rounds is 0'),
     ([*STEP, '--seconds', '-1'], '--seconds is -1'),
     (['plan', 'base', '--tries', '0', '--search'], '--tries is 0'),

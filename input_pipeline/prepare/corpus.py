@@ -11,8 +11,8 @@ import dataclasses
 import importlib.metadata
 import pathlib
 
-from input_pipeline import records, storage
-from input_pipeline.prepare import on_beam, on_processes, publishing, tfds_layout
+from input_pipeline import counts as counts_lib, records, storage
+from input_pipeline.prepare import on_beam, on_processes, publishing, spill, tfds_layout
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
@@ -41,7 +41,8 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   storage.probe(settings.output, '--output')
   identity = description | {
       'vocabulary': vocabulary.sha256, 'sources': [dataclasses.asdict(part.stamp) for part in parts],
-      'chunk_bytes': sources.CHUNK_BYTES, 'packages': _packages(), 'engine': engine}
+      'chunk_bytes': sources.CHUNK_BYTES, 'packages': _packages(), 'engine': engine,
+      'runs': spill.VERSION}
   with publishing.workplace(settings.output, identity) as workplace:
     data = publishing.empty(workplace / 'data')
     written, counts = ENGINES[engine](settings, parts, vocabulary, workplace, data, progress)
@@ -66,7 +67,7 @@ def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[st
       (data / name).write_bytes(content)
   manifest = records.Manifest(
       sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written,
-      settings=description, counts=dict(sorted(counts.items())), packages=_packages(), words=settings.words)
+      settings=description, counts=counts_lib.for_manifest(counts), packages=_packages(), words=settings.words)
   tfds_layout.write(data, manifest)
   records.write_manifest(data, manifest)
   publishing.publish(data, settings.output, settings.overwrite)

@@ -134,10 +134,16 @@ def _totals(named: NamedRun, settings: Prepare, duplicates, smallest: list[bytes
   """What a run adds to the counts, and to each split."""
   decisions = _decisions(named, settings, duplicates, smallest, documents)
   totals = splits.totals_of([named.run], [decisions])
-  dropped = int((decisions == spill.DROPPED).sum())
-  return named.counts | {'duplicates': dropped, 'documents': named.counts.get('documents', 0) - dropped} | {
-      f'{name}.{field}': value for split, name in spill.SPLITS.items()
+  dropped = decisions == spill.DROPPED
+  return named.counts | {
+      'duplicates': int(dropped.sum()), 'documents': named.counts.get('documents', 0) - int(dropped.sum()),
+      'without_pieces': int((~dropped & ~spill.has_pieces(named.run)).sum())} | {
+      _name(name, field): value for split, name in spill.SPLITS.items()
       for field, value in dataclasses.asdict(totals[split]).items()}
+
+
+def _name(split: str, field: str) -> str:
+  return f'{split}.{field}'
 
 
 def _sum(many: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -176,7 +182,7 @@ def _write_counts(totals: dict[str, int], settings: Prepare, documents: int, sha
 
 
 def _total(totals: dict[str, int], name: str) -> splits.Total:
-  return splits.Total(**{field.name: totals[f'{name}.{field.name}'] for field in dataclasses.fields(splits.Total)})
+  return splits.Total(**{field.name: totals[_name(name, field.name)] for field in dataclasses.fields(splits.Total)})
 
 
 def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], collections.Counter]:
@@ -194,4 +200,5 @@ def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], co
                  for number in range(count)]
       written[name] = splits.split_of(_total(totals, name).documents,
                                       [found.get(number, nothing[number]) for number in range(count)])
-  return written, collections.Counter({name: value for name, value in totals.items() if '.' not in name})
+  of_splits = {_name(name, field.name) for name in spill.SPLITS.values() for field in dataclasses.fields(splits.Total)}
+  return written, collections.Counter({name: value for name, value in totals.items() if name not in of_splits})

@@ -20,7 +20,8 @@ from input_pipeline.prepare.columns import Pieces
 
 TRAIN, VALIDATION, DROPPED = 0, 1, 2  # what is decided of a document
 SPLITS = {TRAIN: 'train', VALIDATION: 'validation'}
-_HEADER = 4096  # bytes of JSON before the arrays
+VERSION = 2  # of the files of runs; raise it when they change
+_SIZE = 8  # bytes of the length of the header, JSON that stands before the arrays
 _ALIGN = 64
 
 
@@ -36,14 +37,16 @@ class Run:
 
 def write(path: pathlib.Path, run: Run, counts: dict[str, int]) -> None:
   """Atomically: a run that is there is whole. `counts` says what the chunk held that it was made of."""
-  places, offset, data = {}, _HEADER, []
+  places, offset, data = {}, 0, []
   for name, array in _arrays(run).items():
     places[name] = (array.dtype.str, array.shape, offset)
     padding = -array.nbytes % _ALIGN
     data += [array.tobytes(), bytes(padding)]
     offset += array.nbytes + padding
   temporary = path.with_suffix('.tmp')
-  temporary.write_bytes(json.dumps({'arrays': places, 'counts': counts}).encode().ljust(_HEADER) + b''.join(data))
+  header = json.dumps({'arrays': places, 'counts': counts}).encode()
+  header += b' ' * (-(_SIZE + len(header)) % _ALIGN)
+  temporary.write_bytes(len(header).to_bytes(_SIZE, 'little') + header + b''.join(data))
   os.replace(temporary, path)
 
 
@@ -56,16 +59,17 @@ def read(path: pathlib.Path) -> Run:
   """The arrays of a run, mapped from the file rather than read."""
   data = np.memmap(path, np.uint8, 'r').view(np.ndarray)  # whose slices cost a fifth of a memmap's
   arrays = {}
-  for name, (dtype, shape, offset) in json.loads(data[:_HEADER].tobytes())['arrays'].items():
+  start = _SIZE + int.from_bytes(data[:_SIZE].tobytes(), 'little')
+  for name, (dtype, shape, offset) in json.loads(data[_SIZE:start].tobytes())['arrays'].items():
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    arrays[name] = data[offset:offset + size].view(dtype).reshape(shape)
+    arrays[name] = data[start + offset:start + offset + size].view(dtype).reshape(shape)
   own = {name: arrays.pop(name) for name in ('texts', 'ranks', 'signatures', 'documents')}
   return Run(**own, pieces=Pieces(arrays.pop('keys'), arrays.pop('tokens'), arrays))
 
 
 def read_counts(path: pathlib.Path) -> dict[str, int]:
   with path.open('rb') as file:
-    return json.loads(file.read(_HEADER))['counts']
+    return json.loads(file.read(int.from_bytes(file.read(_SIZE), 'little')))['counts']
 
 
 def order(run: Run) -> Run:

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records
+from input_pipeline.counts import DROPS
 from input_pipeline.prepare import columns, near_duplicates, spill, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
 
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
 _PART_TOKENS = 1 << 22  # merged in memory at once
-_DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'left_out', 'without_pieces', 'duplicates',
-          'near_duplicates')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +48,7 @@ def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Cou
     dropped[kept[near_duplicates.find(signatures[kept], ranks[kept], settings.near_duplicates)]] = True
     counts['near_duplicates'] = int(dropped.sum()) - counts['duplicates']
   counts['documents'] -= int(dropped.sum())
+  counts['without_pieces'] = int((~dropped & ~has_pieces).sum())
   distinct = np.unique(ranks[~dropped & has_pieces])
   check_documents(len(distinct), settings, counts)
   below = threshold(distinct[:2].tolist(), len(distinct), settings.validation_share)
@@ -74,7 +74,7 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
   if distinct >= 2:
     return
   held = f'{distinct} document{"s" * (distinct != 1)} with text'
-  dropped = ', '.join(f'{counts[name]:,} {name.replace("_", " ")}' for name in _DROPS if counts.get(name))
+  dropped = ', '.join(f'{counts[name]:,} {name.replace("_", " ")}' for name in DROPS if counts.get(name))
   raise records.DataError(
       f'--input {settings.input} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at least 2, because '
       'a next-sentence negative comes from another document; in plain text a blank line ends a document')

@@ -30,6 +30,8 @@ def make_run(chunk: sources.Chunk, settings: Prepare,
   rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed,
                        settings.words)
   documents = parsed.documents[:limit]
+  if len(documents) < len(parsed.documents):
+    counts['beyond_limit'] = len(parsed.documents) - len(documents)
   times = [sources.times(document, chunk.weight) for document in documents]
   taken = [document for document, often in zip(documents, times) if often]
   if len(taken) < len(documents):
@@ -43,7 +45,6 @@ def make_run(chunk: sources.Chunk, settings: Prepare,
     made.append(columns.join(copies))
     counts['text_bytes'] += len(_bytes(document.text))
     counts['dropped_tokens'] += len(copies) * len(encoded.input_ids) - int(made[-1].tokens.sum())
-    counts['without_pieces'] += not len(copies[0].keys)
     if settings.near_duplicates is not None:
       signatures.append(near_duplicates.signature(copies[0]['input_ids']))
   counts['documents'] = len(taken)
