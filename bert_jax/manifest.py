@@ -128,7 +128,7 @@ def other(name: str) -> DamageError:
 def check_crc(file: storage.Path, name: str, wanted: File) -> None:
   """For a step that was saved in a bucket."""
   if kind(wanted.checksum) != kind(CRC):
-    raise DamageError(f'{name} has only a checksum of another storage, {kind(wanted.checksum)}, which is not known here')
+    raise DamageError(f'{name} has only a checksum of another storage, {kind(wanted.checksum)}, unknown here')
   import google_crc32c
   crc = google_crc32c.Checksum()
   for start in range(0, wanted.size, PIECE):

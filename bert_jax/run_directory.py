@@ -1,6 +1,6 @@
 """A run's directory: what is in it, what kind of run it is, and whether a command may go on in it.
 
-RUN/config.json           the kind of run, its settings, data, vocabulary, and where its weights came from; written once,
+RUN/config.json           the kind of run, its settings, data, vocabulary, and where its weights came from; written once
                           with a random `id`, so that no two runs have the same
 RUN/vocab.txt, spm.model  the vocabulary, so that the run can be used without its data
 RUN/checkpoints/STEP/     what checkpoint.py writes

@@ -67,8 +67,8 @@ def look_at(directory: storage.Path, fingerprints: dict[str, str]) -> Step:
   if manifest.run != fingerprints:
     other = next((name for name in {**manifest.run, **fingerprints}
                   if manifest.run.get(name) != fingerprints.get(name)), '')
-    reason = f'{other} of the run is not what it was when the step was saved: it was changed, or the step is another run\'s'
-    return Step(directory, STRANGE, manifest, reason)
+    return Step(directory, STRANGE, manifest, f'the {other} of the run is not what it was when the step was saved: it '
+                'was changed, or the step is another run\'s')
   if manifest.step != int(directory.name):
     return Step(directory, STRANGE, manifest, f'it is step {manifest.step}, with another name')
   return Step(directory, WHOLE if manifest.finished else UNFINISHED, manifest)

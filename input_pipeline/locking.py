@@ -30,7 +30,8 @@ class Lock:
 
   def __init__(self, path: storage.Path):
     self.path, self.handle, self.thread = path, -1, None
-    self.owner = {'owner': uuid.uuid4().hex, 'host': socket.gethostname(), 'pid': os.getpid(), 'born': born(os.getpid()),
+    self.owner = {'owner': uuid.uuid4().hex, 'host': socket.gethostname(), 'pid': os.getpid(),
+                  'born': born(os.getpid()),
                   'since': time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}
     self.generation, self.ending = 0, threading.Event()
     self.lost: dict[str, Any] | None = None  # who has it now
