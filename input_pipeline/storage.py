@@ -6,6 +6,7 @@ Nothing else in the house makes, joins or opens a path by itself (tests/test_sto
 """
 
 import concurrent.futures
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -100,6 +101,30 @@ def files_in(directory: Path, pattern: str) -> list[Path]:
   return sorted(found for found in directory.glob(pattern) if not found.is_dir()) if directory.exists() else []
 
 
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """A file as its storage tells of it, without reading it."""
+  size: int
+  checksum: str = ''  # that a bucket took of what it holds: 'crc32c:…'; '' on disks, which take none
+
+
+CHECKSUMS = {'crc32c': 'crc32c', 'md5Hash': 'md5', 'ETag': 'etag'}  # as file systems of fsspec tell them: as we do
+
+
+def inventory(directory: Path) -> dict[str, Stored]:
+  """Every file below a folder, by its path from there; {} where it is missing."""
+  if isinstance(directory, ObjectPath):
+    told = lambda entry: next((f'{ours}:{entry[name]}' for name, ours in CHECKSUMS.items() if entry.get(name)), '')
+    return {name: Stored(int(entry['size'] or 0), told(entry)) for name, entry in directory.tree().items()}
+  return {found.relative_to(directory).as_posix(): Stored(found.stat().st_size)
+          for found in sorted(directory.rglob('*')) if found.is_file()}
+
+
+def free_bytes(directory: Path) -> float:
+  """Room for new files, as far as it is known; infinite in a bucket."""
+  return float('inf') if isinstance(directory, ObjectPath) else shutil.disk_usage(directory).free
+
+
 def is_empty(directory: Path) -> bool:
   """Whether nothing is there: no folder, or one with nothing in it but, in a bucket, its placeholder."""
   if isinstance(directory, ObjectPath):
@@ -156,6 +181,14 @@ def copy(source: Path, target: Path) -> None:
     target.upload(source)
   else:
     shutil.copyfile(source, target)
+
+
+def move(source: Path, target: Path) -> None:
+  """Gives a file or a folder another name; in a bucket each object is copied, then removed."""
+  if isinstance(source, ObjectPath):
+    object_storage.attempt(source, lambda storage: storage.mv(source.key, os.fspath(target), recursive=True))
+  else:
+    source.rename(target)
 
 
 def remove_tree(directory: Path) -> None:

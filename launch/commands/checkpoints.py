@@ -1,4 +1,4 @@
-"""`bert-jax export` and `fill-mask`: what a checkpoint is good for."""
+"""`bert-jax verify`, `export` and `fill-mask`: whether a checkpoint is sound, and what it is good for."""
 
 import dataclasses
 import json
@@ -54,3 +54,22 @@ def fill_mask(argv: list[str]) -> int:
     for text, masks in zip(args.text, results):
       print(fill_mask.format_filled(text, masks))
   return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Verify:
+  """Check every file of a run, of prepared data or of an export against what was written down of it."""
+  path: Annotated[str, tyro.conf.Positional]
+  """A run directory, one of its steps, what `bert-jax prepare` made, or an export."""
+  json: bool = False
+  """One JSON object on stdout and nothing else there."""
+
+
+def verify(argv: list[str]) -> int:
+  """Prints what is sound; the exit code tells whether all is."""
+  args = flags.parse(Verify, argv, 'verify')
+  from bert_jax import verify
+  from bert_jax.errors import DamageError
+  report = verify.verify(args.path)
+  print(json.dumps(dataclasses.asdict(report) | {'sound': report.sound}) if args.json else report)
+  return 0 if report.sound else DamageError.exit_code
