@@ -24,7 +24,7 @@ class Faults:
   share: float = 0.0  # of requests that go wrong, by one of `kinds`
   kinds: tuple[str, ...] = ('503',)  # a code; drop: no answer; cut: half of an answer; hang: silence, and then no answer
   most: float = float('inf')  # that go wrong in all
-  where: str = ''  # a pattern of the paths that may go wrong
+  plan: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # {pattern of paths: kinds, each once}
   silence: float = 60.0  # seconds
   seconds: float = 0.0  # that each request takes longer
   deny: int = 0  # the code that answers all requests
@@ -72,9 +72,10 @@ class Server:
     """The kind of fault of a request; '' of one that goes well."""
     faults = self.faults
     with self.lock:
-      if not faults.most or not re.search(faults.where, urllib.parse.unquote(path)):
-        return ''
-      if self.random.random() >= faults.share:
+      for pattern, kinds in faults.plan.items():
+        if kinds and re.search(pattern, urllib.parse.unquote(path)) and self.random.random() < 0.5:
+          return kinds.pop()
+      if faults.most <= 0 or self.random.random() >= faults.share:
         return ''
       faults.most -= 1
       return self.random.choice(faults.kinds)

@@ -101,9 +101,10 @@ def whole_way(server: Server, base: str, name: str, **options) -> None:
       'evaluate': [run, '--json'], 'plot': [run], 'export': [run],
       'fill-mask': [f'{run}/export', 'one [MASK] three .', '--json'],
       'finetune': ['classification', '--data', f'{base}/task', '--run-dir', task, '--checkpoint', run, *TASK]}
-  again = [['export', run], ['evaluate', task], ['export', task], ['plot', task]]  # the first replaces what is there
+  # The first replaces what is there.
+  again = [['export', run], ['evaluate', task], ['export', task], ['plot', task], ['verify', run], ['verify', task]]
   said = dict(zip(commands, done(server, *([command, *argv] for command, argv in commands.items()), *again, **options)))
-  assert 'train:' in said['inspect'] and 'results' in said['fill-mask']
+  assert 'train, example 1:' in said['inspect'] and 'results' in said['fill-mask']
   assert json.loads(said['evaluate'])['step'] == 12 and said['export'].strip() == f'{run}/export'
 
 
@@ -116,10 +117,6 @@ def log_of(server: Server, run: str) -> list[dict]:
   """The lines of a run's segments, each once, in order."""
   lines = lines_of(''.join(data.decode() for data in server.files('bucket', f'{run}/metrics/').values()))
   return list({(line['step'], line['kind']): line for line in lines}.values())
-
-
-def arrays(files: Mapping[str, bytes]) -> bytes:
-  return files['model.safetensors']
 
 
 def like_files(names) -> set[str]:

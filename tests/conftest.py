@@ -88,9 +88,9 @@ def still(tiny):
 
 @pytest.fixture(scope='session')
 def bucket():
-  """A server of a bucket called `bucket`."""
+  """A server of two buckets; nearly all tests use the one called `bucket`."""
   from tests.bucket_server import Server
-  with Server('bucket') as server:
+  with Server('bucket', 'my-bucket') as server:
     yield server
 
 

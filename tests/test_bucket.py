@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from bert_jax import run_directory
+from bert_jax import manifest
+from bert_jax.errors import STOPPED
+from input_pipeline.errors import LockError
 from tests import buckets
 from tests.bucket_server import Faults
 from tests.buckets import ALONE, BUCKET, RUN
@@ -40,17 +42,28 @@ def test_all_commands_on_a_bucket_give_what_local_paths_give(healthy, local_way,
   assert {file.split('/')[2] for file in found if file.startswith('run/checkpoints/')} == {'8', '12'}
 
 
+def until(condition, *processes) -> None:
+  """Waits for what processes do."""
+  deadline = time.monotonic() + buckets.SECONDS
+  while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
+    time.sleep(0.01)
+  assert condition(), [process.communicate()[1] for process in processes]
+
+
 def killed_in_a_save(server, run: str, *processes) -> None:
   """Ends processes by SIGKILL while step 8 is being written, after step 4 was."""
-  deadline = time.monotonic() + buckets.SECONDS
   written = lambda: server.files('bucket', f'{run}/checkpoints/8/')
-  while not written() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
-    time.sleep(0.01)
+  until(written, *processes)
   for process in processes:
     process.send_signal(signal.SIGKILL)
   for process in processes:
     process.communicate()
-  assert written() and 'commit_success.txt' not in written()
+  assert written() and not finished(server, run, 8)
+
+
+def finished(server, run: str, step: int) -> bool:
+  """Whether a step says that it was saved whole."""
+  return manifest.decode(server.files('bucket', f'{run}/checkpoints/{step}/')[manifest.NAME].decode()).finished
 
 
 def test_a_run_that_is_killed_in_a_save_goes_on_from_elsewhere_to_the_same_end(healthy, local_way, tmp_path):
@@ -83,8 +96,8 @@ def test_two_processes_give_what_two_on_a_disk_give(healthy, local_way, tmp_path
   killed_in_a_save(healthy, 'pair', *pair(healthy, local_way / 'data', f'{BUCKET}/pair'))
   ended(pair(healthy, local_way / 'data', f'{BUCKET}/pair', cwd=elsewhere))
   same_end(healthy, 'pair', on_disk)
-  names = healthy.files('bucket', 'pair/checkpoints/12/')
-  assert [name for name in names if 'ocdbt.process_1/' in name] and 'commit_success.txt' in names
+  assert [name for name in healthy.files('bucket', 'pair/checkpoints/12/') if 'ocdbt.process_1/' in name]
+  assert finished(healthy, 'pair', 12)
 
 
 def test_a_storage_that_fails_now_and_then_changes_nothing(healthy, local_way):
@@ -98,16 +111,26 @@ def test_a_storage_that_fails_now_and_then_changes_nothing(healthy, local_way):
 def test_stray_objects_and_placeholders_do_not_matter(healthy, local_way):
   """Consoles make objects called `folder/`, and people put things beside what they know."""
   run = ['pretrain', 'tiny', '--data', f'{BUCKET}/odd/data', '--run-dir', f'{BUCKET}/odd/run', *RUN, *ALONE]
-  for name in ('odd/', 'odd/data/', 'odd/run/'):
-    healthy.put('bucket', name, b'')
+  for name in ('', 'data/', 'run/'):
+    healthy.put('bucket', f'odd/{name}', b'')
   for file in (local_way / 'data').iterdir():
     healthy.put('bucket', f'odd/data/{file.name}', file.read_bytes())
-  buckets.done(healthy, [*run, '--run.steps', '4'])
-  for name in ('data/notes.txt', 'data/old/', 'run/notes.txt', 'run/checkpoints/', 'run/checkpoints/4/',
+  buckets.in_turn(healthy, [*run, '--run.max-minutes', '0.01'])  # some steps, or all
+  for name in ('data/notes.txt', 'data/old/', 'run/notes.txt', 'run/checkpoints/', 'run/checkpoints/1/',
                'run/checkpoints/notes.txt', 'run/checkpoints/old/4/x', 'run/metrics/', 'run/metrics/notes.txt',
                'run/metrics/zz.jsonl', 'run/tensorboard/', 'run/export/'):
     healthy.put('bucket', f'odd/{name}', b'')
   buckets.done(healthy, run, ['evaluate', f'{BUCKET}/odd/run'], ['plot', f'{BUCKET}/odd/run'],
                ['inspect', f'{BUCKET}/odd/data'])
   same_end(healthy, 'odd/run', local_way / 'run')
-  assert run_directory.CONFIG in healthy.files('bucket', 'odd/run/')
+
+
+def test_two_runs_on_one_folder_are_noticed(healthy, local_way):
+  run = ['pretrain', 'tiny', '--data', local_way / 'data', '--run-dir', f'{BUCKET}/shared', *RUN, *ALONE]
+  first = buckets.start(healthy, *run, '--run.steps', '100000')
+  until(lambda: 'lock.json' in healthy.files('bucket', 'shared/'), first)
+  [(code, said)] = buckets.sentences(healthy, [*run, '--run.steps', '100000'])
+  assert code == LockError.exit_code and 'is in use' in said
+  first.send_signal(signal.SIGTERM)
+  first.communicate(timeout=buckets.SECONDS)
+  assert first.returncode == STOPPED and 'lock.json' not in healthy.files('bucket', 'shared/')

@@ -1,7 +1,9 @@
 """The command works where packages of others are called like ours, and says so where one stands in our place."""
 
+import configparser
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -55,3 +57,10 @@ def test_a_package_in_the_place_of_ours_is_named(tmp_path, theirs):
   code, _, errors = call('--help', house=house)
   assert code == 2 and 'Traceback' not in errors
   assert 'the launch' in errors and 'environment of its own' in errors
+
+
+def test_what_an_index_shows_links_to_nothing_that_is_only_here():
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / 'setup.cfg')
+  shown = (ROOT / setup['metadata']['long_description'].removeprefix('file: ')).read_text()
+  assert not re.search(r'\]\((?!https?://)', shown)

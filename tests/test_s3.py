@@ -43,7 +43,7 @@ def s3():
 def test_text_data_and_exports_can_be_there(s3, local_way, tmp_path):
   buckets.put_inputs(s3, tmp_path)
   base, run = 's3://bucket', tmp_path / 'run'
-  vocabulary, prepared, inspected, _, exported, _, filled = buckets.done(
+  _, _, inspected, _, exported, _, filled = buckets.done(
       s3, ['vocabulary', '--input', f'{base}/corpus.txt', '--size', '70', '--output', f'{base}/trained.txt'],
       ['prepare', '--input', f'{base}/corp*.txt', '--vocabulary', f'{base}/vocab.txt', '--sequence-length', '32',
        '--validation-share', '0.2', '--output', f'{base}/data'],
@@ -51,7 +51,7 @@ def test_text_data_and_exports_can_be_there(s3, local_way, tmp_path):
       ['pretrain', 'tiny', '--data', f'{base}/data', '--run-dir', run, *RUN, *ALONE],
       ['export', run, '--output', f'{base}/export'], ['export', run, '--output', f'{base}/export'],
       ['fill-mask', f'{base}/export', 'one [MASK] three .', '--json'])
-  assert 'train:' in inspected and 'results' in filled and exported.strip() == f'{base}/export'
+  assert 'train, example 1:' in inspected and 'results' in filled and exported.strip() == f'{base}/export'
   assert s3.files('trained.txt')[''] == (local_way / 'trained.txt').read_bytes()
   shards = s3.files('data/')
   for file in (local_way / 'data').glob('*.tfrecord*'):

@@ -1,11 +1,14 @@
 """`bert-jax` as it is where some packages are not installed: without.py PACKAGE,… ARGUMENT … [+ ARGUMENT …]
 
+REQUEST_SECONDS of the environment: the time without an answer after which a request counts as lost.
+
 Commands with a + between them run in one process, which imports once; what each says is a line of JSON on stdout.
 """
 
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 import traceback
@@ -43,9 +46,12 @@ def one(argv: list[str]) -> dict[str, object]:
 if __name__ == '__main__':
   absent = set(sys.argv.pop(1).split(','))
   sys.meta_path[:] = [Without(finder, absent) for finder in sys.meta_path]
+  if seconds := os.environ.get('REQUEST_SECONDS'):
+    from input_pipeline import object_storage
+    object_storage.REQUEST_SECONDS = int(seconds)
   if '+' not in sys.argv:
-    sys.argv[0] = 'bert-jax'
     from launch import cli
+    sys.argv[0] = 'bert-jax'
     cli.main()
   commands: list[list[str]] = [[]]
   for argument in sys.argv[1:]:
