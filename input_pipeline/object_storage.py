@@ -27,6 +27,7 @@ TELL_AGAIN = 60  # seconds between two lines that say that storage is slow
 
 # What is to be installed where the library for a kind of storage is missing.
 NEEDS = {'gs': "pip install 'bert_jax[gcs]'", 's3': 'pip install s3fs', 'az': 'pip install adlfs',
+         'hf': 'pip install huggingface_hub', 'http': 'pip install aiohttp', 'https': 'pip install aiohttp',
          'hdfs': 'pip install pyarrow, and install Hadoop'}
 TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))  # HTTP's codes for what may pass
 CHANGED = 412  # HTTP's code for an object that is not what a request said it was
@@ -36,6 +37,8 @@ TRANSIENT_NAMES = frozenset((
     'ClientConnectorError', 'ClientConnectorDNSError', 'ServerDisconnectedError', 'FSTimeoutError', 'ProxyError',
     'ChecksumError', 'ConnectionResetError', 'ChunkedEncodingError', 'ReadTimeout', 'TransportError', 'RefreshError',
     'EndpointConnectionError', 'ServiceRequestError'))
+# What file systems call the checksum of an object, the same for the same content wherever it can be.
+CHECKSUMS = 'md5Hash', 'content_md5', 'sha256', 'blob_id', 'ETag', 'etag', 'crc32c'
 _told = {'last': float('-inf')}  # when a line last said that storage is slow
 
 
@@ -139,6 +142,18 @@ class ObjectPath:
         return None
       raise
     return int(found['generation'])
+
+  def walk(self) -> list['ObjectPath']:
+    """All objects below this one that hold anything and whose names below it are not hidden, in order."""
+    found = attempt(self, lambda storage: storage.find(self.key, detail=True))
+    below = {_tidy(name): entry for name, entry in found.items() if entry.get('size') != 0}
+    return sorted(ObjectPath(self.scheme, name) for name in below
+                  if not any(part.startswith('.') for part in name.removeprefix(self.key).split('/')))
+
+  def checksum(self) -> str:
+    """What the storage says of the content, if it is the same for no other; '' where it says nothing."""
+    found = self.information() or {}
+    return next((f'{name} {found[name]}' for name in CHECKSUMS if found.get(name)), '')
 
   def size(self) -> int:
     found = self.information()

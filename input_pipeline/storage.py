@@ -6,14 +6,16 @@ Nothing else in the house makes, joins or opens a path by itself (tests/test_sto
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import errno
 import importlib.util
 import os
 import pathlib
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -44,6 +46,12 @@ Path = pathlib.Path | ObjectPath
 PROBE_SECONDS = 8  # within which storage must have answered before a command begins
 CHECKPOINT_SCHEMES = 'gs',  # beside disks, all that Orbax knows: of s3:// it makes a local path
 UPLOADS = 8  # files that are sent at once
+# What one names wrongly, or may not touch; anything else that the system refuses is the storage's.
+_OF_NAMES = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
+                       errno.ENAMETOOLONG))
+_ADVICE = {errno.ENOSPC: 'free some space, or name a place on another disk', errno.EROFS: 'name another place',
+           errno.EDQUOT: 'free some space, or name a place on another disk',
+           errno.EFBIG: 'raise the limit of file sizes (ulimit -f)', errno.EMFILE: 'raise ulimit -n'}
 _PROBE = '.probe_'  # between a path and a number: the object that is written and removed to see whether one may
 
 
@@ -85,15 +93,6 @@ def size(file: Path) -> int:
   return file.size() if isinstance(file, ObjectPath) else file.stat().st_size
 
 
-def stamp(name: PathLike) -> tuple[str, int, int]:
-  """(what it is, bytes, seconds of the epoch): two names of one local file, as by a link, are the same."""
-  found = path(name)
-  if isinstance(found, ObjectPath):
-    return str(found), found.size(), found.modified()
-  local = found.stat()
-  return f'{local.st_dev}:{local.st_ino}', local.st_size, int(local.st_mtime)
-
-
 def files_in(directory: Path, pattern: str) -> list[Path]:
   """The files below `directory` that match, in order; [] where it is missing."""
   if isinstance(directory, ObjectPath):
@@ -130,6 +129,20 @@ def is_empty(directory: Path) -> bool:
   if isinstance(directory, ObjectPath):
     return not directory.entries() and not directory.is_file()
   return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+
+
+@contextlib.contextmanager
+def named_errors(what: str) -> Iterator[None]:
+  """What the system refuses, as a sentence: DataError where a name is wrong, StorageError where storage fails."""
+  try:
+    yield
+  except BrokenPipeError:  # of who reads what we print
+    raise
+  except OSError as error:
+    where = f': {error.filename}' if error.filename and str(error.filename) not in what else ''
+    advice = f'; {_ADVICE[error.errno]}' if error.errno in _ADVICE else ''
+    kind = DataError if isinstance(error, FileNotFoundError) or error.errno in _OF_NAMES else StorageError
+    raise kind(f'{what}{where}: {error.strerror or " ".join(str(error).split())}{advice}') from error
 
 # ---------------------------------------------------------------- reading
 

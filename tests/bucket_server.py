@@ -22,7 +22,7 @@ WRITES = 'POST', 'PUT', 'DELETE', 'PATCH'
 class Faults:
   """What goes wrong; set by a test at any time."""
   share: float = 0.0  # of requests that go wrong, by one of `kinds`
-  kinds: tuple[str, ...] = ('503',)  # a code; drop: no answer; cut: half of an answer; hang: silence, and then no answer
+  kinds: tuple[str, ...] = ('503',)  # a code; drop: no answer; cut: half of one; hang: silence, then none
   most: float = float('inf')  # that go wrong in all
   plan: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # {pattern of paths: kinds, each once}
   silence: float = 60.0  # seconds

@@ -171,7 +171,7 @@ def settings():
 
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
-NAMELESS = ('config', 'settings')  # whose fields are flags without a name in front
+NAMELESS = ('config', 'settings', 'reading')  # whose fields are flags without a name in front
 PLACEHOLDER = '…'
 # Beam's own flags.
 FOREIGN = {'--direct_num_workers', '--runner'}

@@ -112,8 +112,8 @@ def test_chunks_do_not_change_the_documents(tmp_path):
     ('a.txt.gz', gzip.compress(b'text' * 9000, mtime=0)[:-12], 'truncated'),
     ('a.txt', b'fine\nline\n\nbad \xff here', 'byte 0xff at byte 15'),
     ('a.jsonl', b'{"text": "x"}\n{"text": ', 'not a JSON line'),
-    ('a.jsonl', b'{"title": "x"}\n', 'found: title'),
-    ('a.jsonl', b'{"text": 3}\n', 'a string'),
+    ('a.jsonl', b'{"title": "x"}\n', "found: 'title'"),
+    ('a.jsonl', b'{"text": 3}\n', "'text' is '3', no text"),
     ('wiki', b'<doc id="1" url="" title="T">\nT\n\ntext', 'no </doc>'),
 ])
 def test_bad_files_get_one_clear_sentence(tmp_path, name, content, message):
@@ -125,7 +125,7 @@ def test_bad_files_get_one_clear_sentence(tmp_path, name, content, message):
 
 def test_missing_input(tmp_path):
   for source, message in ((tmp_path / 'none.txt', 'no such file'), (tmp_path / '*.txt', 'no file matches'),
-                          (tmp_path, 'directory')):
+                          (tmp_path, 'in this folder')):
     with pytest.raises(records.DataError, match=message):
       read(source)
   with pytest.raises(records.DataError, match='--format'):

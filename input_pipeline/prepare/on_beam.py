@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records, storage
+from input_pipeline.errors import StorageError
 from input_pipeline.prepare import columns, spill, splits, stages, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
@@ -46,6 +47,8 @@ def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokeni
   if any(getattr(settings, name) != defaults[name] for name in _CANNOT):
     raise records.DataError(
         '--beam-runner cannot do --pairs google, --limit or --near-duplicates: leave them out, or use --workers')
+  if once := sources.read_once(parts):
+    raise records.DataError(f'--input {once[0]} can be read only once, and here: Beam needs files, or use --workers')
   shared = data if storage.is_local(settings.output) else storage.path(settings.output)
   (shared / _RESULTS).mkdir(parents=True, exist_ok=True)
   try:
@@ -54,11 +57,21 @@ def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokeni
       _build(pipeline, settings, parts, vocabulary.unk_id, str(shared))
   # a runner raises it as it was, with its own words after it, or quoted in an error of its own
   except Exception as error:
-    found = re.search(r'DataError: ([^\n]*)', f'{type(error).__name__}: {error}')
-    if not found:
+    if (explained := _explained(error)) is None:
       raise
-    raise records.DataError(found[1].partition(' [while running')[0]) from error
+    raise explained from error
   return _read_results(shared / _RESULTS)
+
+
+def _explained(error: Exception) -> Exception | None:
+  """What is expected, out of what a runner made of it."""
+  said = f'{type(error).__name__}: {error}'
+  for kind in (records.DataError, StorageError):
+    if found := re.search(rf'{kind.__name__}: ([^\n]*)', said):
+      return kind(found[1].partition(' [while running')[0])
+  if found := re.search(r'\[Errno (\d+)\] ([^\n]*)', said):
+    return OSError(int(found[1]), found[2].partition(' [while running')[0])
+  return None
 
 
 def _build(pipeline, settings: Prepare, parts: list[sources.Part], unknown_id: int, shared: str) -> None:

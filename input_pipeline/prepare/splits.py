@@ -16,6 +16,7 @@ from input_pipeline.counts import DROPS
 from input_pipeline.prepare import columns, near_duplicates, spill, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
+from input_pipeline.text import sources
 
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
 _PART_TOKENS = 1 << 22  # merged in memory at once
@@ -76,8 +77,9 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
   held = f'{distinct} document{"s" * (distinct != 1)} with text'
   dropped = ', '.join(f'{counts[name]:,} {name.replace("_", " ")}' for name in DROPS if counts.get(name))
   raise records.DataError(
-      f'--input {settings.input} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at least 2, because '
-      'a next-sentence negative comes from another document; in plain text a blank line ends a document')
+      f'--input {sources.shown(settings.input)} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at '
+      'least 2, because a next-sentence negative comes from another document; in plain text a blank line ends one '
+      '(--documents)')
 
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:

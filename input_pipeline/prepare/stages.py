@@ -28,7 +28,7 @@ def make_run(chunk: sources.Chunk, settings: Prepare,
   parsed = sources.parse(chunk)
   counts = parsed.counts
   rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed,
-                       settings.words)
+                       settings.words, settings.reading.lines)
   documents = parsed.documents[:limit]
   if len(documents) < len(parsed.documents):
     counts['beyond_limit'] = len(parsed.documents) - len(documents)

@@ -15,6 +15,11 @@ def split(text: str, language: str = 'en') -> list[str]:
   return [sentence for sentence in stripped if sentence]
 
 
+def lines(text: str, language: str = 'en') -> list[str]:
+  """The lines of a text, each of which is a sentence."""
+  return [stripped for line in text.split('\n') if (stripped := line.strip())]
+
+
 def _segment(line: str, language: str) -> list[str]:
   import sentencex
   if not line.isascii():

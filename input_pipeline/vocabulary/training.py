@@ -16,7 +16,13 @@ _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 
 
 def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
-  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError, and then leaves nothing."""
+  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError or StorageError,
+  and then leaves nothing."""
+  with storage.named_errors(f'--output {settings.output}'):
+    return _train(settings)
+
+
+def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
   output = storage.path(settings.output)
   trainer = TRAINERS[settings.kind]
   if output.suffix != trainer.suffix:
@@ -33,13 +39,13 @@ def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
 
 def _lines(settings: 'VocabularySettings') -> Iterator[str]:
   seen = 0
-  for document in sources.documents(settings.input, settings.format):
+  for document in sources.documents(settings.input, settings.format, options=settings.reading):
     yield from (line for line in document.text.split('\n') if line.strip())
     seen += 1
     if seen == settings.limit:
       break
   if not seen:
-    raise records.DataError(f'--input {settings.input} holds no text: wanted at least one document')
+    raise records.DataError(f'--input {sources.shown(settings.input)} holds no text: wanted at least one document')
 
 
 def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
@@ -122,8 +128,9 @@ TRAINERS = {'wordpiece': Trainer(train_wordpiece, '.txt'), 'sentencepiece': Trai
 @dataclasses.dataclass(frozen=True)
 class VocabularySettings:
   """Train a vocabulary from a corpus."""
-  input: str
-  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; or A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
+  input: str | tuple[str, ...]
+  """Paths, folders, globs, local, gs:// and the like, - for standard input, `sample`, or `tfds:NAME`; or
+  A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
   output: str
   """The file to write: vocab.txt for wordpiece, spm.model for sentencepiece."""
   kind: Literal[*TRAINERS] = 'wordpiece'
@@ -134,6 +141,8 @@ class VocabularySettings:
   """Lower-case text, and drop accents with WordPiece."""
   format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
+  reading: formats.Options = formats.USUAL
+  """How text is read; its fields are flags without a name in front."""
   limit: int | None = None
   """Use only the first documents, so many."""
   overwrite: bool = False

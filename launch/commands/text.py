@@ -21,7 +21,7 @@ POSITIONS = 512  # that its model has
 def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
   from input_pipeline.vocabulary import training
-  settings = flags.parse(training.VocabularySettings, argv, 'vocabulary')
+  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary')
   trained = training.train_from(settings)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
   return 0
@@ -32,7 +32,7 @@ def vocabulary(argv: list[str]) -> int:
 @dataclasses.dataclass(frozen=True)
 class PrepareCommand:
   """Turn text into shuffled, pre-tokenized shards: train and validation."""
-  settings: Annotated[Prepare, tyro.conf.arg(name='')]
+  settings: Annotated[Prepare, tyro.conf.arg(name=''), tyro.conf.OmitArgPrefixes]
   """What `input_pipeline` reads; its fields are flags without a name in front."""
   long_sequence_length: int | None = None
   """Make data for longer rows too, for a recipe's last phase: then OUTPUT gets a folder for each length."""
@@ -43,6 +43,10 @@ def prepare(argv: list[str]) -> int:
   args = flags.parse(PrepareCommand, argv, 'prepare')
   long, short = args.long_sequence_length, args.settings.sequence_length
   require(long is None or long > short, f'--long-sequence-length is {long}: wanted more than --sequence-length {short}')
+  from input_pipeline.text import sources
+  once = sources.read_once(sources.mixture(args.settings.input)) if long else []
+  require(not once, f'--long-sequence-length reads the text twice, and --input {"".join(once[:1])} can be read only '
+          'once: write it to a file')
   from input_pipeline.prepare import processes
   processes.begin(args.settings.workers)  # workers then import beside this process
   from input_pipeline import inspection
