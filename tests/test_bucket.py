@@ -138,7 +138,7 @@ def test_a_run_that_is_killed_in_a_save_goes_on_from_elsewhere_to_the_same_end(h
     time.sleep(0.01)
   process.send_signal(signal.SIGKILL)
   process.communicate()
-  assert written() and 'commit_success.txt' not in written()
+  assert written() and b'"finished": true' not in written()['manifest.json']
   done(healthy, *run, cwd=tmp_path)
   done(healthy, 'export', f'{BUCKET}/killed')
   assert segments(healthy, 'killed') == lines_of((local / 'run/metrics.jsonl').read_text())
