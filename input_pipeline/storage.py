@@ -180,11 +180,14 @@ def copy(source: Path, target: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-  """Gives a file or a folder another name; in a bucket each object is copied, then removed."""
-  if isinstance(source, ObjectPath):
-    object_storage.attempt(source, lambda storage: storage.mv(source.key, os.fspath(target), recursive=True))
-  else:
+  """Gives a file or a folder another name; in a bucket each object is copied there, then removed."""
+  if not isinstance(source, ObjectPath):
     source.rename(target)
+    return
+  name = os.fspath(target).removeprefix(f'{source.scheme}://')
+  for part in source.tree():
+    object_storage.attempt(source, lambda storage, part=part: storage.cp_file(f'{source.key}/{part}', f'{name}/{part}'))
+  source.remove_tree()
 
 
 def remove_tree(directory: Path) -> None:
