@@ -50,10 +50,11 @@ def verify(path: storage.PathLike) -> Report:
   for kind, (marker, look) in KINDS.items():
     if marker in there:
       return Report(str(path), kind, tuple(look(path)))
-  parts = [part for part in sorted(there) if run_directory.is_number(part) and (path / part / records.MANIFEST).exists()]
+  parts = [part for part in sorted(there)
+           if run_directory.is_number(part) and (path / part / records.MANIFEST).exists()]
   if parts:  # data for rows of several lengths
     return Report(str(path), 'data', tuple(item for part in parts for item in of_data(path / part, f'{part}/')))
-  raise ConfigError(f'{path} is no run, no prepared data and no export of ours: wanted a directory that bert-jax wrote')
+  raise ConfigError(f'{path} is no run, no prepared data and no export of ours: wanted one of these')
 
 
 def outcome(name: str, check: Callable[[], str | None]) -> Item:

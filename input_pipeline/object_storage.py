@@ -30,7 +30,6 @@ NEEDS = {'gs': "pip install 'bert_jax[gcs]'", 's3': 'pip install s3fs', 'az': 'p
          'hf': 'pip install huggingface_hub', 'http': 'pip install aiohttp', 'https': 'pip install aiohttp',
          'hdfs': 'pip install pyarrow, and install Hadoop'}
 TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))  # HTTP's codes for what may pass
-CHANGED = 412  # HTTP's code for an object that is not what a request said it was
 # The exceptions for what may pass, by name: their libraries need not be installed.
 TRANSIENT_NAMES = frozenset((
     'TimeoutError', 'ServerTimeoutError', 'ClientError', 'ClientOSError', 'ClientPayloadError', 'ConnectionError',
@@ -138,7 +137,7 @@ class ObjectPath:
           'POST', f'{storage._location}/upload/storage/v1/b/{self.bucket}/o', uploadType='media', name=name,
           ifGenerationMatch=str(generation), data=data, json_out=True))
     except StorageError as error:
-      if error.__cause__ is not None and code_of(error.__cause__) == CHANGED:
+      if isinstance(error.__cause__, FileExistsError):  # as gcsfs says that the condition does not hold
         return None
       raise
     return int(found['generation'])
@@ -184,6 +183,10 @@ class ObjectPath:
 
   def write_text(self, text: str) -> None:
     self.write_bytes(text.encode())
+
+  def copy_to(self, key: str) -> None:
+    """Copies the object within its storage."""
+    attempt(self, lambda storage: storage.cp_file(self.key, key))
 
   def upload(self, file: str | os.PathLike) -> None:
     """Writes the content of a local file, which need not fit in memory."""

@@ -197,11 +197,14 @@ def copy(source: Path, target: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-  """Gives a file or a folder another name; in a bucket each object is copied, then removed."""
-  if isinstance(source, ObjectPath):
-    object_storage.attempt(source, lambda storage: storage.mv(source.key, os.fspath(target), recursive=True))
-  else:
+  """Gives a file or a folder another name; in a bucket each object is copied there, then removed."""
+  if not isinstance(source, ObjectPath):
     source.rename(target)
+    return
+  name = os.fspath(target).removeprefix(f'{source.scheme}://')
+  for part in source.tree():
+    (source / part).copy_to(f'{name}/{part}')
+  source.remove_tree()
 
 
 def remove_tree(directory: Path) -> None:
@@ -235,8 +238,8 @@ def prepare_for_orbax(name: PathLike) -> None:
   if not isinstance(target, ObjectPath):
     return
   if target.scheme not in CHECKPOINT_SCHEMES:
-    raise DataError(f'{name}: checkpoints can be kept on local disks and gs://, not on {target.scheme}://: name another '
-                    'path for the run; text, data and exports may stay')
+    raise DataError(f'{name}: checkpoints can be kept on local disks and gs://, not on {target.scheme}://: name '
+                    'another path for the run; text, data and exports may stay')
   object_storage.file_system(target.scheme)
   if target.scheme == 'gs' and not _is_installed('google.cloud.storage'):
     raise DataError(f'checkpoints on gs:// need google-cloud-storage: {object_storage.NEEDS["gs"]}')

@@ -151,6 +151,10 @@ class Handler(BaseHTTPRequestHandler):
       return self.batch()
     if found := re.fullmatch(r'/upload(?:/resumable)?/storage/v1/b/([^/]+)/o', path):
       return self.upload(found[1], query)
+    if found := re.fullmatch(r'/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)', path):
+      source, target = (urllib.parse.unquote(name) for name in (found[2], found[4]))
+      stored = self.store.put(found[3], target, self.store.buckets[found[1]][source].data)
+      return self.answer(200, {'done': True, 'resource': resource(found[3], target, stored)})
     found = re.fullmatch(r'(?:/download)?/storage/v1/b/([^/]+)(?:/o/?(.*))?', path)
     if not found or found[1] not in self.store.buckets:
       return self.refuse(404, 'The specified bucket does not exist.')

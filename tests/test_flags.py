@@ -166,7 +166,7 @@ def settings():
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
           'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export, 'fill-mask': checkpoints.FillMask,
-          'launch-files': launch_files.LaunchFiles}
+          'verify': checkpoints.Verify, 'launch-files': launch_files.LaunchFiles}
 
 
 SETTINGS = settings()

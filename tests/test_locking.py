@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from bert_jax import config as cfg, run_directory, train
@@ -138,10 +139,10 @@ def test_two_runs_in_one_directory(tmp_path):
   process = holder(tmp_path / 'run' / run_directory.LOCK, 'system')
   try:
     with pytest.raises(LockError, match=f'run is in use: process {process.pid}'):
-      train.train(config, data, tmp_path / 'run', progress=False)
+      train.train(config, data, tmp_path / 'run', devices=jax.devices()[:1], progress=False)
     assert {path.name for path in (tmp_path / 'run').iterdir()} == {run_directory.LOCK}
   finally:
     process.kill()
     process.wait()
-  assert train.train(config, data, tmp_path / 'run', progress=False).step == 2
+  assert train.train(config, data, tmp_path / 'run', devices=jax.devices()[:1], progress=False).step == 2
   assert not (tmp_path / 'run' / run_directory.LOCK).exists()
