@@ -64,7 +64,7 @@ def done(server: Server, *commands: Command, **options) -> list[str]:
   return [result['out'] for result in found]
 
 
-def sentences(server: Server, *commands: Command, within: float = 25, **options) -> list[tuple[int, str]]:
+def sentences(server: Server, *commands: Command, within: float = 60, **options) -> list[tuple[int, str]]:
   """(exit code, what it says) of commands that fail, each by one sentence and soon."""
   found = []
   for result in in_turn(server, *commands, **options):
