@@ -25,7 +25,7 @@ def start() -> None:
   name, value = HUGE_PAGES
   if sys.argv[1:2] and sys.argv[1] in COMPUTES and sys.platform == 'linux' and name not in os.environ:
     os.environ[name] = value
-    os.execv(sys.executable, [sys.executable, '-P', '-m', 'launch.cli', *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, '-P', '-m', 'bert_jax_command', *sys.argv[1:]])
   main()
 
 

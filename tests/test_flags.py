@@ -168,7 +168,7 @@ def settings():
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
-          'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export,
+          'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export, 'verify': checkpoints.Verify,
           'launch-files': launch_files.LaunchFiles, 'fill-mask': using.FillMask, 'features': using.Features,
           'score': using.Score, 'next-sentence': using.NextSentence}
 

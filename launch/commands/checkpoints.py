@@ -1,6 +1,7 @@
-"""`bert-jax export`: a checkpoint handed on."""
+"""`bert-jax verify` and `export`: whether a checkpoint is sound, and how it is handed on."""
 
 import dataclasses
+import json
 from typing import Annotated, Literal
 
 import tyro
@@ -25,3 +26,22 @@ def export(argv: list[str]) -> int:
   from bert_jax.convert import exchange
   print(exchange.export(args.format, args.checkpoint, args.output))
   return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Verify:
+  """Check every file of a run, of prepared data or of an export against what was written down of it."""
+  path: Annotated[str, tyro.conf.Positional]
+  """A run directory, one of its steps, what `bert-jax prepare` made, or an export."""
+  json: bool = False
+  """One JSON object on stdout and nothing else there."""
+
+
+def verify(argv: list[str]) -> int:
+  """Prints what is sound; the exit code tells whether all is."""
+  args = flags.parse(Verify, argv, 'verify')
+  from bert_jax import verify
+  from bert_jax.errors import DamageError
+  report = verify.verify(args.path)
+  print(json.dumps(dataclasses.asdict(report) | {'sound': report.sound}) if args.json else report)
+  return 0 if report.sound else DamageError.exit_code

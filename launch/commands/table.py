@@ -63,6 +63,12 @@ def export(argv: list[str]) -> int:
   return checkpoints.export(argv)
 
 
+def verify(argv: list[str]) -> int:
+  """Say what is sound: of a run and its checkpoints, of prepared data, of an export."""
+  from launch.commands import checkpoints
+  return checkpoints.verify(argv)
+
+
 def fill_mask(argv: list[str]) -> int:
   """Fill the [MASK]s of texts."""
   from launch.commands import using
@@ -97,6 +103,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
     'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'plot': plot,
     'plan': plan, 'benchmark': benchmark,
-    'export': export, 'launch-files': launch_files,
+    'verify': verify, 'export': export, 'launch-files': launch_files,
     'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,
 }
