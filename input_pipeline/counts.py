@@ -69,6 +69,9 @@ def warnings(manifest: Manifest) -> list[str]:
     if split.unknown_tokens > SOME_UNKNOWN * split.tokens:
       found.append(f'{split.unknown_tokens / split.tokens:.1%} of the tokens of {name} are unknown: train a vocabulary '
                    'on this text with `bert-jax vocabulary`, or see whether --lower-case fits it')
+  if repeated := manifest.counts.get('repeated_ids'):
+    found.append(f'{repeated:,} documents have an id that others have too, so that their text, and not the id, decides '
+                 'whether they are held out')
   if not manifest.splits.get('validation'):
     found.append('no document is held out, so that `bert-jax evaluate` has nothing to read: see --validation-share')
   if (found_documents := documents(manifest)) and found_documents.unexplained:

@@ -10,10 +10,9 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
-import sys
 
 from input_pipeline import counts as counts_lib, records, storage
-from input_pipeline.prepare import on_beam, on_processes, publishing, spill, splits, tfds_layout
+from input_pipeline.prepare import on_beam, on_processes, publishing, spill, tfds_layout
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
@@ -21,7 +20,6 @@ from input_pipeline.vocabulary import tokenizer
 _PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'tensorflow-datasets')
 # settings that leave the data as it is
 _ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')
-_UNKNOWN_WARNING = 0.01  # share of the tokens; splits.py has that of the error
 ENGINES = {'processes': on_processes.make_shards, 'beam': on_beam.make_shards}
 
 
@@ -58,11 +56,6 @@ def _prepare(settings: Prepare, progress: bool) -> records.Manifest:
   with publishing.workplace(settings.output, identity) as workplace:
     data = publishing.empty(workplace / 'data')
     written, counts = ENGINES[engine](settings, parts, vocabulary, workplace, data, progress)
-    if (share := splits.unknown_share(counts)) > _UNKNOWN_WARNING:
-      _warn(splits.of_unknown_tokens(settings, share))
-    if repeated := counts['repeated_ids']:
-      _warn(f'{repeated:,} documents have an id that others have too, so that their text, and not the id, decides '
-            'whether they are held out')
     return _finish(settings, vocabulary, written, counts, description, data)
 
 
@@ -97,10 +90,6 @@ def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[st
   records.write_manifest(data, manifest)
   publishing.publish(data, settings.output, settings.overwrite)
   return manifest
-
-
-def _warn(message: str) -> None:
-  print(f'bert-jax prepare: warning: {message}', file=sys.stderr, flush=True)
 
 
 def _packages() -> dict[str, str]:

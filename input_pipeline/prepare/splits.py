@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from input_pipeline.prepare.settings import Prepare
 from input_pipeline.prepare.spill import Decisions
 from input_pipeline.text import sources
 
-UNKNOWN_LIMIT = 0.05  # of the tokens
+_MOST_UNKNOWN = 0.05  # of the tokens
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
 _PART_TOKENS = 1 << 22  # merged in memory at once
 
@@ -83,8 +83,11 @@ def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
 
 def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) -> None:
   """Raises DataError where there is too little text, or much of it is unknown and so looks the same."""
-  if (share := unknown_share(counts)) > UNKNOWN_LIMIT:
-    raise records.DataError(of_unknown_tokens(settings, share))
+  if (share := counts.get('unknown_tokens', 0) / max(counts.get('tokens', 0), 1)) > _MOST_UNKNOWN:
+    raise records.DataError(
+        f'{share:.1%} of the tokens are unknown to --vocabulary {settings.vocabulary}: wanted at most '
+        f'{_MOST_UNKNOWN:.0%}; pass --lower-case or --no-lower-case, as it is made for, name a vocabulary of the '
+        'language of the text, or make one with `bert-jax vocabulary`')
   if distinct >= 2:
     return
   held = f'{distinct} document{"s" * (distinct != 1)} with text'
@@ -93,16 +96,6 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
       f'--input {sources.shown(settings.input)} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at '
       'least 2, because a next-sentence negative comes from another document; in plain text a blank line ends one '
       '(--documents)')
-
-
-def unknown_share(counts: Mapping[str, int]) -> float:
-  return counts.get('unknown_tokens', 0) / max(counts.get('tokens', 0), 1)
-
-
-def of_unknown_tokens(settings: Prepare, share: float) -> str:
-  return (f'{share:.1%} of the tokens are unknown to --vocabulary {settings.vocabulary}: wanted at most '
-          f'{UNKNOWN_LIMIT:.0%}; pass --lower-case or --no-lower-case, as it is made for, name a vocabulary of the '
-          'language of the text, or make one with `bert-jax vocabulary`')
 
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:
