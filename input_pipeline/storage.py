@@ -7,6 +7,7 @@ Nothing else in the house makes, joins or opens a path by itself (tests/test_sto
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import errno
 import importlib.util
 import os
@@ -34,12 +35,16 @@ def _is_installed(module: str) -> bool:
 # and one that hangs at a bucket that is missing. This variable is the only switch, and is read once, at the first path.
 if _is_installed('gcsfs'):
   os.environ.setdefault('EPATH_USE_TF', 'false')
+# tensorstore would wait for ever where no answer comes, which ends no connection.
+os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS', str(object_storage.REQUEST_SECONDS))
+os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES', '1')
+os.environ.setdefault('TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS', str(object_storage.REQUEST_SECONDS))
 
 PathLike = str | os.PathLike  # as a user gives it
 Path = pathlib.Path | ObjectPath
 
 PROBE_SECONDS = 8  # within which storage must have answered before a command begins
-CHECKPOINT_SCHEMES = 'gs', 's3'  # what both Orbax and tensorstore know
+CHECKPOINT_SCHEMES = 'gs',  # beside disks, all that Orbax knows: of s3:// it makes a local path
 UPLOADS = 8  # files that are sent at once
 # What one names wrongly, or may not touch; anything else that the system refuses is the storage's.
 _OF_NAMES = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
@@ -93,6 +98,30 @@ def files_in(directory: Path, pattern: str) -> list[Path]:
   if isinstance(directory, ObjectPath):
     return list(directory.glob(pattern))
   return sorted(found for found in directory.glob(pattern) if not found.is_dir()) if directory.exists() else []
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """A file as its storage tells of it, without reading it."""
+  size: int
+  checksum: str = ''  # that a bucket took of what it holds: 'crc32c:…'; '' on disks, which take none
+
+
+CHECKSUMS = {'crc32c': 'crc32c', 'md5Hash': 'md5', 'ETag': 'etag'}  # as file systems of fsspec tell them: as we do
+
+
+def inventory(directory: Path) -> dict[str, Stored]:
+  """Every file below a folder, by its path from there; {} where it is missing."""
+  if isinstance(directory, ObjectPath):
+    told = lambda entry: next((f'{ours}:{entry[name]}' for name, ours in CHECKSUMS.items() if entry.get(name)), '')
+    return {name: Stored(int(entry['size'] or 0), told(entry)) for name, entry in directory.tree().items()}
+  return {found.relative_to(directory).as_posix(): Stored(found.stat().st_size)
+          for found in sorted(directory.rglob('*')) if found.is_file()}
+
+
+def free_bytes(directory: Path) -> float:
+  """Room for new files, as far as it is known; infinite in a bucket."""
+  return float('inf') if isinstance(directory, ObjectPath) else shutil.disk_usage(directory).free
 
 
 def is_empty(directory: Path) -> bool:
@@ -167,6 +196,17 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def move(source: Path, target: Path) -> None:
+  """Gives a file or a folder another name; in a bucket each object is copied there, then removed."""
+  if not isinstance(source, ObjectPath):
+    source.rename(target)
+    return
+  name = os.fspath(target).removeprefix(f'{source.scheme}://')
+  for part in source.tree():
+    (source / part).copy_to(f'{name}/{part}')
+  source.remove_tree()
+
+
 def remove_tree(directory: Path) -> None:
   """Removes a folder with all that is in it; nothing where it is missing."""
   if isinstance(directory, ObjectPath):
@@ -198,7 +238,8 @@ def prepare_for_orbax(name: PathLike) -> None:
   if not isinstance(target, ObjectPath):
     return
   if target.scheme not in CHECKPOINT_SCHEMES:
-    raise DataError(f'{name}: checkpoints can be kept on local disks, gs:// and s3://, not on {target.scheme}://')
+    raise DataError(f'{name}: checkpoints can be kept on local disks and gs://, not on {target.scheme}://: name '
+                    'another path for the run; text, data and exports may stay')
   object_storage.file_system(target.scheme)
   if target.scheme == 'gs' and not _is_installed('google.cloud.storage'):
     raise DataError(f'checkpoints on gs:// need google-cloud-storage: {object_storage.NEEDS["gs"]}')

@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from bert_jax.errors import require
 from input_pipeline import storage
+from input_pipeline.errors import DataError
 
 MARKER = 'bert_jax_export.json'  # says that we wrote the directory, and which files
 
@@ -78,6 +79,21 @@ def check(directory: storage.PathLike, kind: str, overwrite: bool) -> None:
                            'so it is left as it is: move them, or name another directory')
   require(overwrite,
           f'--output {directory} exists: pass overwrite=True to replace that export, or name another directory')
+
+
+def verify(directory: storage.Path, names: Iterable[str]) -> None:
+  """Raises DataError where one of the files is not what the export wrote. One that it did not write is none of its."""
+  wanted = read_marker(directory).get('files', {})
+  for name in names:
+    if name not in wanted:
+      continue
+    try:
+      found = hashlib.sha256((directory / name).read_bytes()).hexdigest()
+    except OSError as error:
+      raise DataError(f'{directory / name} cannot be read ({error}), and the export wrote it: export again') from error
+    if found != wanted[name]:
+      raise DataError(f'{directory / name} is not what the export wrote: export again, or remove {MARKER} if the '
+                      'change is wanted')
 
 
 def read_marker(directory: storage.Path) -> dict:

@@ -60,6 +60,7 @@ def export_checkpoint(directory: storage.PathLike, loaded: Loaded, card: ModelCa
           f'the vocabulary has {len(vocabulary.tokens)} tokens and model.vocab_size is {model.vocab_size}: name the '
           'vocabulary that the model was trained with')
   tensors = to_tensors(model, loaded.objective.heads, loaded.params)
+  check_finite(tensors, 'the checkpoint')
   encode = lambda value: (json.dumps(value, indent=2, sort_keys=True) + '\n').encode()
   path = storage.path(directory)
   title = path.parent.name if path.name == 'export' else path.name  # runs/sample/export is the export of `sample`
@@ -89,7 +90,9 @@ def model_type(model: Model) -> str:
 
 
 def to_config(model: Model, pad_id: int, objective: Objective, labels: tuple[str, ...] = ()) -> dict:
-  """The fields of transformers' BertConfig."""
+  """The fields of transformers' BertConfig. Raises ConfigError where it has none for a setting."""
+  require(not model.right_to_left, 'transformers has no BERT that reads from right to left (model.right_to_left): it '
+          'would compute something else; use `bert-jax features` and `score` on the run itself')
   activation = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == model.activation)
   fields = FIXED | {theirs: getattr(model, ours) for ours, theirs in FIELDS.items()} | {
       'model_type': model_type(model), 'architectures': [architecture(objective)],
@@ -125,6 +128,7 @@ def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   DataError.
   """
   directory = storage.path(directory)
+  directory_lib.verify(directory, sorted(set(directory_lib.read_marker(directory).get('files', ())) - {README}))
   model = from_config(read_json(directory / CONFIG), directory)
   objective = (next(objective for objective in OBJECTIVES.values() if objective.causal == model.causal) if heads is None
                else Objective({}, heads))
@@ -139,6 +143,7 @@ def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   if heads is not None:
     fresh |= other_heads(tensors, table)
   check_strange(tensors, table, directory)
+  check_finite({name: tensors[name] for entry in table if entry.head not in fresh for name in entry.theirs}, directory)
   arrays = names.from_tensors(tensors, [entry for entry in table if entry.head not in fresh], directory)
   return Loaded(model, objective, names.tree(arrays, model, objective.heads), lambda: tokenizer_files.load(directory),
                 fresh=tuple(entry.name for entry in table if entry.head in fresh))
@@ -161,6 +166,13 @@ def other_heads(tensors: Mapping[str, np.ndarray], table: list[names.Entry]) -> 
   """The heads that are there in another size than was asked for: a classifier of other classes is another head."""
   return {entry.head for entry in table for theirs in entry.theirs
           if entry.head != 'encoder' and theirs in tensors and tensors[theirs].shape != entry.their_shape}
+
+
+def check_finite(tensors: Mapping[str, np.ndarray], where: storage.PathLike) -> None:
+  """Raises DataError where a weight is no number."""
+  strange = [name for name, value in tensors.items() if not np.isfinite(value).all()]
+  if strange:
+    raise DataError(f'{where}: {some(strange)} hold values that are not finite: wanted another checkpoint')
 
 
 def check_strange(tensors: Mapping[str, np.ndarray], table: list[names.Entry], directory: storage.Path) -> None:
