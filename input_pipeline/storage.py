@@ -185,8 +185,11 @@ def move(source: Path, target: Path) -> None:
     source.rename(target)
     return
   name = os.fspath(target).removeprefix(f'{source.scheme}://')
-  for part in source.tree():
-    object_storage.attempt(source, lambda storage, part=part: storage.cp_file(f'{source.key}/{part}', f'{name}/{part}'))
+
+  def copy_part(part: str) -> None:
+    object_storage.attempt(source, lambda storage: storage.cp_file(f'{source.key}/{part}', f'{name}/{part}'))
+
+  beside_each_other(copy_part, source.tree())
   source.remove_tree()
 
 
