@@ -94,6 +94,9 @@ class Lock:
   def _take(self) -> None:
     while True:
       found, generation = self._read()
+      if found.get('owner') == self.owner['owner']:  # it was written, and the answer was lost
+        self.generation = generation
+        return
       if found and not dead(found) and self._lives(found):
         raise in_use(self.path, found)
       if not self._write(generation):

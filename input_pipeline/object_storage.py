@@ -20,15 +20,15 @@ from typing import Any, BinaryIO
 from input_pipeline.errors import DataError, StorageError
 
 READ_AHEAD = 8 << 20  # bytes that a stream fetches at once
-TRIES = 5  # of what the library has given up, which for gs:// is six tries of its own
+TRIES = 5  # of what the library has given up, which for gs:// is nine tries of its own
 FIRST_PAUSE = 1.0  # seconds; the next is twice as long
 REQUEST_SECONDS = 60  # without an answer, after which a request counts as lost
 TELL_AGAIN = 60  # seconds between two lines that say that storage is slow
 
 # What is to be installed where the library for a kind of storage is missing.
 NEEDS = {'gs': "pip install 'bert_jax[gcs]'", 's3': 'pip install s3fs', 'az': 'pip install adlfs',
+         'hf': 'pip install huggingface_hub', 'http': 'pip install aiohttp', 'https': 'pip install aiohttp',
          'hdfs': 'pip install pyarrow, and install Hadoop'}
-OPTIONS = {'gs': {'requests_timeout': REQUEST_SECONDS}}  # of the file systems, by scheme
 TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))  # HTTP's codes for what may pass
 # The exceptions for what may pass, by name: their libraries need not be installed.
 TRANSIENT_NAMES = frozenset((
@@ -36,6 +36,8 @@ TRANSIENT_NAMES = frozenset((
     'ClientConnectorError', 'ClientConnectorDNSError', 'ServerDisconnectedError', 'FSTimeoutError', 'ProxyError',
     'ChecksumError', 'ConnectionResetError', 'ChunkedEncodingError', 'ReadTimeout', 'TransportError', 'RefreshError',
     'EndpointConnectionError', 'ServiceRequestError'))
+# What file systems call the checksum of an object, the same for the same content wherever it can be.
+CHECKSUMS = 'md5Hash', 'content_md5', 'sha256', 'blob_id', 'ETag', 'etag', 'crc32c'
 _told = {'last': float('-inf')}  # when a line last said that storage is slow
 
 
@@ -140,6 +142,18 @@ class ObjectPath:
       raise
     return int(found['generation'])
 
+  def walk(self) -> list['ObjectPath']:
+    """All objects below this one that hold anything and whose names below it are not hidden, in order."""
+    found = attempt(self, lambda storage: storage.find(self.key, detail=True))
+    below = {_tidy(name): entry for name, entry in found.items() if entry.get('size') != 0}
+    return sorted(ObjectPath(self.scheme, name) for name in below
+                  if not any(part.startswith('.') for part in name.removeprefix(self.key).split('/')))
+
+  def checksum(self) -> str:
+    """What the storage says of the content, if it is the same for no other; '' where it says nothing."""
+    found = self.information() or {}
+    return next((f'{name} {found[name]}' for name in CHECKSUMS if found.get(name)), '')
+
   def size(self) -> int:
     found = self.information()
     if found is None:
@@ -169,6 +183,10 @@ class ObjectPath:
 
   def write_text(self, text: str) -> None:
     self.write_bytes(text.encode())
+
+  def copy_to(self, key: str) -> None:
+    """Copies the object within its storage."""
+    attempt(self, lambda storage: storage.cp_file(self.key, key))
 
   def upload(self, file: str | os.PathLike) -> None:
     """Writes the content of a local file, which need not fit in memory."""
@@ -252,7 +270,7 @@ def file_system(scheme: str):
     if scheme == 'gs':
       from input_pipeline import google_storage
       google_storage.register()
-    return fsspec.filesystem(scheme, use_listings_cache=False, **OPTIONS.get(scheme, {}))
+    return fsspec.filesystem(scheme, use_listings_cache=False)
   except (ImportError, ValueError, OSError) as error:
     if isinstance(error, ValueError) and scheme not in str(error):
       raise
