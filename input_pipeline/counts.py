@@ -20,7 +20,6 @@ DROPS = {
     'other_namespaces': 'pages of other namespaces: talk, users, templates …',
     'other_models': 'pages that are not wikitext',
     'too_long': 'longer than what is read at once',
-    'pages_too_long': 'pages longer than what is read at once',
     'empty': 'empty, or nothing but a title',
     'beyond_limit': 'after the first ones, as many as --limit says',
     'left_out': 'left out by a weight below 1',
@@ -30,6 +29,9 @@ DROPS = {
 # Other counts whose names do not say enough.
 WORDS = {
     'bytes': 'bytes read, decompressed',
+    'repeated_ids': 'documents whose id others have too, split by their text',
+    'tokens': 'tokens of all documents, duplicates too',
+    'unknown_tokens': 'unknown ones among them',
     'text_bytes': 'bytes of text in documents',
     'dropped_tokens': 'tokens that were too few for a piece',
     'end_sections': 'sections at the end of articles',
@@ -67,6 +69,9 @@ def warnings(manifest: Manifest) -> list[str]:
     if split.unknown_tokens > SOME_UNKNOWN * split.tokens:
       found.append(f'{split.unknown_tokens / split.tokens:.1%} of the tokens of {name} are unknown: train a vocabulary '
                    'on this text with `bert-jax vocabulary`, or see whether --lower-case fits it')
+  if repeated := manifest.counts.get('repeated_ids'):
+    found.append(f'{repeated:,} documents have an id that others have too, so that their text, and not the id, decides '
+                 'whether they are held out')
   if not manifest.splits.get('validation'):
     found.append('no document is held out, so that `bert-jax evaluate` has nothing to read: see --validation-share')
   if (found_documents := documents(manifest)) and found_documents.unexplained:

@@ -15,7 +15,8 @@ from launch.commands.table import COMMANDS
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
 # takes a third less, and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
-COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'fill-mask', 'benchmark')
+COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'fill-mask', 'features', 'score', 'next-sentence',
+            'benchmark')
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 
@@ -59,7 +60,7 @@ def run(argv: list[str]) -> int:
   """The exit code of one command line."""
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print('usage: bert-jax COMMAND …\n\nThe way from text to a trained encoder, command by command:')
-    print('\n'.join(f'  {name:<12} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))
+    print('\n'.join(f'  {name:<13} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))
     print('\n`bert-jax COMMAND --help` shows every setting with its default.')
     return 0 if argv else ConfigError.exit_code
   if argv[0] not in COMMANDS:

@@ -50,7 +50,7 @@ def prepared(folder, lines: list[dict], **changes) -> records.Manifest:
 LINES = [
     *({'id': i, 'text': corpora.text_of(i)} for i in range(20)),
     *({'id': 100 + i, 'text': corpora.text_of(i)} for i in range(3)),  # duplicates
-    {'id': 200, 'text': ' '}, {'id': 201, 'title': 'One', 'text': 'One\n'},  # empty
+    {'id': 200, 'text': ' '}, {'id': 201, 'title': 'One', 'text': '\n'},  # empty
     *({'id': 300 + i, 'text': 'one'} for i in range(3))]  # one token: two of them are duplicates, one has no piece
 
 
@@ -89,7 +89,8 @@ def test_the_names_of_a_group_are_capped_and_none_is_lost(names, more):
 
 def test_a_run_keeps_any_number_of_counts(tmp_path):
   own = collections.Counter({f'template/name {i}': i + 1 for i in range(3000)})
-  run = spill.Run(np.arange(4, dtype='<u8').reshape(2, 2), np.arange(2, dtype='<u8'), np.zeros((2, 0), '<u4'),
+  run = spill.Run(np.arange(4, dtype='<u8').reshape(2, 2), np.arange(2, dtype='<u8'), np.arange(2, dtype='<u8'),
+                  np.zeros((2, 0), '<u4'),
                   np.zeros(0, '<i4'), columns.empty(['input_ids', 'sentence_lengths', 'piece_sentences',
                                                      'document_ids'], np.dtype('<u2')))
   spill.write(tmp_path / 'a.run', run, own)

@@ -13,7 +13,7 @@ import pytest
 
 from bert_jax import config as cfg, recipes
 from launch import cli
-from launch.commands import checkpoints, flags, launch_files, measuring, planning, table, text, training
+from launch.commands import checkpoints, flags, launch_files, measuring, planning, table, text, training, using
 
 ROOT = pathlib.Path(cli.__file__).parents[1]
 PACKAGES = ('bert_jax', 'input_pipeline', 'launch')
@@ -142,6 +142,7 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
 
 
 def test_choices_are_those_of_the_tables():
+  from bert_jax import features, score
   from bert_jax.benchmark import peers
   from bert_jax.convert import exchange
   from input_pipeline import benchmark
@@ -155,6 +156,8 @@ def test_choices_are_those_of_the_tables():
   assert choices(checkpoints.Export, 'format') == tuple(exchange.EXPORTERS)
   assert choices(measuring.BenchmarkStep, 'peer') == tuple(peers.PEERS)
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
+  assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
+  assert choices(using.Score, 'unit') == tuple(score.UNITS)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
@@ -165,13 +168,14 @@ def settings():
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
-          'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export, 'fill-mask': checkpoints.FillMask,
-          'verify': checkpoints.Verify, 'launch-files': launch_files.LaunchFiles}
+          'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export, 'verify': checkpoints.Verify,
+          'launch-files': launch_files.LaunchFiles, 'fill-mask': using.FillMask, 'features': using.Features,
+          'score': using.Score, 'next-sentence': using.NextSentence}
 
 
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
-NAMELESS = ('config', 'settings', 'reading')  # whose fields are flags without a name in front
+NAMELESS = ('config', 'settings', 'reading', 'running')  # whose fields are flags without a name in front
 PLACEHOLDER = '…'
 # Beam's own flags.
 FOREIGN = {'--direct_num_workers', '--runner'}

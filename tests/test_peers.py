@@ -122,6 +122,38 @@ def test_a_causal_model_is_causal_there_too(tmp_path):
   assert difference < 2e-5
 
 
+@pytest.mark.parametrize('unit', ['token', 'word'])
+def test_pseudo_log_likelihoods(tmp_path, unit):
+  """100 sentences, each token masked in a copy of its own, through their model."""
+  import torch
+  loaded, path = exported(tmp_path, MODEL)
+  text = (path / 'vocab.txt').read_text()
+  (path / 'vocab.txt').write_text(text.replace('\nt7\n', '\n##7\n').replace('\nt8\n', '\n##8\n'))
+  (path / 'tokenizer.json').unlink(missing_ok=True)
+  encoder = bert_jax.load(path)
+  rng = random.Random(0)
+  word = lambda: f't{rng.randrange(9, 97)}' + ''.join(rng.choices('78', k=rng.choice([0, 0, 0, 1, 2])))
+  sentences = [' '.join(word() for _ in range(rng.randint(1, 15))) for _ in range(100)]
+  theirs, tokenizer = load(path), encoder.tokenizer
+  wanted = []
+  for ids, _ in encoder.ids(sentences):
+    goes_on, places = tokenizer.is_continuation[ids], np.arange(1, len(ids) - 1)
+    copies = np.repeat(ids[None].astype(np.int64), len(places), axis=0)
+    for copy, at in zip(copies, places):
+      end = at + 1
+      while unit == 'word' and goes_on[end]:
+        end += 1
+      copy[at:end] = tokenizer.mask_id
+    with torch.no_grad():
+      logs = torch.log_softmax(theirs(input_ids=torch.from_numpy(copies)).prediction_logits, -1).numpy()
+    wanted.append(logs[places - 1, places, ids[places]].sum())
+  difference = np.abs(encoder.score(sentences, unit) - wanted).max()
+  print(unit, 'pseudo-log-likelihoods', difference)
+  assert difference < 1e-4
+  other = encoder.score(sentences, {'token': 'word', 'word': 'token'}[unit])
+  assert np.abs(other - wanted).max() > 0.1  # the test would see the other unit
+
+
 @pytest.mark.parametrize('activation', ['gelu_tanh', 'gelu'])
 def test_losses_and_gradients(tmp_path, activation):
   """Against torch's autograd in float64."""

@@ -90,7 +90,9 @@ def model_type(model: Model) -> str:
 
 
 def to_config(model: Model, pad_id: int, objective: Objective, labels: tuple[str, ...] = ()) -> dict:
-  """The fields of transformers' BertConfig."""
+  """The fields of transformers' BertConfig. Raises ConfigError where it has none for a setting."""
+  require(not model.right_to_left, 'transformers has no BERT that reads from right to left (model.right_to_left): it '
+          'would compute something else; use `bert-jax features` and `score` on the run itself')
   activation = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == model.activation)
   fields = FIXED | {theirs: getattr(model, ours) for ours, theirs in FIELDS.items()} | {
       'model_type': model_type(model), 'architectures': [architecture(objective)],

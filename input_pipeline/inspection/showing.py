@@ -43,7 +43,8 @@ def summary(directory: str, manifest: Manifest) -> str:
                           split.unknown_tokens / max(split.tokens, 1), len(split.shards),
                           sum(shard.bytes for shard in split.shards))
       for name, split in manifest.splits.items()}
-  return joined([directory], document_lines(counts_lib.documents(manifest), manifest.counts), table('splits', columns))
+  return joined([directory], document_lines(counts_lib.documents(manifest), manifest.counts), table('splits', columns),
+                warning_lines(counts_lib.warnings(manifest)))
 
 
 def joined(*sections: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
 
-_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-datasets')
+_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'tensorflow-datasets')
 # settings that leave the data as it is
 _ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')
 ENGINES = {'processes': on_processes.make_shards, 'beam': on_beam.make_shards}
@@ -83,6 +83,9 @@ def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[st
   manifest = records.Manifest(
       sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written,
       settings=description, counts=counts_lib.for_manifest(counts), packages=_packages(), words=settings.words)
+  if (documents := counts_lib.documents(manifest)) and documents.unexplained:
+    raise RuntimeError(f'a bug of `bert-jax prepare`: of {documents.read:,} documents {documents.unexplained:,} are in '
+                       f'no split and were not counted as dropped: {manifest.counts}')
   tfds_layout.write(data, manifest)
   records.write_manifest(data, manifest)
   publishing.publish(data, settings.output, settings.overwrite)

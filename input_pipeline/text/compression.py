@@ -29,12 +29,17 @@ def _zstandard() -> Any:
   return zstandard.ZstdDecompressor().decompressobj()
 
 
+# BZh and a level could be prose: then come the digits of pi, or, where there is no content, those of its root
+_BZIP2 = tuple(b'BZh%d' % level + follows for level in range(1, 10) for follows in (b'1AY&SY', b'\x17rE8P\x90'))
 _SKIPPED = tuple(bytes((0x50 + i,)) + b'\x2a\x4d\x18' for i in range(16))  # frames of zstd that hold no content
 COMPRESSIONS = {
     'gzip': Compression(lambda: zlib.decompressobj(16 + zlib.MAX_WBITS), (b'\x1f\x8b',), padded=True),
-    'bzip2': Compression(bz2.BZ2Decompressor, (b'BZh',), padded=False),
+    'bzip2': Compression(bz2.BZ2Decompressor, _BZIP2, padded=False),
     'xz': Compression(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), (b'\xfd7zXZ\x00',), padded=True),
     'zstd': Compression(_zstandard, (b'\x28\xb5\x2f\xfd', *_SKIPPED), padded=False)}
+
+
+_LONGEST = max(len(magic) for kind in COMPRESSIONS.values() for magic in kind.magics)
 
 
 class Damaged(Exception):
@@ -43,10 +48,12 @@ class Damaged(Exception):
 
 def content(file: BinaryIO) -> io.BufferedReader:
   """The content of an open file, which need not be one that seeks. Reading raises Damaged, and OSError of the file."""
-  head = _first(file, max(len(magic) for kind in COMPRESSIONS.values() for magic in kind.magics))
+  head = _first(file, _LONGEST)
   kind = next((name for name, its in COMPRESSIONS.items() if head.startswith(its.magics)), None)
-  raw = _Plain(file, head) if kind is None else _Expanded(file, head, kind)
-  return io.BufferedReader(raw, BUFFER)
+  if kind is None:
+    return io.BufferedReader(_Plain(file, head), BUFFER)
+  expanded = io.BufferedReader(_Expanded(file, head, kind), BUFFER)
+  return content(expanded)  # which may be compressed again
 
 
 def file_of(stream: io.BufferedReader) -> BinaryIO | None:
@@ -119,7 +126,7 @@ class _Expanded(_Stream):
       if self.stream is None:
         block = self._padding(block) if self.count and self.compression.padded else block
         if block:
-          block = block + _first(self.file, max(0, 8 - len(block)))
+          block = block + _first(self.file, max(0, _LONGEST - len(block)))
           if not block.startswith(self.compression.magics):
             raise Damaged(f'after {self.count} whole {self.kind} streams comes something else, {block[:8].hex(" ")}')
           self.stream = self.compression.start()

@@ -64,8 +64,12 @@ def parse(chunk: Chunk) -> Parsed:
 def times(document: formats.Document, weight: float) -> int:
   """How often a document of a source with this weight is taken: 0.3 takes 3 of 10, 2.5 takes all twice and half of them
   thrice."""
-  digest = hashlib.blake2b(b'weight ' + document.id.encode('utf-8', 'surrogatepass'), digest_size=8).digest()
-  return int(weight) + (int.from_bytes(digest, 'little') < (weight - int(weight)) * 2**64)
+  if weight == int(weight):
+    return int(weight)
+  digest = hashlib.blake2b(b'weight ', digest_size=8)
+  for field in (document.id, document.text):  # ids may repeat
+    digest.update(field.encode('utf-8', 'surrogatepass'))
+  return int(weight) + (int.from_bytes(digest.digest(), 'little') < (weight - int(weight)) * 2**64)
 
 
 def names(input: Input) -> tuple[str, ...]:

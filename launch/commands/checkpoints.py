@@ -1,4 +1,4 @@
-"""`bert-jax verify`, `export` and `fill-mask`: whether a checkpoint is sound, and what it is good for."""
+"""`bert-jax verify` and `export`: whether a checkpoint is sound, and how it is handed on."""
 
 import dataclasses
 import json
@@ -25,34 +25,6 @@ def export(argv: list[str]) -> int:
   args = flags.parse(Export, argv, 'export')
   from bert_jax.convert import exchange
   print(exchange.export(args.format, args.checkpoint, args.output))
-  return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class FillMask:
-  """Fill the [MASK]s of a text."""
-  checkpoint: Annotated[str, tyro.conf.Positional]
-  """A run directory, one of its steps, or a Hugging Face directory."""
-  text: Annotated[tuple[str, ...], tyro.conf.Positional]
-  """Texts that each hold one [MASK] or more."""
-  top_k: int = 5
-  """How many tokens to show for each [MASK], the likeliest first."""
-  json: bool = False
-  """One JSON object on stdout and nothing else there."""
-
-
-def fill_mask(argv: list[str]) -> int:
-  """Prints the likeliest tokens for each [MASK]."""
-  args = flags.parse(FillMask, argv, 'fill-mask')
-  from bert_jax import fill_mask
-  from bert_jax.convert import exchange
-  loaded = exchange.load(args.checkpoint)
-  results = fill_mask.fill_mask(loaded, args.text, args.top_k)
-  if args.json:
-    print(json.dumps({'results': [{'text': text, 'masks': masks} for text, masks in zip(args.text, results)]}))
-  else:
-    for text, masks in zip(args.text, results):
-      print(fill_mask.format_filled(text, masks))
   return 0
 
 
