@@ -40,6 +40,11 @@ class Loaded:
   record: run_directory.Record | None = None  # None: the checkpoint is no run's
   step: int | None = None
   fresh: tuple[str, ...] = ()  # parameters that the checkpoint lacked, and that have initial values
+  labels: tuple[str, ...] = ()  # the classes of a task, in the order of their scores
+
+  def untrained(self) -> tuple[str, ...]:
+    """The heads that no term trained; of a checkpoint of others that has no terms nothing is known."""
+    return self.objective.untrained() if self.objective.terms else ()
 
 
 def manager(run_dir: storage.PathLike, keep: int = 3) -> ocp.CheckpointManager:
@@ -151,7 +156,8 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
     from input_pipeline.vocabulary import tokenizer
     return tokenizer.load(path, record.vocabulary.lower_case)
 
-  return Loaded(record.config.model, objective, saved.params, tokenizer, record, step)
+  return Loaded(record.config.model, objective, saved.params, tokenizer, record, step,
+                labels=getattr(record.config, 'labels', ()))
 
 
 def first_line(error: BaseException) -> str:

@@ -199,7 +199,7 @@ class TextEncoder:
     for head in heads:
       lacking = head not in self.params or any(name.startswith(f'{head}/') for name in self.loaded.fresh)
       require(not lacking, f"this checkpoint has no {head}: use pooling 'cls' or 'mean'")
-      require(head not in self.loaded.objective.untrained(),
+      require(head not in self.loaded.untrained(),
               f"this run did not train its {head}: use pooling 'cls' or 'mean'")
 
   @overload

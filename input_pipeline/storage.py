@@ -6,13 +6,15 @@ Nothing else in the house makes, joins or opens a path by itself (tests/test_sto
 """
 
 import concurrent.futures
+import contextlib
 import importlib.util
 import os
 import pathlib
 import shutil
+import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -126,6 +128,18 @@ def read_all(files: list[Path]) -> list[bytes]:
   if not any(isinstance(file, ObjectPath) for file in files):
     return [file.read_bytes() for file in files]
   return beside_each_other(lambda file: file.read_bytes(), files)
+
+
+@contextlib.contextmanager
+def on_disk(directory: PathLike, pattern: str = '*') -> Iterator[pathlib.Path]:
+  """A local folder with the files of `directory` that match: itself, or a copy that is removed afterwards."""
+  found = path(directory)
+  if not isinstance(found, ObjectPath):
+    yield found
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    beside_each_other(lambda file: copy(file, pathlib.Path(folder) / file.name), files_in(found, pattern))
+    yield pathlib.Path(folder)
 
 # ---------------------------------------------------------------- writing
 

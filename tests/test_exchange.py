@@ -87,14 +87,15 @@ def test_runs_and_their_steps(pretrained, tuned):
 
 def test_what_is_missing_is_initialised_and_named(of_others):
   path, params = of_others
-  loaded = exchange.load(path)
+  assert exchange.load(path).fresh == () and set(exchange.load(path).params) == {'encoder', 'masked_tokens'}
+  loaded = exchange.load(path, PRETRAINING_HEADS)
   assert set(loaded.fresh) == {'pooler/dense/kernel', 'pooler/dense/bias', 'pair_classes/dense/kernel',
                                'pair_classes/dense/bias'}
   assert jax.tree.map(jnp.shape, loaded.params) == jax.tree.map(lambda x: x.shape,
                                                                 build.describe(MODEL, PRETRAINING_HEADS)[1])
   assert_equal({name: loaded.params[name] for name in params}, dict(params))
   assert np.any(loaded.params['pooler']['dense']['kernel']) and not np.any(loaded.params['pooler']['dense']['bias'])
-  assert_equal(loaded.params, exchange.load(path).params)  # from a seed
+  assert_equal(loaded.params, exchange.load(path, PRETRAINING_HEADS).params)  # from a seed
 
 
 def test_other_heads_of_a_run(tuned):
@@ -107,7 +108,7 @@ def test_other_heads_of_a_run(tuned):
 def test_what_is_no_checkpoint(folder, vocabulary):
   with pytest.raises(cfg.ConfigError, match='does not exist: wanted a run directory'):
     exchange.load(folder / 'nowhere')
-  with pytest.raises(cfg.ConfigError, match='is no checkpoint: wanted .* or a Hugging Face directory'):
+  with pytest.raises(cfg.ConfigError, match='is no checkpoint: wanted .*, a Hugging Face directory or the prefix'):
     exchange.load(vocabulary)
 
 
@@ -119,7 +120,7 @@ def test_a_format_is_one_entry_in_each_table(folder, pretrained, vocabulary, mon
     monkeypatch.setattr(kind, 'NAMES', {'npz': theirs})
   table = names.entries(MODEL, PRETRAINING_HEADS, form)
 
-  def write(loaded, source, output):
+  def write(loaded, source, output, layout, verify):
     np.savez(output, **names.to_tensors(loaded.params, table))
     return output
 
@@ -270,6 +271,6 @@ def test_the_card_of_a_fine_tuned_run(tuned, capsys):
 
 def test_the_card_of_what_others_trained(folder, of_others, capsys):
   text = read_card(exchange.export('huggingface', of_others[0], folder / 'again'), capsys)
-  assert 'That had no pooler or next-sentence head: here they have random values.' in text
+  assert 'BertForMaskedLM.from_pretrained' in text and 'with its masked language model head.' in text
   assert 'says nothing of its training' in text and 'steps.' not in text
   assert 'stands for' not in text and 'trained with bert_jax' not in text

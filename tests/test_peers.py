@@ -23,7 +23,6 @@ import bert_jax
 from bert_jax import config as cfg, fill_mask, objectives, synthetic
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import huggingface
-from bert_jax.convert.card import ModelCard
 from bert_jax.model import build
 from bert_jax.objectives import OBJECTIVES, Objective
 from bert_jax.tasks import sentences
@@ -51,8 +50,8 @@ def exported(directory, model, objective: Objective = OBJECTIVES['mlm_nsp'], lab
   (directory / 'vocab.txt').write_text('\n'.join([*tokenizer_lib.SPECIAL,
                                                   *(f't{i}' for i in range(5, model.vocab_size))]) + '\n')
   loaded = Loaded(model, objective, parameters.random(model, objective.heads),
-                  lambda: tokenizer_lib.load(directory, lower_case=True))
-  return loaded, huggingface.export_checkpoint(directory / 'export', loaded, ModelCard(labels=labels))
+                  lambda: tokenizer_lib.load(directory, lower_case=True), labels=labels)
+  return loaded, huggingface.export_checkpoint(directory / 'export', loaded)
 
 
 def load(path, dtype='float32', name='BertForPreTraining'):

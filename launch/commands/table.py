@@ -57,8 +57,14 @@ def benchmark(argv: list[str]) -> int:
   return measuring.benchmark(argv)
 
 
+def import_(argv: list[str]) -> int:
+  """Bring in a checkpoint of Hugging Face or of Google's code."""
+  from launch.commands import checkpoints
+  return checkpoints.import_(argv)
+
+
 def export(argv: list[str]) -> int:
-  """Hand a checkpoint on: a Hugging Face directory."""
+  """Hand a checkpoint on: to Hugging Face, sentence-transformers or Google's code."""
   from launch.commands import checkpoints
   return checkpoints.export(argv)
 
@@ -79,5 +85,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
     'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'plot': plot,
     'plan': plan, 'benchmark': benchmark,
-    'export': export, 'fill-mask': fill_mask, 'launch-files': launch_files,
+    'import': import_, 'export': export, 'fill-mask': fill_mask, 'launch-files': launch_files,
 }
