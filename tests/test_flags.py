@@ -142,7 +142,7 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
 
 def test_choices_are_those_of_the_tables():
   from bert_jax.benchmark import peers
-  from bert_jax.convert import exchange
+  from bert_jax.convert import exchange, huggingface
   from input_pipeline import benchmark
   from input_pipeline.batches.config import BatchConfig
 
@@ -152,6 +152,8 @@ def test_choices_are_those_of_the_tables():
     return typing.get_args(literal)
 
   assert choices(checkpoints.Export, 'format') == tuple(exchange.EXPORTERS)
+  assert choices(checkpoints.Export, 'architecture') == tuple(huggingface.ARCHITECTURES)
+  assert choices(checkpoints.Export, 'layout') == huggingface.LAYOUTS
   assert choices(measuring.BenchmarkStep, 'peer') == tuple(peers.PEERS)
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
@@ -164,8 +166,8 @@ def settings():
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
-          'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export, 'fill-mask': checkpoints.FillMask,
-          'launch-files': launch_files.LaunchFiles}
+          'benchmark input': measuring.BenchmarkInput, 'import': checkpoints.Import, 'export': checkpoints.Export,
+          'fill-mask': checkpoints.FillMask, 'launch-files': launch_files.LaunchFiles}
 
 
 SETTINGS = settings()

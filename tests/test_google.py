@@ -1,4 +1,4 @@
-"""Checkpoints of Google's code: read and written to the last bit, what lacks or is strange named, hostile ones refused."""
+"""Checkpoints of Google's code: read and written to the last bit; what lacks or is strange is named, or refused."""
 
 import dataclasses
 import json

@@ -74,16 +74,16 @@ def forward(model: nnx.Module, heads, batch) -> dict[str, jax.Array]:
   hidden = model.encoder(batch)
   found = {'hidden states': hidden}
   if 'masked_tokens' in heads:
-    logits = model.masked_tokens(hidden, batch['position_ids'] * 0 + jnp.arange(hidden.shape[1])[None],
-                                 model.encoder.word_embeddings)
+    each = hidden.reshape(-1, 1, hidden.shape[-1])  # rows of one token: nothing depends on T, which may be a symbol
+    logits = model.masked_tokens(each, jnp.zeros(each.shape[:2], jnp.int32), model.encoder.word_embeddings)
     found['MLM logits'] = logits.reshape(*hidden.shape[:2], -1)
   if 'pooler' in heads:
-    pooled = model.pooler(hidden, jnp.zeros((len(hidden), 1), jnp.int32))
+    pooled = model.pooler(hidden[:, :1], jnp.zeros((hidden.shape[0], 1), jnp.int32))
     found['pooled'] = pooled[:, 0]
     if 'pair_classes' in heads:
       found['NSP logits'] = model.pair_classes(pooled)[:, 0]
     if 'classifier' in heads:
-      found['classes'] = model.classifier(pooled[:, 0])
+      found['classes'] = model.classifier(pooled[:, 0], jnp.zeros(hidden.shape[:1], jnp.int32))
   return found
 
 
