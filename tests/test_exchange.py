@@ -14,7 +14,7 @@ from etils import epath
 
 from bert_jax import config as cfg, run_directory
 from bert_jax.checkpoint import Loaded
-from bert_jax.convert import exchange, huggingface, names, plain, proof
+from bert_jax.convert import exchange, huggingface, names, plain, programs, proof
 from bert_jax.errors import CheckpointError
 from bert_jax.model import build
 from bert_jax.model.encoder import BertEncoder
@@ -391,3 +391,33 @@ def test_numbers_that_are_none_are_a_difference(pretrained):
     proof.check(found, 'x', batch)
   with pytest.raises(CheckpointError, match='no output that both have'):
     proof.check([], 'x', batch)
+
+# ---------------------------------------------------------------- programs
+
+
+@pytest.mark.parametrize('format', programs.FILES)
+def test_a_program_gives_what_we_give_at_any_size(folder, pretrained, format):
+  """Of heads of pretraining; imported arrays, which are views, do as well as a run's."""
+  if format == programs.SAVED_MODEL:
+    pytest.importorskip('tensorflow')
+  source = huggingface.export_checkpoint(folder / f'source of {format}', exchange.load(pretrained[0]))
+  said: list[str] = []
+  output = exchange.export(format, source, folder / format, tell=said.append)
+  assert 'at 3 sizes on 12 rows of 4 to 16 tokens' in said[0]
+  assert [line.split('  ')[0] for line in said[1:]] == ['hidden states', 'MLM logits', 'pooled', 'NSP logits']
+  assert {'vocab.txt', 'README.md'} <= {path.name for path in output.iterdir()}
+  rng = np.random.default_rng(1)
+  loaded = exchange.load(pretrained[0])
+  for B, T in ((1, 3), (5, 16), (2, 9)):
+    batch = {'input_ids': rng.integers(0, MODEL.vocab_size, (B, T)), 'token_type_ids': rng.integers(0, 2, (B, T)),
+             'pair_ids': np.arange(T)[None] < rng.integers(1, T + 1, (B, 1)),
+             'position_ids': np.broadcast_to(np.arange(T), (B, T))}
+    batch = {name: value.astype(np.int32) for name, value in batch.items()}
+    _, theirs = programs.RUNS[format](output, loaded, batch)
+    proof.check(proof.compare(proof.ours(loaded, batch), theirs, batch), format, batch)
+
+
+def test_a_program_of_a_task(folder, tuned):
+  said: list[str] = []
+  exchange.export('stablehlo', tuned[0], folder / 'program of a task', tell=said.append)
+  assert [line.split('  ')[0] for line in said[1:]] == ['hidden states', 'pooled', 'classes']

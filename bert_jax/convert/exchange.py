@@ -1,6 +1,7 @@
 """Any checkpoint in, any format out: the two tables that the commands go by, and parameters for a run to begin with."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from bert_jax import checkpoint, metrics, phases, run_directory
 from bert_jax.checkpoint import Loaded
 from bert_jax.config import Config
-from bert_jax.convert import card as card_lib, foreign, google, huggingface, names, proof
+from bert_jax.convert import card as card_lib, foreign, google, huggingface, names, programs, proof
 from bert_jax.convert.card import ModelCard
 from bert_jax.convert.directory import Verify
 from bert_jax.errors import ConfigError, require
@@ -167,9 +168,16 @@ def to_google(loaded: Loaded, source: storage.Path, output: storage.Path, layout
   return google.export_checkpoint(output, loaded, True, verify)
 
 
+def to_program(format: str, loaded: Loaded, source: storage.Path, output: storage.Path, layout: str,
+               verify: Verify) -> storage.Path:
+  return programs.export_checkpoint(format, output, loaded, True, verify)
+
+
 # (checkpoint, where it is from, where to, layout, what is called on the files before they appear) -> where they are
 Exporter = Callable[[Loaded, storage.Path, storage.Path, str, Verify], storage.Path]
-EXPORTERS: dict[str, Exporter] = {huggingface.KIND: to_huggingface, google.KIND: to_google}
+EXPORTERS: dict[str, Exporter] = {huggingface.KIND: to_huggingface, google.KIND: to_google} | {
+    format: functools.partial(to_program, format) for format in programs.FILES}
+RUNS: dict[str, proof.Run] = proof.RUNS | programs.RUNS
 
 
 def export(format: str, source: storage.PathLike, output: storage.PathLike | None = None,
@@ -196,9 +204,9 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
     again = IMPORTERS[format].read(path, loaded.objective.heads) if format in IMPORTERS else None
     if again:
       lines.append(proof.equal(loaded, again))
-    if format in proof.RUNS and loaded.model.architecture == 'bert':
+    if format in RUNS and (loaded.model.architecture == 'bert' or format in programs.RUNS):
       batch = proof.batch_of(loaded)
-      runtime, theirs = proof.RUNS[format](path, loaded, batch)
+      runtime, theirs = RUNS[format](path, loaded, batch)
       lines.extend(proof.check(proof.compare(proof.ours(loaded, batch), theirs, batch), runtime, batch))
 
   where = EXPORTERS[format](loaded, source, storage.path(output), layout, verify)

@@ -34,7 +34,9 @@ TEXTS: tuple[tuple[str, ...], ...] = (
     ('北京是中華人民共和國的首都。', '它位於華北平原。'), ('Die Brücke über die Elbe kostete 3,7 Mio. € (netto).',),
     ('def area(r): return 3.14159 * r ** 2  # m²', 'e = mc^2'))
 
-Outputs = Mapping[str, np.ndarray]  # 'hidden states' [B T D], 'MLM logits' [B T V], 'pooled' [B D], 'NSP logits' …
+# [B T D], [B T V], [B D], [B 2], [B C]
+OUTPUTS = 'hidden states', 'MLM logits', 'pooled', 'NSP logits', 'classes'
+Outputs = Mapping[str, np.ndarray]  # some of OUTPUTS, by their names
 Batch = dict[str, np.ndarray]  # {[B T]}: input_ids, token_type_ids, position_ids, pair_ids
 Run = Callable[[storage.Path, Loaded, Batch], tuple[str, Outputs]]  # by a format's runtime: its name, what it gives
 
@@ -105,8 +107,8 @@ def compare(one: Outputs, other: Outputs, batch: Batch) -> list[Difference]:
   """The largest difference of each output that both have, on tokens that are no padding."""
   real = batch['pair_ids'] > 0
   found = []
-  for name in other:
-    if name in one:
+  for name in OUTPUTS:
+    if name in one and name in other:
       a, b = one[name], other[name]
       if name == 'MLM logits':  # a padded vocabulary has more
         a, b = (x[..., :min(a.shape[-1], b.shape[-1])] for x in (a, b))
