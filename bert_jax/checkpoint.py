@@ -1,23 +1,40 @@
-"""The checkpoints of a run, by Orbax: save, restore on any mesh, retention.
+"""The checkpoints of a run: saved in the background by Orbax, restored on any mesh, only where every byte is as saved.
 
-RUN/checkpoints/STEP/ holds params and opt_state (arrays) and meta (JSON). A step is complete once Orbax has written its
-marker.
+RUN/checkpoints/STEP/state/ holds parameters and optimizer state as Orbax writes them, STEP/manifest.json all else: see
+manifest.py. steps.py tells what in the folder is ours and sound.
 """
 
+import contextlib
 import dataclasses
+import functools
 import os
+import sys
+import threading
 from collections.abc import Callable
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bert_jax import config as cfg, program as program_lib, run_directory
-from bert_jax.errors import CheckpointError, require
+from bert_jax import (
+    arrays,
+    config as cfg,
+    distributed,
+    manifest as manifest_lib,
+    program as program_lib,
+    run_directory,
+    steps,
+)
+from bert_jax.errors import CheckpointError, DamageError, NonFiniteError, PeerError, require
 from bert_jax.model import build
 from bert_jax.objectives import Objective
-from bert_jax.parallel.mesh import path_name
 from input_pipeline import storage
+from input_pipeline.errors import StorageError
+
+TRIES = 3  # saves in a row that fail, after which a run ends
+ROOM = 1.1  # free space that is wanted on a disk, in sizes of what is saved
+LEAVE_SECONDS = 20  # that a run which ends by an error waits for a save
+NOTHING, REFUSED = -1, -2  # in place of a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,92 +64,257 @@ class Loaded:
     return self.objective.untrained() if self.objective.terms else ()
 
 
-def manager(run_dir: storage.PathLike, keep: int = 3) -> ocp.CheckpointManager:
-  """Saves in the background and keeps the newest few.
+class Saving:
+  """A save on its way: a thread whose error is kept. It does not hold up the end of the process."""
 
-  COMMIT_FILE: neither a save nor a deletion that is cut off leaves a step that looks whole.
+  def __init__(self, step: int, work: Callable[[], None]):
+    self.step, self.error = step, None
+
+    def run() -> None:
+      try:
+        work()
+      except BaseException as error:
+        self.error = error
+
+    self.thread = threading.Thread(target=run, name='checkpoint', daemon=True)
+    self.thread.start()
+
+
+class Checkpoints:
+  """A run's checkpoints, to restore from and save to; of several processes the first writes all but the arrays.
+
+  As a context manager it ends when the last save is written. Raises CheckpointError there where that failed.
   """
-  mode = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
-  options = ocp.CheckpointManagerOptions(max_to_keep=keep, atomicity_options=mode, enable_async_checkpointing=True)
-  handlers = {'params': ocp.StandardCheckpointHandler(), 'opt_state': ocp.StandardCheckpointHandler(),
-              'meta': ocp.JsonCheckpointHandler()}
-  directory = storage.absolute(run_dir) / run_directory.CHECKPOINTS
-  storage.prepare_for_orbax(directory)
-  return ocp.CheckpointManager(os.fspath(directory), options=options, item_handlers=handlers)
+
+  def __init__(self, run_dir: storage.PathLike, keep: int = 3):
+    self.run_dir, self.keep = storage.absolute(run_dir), keep
+    self.directory = self.run_dir / run_directory.CHECKPOINTS
+    self.saving: Saving | None = None
+    self.failures = 0  # saves in a row
+    self.there: set[str] | None = None  # names in the folder, once it was looked at
+    self.ours: set[int] = set()  # steps of this run, whole when they were saved
+    self.sound: set[int] = set()  # of these, those that this process has restored from or written
+    mode = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)  # renames nothing
+    self.orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(), atomicity_options=mode)
+
+  @functools.cached_property
+  def fingerprints(self) -> dict[str, str]:
+    return run_directory.fingerprints(self.run_dir)
+
+  def all_steps(self) -> list[int]:
+    """The steps that were saved whole, by their manifests."""
+    return [step.number for step in steps.look(self.run_dir, self.fingerprints) if step.usable]
+
+  def latest_step(self) -> int | None:
+    return max(self.all_steps(), default=None)
+
+  def wait(self, seconds: float | None = None) -> None:
+    """Waits for the save on its way. Raises CheckpointError where it failed."""
+    if (saving := self.saving) is None:
+      return
+    saving.thread.join(seconds)
+    if saving.thread.is_alive():
+      return
+    self.saving = None
+    if saving.error is not None:
+      self.failures += 1
+      if distributed.is_first():  # a full disk stays full while the half of a step is there
+        with contextlib.suppress(OSError, StorageError):
+          storage.remove_tree(self.directory / str(saving.step))
+          (self.there or set()).discard(str(saving.step))
+      raise CheckpointError(f'the checkpoint of step {saving.step} could not be written to {self.directory}: '
+                            f'{arrays.first_line(saving.error)}') from saving.error
+    self.failures = 0
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    if error is None:
+      finish(self)
+    elif jax.process_count() == 1 or isinstance(error, NonFiniteError):  # others may wait for what never comes
+      try:
+        self.wait(LEAVE_SECONDS)
+      except CheckpointError as second:
+        print(f'bert-jax: {second}', file=sys.stderr, flush=True)
+    if self.saving is None:
+      self.orbax.close()
 
 
-def save(checkpoints: ocp.CheckpointManager, state: program_lib.TrainState, meta: Meta) -> None:
+def manager(run_dir: storage.PathLike, keep: int = 3) -> Checkpoints:
+  """The checkpoints of a run, of which the newest few are kept. Raises DataError where Orbax cannot write there."""
+  storage.prepare_for_orbax(run_dir)
+  return Checkpoints(run_dir, keep)
+
+# ---------------------------------------------------------------- save
+
+
+def save(checkpoints: Checkpoints, state: program_lib.TrainState, meta: Meta) -> None:
   """Begins to save; what it holds is copied before this returns, so the state may be donated.
 
-  Raises CheckpointError, also for the save before this one.
+  What fails is told by `failed`, by the next `save`, or at the end by `finish`. Raises NonFiniteError where the state
+  is not finite: such a state is never saved.
   """
-  arrays = {'opt_state': state.opt_state, 'skipped': state.skipped}
+  failed(checkpoints, wait=True)
+  tree = arrays.tree_of(state)
+  if not arrays.finite(tree):
+    raise NonFiniteError(f'the parameters or the optimizer\'s state are not finite at step {meta.step}, so nothing was '
+                         'saved: lower optimizer.peak_learning_rate; the last checkpoint is sound')
+  directory = checkpoints.directory / str(meta.step)
+  manifest = manifest_lib.Manifest(meta.step, checkpoints.fingerprints, meta=dataclasses.asdict(meta),
+                                   arrays=arrays.describe(tree), code=manifest_lib.version())
+  error: Exception | None = None
   try:
-    # force: when to save is decided elsewhere, and Orbax would ask for preemption by another count than the loop
-    saved = checkpoints.save(meta.step, force=True, args=ocp.args.Composite(
-        params=ocp.args.StandardSave(state.params), opt_state=ocp.args.StandardSave(arrays),
-        meta=ocp.args.JsonSave(dataclasses.asdict(meta))))
-  except Exception as error:
-    raise CheckpointError(
-        f'a checkpoint could not be written to {checkpoints.directory}: {first_line(error)}') from error
-  if not saved:
-    raise CheckpointError(f'step {meta.step} was not saved: {checkpoints.directory} holds step '
-                          f'{checkpoints.latest_step()} already')
+    if distributed.is_first():
+      make_room(checkpoints, tree)
+      make_way(checkpoints, directory)
+      manifest_lib.write(directory, manifest)
+  except Exception as caught:
+    error = caught
+  if distributed.process_0_says(error is None):
+    try:
+      checkpoints.orbax.save(os.fspath(directory / steps.STATE), args=ocp.args.PyTreeSave(tree))
+    except Exception as caught:
+      error = caught
+  elif error is None:
+    error = CheckpointError('process 0 cannot write')
+  checkpoints.saving = Saving(meta.step, functools.partial(complete, checkpoints, directory, manifest, error))
 
 
-def finish(checkpoints: ocp.CheckpointManager) -> None:
-  """Waits until the last checkpoint is written. Raises CheckpointError."""
+def failed(checkpoints: Checkpoints, wait: bool = False) -> bool:
+  """Whether a save has failed since this was asked last, so that the next step is to be saved; it is told.
+
+  Raises CheckpointError where it failed TRIES times in a row, or where the run has several processes, which would have
+  to agree: a launcher starts them again.
+  """
+  saving = checkpoints.saving
+  if saving is None or not wait and saving.thread.is_alive():
+    return False
   try:
-    checkpoints.wait_until_finished()
-    checkpoints.check_for_errors()
-  except Exception as error:
-    raise CheckpointError(
-        f'the last checkpoint could not be written to {checkpoints.directory}: {first_line(error)}') from error
+    checkpoints.wait()
+  except CheckpointError as error:
+    if checkpoints.failures >= TRIES or jax.process_count() > 1:
+      raise
+    print(f'bert-jax: {error}; trying again', file=sys.stderr, flush=True)
+    return True
+  return False
 
 
-def restore(checkpoints: ocp.CheckpointManager,
+def finish(checkpoints: Checkpoints) -> None:
+  """Waits until the last checkpoint is written. Raises CheckpointError, on every process."""
+  error = None
+  try:
+    checkpoints.wait()
+  except CheckpointError as caught:
+    error = caught
+  good = distributed.process_0_says(error is None)
+  if error or not good:
+    raise error or CheckpointError(f'process 0 could not write the last checkpoint to {checkpoints.directory}')
+
+
+def make_room(checkpoints: Checkpoints, tree) -> None:
+  """Raises CheckpointError where the disk has no room for a checkpoint."""
+  wanted, free = ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), storage.free_bytes(checkpoints.run_dir)
+  if free < wanted:
+    raise CheckpointError(f'{free / 1e6:,.1f} MB are free, and a checkpoint wants {wanted / 1e6:,.1f} MB: free some '
+                          'space, or lower run.keep_checkpoints')
+
+
+def make_way(checkpoints: Checkpoints, directory: storage.Path) -> None:
+  """Removes the half step of a save that failed; what else stands where a step will be is moved aside, not deleted."""
+  if checkpoints.there is None:
+    checkpoints.there = steps.names(checkpoints.directory)
+  if directory.name in checkpoints.there:
+    if steps.look_at(directory, checkpoints.fingerprints).kind == steps.UNFINISHED:
+      storage.remove_tree(directory)
+    else:
+      place = next(name for number in range(1000) if (name := f'{directory.name}.aside{number or ""}')
+                   not in checkpoints.there)
+      storage.move(directory, checkpoints.directory / place)
+      checkpoints.there.add(place)
+      print(f'bert-jax: {directory} was no sound checkpoint: it is {place} now', file=sys.stderr, flush=True)
+  checkpoints.there.add(directory.name)
+
+
+def complete(checkpoints: Checkpoints, directory: storage.Path, manifest: manifest_lib.Manifest,
+             error: Exception | None) -> None:
+  """What follows in the background: the arrays written, the manifest, and old steps removed."""
+  if error is not None:
+    raise error
+  checkpoints.orbax.wait_until_finished()
+  if not distributed.is_first():
+    return
+  manifest_lib.write(directory, dataclasses.replace(manifest, finished=True, files=manifest_lib.take(directory)))
+  checkpoints.ours.add(manifest.step)
+  checkpoints.sound.add(manifest.step)
+  # Only what this process knows to be sound counts as kept: a damaged step is no reason to remove a sound one.
+  kept = sorted(checkpoints.sound)[-checkpoints.keep:]
+  try:
+    for step in sorted(step for step in checkpoints.ours if len(kept) == checkpoints.keep and step < kept[0]):
+      remove(checkpoints, step)
+  except (OSError, StorageError) as failure:  # the new step is there
+    print(f'bert-jax: an old checkpoint could not be removed: {failure}', file=sys.stderr, flush=True)
+
+
+def remove(checkpoints: Checkpoints, step: int) -> None:
+  """Removes a step of ours, which says that it is unfinished until nothing is left of it."""
+  directory = checkpoints.directory / str(step)
+  manifest_lib.write(directory, manifest_lib.Manifest(step, checkpoints.fingerprints))
+  for part in steps.PARTS:
+    storage.remove_tree(directory / part)
+  storage.remove_tree(directory)
+  for known in (checkpoints.ours, checkpoints.sound):
+    known.discard(step)
+  (checkpoints.there or set()).discard(str(step))
+
+# ---------------------------------------------------------------- restore
+
+
+def restore(checkpoints: Checkpoints,
             abstract: program_lib.TrainState) -> tuple[program_lib.TrainState, Meta] | None:
-  """The newest state on the layout of `abstract`, whatever mesh it was saved from; None where nothing was saved.
+  """The newest sound state on the layout of `abstract`, whatever mesh it was saved from; None where nothing was saved.
 
-  Raises CheckpointError.
+  Process 0 looks for it, and all restore the same. A step that is damaged, or not this run's, is told and left as it
+  is. What is left of saves that were cut off is removed: so only who trains may ask. Raises DamageError where steps are
+  there and none is sound, CheckpointError.
   """
-  step = checkpoints.latest_step()
-  if step is None:
-    return None
-  target = {'params': abstract.params, 'opt_state': {'opt_state': abstract.opt_state, 'skipped': abstract.skipped}}
-  saved = _restore(checkpoints, step, target)
-  meta = Meta(**saved.meta)
-  count = jax.device_put(np.int32(meta.step), abstract.step.sharding)
-  return program_lib.TrainState(count, saved.opt_state['skipped'], saved.params, saved.opt_state['opt_state']), meta
-
-
-def _restore(checkpoints, step: int, target: dict):
-  try:
-    _check_types(checkpoints, step, target)
-    arrays = {name: ocp.args.StandardRestore(tree) for name, tree in target.items()}
-    return checkpoints.restore(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonRestore()))
-  except CheckpointError:
-    raise
-  except Exception as error:
-    raise CheckpointError(f'step {step} of {checkpoints.directory} cannot be restored: {first_line(error)}') from error
-
-
-def _check_types(checkpoints, step: int, target: dict) -> None:
-  """Orbax casts to the wanted dtype silently; a cast state is another state."""
-  stored = checkpoints.item_metadata(step)
-  for name, tree in target.items():
-    types = lambda tree: {path_name(path): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    found, wanted = types(stored[name].tree), types(tree)
-    for leaf in wanted.keys() & found.keys():
-      if found[leaf] != wanted[leaf]:
-        raise CheckpointError(f'step {step} of {checkpoints.directory} holds {name} {leaf} as {found[leaf]}, '
-                              f'wanted {wanted[leaf]}')
+  first = distributed.is_first()
+  found = steps.look(checkpoints.run_dir, checkpoints.fingerprints) if first else []
+  if first:
+    checkpoints.there = steps.names(checkpoints.directory)
+    checkpoints.ours = {step.number for step in found if step.usable}
+    for step in found:
+      if step.kind == steps.UNFINISHED:
+        storage.remove_tree(step.directory)
+        checkpoints.there.discard(step.directory.name)
+  rejected: list[steps.Step] = []
+  search = steps.sound(found, rejected)
+  target = arrays.tree_of(abstract)
+  while True:
+    chosen = next(search, None) if first else None
+    number = distributed.process_0_tells(chosen.number if chosen else REFUSED if rejected else NOTHING)
+    if number == NOTHING:
+      return None
+    if number == REFUSED:
+      raise (steps.refusal(checkpoints.directory, rejected) if first
+             else PeerError('process 0 found no sound checkpoint'))
+    step = chosen or steps.look_at(checkpoints.directory / str(number), checkpoints.fingerprints)
+    try:
+      saved, meta = arrays.read_step(step, target), Meta(**steps.meta_of(step))
+    except DamageError as error:  # by what all processes see alike
+      rejected.append(dataclasses.replace(step, reason=str(error)))
+      continue
+    if first:
+      steps.tell(checkpoints.run_dir, step, rejected)
+      checkpoints.sound = {number}
+    count = jax.device_put(np.int32(meta.step), abstract.step.sharding)
+    return program_lib.TrainState(count, saved['skipped'], saved['params'], saved['opt_state']), meta
 
 
 def load(path: storage.PathLike, step: int | None = None) -> Loaded:
-  """The parameters of a run's newest step, or of `step`, on one device.
+  """The parameters of a run's newest sound step, or of `step`, on one device.
 
-  `path`: RUN or RUN/checkpoints/STEP, of any kind of run. Raises ConfigError, CheckpointError.
+  `path`: RUN or RUN/checkpoints/STEP, of any kind of run. Raises ConfigError, DamageError, CheckpointError.
   """
   path = storage.path(path)
   if run_directory.is_step(path):
@@ -140,25 +322,41 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
             f'{path} is step {path.name}, and step {step} was asked for: name one')
     path, step = path.parent.parent, int(path.name)
   record = run_directory.read(path)
+  storage.prepare_for_orbax(path)
   objective = record.config.learns
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   _, shapes, _ = build.describe(record.config.model, objective.heads)
   params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
-  with manager(path) as checkpoints:
-    steps = checkpoints.all_steps()
-    command = 'pretrain' if record.kind == 'pretrained' else 'finetune'
-    require(bool(steps), f'{path} has no checkpoint yet: run `bert-jax {command}` on it first')
-    step = max(steps) if step is None else step
-    require(step in steps, f'{path} has no checkpoint of step {step}; it has {", ".join(map(str, sorted(steps)))}')
-    saved = _restore(checkpoints, step, {'params': params})
+  chosen, saved = newest(path, record, step, {'params': params})
 
   def tokenizer():
     from input_pipeline.vocabulary import tokenizer
-    return tokenizer.load(path, record.vocabulary.lower_case)
+    found = tokenizer.load(path, record.vocabulary.lower_case)
+    require(found.sha256 == record.vocabulary.sha256,
+            f'the vocabulary in {path} is not the one that the run began with: put the vocabulary of its data back')
+    return found
 
-  return Loaded(record.config.model, objective, saved.params, tokenizer, record, step,
+  return Loaded(record.config.model, objective, saved['params'], tokenizer, record, chosen.number,
                 labels=getattr(record.config, 'labels', ()))
 
 
-def first_line(error: BaseException) -> str:
-  return f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'
+def newest(run_dir: storage.Path, record: run_directory.Record, number: int | None,
+           target: dict) -> tuple[steps.Step, dict]:
+  """The newest sound step, or the one of that number, and what it holds of `target`."""
+  found = [step for step in steps.look(run_dir, run_directory.fingerprints(run_dir)) if step.kind != steps.UNFINISHED]
+  command = 'pretrain' if record.kind == 'pretrained' else 'finetune'
+  require(bool(found), f'{run_dir} has no checkpoint yet: run `bert-jax {command}` on it first')
+  if number is not None:
+    names = ', '.join(str(step.number) for step in found)
+    found = [step for step in found if step.number == number]
+    require(bool(found), f'{run_dir} has no checkpoint of step {number}; it has {names}')
+  rejected: list[steps.Step] = []
+  for step in steps.sound(found, rejected):
+    try:
+      saved = arrays.read_step(step, target)
+    except DamageError as error:
+      rejected.append(dataclasses.replace(step, reason=str(error)))
+      continue
+    steps.tell(run_dir, step, rejected)
+    return step, saved
+  raise steps.refusal(run_dir / run_directory.CHECKPOINTS, rejected)

@@ -105,8 +105,9 @@ class Config:
     """Raises ConfigError where batches or model are not what the objective wants."""
     name, batch, wanted = self.objective, self.batch, self.learns
     pairs = wanted.pairs or (batch.pairs,)
+    sees = lambda of: (of.causal, of.right_to_left)
     fits = lambda objective: (
-        objective.causal == self.model.causal and batch.pairs in (objective.pairs or (batch.pairs,)))
+        sees(objective) == sees(self.model) and batch.pairs in (objective.pairs or (batch.pairs,)))
     fitting = [other for other, objective in OBJECTIVES.items() if fits(objective)]
     require(batch.pairs in pairs, f'objective {name!r} wants batch.pairs {" or ".join(pairs)}, found {batch.pairs!r}: '
             f'set --batch.pairs {pairs[0]}' + (f', or --objective {fitting[0]}' if fitting else ''))
@@ -114,6 +115,10 @@ class Config:
     require(self.model.causal == wanted.causal, f'objective {name!r} wants model.causal {wanted.causal}: it predicts '
             + ('each token from those before it: set --model.causal' if wanted.causal else
                f'from both sides: set --model.no-causal, or --objective {others}'))
+    require(self.model.right_to_left == wanted.right_to_left,
+            f'objective {name!r} wants model.right_to_left {wanted.right_to_left}: it predicts each token from those '
+            + ('after it: set --model.right-to-left' if wanted.right_to_left else
+               'before it: set --model.no-right-to-left, or --objective right_to_left'))
     masks = batch.masking.share > 0 or bool(batch.masking.schedule)
     require(masks == wanted.masked, f'objective {name!r} wants batch.masking.share ' + (
         'above 0: without masks there is nothing to predict' if wanted.masked else

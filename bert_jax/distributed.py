@@ -203,13 +203,18 @@ def process_0_says(answer: bool) -> bool:
 
   It goes by the service and not by the devices: while a step runs, two programs of collectives can wait for each other.
   """
+  return bool(process_0_tells(int(answer)))
+
+
+def process_0_tells(number: int) -> int:
+  """The same for a number."""
   if jax.process_count() == 1:
-    return answer
+    return number
   key, service = f'bert_jax/answer/{next(ANSWERS)}', key_value_service()
   if jax.process_index() == 0:
-    service.key_value_set(key, str(int(answer)))
-    return answer
-  return bool(int(service.blocking_key_value_get(key, LONGEST_ANSWER_MS)))
+    service.key_value_set(key, str(number))
+    return number
+  return int(service.blocking_key_value_get(key, LONGEST_ANSWER_MS))
 
 
 def in_turn(action: Callable):

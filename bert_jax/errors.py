@@ -23,6 +23,11 @@ class CheckpointError(RuntimeError):
   exit_code = 7
 
 
+class DamageError(CheckpointError):
+  """Files that are not what was written, and nothing sound in their place: no restart mends it."""
+  exit_code = 2
+
+
 class PeerError(RuntimeError):
   """Another process of the run failed where this one did not."""
   exit_code = 13

@@ -86,13 +86,14 @@ def on_the_way(program: program_lib.Program, data_dir: storage.PathLike,
 def unigram_log_probabilities(directory: storage.PathLike, config: cfg.Config) -> np.ndarray:  # -> [V]
   """Log frequencies of the training split's tokens, each counted once more, so that none is impossible.
 
-  [SEP] is counted where it is predicted.
+  [SEP] or [CLS] is counted where it is predicted.
   """
   stream = loader.open_split(phases.directory(directory, config), 'train', config.batch, verify='framing')
   counts = stream.token_counts() + 1.0
   term = config.learns.token_term()
-  if term is not None and term.predicts_separators:
-    counts[stream.vocabulary.sep_id] += stream.separators * int(stream.index.pieces.sum())
+  if term is not None and term.ends:
+    of_a_piece = {'sep': stream.separators, 'cls': 1}[term.ends]
+    counts[getattr(stream.vocabulary, f'{term.ends}_id')] += of_a_piece * int(stream.index.pieces.sum())
   return np.log(counts / counts.sum())
 
 

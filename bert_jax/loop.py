@@ -31,6 +31,8 @@ class Work:
   """(state, step) -> held-out figures."""
   save: Callable[[TrainState, int], None]
   """(state, step): begins a checkpoint; asked for only where there is something new."""
+  unsaved: Callable[[], bool]
+  """Asked after each step: whether a checkpoint failed, so that this step is to be saved."""
   checkpoint_every: int
   evaluate_every: int  # 0: never
 
@@ -57,14 +59,15 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
       step += 1
       pending = report, counts, step
       reason = stopper.reason(step)
-      if reason or every(work.checkpoint_every) or every(work.evaluate_every):
+      save = work.unsaved() or bool(reason) or every(work.checkpoint_every)
+      if save or every(work.evaluate_every):
         recorder.step(*pending)
         pending = None
       # Held-out figures come first, so that a run that goes on from the checkpoint has them; a signal leaves no time.
       evaluate = every(work.evaluate_every)
       if evaluate and reason != 'signal':
         recorder.evaluated(step, work.evaluate(state, step))
-      if (reason or every(work.checkpoint_every)) and step > saved:
+      if save and step > saved:
         with jax.transfer_guard('allow'):
           work.save(state, step)
         saved = step

@@ -136,7 +136,8 @@ class Writer:
     self._file: Any = None
     self._board: Any = None
     self._objects: object_log.ObjectLog | None = None
-    lines, unsent = read(run_dir), list(unsent)
+    unsent = list(unsent)
+    lines = read(run_dir) if storage.is_local(run_dir) else of_file(run_dir)
     kept = [line for line in (object_log.merged([*unsent, *lines]) if unsent else lines) if line['step'] <= step]
     if not storage.is_local(run_dir):
       self._objects = object_log.ObjectLog(run_dir, step, kept)
@@ -179,13 +180,16 @@ class Writer:
 
 def read(run_dir: storage.PathLike) -> list[dict]:
   """The lines of RUN/metrics.jsonl, and of the segments of a run in a bucket; a line that was cut off is none."""
-  run_dir = storage.path(run_dir)
-  try:
-    lines = object_log.decode((run_dir / run_directory.LOG).read_text())
-  except FileNotFoundError:
-    lines = []
-  segments = object_log.read(run_dir / run_directory.SEGMENTS)
+  lines, segments = of_file(run_dir), object_log.read(storage.path(run_dir) / run_directory.SEGMENTS)
   return object_log.merged([*lines, *segments]) if segments else lines
+
+
+def of_file(run_dir: storage.PathLike) -> list[dict]:
+  """The lines of RUN/metrics.jsonl; none where it is missing."""
+  try:
+    return object_log.decode((storage.path(run_dir) / run_directory.LOG).read_text())
+  except FileNotFoundError:
+    return []
 
 
 class Clock:

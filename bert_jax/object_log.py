@@ -1,17 +1,20 @@
 """The log of a run in a bucket: objects cannot be appended to, so lines go up in segments, from a thread of their own.
 
-RUN/metrics/00000007.jsonl holds some consecutive lines, and RUN/tensorboard the same as a file of events. Once a
+RUN/metrics/00000007-1f0c5a.jsonl holds some consecutive lines, and RUN/tensorboard the same as a file of events. Once a
 minute the segment at hand is sent, again while it is small: what is sent grows with the lines. No step waits for it.
-Lines that were not sent yet go into the next checkpoint, so that none is lost that comes before it.
+Lines that were not sent yet go into the next checkpoint, so that none is lost that comes before it. The end of a
+segment's name is its writer's: one that was cut off and still writes, on another host, overwrites nothing.
 """
 
 import json
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,14 +27,15 @@ CLOSE_SECONDS = 120.0  # that the end of a run waits for its last lines
 
 
 class ObjectLog:
-  """Where a run in a bucket writes its lines. `kept`: those of before, the ones that were sent and the others."""
+  """Where a run in a bucket writes its lines. `kept`: those of before that perhaps no object holds."""
 
   def __init__(self, run_dir: storage.Path, step: int, kept: list[dict], upload_seconds: float = UPLOAD_SECONDS):
     self.directory, self.board_directory = run_dir / run_directory.SEGMENTS, run_dir / run_directory.BOARD
     self.step: int | None = step
+    self.name = uuid.uuid4().hex[:6]
     self.upload_seconds, self.warned = upload_seconds, False
     self.lock, self.wake, self.closing = threading.Lock(), threading.Event(), False
-    sent, self.number = _cut(self.directory, step)
+    sent, self.number = _cut(self.directory, step, min((line['step'] for line in kept), default=step + 1))
     self.waiting = [line for line in kept if key(line) not in sent]  # lines that no object holds yet
     self.segment: list[dict] = []  # lines of the segment at hand that were sent
     self.folder = tempfile.TemporaryDirectory(prefix='bert_jax_board_')
@@ -78,7 +82,7 @@ class ObjectLog:
 
   def _send(self, lines: list[dict]) -> None:
     text = encode([*self.segment, *map(without_time, lines)])
-    storage.write_whole(self.directory / f'{self.number:08d}.jsonl', text)
+    storage.write_whole(self.directory / f'{self.number:08d}-{self.name}.jsonl', text)
     with self.lock:
       del self.waiting[:len(lines)]
     self.segment += map(without_time, lines)
@@ -152,11 +156,12 @@ def merged(lines: Iterable[dict]) -> list[dict]:
   return sorted({key(line): line for line in lines}.values(), key=lambda line: line['step'])
 
 
-def _cut(directory: storage.Path, step: int) -> tuple[set[tuple[int, str]], int]:
-  """Drops the lines after `step`, of a run that was cut off; gives what is there, and the next segment's number."""
+def _cut(directory: storage.Path, step: int, first: int) -> tuple[set[tuple[int, str]], int]:
+  """Drops the lines after `step`, of a run that was cut off; gives the keys of those from `first` on, at least, and
+  the next segment's number. Steps grow from segment to segment, so it begins at the end and reads few."""
   files, sent = storage.files_in(directory, '*.jsonl'), set()
-  for file, data in zip(files, storage.read_all(files)):
-    lines = decode(data.decode())
+  for file in reversed(files):
+    lines = decode(file.read_text())
     kept = [line for line in lines if line['step'] <= step]
     sent |= set(map(key, kept))
     if len(kept) < len(lines):
@@ -164,5 +169,7 @@ def _cut(directory: storage.Path, step: int) -> tuple[set[tuple[int, str]], int]
         storage.write_whole(file, encode(kept))
       else:
         file.unlink(missing_ok=True)
-  numbers = [int(file.name.removesuffix('.jsonl')) for file in files if file.name.removesuffix('.jsonl').isdigit()]
+    elif kept and kept[0]['step'] < first:
+      break
+  numbers = [int(found[1]) for file in files if (found := re.match(r'(\d+)[-.]', file.name))]
   return sent, max(numbers, default=-1) + 1

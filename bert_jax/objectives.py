@@ -6,8 +6,9 @@ Sums travel and means are taken last: the sums of a term add up over microbatche
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +63,8 @@ class Term:
   """(predictions, labels, weights), of a whole split -> figures: Pearson's r, F1 …"""
   predicts_tokens: bool = False
   """Whether labels are of the vocabulary, so that its unigram frequencies are a baseline."""
-  predicts_separators: bool = False
-  """Whether [SEP] is among them."""
+  ends: Literal['sep', 'cls'] | None = None
+  """Which special token is among them."""
 
   def __post_init__(self):
     if (self.keep is None) != (self.figures_of_all is None):
@@ -83,6 +84,8 @@ class Objective:
   """The values of batch.pairs that it is about; None: any."""
   causal: bool = False
   """Whether each token may see only those before it."""
+  right_to_left: bool = False
+  """Of a causal one: only those after it."""
   masked: bool = True
   """Whether the batch has masks to predict."""
   huggingface: str = ''
@@ -135,23 +138,35 @@ def pair_flops(settings: Model, batch: BatchConfig) -> float:
   return Pooler.flops(settings, batch.pairs_per_row) + PairClasses.flops(settings, batch.pairs_per_row)
 
 
-def following_logits(model: EncoderWithHeads, hidden, batch, seed=None):
-  """Section 5.1, LTR: at every token but a row's last."""
+def following_logits(model: EncoderWithHeads, hidden, batch, seed=None, first: int = 0):
+  """Section 5.1, LTR: at every token but a row's last; from `first` 1 on, but its first."""
   B, T = batch['input_ids'].shape
-  positions = jnp.broadcast_to(jnp.arange(T - 1)[None], (B, T - 1))
+  positions = jnp.broadcast_to(jnp.arange(first, first + T - 1)[None], (B, T - 1))
   return model.masked_tokens(hidden, positions, model.encoder.word_embeddings)
 
 
 def following_targets(batch):  # -> [B T-1], [B T-1]
   """The next token, from [CLS] to the last [SEP]; nothing where the next one is padding or of another pair."""
+  return batch['input_ids'][:, 1:], neighbours(batch)
+
+
+def preceding_targets(batch):  # -> [B T-1], [B T-1]
+  """The mirror image: the token before, from the last [SEP] to [CLS]."""
+  return batch['input_ids'][:, :-1], neighbours(batch)
+
+
+def neighbours(batch):  # -> [B T-1]
+  """1 where a token and the next one are of one pair."""
   pair, following = batch['pair_ids'][:, :-1], batch['pair_ids'][:, 1:]
-  return batch['input_ids'][:, 1:], ((following == pair) & (following > 0)).astype('float32')
+  return ((following == pair) & (following > 0)).astype('float32')
 
 
 MLM = Term(masked_logits, masked_targets, lambda m, batch: MaskedTokens.flops(m, batch.predictions),
            predicts_tokens=True, heads=('masked_tokens',))
 LM = Term(following_logits, following_targets, lambda m, batch: MaskedTokens.flops(m, batch.sequence_length - 1),
-          predicts_tokens=True, predicts_separators=True, heads=('masked_tokens',))
+          predicts_tokens=True, ends='sep', heads=('masked_tokens',))
+LM_BACKWARD = dataclasses.replace(LM, logits=functools.partial(following_logits, first=1), targets=preceding_targets,
+                                  ends='cls')
 NEXT = Term(pair_logits, pair_targets, pair_flops, heads=('pooler', 'pair_classes'), classes=('is next', 'is random'))
 ORDER = dataclasses.replace(NEXT, classes=('in order', 'swapped'))
 
@@ -159,13 +174,15 @@ ORDER = dataclasses.replace(NEXT, classes=('in order', 'swapped'))
 # term is not among the objective's keeps its initial values.
 PRETRAINING_HEADS: Heads = {'pooler': Pooler, 'masked_tokens': MaskedTokens, 'pair_classes': PairClasses}
 
-# mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; lm: each token from those before.
+# mlm: masked tokens; nsp: is the second segment the next; sop: are the two in order; lm: each token from those before,
+# or from those after.
 OBJECTIVES: dict[str, Objective] = {
     'mlm_nsp': Objective({'mlm': MLM, 'nsp': NEXT}, PRETRAINING_HEADS, pairs=('nsp', 'google'),
                          huggingface='BertForPreTraining'),
     'mlm_sop': Objective({'mlm': MLM, 'sop': ORDER}, PRETRAINING_HEADS, pairs=('sop',)),
     'mlm': Objective({'mlm': MLM}, PRETRAINING_HEADS),
     'left_to_right': Objective({'lm': LM}, PRETRAINING_HEADS, causal=True, masked=False),
+    'right_to_left': Objective({'lm': LM_BACKWARD}, PRETRAINING_HEADS, causal=True, right_to_left=True, masked=False),
 }
 
 # ---------------------------------------------------------------- on a batch

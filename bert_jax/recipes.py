@@ -103,6 +103,17 @@ def left_to_right(config: Config) -> Config:
   return dataclasses.replace(config, objective='left_to_right', model=model, batch=batch, long=long)
 
 
+def right_to_left(config: Config) -> Config:
+  """Each token from those after it: the other half of what section 5.1 of arXiv:1810.04805 says ELMo would do.
+
+  "Train separate LTR and RTL models and represent each token as the concatenation of the two", for which the paper has
+  no figure: `bert-jax features --join LTR RTL`.
+  """
+  config = left_to_right(config)
+  return dataclasses.replace(config, objective='right_to_left',
+                             model=dataclasses.replace(config.model, right_to_left=True))
+
+
 def sop(config: Config) -> Config:
   """Sentence order in place of next sentence, as ALBERT (arXiv:1909.11942 section 3.1).
 
@@ -111,7 +122,7 @@ def sop(config: Config) -> Config:
   return dataclasses.replace(config, objective='mlm_sop', batch=dataclasses.replace(config.batch, pairs='sop'))
 
 
-VARIANTS = {variant.__name__: variant for variant in (no_nsp, left_to_right, sop)}
+VARIANTS = {variant.__name__: variant for variant in (no_nsp, left_to_right, right_to_left, sop)}
 
 
 def recipe(name: str) -> Config:

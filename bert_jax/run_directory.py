@@ -1,14 +1,18 @@
 """A run's directory: what is in it, what kind of run it is, and whether a command may go on in it.
 
 RUN/config.json           the kind of run, its settings, data, vocabulary, and where its weights came from; written once
+                          with a random `id`, so that no two runs have the same
 RUN/vocab.txt, spm.model  the vocabulary, so that the run can be used without its data
 RUN/checkpoints/STEP/     what checkpoint.py writes
 RUN/metrics.jsonl, tensorboard/, evaluation.json, loss.png, export/
+RUN/lock.json             who trains there now: input_pipeline/locking.py
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 
 import jax
@@ -21,6 +25,7 @@ from input_pipeline import records, storage
 CONFIG, CHECKPOINTS, LOG, BOARD = 'config.json', 'checkpoints', 'metrics.jsonl', 'tensorboard'
 SEGMENTS = 'metrics'  # the folder that is the log in a bucket, see object_log.py
 FIGURES, PICTURE, EXPORT = 'evaluation.json', 'loss.png', 'export'
+LOCK = 'lock.json'
 
 # The kinds of run, by the name in config.json: the class of their settings, with model, optimizer, mesh, run, `learns`.
 KINDS: dict[str, type] = {'pretrained': cfg.Config, 'finetuned': Finetune}
@@ -47,11 +52,8 @@ class Record:
     return next(name for name, settings in KINDS.items() if type(self.config) is settings)
 
 
-def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mapping[str, bytes]) -> Record:
-  """Makes RUN, or checks that it is this run's; returns what its config.json says. Raises DriftError, ConfigError.
-
-  A directory that holds anything but a run of ours is never written to. A run that is gone on with keeps the origin it
-  began with.
+def check(run_dir: storage.PathLike, record: Record) -> Record | None:
+  """What RUN's config.json says; None where no run is there yet. Raises DriftError, ConfigError for what is another's.
   """
   run_dir = storage.path(run_dir)
   if (old := _read(run_dir)) is not None:
@@ -60,14 +62,26 @@ def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mappin
       raise DriftError(f'{run_dir} is a run of another configuration ({"; ".join(changes)}): '
                        'name another --run-dir, or give the settings that it began with')
     return old
-  if not storage.is_empty(run_dir):
+  if not storage.is_empty(run_dir) and not (run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= {LOCK}):
     raise ConfigError(f'{run_dir} exists and is no run of ours (it has no {CONFIG}): nothing was written; '
                       'name another --run-dir')
+  return None
+
+
+def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mapping[str, bytes]) -> Record:
+  """Makes RUN, or checks that it is this run's; returns what its config.json says. Raises DriftError, ConfigError.
+
+  A directory that holds anything but a run of ours is never written to. A run that is gone on with keeps the origin it
+  began with.
+  """
+  run_dir = storage.path(run_dir)
+  if (old := check(run_dir, record)) is not None:
+    return old
   if jax.process_index() == 0:
     run_dir.mkdir(parents=True, exist_ok=True)
     for name, content in vocabulary_files.items():
       (run_dir / name).write_bytes(content)
-    fields = {'kind': record.kind} | dataclasses.asdict(record)
+    fields = {'id': uuid.uuid4().hex, 'kind': record.kind} | dataclasses.asdict(record)
     storage.write_whole(run_dir / CONFIG, json.dumps(fields, indent=2) + '\n')
   require((run_dir / CONFIG).exists(), f'process {jax.process_index()} does not see the {CONFIG} that process 0 wrote '
           f'to {run_dir}: --run-dir must be on storage that all hosts share, gs:// for one')
@@ -97,6 +111,13 @@ def vocabulary_files(directory: storage.PathLike) -> dict[str, bytes]:
   return found
 
 
+def fingerprints(run_dir: storage.PathLike) -> dict[str, str]:
+  """SHA-256 of the files that say what a run is, by their names: they never change."""
+  run_dir = storage.path(run_dir)
+  files = {CONFIG: (run_dir / CONFIG).read_bytes()} | vocabulary_files(run_dir)
+  return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
 def figures(run_dir: storage.PathLike) -> dict[str, float]:
   """What `bert-jax evaluate` last found; {} where it has not run, or its file is damaged."""
   try:
@@ -109,7 +130,12 @@ def figures(run_dir: storage.PathLike) -> dict[str, float]:
 def is_step(path: storage.PathLike) -> bool:
   """Whether `path` is RUN/checkpoints/STEP."""
   path = storage.path(path)
-  return path.parent.name == CHECKPOINTS and path.name.isdigit()
+  return path.parent.name == CHECKPOINTS and is_number(path.name)
+
+
+def is_number(name: str) -> bool:
+  """Whether a name is a step's: a number as we write it."""
+  return name.isascii() and name.isdigit() and str(int(name)) == name
 
 
 def run_of(path: storage.PathLike) -> storage.Path | None:
@@ -147,8 +173,8 @@ def _read(run_dir: storage.PathLike) -> Record | None:
     config = cfg.from_json(KINDS[fields['kind']], fields.get('config'))
     vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
     origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
-    require(isinstance(fields.get('data'), str),
-            f'data is {fields.get("data")!r:.60}: wanted text, the path of the data')
+    for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written')):
+      require(isinstance(fields.get(name, default), str), f'{name} is {fields.get(name)!r:.60}: wanted text, {what}')
   except (ConfigError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged: {error}') from error
   return Record(config, fields['data'], vocabulary, origin or None)

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
@@ -32,7 +32,7 @@ from bert_jax import (
 )
 from bert_jax.errors import DriftError, require
 from bert_jax.parallel import mesh as mesh_lib
-from input_pipeline import storage
+from input_pipeline import locking, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +142,10 @@ class Training:
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
-    record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))
-    with checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints:
+    distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
+    with (locked(self.run_dir) as lock,
+          checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints):
+      record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))
       restored = checkpoint.restore(checkpoints, self.program.abstract)
       distributed.agree({'the step to resume from': restored and restored[1].step})
       state, meta = restored or self.begin(initial, record, say)
@@ -164,11 +166,17 @@ class Training:
                                tuple(recorder.unsent()))
         checkpoint.save(checkpoints, state, meta)
 
-      work = loop.Work(self.batches, self.count, self.evaluate, save, settings.checkpoint_every,
+      def unsaved() -> bool:
+        lock.check()
+        return checkpoint.failed(checkpoints)
+
+      work = loop.Work(self.batches, self.count, self.evaluate, save, unsaved, settings.checkpoint_every,
                        settings.evaluate_every)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
+      if checkpoint.failed(checkpoints, wait=True):
+        save(state, step)
       checkpoint.finish(checkpoints)
     for told, values in recorder.diagnostics.items():
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
@@ -190,6 +198,17 @@ class Training:
     say(f'  weights from {record.origin and record.origin.checkpoint}{step}{fresh}')
     params = with_initial_values(initial.params, self.program)
     return self.program.init(params), checkpoint.Meta(0, 0.0, {}, self.fingerprint)
+
+
+@contextlib.contextmanager
+def locked(run_dir: storage.PathLike) -> Iterator[locking.Lock]:
+  """Keeps other runs out of a run's directory; the processes of this one are one owner. Raises LockError."""
+  lock = locking.Lock(storage.absolute(run_dir) / run_directory.LOCK)
+  distributed.in_turn(lambda: lock.acquire() if distributed.is_first() else None)
+  try:
+    yield lock
+  finally:
+    lock.release()
 
 
 def with_initial_values(params, program: program_lib.Program):

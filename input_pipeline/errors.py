@@ -10,3 +10,8 @@ class DataError(ValueError):
 class StorageError(RuntimeError):
   """Storage that fails where it was there before, after retries; no OSError, as a file that is missing is one."""
   exit_code = 7
+
+
+class LockError(RuntimeError):
+  """A directory in which another process is at work."""
+  exit_code = 2

@@ -1,20 +1,29 @@
 """gcsfs with fewer requests, for us and for Orbax; imported only where gs:// is used, as it needs the extra [gcs].
 
 gcsfs asks twice whether something is there, as an object and as a folder, and up to four times for what is not; and
-opens a stream by three requests where a small file is one. In a checkpoint that is most of what is sent.
+opens a stream by three requests where a small file is one. In a checkpoint that is most of what is sent. Nor does it
+try again what got no answer in time, and only a whole request has a time: a slow link would never fetch a large file.
 """
 
+import asyncio
 import io
 import os
 import time
 from typing import Any
 
+import aiohttp
 import fsspec
 from fsspec import asyn
 from gcsfs.core import GCSFileSystem  # that of `gcsfs` may ask by gRPC what kind of bucket it is
-from gcsfs.retry import HttpError
+from gcsfs.retry import HttpError, retry_request
 
-SEEN_SECONDS = 5.0  # Orbax asks for one folder ten times in a save
+from input_pipeline import object_storage
+
+TRIES = 9  # of a request, with pauses of 1 to 32 s: two minutes of a storage that is away
+SLOWEST = 64 << 10  # bytes a second, below which an upload counts as lost
+SLOW_SECONDS, SLOW_IN_ROW = 1.0, 3  # requests of less than SMALL that are said to be slow
+SEEN_SECONDS = 5.0  # Orbax asks for one folder ten times in a save, for one file four times in a start
+MOST_SEEN = 10_000  # names that are remembered
 SMALL = 1 << 20  # bytes; a file that is shorter is read by one request
 BATCH = 100  # requests that Google takes as one, at most
 OUTSIDE = 416  # HTTP's code for a range that an object does not have, as an empty one has none
@@ -24,19 +33,62 @@ class GoogleStorage(GCSFileSystem):
   """The file system for gs://."""
 
   def __init__(self, *args, **kwargs):
-    super().__init__(*args, **kwargs)
-    self.seen: dict[str, float] = {}  # folders that were there, and when
+    limit = object_storage.REQUEST_SECONDS
+    super().__init__(*args, requests_timeout=aiohttp.ClientTimeout(sock_connect=limit, sock_read=limit), **kwargs)
+    self.seen: dict[str, tuple[float, dict[str, Any]]] = {}  # what was there, and when
+    self.slow = 0  # requests in a row that took long
+
+  @retry_request(retries=TRIES)
+  async def _request(self, method: str, path: str, *args, data=None, **kwargs):
+    """One request of gcsfs, whose decorator tries it again here; what may pass is told."""
+    size = data.getbuffer().nbytes if isinstance(data, io.BytesIO) else len(data or b'')
+    seconds = object_storage.REQUEST_SECONDS + size / SLOWEST if size else None
+    begin = time.monotonic()
+    try:
+      request = GCSFileSystem._request.__wrapped__(self, method, path, *args, data=data, **kwargs)
+      answer = await asyncio.wait_for(request, seconds)
+    except Exception as error:
+      if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+        error = aiohttp.ServerTimeoutError(f'no answer within {seconds:.0f} s')
+      if object_storage.may_pass(error):
+        object_storage.tell(f'gs://: {object_storage.meaning(error)}; trying again')
+      raise error
+    self.slow = self.slow + 1 if time.monotonic() - begin > SLOW_SECONDS and size + len(answer[-1]) < SMALL else 0
+    if self.slow >= SLOW_IN_ROW:
+      object_storage.tell(f'gs://: a request takes {time.monotonic() - begin:.1f} s')
+    return answer
+
+  async def _call(self, method: str, path: str, *args, **kwargs):
+    """What is written or removed is no longer remembered."""
+    if method == 'DELETE' and len(args) == 2:
+      parts = f'{args[0]}/{args[1]}'.split('/')
+      for end in range(len(parts)):
+        self.seen.pop('/'.join(parts[:end + 1]), None)
+    elif method != 'GET':  # an upload makes no folder vanish
+      keeps = '/upload/' in path
+      self.seen = {name: found for name, found in self.seen.items() if keeps and found[1]['type'] == 'directory'}
+    return await super()._call(method, path, *args, **kwargs)
+
+  call = asyn.sync_wrapper(_call)
+
+  def _remember(self, *entries: dict[str, Any]) -> None:
+    if len(self.seen) + len(entries) > MOST_SEEN:
+      self.seen.clear()
+    if len(entries) < MOST_SEEN:
+      self.seen |= {entry['name']: (time.monotonic(), entry) for entry in entries}
 
   async def _info(self, path: str, generation: str | None = None, **_) -> dict[str, Any]:
     """An object or a folder, by one request that finds both. Raises FileNotFoundError."""
     bucket, name, generation_of_path = self.split_path(self._strip_protocol(path).rstrip('/'))
     if generation or generation_of_path:
       return await super()._info(path, generation)
+    folder = {'name': f'{bucket}/{name}'.rstrip('/'), 'size': 0, 'type': 'directory'}
+    when, seen = self.seen.get(folder['name'], (float('-inf'), folder))
+    if time.monotonic() - when < SEEN_SECONDS:
+      return seen
     if not name:
       await self._page(bucket, maxResults=1)
-      return {'name': bucket, 'size': 0, 'type': 'directory'}
-    folder = {'name': f'{bucket}/{name}', 'size': 0, 'type': 'directory'}
-    if time.monotonic() - self.seen.get(folder['name'], float('-inf')) < SEEN_SECONDS:
+      self._remember(folder)
       return folder
     after = chr(ord('/') + 1)  # names from `name` to all of `name/…`
     token = {}
@@ -44,9 +96,11 @@ class GoogleStorage(GCSFileSystem):
       page = await self._page(bucket, prefix=name, delimiter='/', endOffset=name + after, **token)
       for item in page.get('items', ()):
         if item['name'] == name:
-          return self._process_object(bucket, item)
+          found = self._process_object(bucket, item)
+          self._remember(found)
+          return found
       if f'{name}/' in page.get('prefixes', ()) or any(item['name'] == f'{name}/' for item in page.get('items', ())):
-        self.seen[folder['name']] = time.monotonic()
+        self._remember(folder)
         return folder
       if 'nextPageToken' not in page:
         raise FileNotFoundError(path)
@@ -68,11 +122,11 @@ class GoogleStorage(GCSFileSystem):
       token = {'pageToken': page['nextPageToken']}
     if not entries and name and (await self._info(path))['type'] == 'file':
       entries = [await self._info(path)]
+    self._remember(*entries)
     return entries if detail else [entry['name'] for entry in entries]
 
   async def _rm(self, path: str | os.PathLike | list, recursive: bool = False, **kwargs) -> None:
     """A folder is listed once, and its objects are removed by a hundred a request. Raises FileNotFoundError."""
-    self.seen.clear()
     if not recursive or isinstance(path, list):
       return await super()._rm(path, recursive=recursive, **kwargs)
     bucket, name, _ = self.split_path(self._strip_protocol(os.fspath(path)).rstrip('/'))

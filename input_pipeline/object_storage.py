@@ -20,15 +20,15 @@ from typing import Any, BinaryIO
 from input_pipeline.errors import DataError, StorageError
 
 READ_AHEAD = 8 << 20  # bytes that a stream fetches at once
-TRIES = 5  # of what the library has given up, which for gs:// is six tries of its own
+TRIES = 5  # of what the library has given up, which for gs:// is nine tries of its own
 FIRST_PAUSE = 1.0  # seconds; the next is twice as long
 REQUEST_SECONDS = 60  # without an answer, after which a request counts as lost
 TELL_AGAIN = 60  # seconds between two lines that say that storage is slow
 
 # What is to be installed where the library for a kind of storage is missing.
 NEEDS = {'gs': "pip install 'bert_jax[gcs]'", 's3': 'pip install s3fs', 'az': 'pip install adlfs',
+         'hf': 'pip install huggingface_hub', 'http': 'pip install aiohttp', 'https': 'pip install aiohttp',
          'hdfs': 'pip install pyarrow, and install Hadoop'}
-OPTIONS = {'gs': {'requests_timeout': REQUEST_SECONDS}}  # of the file systems, by scheme
 TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))  # HTTP's codes for what may pass
 # The exceptions for what may pass, by name: their libraries need not be installed.
 TRANSIENT_NAMES = frozenset((
@@ -36,6 +36,8 @@ TRANSIENT_NAMES = frozenset((
     'ClientConnectorError', 'ClientConnectorDNSError', 'ServerDisconnectedError', 'FSTimeoutError', 'ProxyError',
     'ChecksumError', 'ConnectionResetError', 'ChunkedEncodingError', 'ReadTimeout', 'TransportError', 'RefreshError',
     'EndpointConnectionError', 'ServiceRequestError'))
+# What file systems call the checksum of an object, the same for the same content wherever it can be.
+CHECKSUMS = 'md5Hash', 'content_md5', 'sha256', 'blob_id', 'ETag', 'etag', 'crc32c'
 _told = {'last': float('-inf')}  # when a line last said that storage is slow
 
 
@@ -112,6 +114,46 @@ class ObjectPath:
     found = attempt(self, lambda storage: storage.glob(f'{self.key}/{pattern}', detail=True))
     yield from sorted(ObjectPath(self.scheme, _tidy(name)) for name, entry in found.items() if entry['type'] == 'file')
 
+  def tree(self) -> dict[str, dict[str, Any]]:
+    """What is known of every object below a folder, by its name from there: one request for a thousand."""
+    try:
+      found = attempt(self, lambda storage: storage.find(self.key, detail=True))
+    except FileNotFoundError:
+      return {}
+    return {_tidy(name).removeprefix(f'{self.key}/'): entry for name, entry in found.items()
+            if entry['type'] == 'file' and _tidy(name) != self.key and not name.endswith('/')}
+
+  def write_if(self, data: bytes, generation: int) -> int | None:
+    """Writes the object where it is still that generation, 0: where it is not there; returns its new generation.
+
+    None where it is another by now. Only Google's storage numbers them: elsewhere it is written in any case.
+    """
+    if self.scheme != 'gs':
+      self.write_bytes(data)
+      return 0
+    name = self.key.partition('/')[2]
+    try:
+      found = attempt(self, lambda storage: storage.call(
+          'POST', f'{storage._location}/upload/storage/v1/b/{self.bucket}/o', uploadType='media', name=name,
+          ifGenerationMatch=str(generation), data=data, json_out=True))
+    except StorageError as error:
+      if isinstance(error.__cause__, FileExistsError):  # as gcsfs says that the condition does not hold
+        return None
+      raise
+    return int(found['generation'])
+
+  def walk(self) -> list['ObjectPath']:
+    """All objects below this one that hold anything and whose names below it are not hidden, in order."""
+    found = attempt(self, lambda storage: storage.find(self.key, detail=True))
+    below = {_tidy(name): entry for name, entry in found.items() if entry.get('size') != 0}
+    return sorted(ObjectPath(self.scheme, name) for name in below
+                  if not any(part.startswith('.') for part in name.removeprefix(self.key).split('/')))
+
+  def checksum(self) -> str:
+    """What the storage says of the content, if it is the same for no other; '' where it says nothing."""
+    found = self.information() or {}
+    return next((f'{name} {found[name]}' for name in CHECKSUMS if found.get(name)), '')
+
   def size(self) -> int:
     found = self.information()
     if found is None:
@@ -141,6 +183,10 @@ class ObjectPath:
 
   def write_text(self, text: str) -> None:
     self.write_bytes(text.encode())
+
+  def copy_to(self, key: str) -> None:
+    """Copies the object within its storage."""
+    attempt(self, lambda storage: storage.cp_file(self.key, key))
 
   def upload(self, file: str | os.PathLike) -> None:
     """Writes the content of a local file, which need not fit in memory."""
@@ -224,7 +270,7 @@ def file_system(scheme: str):
     if scheme == 'gs':
       from input_pipeline import google_storage
       google_storage.register()
-    return fsspec.filesystem(scheme, use_listings_cache=False, **OPTIONS.get(scheme, {}))
+    return fsspec.filesystem(scheme, use_listings_cache=False)
   except (ImportError, ValueError, OSError) as error:
     if isinstance(error, ValueError) and scheme not in str(error):
       raise

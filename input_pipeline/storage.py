@@ -7,6 +7,8 @@ Nothing else in the house makes, joins or opens a path by itself (tests/test_sto
 
 import concurrent.futures
 import contextlib
+import dataclasses
+import errno
 import importlib.util
 import os
 import pathlib
@@ -34,13 +36,23 @@ def _is_installed(module: str) -> bool:
 # and one that hangs at a bucket that is missing. This variable is the only switch, and is read once, at the first path.
 if _is_installed('gcsfs'):
   os.environ.setdefault('EPATH_USE_TF', 'false')
+# tensorstore would wait for ever where no answer comes, which ends no connection.
+os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS', str(object_storage.REQUEST_SECONDS))
+os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES', '1')
+os.environ.setdefault('TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS', str(object_storage.REQUEST_SECONDS))
 
 PathLike = str | os.PathLike  # as a user gives it
 Path = pathlib.Path | ObjectPath
 
 PROBE_SECONDS = 8  # within which storage must have answered before a command begins
-CHECKPOINT_SCHEMES = 'gs', 's3'  # what both Orbax and tensorstore know
+CHECKPOINT_SCHEMES = 'gs',  # beside disks, all that Orbax knows: of s3:// it makes a local path
 UPLOADS = 8  # files that are sent at once
+# What one names wrongly, or may not touch; anything else that the system refuses is the storage's.
+_OF_NAMES = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
+                       errno.ENAMETOOLONG))
+_ADVICE = {errno.ENOSPC: 'free some space, or name a place on another disk', errno.EROFS: 'name another place',
+           errno.EDQUOT: 'free some space, or name a place on another disk',
+           errno.EFBIG: 'raise the limit of file sizes (ulimit -f)', errno.EMFILE: 'raise ulimit -n'}
 _PROBE = '.probe_'  # between a path and a number: the object that is written and removed to see whether one may
 
 
@@ -82,15 +94,6 @@ def size(file: Path) -> int:
   return file.size() if isinstance(file, ObjectPath) else file.stat().st_size
 
 
-def stamp(name: PathLike) -> tuple[str, int, int]:
-  """(what it is, bytes, seconds of the epoch): two names of one local file, as by a link, are the same."""
-  found = path(name)
-  if isinstance(found, ObjectPath):
-    return str(found), found.size(), found.modified()
-  local = found.stat()
-  return f'{local.st_dev}:{local.st_ino}', local.st_size, int(local.st_mtime)
-
-
 def files_in(directory: Path, pattern: str) -> list[Path]:
   """The files below `directory` that match, in order; [] where it is missing."""
   if isinstance(directory, ObjectPath):
@@ -98,11 +101,49 @@ def files_in(directory: Path, pattern: str) -> list[Path]:
   return sorted(found for found in directory.glob(pattern) if not found.is_dir()) if directory.exists() else []
 
 
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """A file as its storage tells of it, without reading it."""
+  size: int
+  checksum: str = ''  # that a bucket took of what it holds: 'crc32c:…'; '' on disks, which take none
+
+
+CHECKSUMS = {'crc32c': 'crc32c', 'md5Hash': 'md5', 'ETag': 'etag'}  # as file systems of fsspec tell them: as we do
+
+
+def inventory(directory: Path) -> dict[str, Stored]:
+  """Every file below a folder, by its path from there; {} where it is missing."""
+  if isinstance(directory, ObjectPath):
+    told = lambda entry: next((f'{ours}:{entry[name]}' for name, ours in CHECKSUMS.items() if entry.get(name)), '')
+    return {name: Stored(int(entry['size'] or 0), told(entry)) for name, entry in directory.tree().items()}
+  return {found.relative_to(directory).as_posix(): Stored(found.stat().st_size)
+          for found in sorted(directory.rglob('*')) if found.is_file()}
+
+
+def free_bytes(directory: Path) -> float:
+  """Room for new files, as far as it is known; infinite in a bucket."""
+  return float('inf') if isinstance(directory, ObjectPath) else shutil.disk_usage(directory).free
+
+
 def is_empty(directory: Path) -> bool:
   """Whether nothing is there: no folder, or one with nothing in it but, in a bucket, its placeholder."""
   if isinstance(directory, ObjectPath):
     return not directory.entries() and not directory.is_file()
   return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+
+
+@contextlib.contextmanager
+def named_errors(what: str) -> Iterator[None]:
+  """What the system refuses, as a sentence: DataError where a name is wrong, StorageError where storage fails."""
+  try:
+    yield
+  except BrokenPipeError:  # of who reads what we print
+    raise
+  except OSError as error:
+    where = f': {error.filename}' if error.filename and str(error.filename) not in what else ''
+    advice = f'; {_ADVICE[error.errno]}' if error.errno in _ADVICE else ''
+    kind = DataError if isinstance(error, FileNotFoundError) or error.errno in _OF_NAMES else StorageError
+    raise kind(f'{what}{where}: {error.strerror or " ".join(str(error).split())}{advice}') from error
 
 # ---------------------------------------------------------------- reading
 
@@ -168,6 +209,17 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def move(source: Path, target: Path) -> None:
+  """Gives a file or a folder another name; in a bucket each object is copied there, then removed."""
+  if not isinstance(source, ObjectPath):
+    source.rename(target)
+    return
+  name = os.fspath(target).removeprefix(f'{source.scheme}://')
+  for part in source.tree():
+    (source / part).copy_to(f'{name}/{part}')
+  source.remove_tree()
+
+
 def remove_tree(directory: Path) -> None:
   """Removes a folder with all that is in it; nothing where it is missing."""
   if isinstance(directory, ObjectPath):
@@ -199,7 +251,8 @@ def prepare_for_orbax(name: PathLike) -> None:
   if not isinstance(target, ObjectPath):
     return
   if target.scheme not in CHECKPOINT_SCHEMES:
-    raise DataError(f'{name}: checkpoints can be kept on local disks, gs:// and s3://, not on {target.scheme}://')
+    raise DataError(f'{name}: checkpoints can be kept on local disks and gs://, not on {target.scheme}://: name '
+                    'another path for the run; text, data and exports may stay')
   object_storage.file_system(target.scheme)
   if target.scheme == 'gs' and not _is_installed('google.cloud.storage'):
     raise DataError(f'checkpoints on gs:// need google-cloud-storage: {object_storage.NEEDS["gs"]}')

@@ -16,7 +16,8 @@ from launch.commands.table import COMMANDS
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
 # takes a third less, and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
-COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'import', 'export', 'fill-mask', 'benchmark')
+COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'import', 'export', 'fill-mask', 'features', 'score',
+            'next-sentence', 'benchmark')
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 
@@ -25,7 +26,7 @@ def start() -> None:
   name, value = HUGE_PAGES
   if sys.argv[1:2] and sys.argv[1] in COMPUTES and sys.platform == 'linux' and name not in os.environ:
     os.environ[name] = value
-    os.execv(sys.executable, [sys.executable, '-P', '-m', 'launch.cli', *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, '-P', '-m', 'bert_jax_command', *sys.argv[1:]])
   main()
 
 
@@ -61,7 +62,7 @@ def run(argv: list[str]) -> int:
   """The exit code of one command line."""
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print('usage: bert-jax COMMAND …\n\nThe way from text to a trained encoder, command by command:')
-    print('\n'.join(f'  {name:<12} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))
+    print('\n'.join(f'  {name:<13} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))
     print('\n`bert-jax COMMAND --help` shows every setting with its default.')
     return 0 if argv else ConfigError.exit_code
   if argv[0] not in COMMANDS:

@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import re
+import socket
 import threading
 import time
 import urllib.parse
@@ -20,9 +21,11 @@ WRITES = 'POST', 'PUT', 'DELETE', 'PATCH'
 @dataclasses.dataclass
 class Faults:
   """What goes wrong; set by a test at any time."""
-  share: float = 0.0  # of requests that `code` answers
-  code: int = 503
-  drop: float = 0.0  # of requests whose connection ends without an answer
+  share: float = 0.0  # of requests that go wrong, by one of `kinds`
+  kinds: tuple[str, ...] = ('503',)  # a code; drop: no answer; cut: half of one; hang: silence, then none
+  most: float = float('inf')  # that go wrong in all
+  plan: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # {pattern of paths: kinds, each once}
+  silence: float = 60.0  # seconds
   seconds: float = 0.0  # that each request takes longer
   deny: int = 0  # the code that answers all requests
   read_only: bool = False
@@ -39,7 +42,8 @@ class Server:
 
   def __init__(self, *buckets: str):
     self.buckets: dict[str, dict[str, Object]] = {name: {} for name in buckets}
-    self.faults, self.requests, self.uploads = Faults(), [], {}  # requests: (method, code, bytes received, path)
+    self.faults, self.uploads = Faults(), {}
+    self.requests: list[tuple] = []  # method, code or kind of fault, bytes received, bytes sent, path
     self.lock, self.generations, self.random = threading.RLock(), itertools.count(1), random.Random(0)
 
   def __enter__(self) -> 'Server':
@@ -64,6 +68,18 @@ class Server:
     return {name.removeprefix(prefix): found.data for name, found in sorted(self.buckets[bucket].items())
             if name.startswith(prefix)}
 
+  def fault(self, path: str) -> str:
+    """The kind of fault of a request; '' of one that goes well."""
+    faults = self.faults
+    with self.lock:
+      for pattern, kinds in faults.plan.items():
+        if kinds and re.search(pattern, urllib.parse.unquote(path)) and self.random.random() < 0.5:
+          return kinds.pop()
+      if faults.most <= 0 or self.random.random() >= faults.share:
+        return ''
+      faults.most -= 1
+      return self.random.choice(faults.kinds)
+
   def put(self, bucket: str, name: str, data: bytes) -> Object:
     with self.lock:
       self.buckets[bucket][name] = Object(data, next(self.generations))
@@ -79,13 +95,20 @@ class Handler(BaseHTTPRequestHandler):
 
   def answer(self, code: int, body: object = b'', headers: dict | None = None, kind: str = 'application/json') -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    self.store.requests.append((self.command, code, len(self.body), self.path))
+    self.store.requests.append((self.command, code, len(self.body), len(data), self.path))
     self.send_response(code)
     for name, value in {'Content-Type': kind, 'Content-Length': str(len(data)), **(headers or {})}.items():
       self.send_header(name, value)
     self.end_headers()
     if self.command != 'HEAD':
-      self.wfile.write(data)
+      self.wfile.write(data[:len(data) // 2] if self.kind == 'cut' else data)
+    if self.kind == 'cut':
+      self.hang_up()
+
+  def hang_up(self) -> None:
+    self.close_connection = True
+    self.wfile.flush()
+    self.connection.shutdown(socket.SHUT_RDWR)
 
   def refuse(self, code: int, message: str) -> None:
     self.answer(code, {'error': {'code': code, 'message': message, 'errors': [{'message': message, 'reason': 'x'}]}})
@@ -95,20 +118,21 @@ class Handler(BaseHTTPRequestHandler):
     url, faults = urllib.parse.urlsplit(self.path), self.store.faults
     query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
     time.sleep(faults.seconds)
-    if faults.drop and self.store.random.random() < faults.drop:
-      self.close_connection = True
-      self.connection.close()
-      return
-    if faults.share and self.store.random.random() < faults.share:
-      return self.refuse(faults.code, 'a made-up fault')
+    self.kind = self.store.fault(self.path)
+    if self.kind in ('drop', 'hang'):
+      self.store.requests.append((self.command, self.kind, len(self.body), 0, self.path))
+      time.sleep(faults.silence if self.kind == 'hang' else 0)
+      return self.hang_up()
+    if self.kind.isdigit():
+      return self.refuse(int(self.kind), 'a made-up fault')
     if faults.deny:
       return self.refuse(faults.deny, 'Anonymous caller does not have storage.objects.list access')
     if faults.read_only and self.command in WRITES:
       return self.refuse(403, 'x@y does not have storage.objects.create access')
     try:
       self.route(url.path, query)
-    except (BrokenPipeError, ConnectionResetError):
-      pass
+    except OSError:  # the other side has gone
+      self.close_connection = True
 
   do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = serve
 
@@ -127,6 +151,10 @@ class Handler(BaseHTTPRequestHandler):
       return self.batch()
     if found := re.fullmatch(r'/upload(?:/resumable)?/storage/v1/b/([^/]+)/o', path):
       return self.upload(found[1], query)
+    if found := re.fullmatch(r'/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)', path):
+      source, target = (urllib.parse.unquote(name) for name in (found[2], found[4]))
+      stored = self.store.put(found[3], target, self.store.buckets[found[1]][source].data)
+      return self.answer(200, {'done': True, 'resource': resource(found[3], target, stored)})
     found = re.fullmatch(r'(?:/download)?/storage/v1/b/([^/]+)(?:/o/?(.*))?', path)
     if not found or found[1] not in self.store.buckets:
       return self.refuse(404, 'The specified bucket does not exist.')

@@ -84,3 +84,30 @@ def tiny():
 def still(tiny):
   """The same without dropout."""
   return dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, hidden_dropout=0., attention_dropout=0.))
+
+
+@pytest.fixture(scope='session')
+def bucket():
+  """A server of two buckets; nearly all tests use the one called `bucket`."""
+  from tests.bucket_server import Server
+  with Server('bucket', 'my-bucket') as server:
+    yield server
+
+
+@pytest.fixture
+def healthy(bucket):
+  """The same, without faults before and after the test."""
+  from tests.bucket_server import Faults
+  bucket.faults = Faults()
+  yield bucket
+  bucket.faults = Faults()
+
+
+@pytest.fixture(scope='session')
+def local_way(bucket, tmp_path_factory) -> pathlib.Path:
+  """The whole way on a disk, beside its inputs."""
+  from tests import buckets
+  base = tmp_path_factory.mktemp('local')
+  buckets.put_inputs(bucket, base)
+  buckets.whole_way(bucket, str(base), 'way')
+  return base / 'way'

@@ -85,13 +85,13 @@ def kernel_case():
   return arrays, jnp.asarray(np.stack([pairs, np.ones_like(pairs)])), numbers
 
 
-@pytest.mark.parametrize('causal, rate', [(False, .1), (True, 0.)])
-def test_the_kernel_for_tpu_is_the_reference_in_value_and_gradient(kernel_case, causal, rate):
+@pytest.mark.parametrize('direction, rate', [(0, .1), (1, 0.), (-1, .1)])
+def test_the_kernel_for_tpu_is_the_reference_in_value_and_gradient(kernel_case, direction, rate):
   """The same dropout mask too; 2e-6 in float32."""
   (q, k, v, g), pairs, numbers = kernel_case
 
   def run(implementation):
-    of = lambda *qkv: attend(*qkv, pairs, numbers, rate=rate, seed=jnp.uint32(3_000_000_007), causal=causal,
+    of = lambda *qkv: attend(*qkv, pairs, numbers, rate=rate, seed=jnp.uint32(3_000_000_007), direction=direction,
                              implementation=implementation)
     result, pull = jax.vjp(of, q, k, v)
     return result, *pull(g)
@@ -149,19 +149,23 @@ def test_two_phases_of_one_run_attend_as_their_rows_want():
   assert [choose_implementation(of.model, Place('tpu'), of.batch.sequence_length) for of in found] == ['pallas', 'xla']
 
 
-def test_a_causal_token_sees_itself_and_those_before_it_in_its_pair(qkv):
+@pytest.mark.parametrize('direction', [1, -1])
+def test_a_causal_token_sees_itself_and_those_on_one_side_in_its_pair(qkv, direction):
   q, k, v = qkv
   for t in range(T):
-    pull = jax.grad(lambda k, v, t=t: attend(q, k, v, jnp.asarray(PAIRS), NUMBERS, causal=True)[1, t].sum(), (0, 1))
+    def out(k, v, t=t):
+      return attend(q, k, v, jnp.asarray(PAIRS), NUMBERS, direction=direction)[1, t].sum()
+
+    pull = jax.grad(out, (0, 1))
     of_k, of_v = (np.abs(g[1]).sum((1, 2)) > 0 for g in pull(k, v))
-    seen = (PAIRS[1] == PAIRS[1, t]) & (np.arange(T) <= t)
+    seen = (PAIRS[1] == PAIRS[1, t]) & ((np.arange(T) <= t) if direction > 0 else (np.arange(T) >= t))
     np.testing.assert_array_equal(of_v, seen)
     assert not of_k[~seen].any()
 
 
-@pytest.mark.parametrize('causal', [False, True])
-def test_the_library_sees_the_same_tokens(qkv, causal):
+@pytest.mark.parametrize('direction', [0, 1, -1])
+def test_the_library_sees_the_same_tokens(qkv, direction):
   """All but cuDNN itself, which runs on NVIDIA GPUs alone: its call with jax.nn's own implementation."""
   arguments = (*qkv, jnp.asarray(PAIRS), NUMBERS)
-  got = attend_cudnn(*arguments, 0., None, causal, implementation='xla')
-  np.testing.assert_allclose(got, attend(*arguments, causal=causal), atol=2e-6)
+  got = attend_cudnn(*arguments, 0., None, direction, implementation='xla')
+  np.testing.assert_allclose(got, attend(*arguments, direction=direction), atol=2e-6)

@@ -59,7 +59,7 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
   done('vocabulary', '--input', corpus, '--kind', kind, '--size', size, '--output', vocabulary)
   out, _ = done('prepare', '--input', corpus, '--vocabulary', vocabulary, '--sequence-length', 32,
                 '--validation-share', 0.2, '--output', data)
-  assert 'source documents' in out
+  assert 'in validation' in out and 'bert-jax pretrain' in out
   assert 'label 1' in done('inspect', data, '--examples', 8)[0]
 
   train = 'pretrain', 'tiny', '--data', data, '--run-dir', run, '--model.vocab-size', size, *TRAIN

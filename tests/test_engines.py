@@ -54,8 +54,9 @@ def same_by_all(folder: pathlib.Path, input: str, **chosen) -> dict[str, bytes] 
 
 def write_corpus(draw: random.Random, folder: pathlib.Path) -> str:
   """Files of documents, some of them twice under other ids, and what `--input` calls them."""
-  texts = [draw.choice(['', 'one', 'one.', *map(corpora.text_of, range(12)),
-                        '\n'.join(map(corpora.text_of, range(60)))])
+  written = [str, str.upper, lambda text: text.replace('\n', '\r\n')]
+  texts = [draw.choice(written)(draw.choice(['', 'one', 'one.', *map(corpora.text_of, range(12)),
+                                             '\n'.join(map(corpora.text_of, range(60)))]))
            for _ in range(draw.choice([1, 3, 4, 8, 30]))]
   named = []
   for number in range(draw.randint(1, 3)):
@@ -78,6 +79,14 @@ def test_random_corpora(folder, seed):
   made = same_by_all(folder, input, validation_share=draw.choice([0, 0.1, 0.3, 0.5]),
                      shards=draw.choice([None, None, 2]), seed=seed)
   assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
+
+
+def test_ids_that_repeat(folder):
+  lines = [json.dumps({'id': number % 3, 'text': corpora.text_of(number)}) for number in range(90)]
+  (folder / 'a.jsonl').write_text('\n'.join([*lines, json.dumps({'id': 9, 'text': corpora.text_of(5)})]))
+  made = manifest_of(same_by_all(folder, str(folder / 'a.jsonl'), validation_share=0.2))
+  assert (made['counts']['duplicates'], made['counts']['repeated_ids']) in ((1, 90), (1, 89))
+  assert 8 < made['splits']['validation']['documents'] < 32
 
 
 def manifest_of(made: dict[str, bytes]) -> dict:

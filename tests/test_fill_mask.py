@@ -11,7 +11,7 @@ import pytest
 import synthetic
 from flax import nnx
 
-from bert_jax import config as cfg, fill_mask as fill
+from bert_jax import config as cfg, fill_mask as fill, rows
 from bert_jax.checkpoint import Loaded
 from bert_jax.model import build
 from bert_jax.objectives import OBJECTIVES
@@ -19,7 +19,6 @@ from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
 MODEL = cfg.Model(vocab_size=40, hidden_size=12, layers=2, heads=2, intermediate_size=20, max_positions=40,
                   initializer_range=0.5)
-
 
 
 @pytest.fixture(scope='module')
@@ -32,6 +31,10 @@ def tokenizer(tmp_path_factory):
 @pytest.fixture(scope='module')
 def loaded(tokenizer):
   return Loaded(MODEL, OBJECTIVES['mlm_nsp'], parameters.random(MODEL), lambda: tokenizer)
+
+
+def filled(loaded, texts, top_k=5):
+  return list(fill.fill_mask(rows.place(loaded, rows.mesh_of()), texts, top_k))
 
 
 def test_masks_become_tokens(tokenizer):
@@ -56,7 +59,7 @@ def test_probabilities_are_the_models(loaded, tokenizer):
     return jax.nn.softmax(bert.masked_tokens(bert.encoder(batch), places, bert.encoder.word_embeddings))
 
   wanted = np.asarray(probabilities(loaded.params))
-  found = fill.fill_mask(loaded, [text], top_k=40)[0]
+  found = filled(loaded, [text], top_k=40)[0]
   assert len(found) == 2
   for candidates, row in zip(found, wanted):
     assert [p for _, p in candidates] == sorted((p for _, p in candidates), reverse=True)
@@ -68,20 +71,20 @@ def test_probabilities_are_the_models(loaded, tokenizer):
 def test_neighbours_have_no_influence(loaded):
   texts = ['[MASK] T5', 'T6' + ' [MASK]' * 5, ' '.join(['T8'] * 30) + ' [MASK]']
   texts += ['T5 [MASK]', 'T6 [MASK]', 'T8 [MASK]'] * 4
-  together = fill.fill_mask(loaded, texts)
+  together = filled(loaded, texts)
   assert [len(found) for found in together] == [1, 5, 1] + [1] * 12
   for text, found in zip(texts, together):
-    alone, = fill.fill_mask(loaded, [text])
+    alone, = filled(loaded, [text])
     for a, b in zip(alone, found):
       assert [token for token, _ in a] == [token for token, _ in b]
       np.testing.assert_allclose([p for _, p in a], [p for _, p in b], atol=1e-6)
 
 
 def test_one_compilation_a_length(loaded):
-  fill.predict.clear_cache()
+  rows.outputs.clear_cache()
   for text in ('[MASK]', 'T5 [MASK] T6', '[MASK] T5 [MASK]'):
-    fill.fill_mask(loaded, [text, text], top_k=3)
-  assert fill.predict._cache_size() == 1
+    filled(loaded, [text, text], top_k=3)
+  assert rows.outputs._cache_size() == 1
 
 
 @pytest.mark.parametrize('text, top_k, match', [
@@ -90,34 +93,34 @@ def test_one_compilation_a_length(loaded):
     ('[MASK]', 0, '--top-k 0'), ('[MASK]', 41, '--top-k 41')])
 def test_errors(loaded, text, top_k, match):
   with pytest.raises(cfg.ConfigError, match=match):
-    fill.fill_mask(loaded, [text], top_k)
+    filled(loaded, [text], top_k)
 
 
 def test_another_vocabulary(loaded):
   with pytest.raises(cfg.ConfigError, match='40 tokens, the model 50'):
-    fill.fill_mask(dataclasses.replace(loaded, model=dataclasses.replace(MODEL, vocab_size=50)), ['[MASK]'])
+    filled(dataclasses.replace(loaded, model=dataclasses.replace(MODEL, vocab_size=50)), ['[MASK]'])
 
 
 def test_a_run_whose_attention_is_not_for_here(loaded):
   other = dataclasses.replace(loaded, model=dataclasses.replace(MODEL, attention='pallas'))
-  assert fill.fill_mask(other, ['T5 [MASK]']) == fill.fill_mask(loaded, ['T5 [MASK]'])
+  assert filled(other, ['T5 [MASK]']) == filled(loaded, ['T5 [MASK]'])
 
 
 def test_heads_that_were_never_trained_fill_nothing(loaded):
   with pytest.raises(cfg.ConfigError, match='no head for masked tokens.*BertForMaskedLM'):
-    fill.fill_mask(dataclasses.replace(loaded, fresh=('masked_tokens/bias',)), ['[MASK]'])
+    filled(dataclasses.replace(loaded, fresh=('masked_tokens/bias',)), ['[MASK]'])
   with pytest.raises(cfg.ConfigError, match='left to right'):
-    fill.fill_mask(dataclasses.replace(loaded, model=dataclasses.replace(MODEL, causal=True)), ['[MASK]'])
+    filled(dataclasses.replace(loaded, model=dataclasses.replace(MODEL, causal=True)), ['[MASK]'])
   only_pairs = dataclasses.replace(loaded.objective, terms={'nsp': loaded.objective.terms['nsp']})
   with pytest.raises(cfg.ConfigError, match='did not train'):
-    fill.fill_mask(dataclasses.replace(loaded, objective=only_pairs), ['[MASK]'])
+    filled(dataclasses.replace(loaded, objective=only_pairs), ['[MASK]'])
 
 
 @pytest.mark.parametrize('text, tokens, wanted', [
     ('The [MASK] sat.', ['cat'], 'The cat sat.'), ('She sing [MASK]!', ['##s'], 'She sings!'),
     ('[MASK] [MASK]', ['▁a', '▁b'], 'a b'),
     ('un[MASK]', ['able'], 'unable'), ('in[MASK] x', ['▁of'], 'in of x'), ('a [MASK]', ['##'], 'a ##')])
-def test_filled(text, tokens, wanted):
+def test_a_text_is_filled(text, tokens, wanted):
   assert fill.filled(text, tokens) == wanted
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from bert_jax import config as cfg, recipes
 from launch import cli
-from launch.commands import checkpoints, flags, launch_files, measuring, planning, table, text, training
+from launch.commands import checkpoints, flags, launch_files, measuring, planning, table, text, training, using
 
 ROOT = pathlib.Path(cli.__file__).parents[1]
 PACKAGES = ('bert_jax', 'input_pipeline', 'launch')
@@ -101,6 +101,7 @@ def test_a_flag_that_would_change_nothing_is_refused(argv, says):
 
 @pytest.mark.parametrize('argv, says', [
     (['inspect', 'd', '--examples', '-1'], '--examples is -1'),
+    (['inspect', 'd', '--sample-tokens', '0'], '--sample-tokens is 0'),
     ([*STEP, '--rounds', '0'], '--rounds is 0'),
     ([*STEP, '--seconds', '-1'], '--seconds is -1'),
     (['plan', 'base', '--tries', '0', '--search'], '--tries is 0'),
@@ -141,6 +142,7 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
 
 
 def test_choices_are_those_of_the_tables():
+  from bert_jax import features, score
   from bert_jax.benchmark import peers
   from bert_jax.convert import exchange, huggingface
   from input_pipeline import benchmark
@@ -156,6 +158,8 @@ def test_choices_are_those_of_the_tables():
   assert choices(checkpoints.Export, 'layout') == huggingface.LAYOUTS
   assert choices(measuring.BenchmarkStep, 'peer') == tuple(peers.PEERS)
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
+  assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
+  assert choices(using.Score, 'unit') == tuple(score.UNITS)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
@@ -167,12 +171,14 @@ def settings():
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
           'benchmark input': measuring.BenchmarkInput, 'import': checkpoints.Import, 'export': checkpoints.Export,
-          'fill-mask': checkpoints.FillMask, 'launch-files': launch_files.LaunchFiles}
+          'verify': checkpoints.Verify, 'launch-files': launch_files.LaunchFiles,
+          'fill-mask': using.FillMask, 'features': using.Features, 'score': using.Score,
+          'next-sentence': using.NextSentence}
 
 
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
-NAMELESS = ('config', 'settings')  # whose fields are flags without a name in front
+NAMELESS = ('config', 'settings', 'reading', 'running')  # whose fields are flags without a name in front
 PLACEHOLDER = '…'
 # Beam's own flags.
 FOREIGN = {'--direct_num_workers', '--runner'}

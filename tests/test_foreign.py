@@ -17,7 +17,7 @@ from hypothesis import given, settings, strategies as st
 
 from bert_jax import config as cfg
 from bert_jax.checkpoint import Loaded
-from bert_jax.convert import bert_config, exchange, foreign, huggingface, tokenizer_files, weights
+from bert_jax.convert import bert_config, directory, exchange, foreign, huggingface, tokenizer_files, weights
 from bert_jax.objectives import OBJECTIVES
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
@@ -50,6 +50,7 @@ def exported(tmp_path, vocabulary, params):
   loaded = Loaded(MODEL, OBJECTIVES['mlm_nsp'], params, lambda: tokenizer_lib.load(vocabulary))
   path = huggingface.export_checkpoint(tmp_path / 'export', loaded)
   (path / tokenizer_files.TOKENIZER).unlink()
+  (path / directory.MARKER).unlink()  # as of others: the files may be changed
   return path
 
 
@@ -158,6 +159,12 @@ def test_an_index_that_points_elsewhere(exported, name):
   (exported / weights.WEIGHTS).rename(exported / 'part.safetensors')
   (exported / weights.INDEX).write_text(json.dumps({'weight_map': {'a': name}}))
   refused(exported)
+
+
+@pytest.mark.parametrize('name', ['../secret', '/dev/zero', 'a/../../b'])
+def test_a_list_of_exported_files_that_points_elsewhere(exported, name):
+  (exported / directory.MARKER).write_text(json.dumps({'kind': 'huggingface', 'files': {name: 'x'}}))
+  refused(exported, 'wanted files of its directory')
 
 
 def test_an_index_that_lies(exported):

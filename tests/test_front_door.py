@@ -15,7 +15,7 @@ import synthetic
 from flax import nnx
 
 import bert_jax
-from bert_jax import config as cfg, text_encoder
+from bert_jax import config as cfg, features, rows, text_encoder
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import huggingface
 from bert_jax.model import build
@@ -115,25 +115,24 @@ def test_many_devices_find_what_one_finds(directory, vectors, pooling):
 def test_each_device_has_its_own_rows(directory):
   encoder = bert_jax.load(directory, devices=jax.devices()[:4])
   assert len(jax.tree.leaves(encoder.params)[0].sharding.device_set) == 4
-  lowered = text_encoder.pooled_states.lower(encoder.settings, encoder.mesh, 'mean',
-                                             {'encoder': encoder.params['encoder']},
-                                             encoder.batch(['T5'] * 8))
+  lowered = rows.outputs.lower(features.states((-1,), 'mean'), encoder.settings, encoder.mesh,
+                               {'encoder': encoder.params['encoder']}, encoder.batch(['T5'] * 8))
   text = lowered.compile().as_text()
   assert not re.search(r'all-(reduce|gather|to-all)|collective-permute', text)
   assert 's32[2,16]' in text and 's32[8,16]' not in text
 
 
 def test_few_compilations(encoder):
-  text_encoder.pooled_states.clear_cache()
+  rows.outputs.clear_cache()
   rng = np.random.default_rng(0)
   texts = ['T5 ' * int(n) for n in rng.integers(1, 60, 300)]
   assert encoder.encode(texts, batch_size=8).shape == (300, 16)
-  assert text_encoder.pooled_states._cache_size() == 3  # rows of 16, 32 and 64 tokens
+  assert rows.outputs._cache_size() == 5  # rows of 16, 24, 32, 48 and 64 tokens
 
 
 def test_a_bar_changes_nothing(encoder, vectors, capsys):
   np.testing.assert_array_equal(encoder.encode(TEXTS, progress=True), vectors['mean'])
-  assert 'batch' in capsys.readouterr().err
+  assert 'text' in capsys.readouterr().err
 
 # ---------------------------------------------------------------- a person's own program
 

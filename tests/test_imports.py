@@ -16,7 +16,7 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(bert_jax.__path
 # Formats, the launchers' flags, progress and plots: training is possible without any of them.
 OPTIONAL = ('tensorflow', 'fsspec', 'gcsfs', 'tokenizers', 'tyro', 'tqdm', 'tensorboardX', 'safetensors',
             'sentencepiece', 'matplotlib')
-NEED_MORE = ('bert_jax.convert', 'bert_jax.fill_mask', 'bert_jax.text_encoder')
+NEED_MORE = ('bert_jax.convert', 'bert_jax.text_encoder')
 
 PROGRAM = '''
 import importlib, sys

@@ -260,7 +260,8 @@ def test_container_copies_what_the_package_is():
   assert re.search(r'^COPY \. \.$', (LAUNCH / 'Dockerfile').read_text(), re.M)
   kept = {line[1:] for line in (ROOT / '.dockerignore').read_text().splitlines() if line.startswith('!')}
   packages = {path.parent.name for path in ROOT.glob('*/__init__.py')} - {'tests'}
-  assert packages | {'pyproject.toml', 'setup.cfg', 'README.md', 'LICENSE', '*.whl'} == kept
+  files = {'pyproject.toml', 'setup.cfg', 'docs/package.md', 'bert_jax_command.py', 'LICENSE', '*.whl'}
+  assert packages | files == kept
   assert all((ROOT / name).exists() for name in kept - {'*.whl'})
   extras = (ROOT / 'setup.cfg').read_text()
   assert all(re.search(rf'^{name} =$', extras, re.M) for name in ('input', 'tpu', 'gpu'))

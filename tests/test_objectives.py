@@ -132,7 +132,8 @@ def influence(model, objective, batch):  # -> [B M/B T]
   """
   B, T = batch['input_ids'].shape
   objective = OBJECTIVES[objective]
-  model = dataclasses.replace(model, causal=objective.causal, max_positions=B * T)
+  model = dataclasses.replace(model, causal=objective.causal, right_to_left=objective.right_to_left,
+                              max_positions=B * T)
   graphdef, params = build.build(model, objective.heads, jax.random.key(0))
   batch = batch | {'position_ids': np.arange(B * T).reshape(B, T)}
   term = next(iter(objective.terms.values()))
@@ -158,6 +159,18 @@ def test_from_left_to_right_no_future_is_seen_and_all_of_the_past(still):
   real = OBJECTIVES['left_to_right'].token_term().targets(batch)[1] > 0
   allowed = (PAIR_IDS[:, :-1, None] == PAIR_IDS[:, None, :]) & (place[:-1, None] >= place)
   np.testing.assert_array_equal(seen[real], allowed[real])
+
+
+def test_from_right_to_left_no_past_is_seen_and_all_of_the_future(still):
+  """The mirror image: the token at t is predicted from t + 1 and what follows in its pair, and from nothing else."""
+  batch = synthetic.batch(64, 2, 16, 4, seed=1) | {'pair_ids': PAIR_IDS}
+  seen = influence(still.model, 'right_to_left', batch) > 0
+  place = np.arange(16)
+  labels, weights = OBJECTIVES['right_to_left'].token_term().targets(batch)
+  np.testing.assert_array_equal(labels, batch['input_ids'][:, :-1])
+  np.testing.assert_array_equal(weights, [[1] * 15, [1] * 5 + [0] + [1] * 6 + [0] * 3])
+  allowed = (PAIR_IDS[:, 1:, None] == PAIR_IDS[:, None, :]) & (place[1:, None] <= place)
+  np.testing.assert_array_equal(seen[weights > 0], allowed[weights > 0])
 
 
 def test_masked_tokens_are_seen_from_both_sides(still):

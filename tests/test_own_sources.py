@@ -29,19 +29,19 @@ class Numbered:
                           collections.Counter(pages=len(content)))
 
 
-def split_by_bars(stream, name):
+def split_by_bars(stream, name, options):
   for offset, document in enumerate(stream.read().split(b'|')):
     yield offset, document, ()
 
 
-def parse_backwards(text, context, place, counts):
+def parse_backwards(text, context, place, counts, options):
   return formats.Document(text.partition('\n')[0], '', text.partition('\n')[2][::-1]) if text.strip() else 'empty'
 
 
 @pytest.fixture
 def own(monkeypatch):
   """Two lines: one in each table."""
-  monkeypatch.setitem(sources.SOURCES, 'numbered', lambda name, format: [Numbered(name)])
+  monkeypatch.setitem(sources.SOURCES, 'numbered', lambda name, format, options: [Numbered(name)])
   monkeypatch.setitem(formats.FORMATS, 'bars',
                       formats.Format(split_by_bars, parse_backwards, lambda head, name: head.startswith(b'|')))
 

@@ -44,7 +44,7 @@ def rows_of(groups):
   return batch
 
 
-@pytest.mark.parametrize('objective', ['mlm_nsp', 'left_to_right'])
+@pytest.mark.parametrize('objective', ['mlm_nsp', 'left_to_right', 'right_to_left'])
 def test_packed_pairs_are_the_unpacked_pairs(still, objective):
   objective = objectives.OBJECTIVES[objective]
   rng = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def test_packed_pairs_are_the_unpacked_pairs(still, objective):
   packed, single = rows_of(groups), rows_of([[one] for group in groups for one in group])
   config = still.model
   with jax.enable_x64(True):
-    wide = dataclasses.replace(config, causal=objective.causal)
+    wide = dataclasses.replace(config, causal=objective.causal, right_to_left=objective.right_to_left)
     object.__setattr__(wide, 'dtype', 'float64')  # not among the choices: only proofs want it
     graphdef, shapes, _ = build.describe(wide, objective.heads)
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) / 4), shapes)

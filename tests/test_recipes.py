@@ -24,12 +24,14 @@ def test_every_recipe_composes_with_every_variant():
     found[size, variant] = config = recipes.recipe(f'{size}_{variant}' if variant else size)  # a Config checks itself
     assert config.run == found[size, ''].run and config.optimizer == found[size, ''].optimizer
   objectives = {variant: found['base', variant].objective for variant in ('', *recipes.VARIANTS)}
-  assert objectives == {'': 'mlm_nsp', 'no_nsp': 'mlm', 'left_to_right': 'left_to_right', 'sop': 'mlm_sop'}
+  assert objectives == {'': 'mlm_nsp', 'no_nsp': 'mlm', 'left_to_right': 'left_to_right',
+                        'right_to_left': 'right_to_left', 'sop': 'mlm_sop'}
 
 
 def test_from_left_to_right_the_text_stays_as_it_is():
-  config = recipes.recipe('base_left_to_right')
+  config, other = recipes.recipe('base_left_to_right'), recipes.recipe('base_right_to_left')
   assert config.model.causal and config.batch.masking.share == 0 and config.batch.pairs == 'none'
+  assert other.batch == config.batch and (config.model.direction, other.model.direction) == (1, -1)
 
 
 @pytest.mark.parametrize('name, says', [('bse', "did you mean 'base'"), ('base_no_nps', "did you mean 'base_no_nsp'"),

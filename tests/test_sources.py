@@ -97,6 +97,13 @@ def test_json_lines(tmp_path):
   assert [(d.id, d.text) for d in found] == [('7', 'Body.'), (found[1].id, 'No id.')]
 
 
+def test_a_text_that_is_its_title_is_one(tmp_path):
+  lines = [{'title': 'One', 'text': 'One'}, {'title': 'One', 'text': 'One\n'}, {'title': 'One', 'text': 'One\nTwo.'}]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  assert [document.text for document in sources.documents(str(tmp_path / 'a.jsonl'))] == [
+      'One', 'One', 'Two.']
+
+
 def test_chunks_do_not_change_the_documents(tmp_path):
   (tmp_path / 'a.txt').write_text('\n\n'.join(f'Document {i}.\nIts end.' for i in range(500)))
   whole = [d for c in sources.chunks(sources.mixture(str(tmp_path / 'a.txt'))) for d in sources.parse(c).documents]
@@ -112,8 +119,8 @@ def test_chunks_do_not_change_the_documents(tmp_path):
     ('a.txt.gz', gzip.compress(b'text' * 9000, mtime=0)[:-12], 'truncated'),
     ('a.txt', b'fine\nline\n\nbad \xff here', 'byte 0xff at byte 15'),
     ('a.jsonl', b'{"text": "x"}\n{"text": ', 'not a JSON line'),
-    ('a.jsonl', b'{"title": "x"}\n', 'found: title'),
-    ('a.jsonl', b'{"text": 3}\n', 'a string'),
+    ('a.jsonl', b'{"title": "x"}\n', "found: 'title'"),
+    ('a.jsonl', b'{"text": 3}\n', "'text' is '3', no text"),
     ('wiki', b'<doc id="1" url="" title="T">\nT\n\ntext', 'no </doc>'),
 ])
 def test_bad_files_get_one_clear_sentence(tmp_path, name, content, message):
@@ -125,7 +132,7 @@ def test_bad_files_get_one_clear_sentence(tmp_path, name, content, message):
 
 def test_missing_input(tmp_path):
   for source, message in ((tmp_path / 'none.txt', 'no such file'), (tmp_path / '*.txt', 'no file matches'),
-                          (tmp_path, 'directory')):
+                          (tmp_path, 'in this folder')):
     with pytest.raises(records.DataError, match=message):
       read(source)
   with pytest.raises(records.DataError, match='--format'):

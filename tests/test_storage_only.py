@@ -6,9 +6,11 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-STORAGE = {'input_pipeline/storage.py', 'input_pipeline/object_storage.py', 'input_pipeline/google_storage.py'}
+STORAGE = {'input_pipeline/storage.py', 'input_pipeline/input_files.py', 'input_pipeline/object_storage.py',
+           'input_pipeline/google_storage.py'}
 # Files that handle local files only, and why these are never a user's.
 LOCAL = {
+    'input_pipeline/locking.py': 'the lock file of a local run, and what the kernel says of a process',
     'input_pipeline/prepare/corpus.py': 'the folder in which `prepare` works',
     'input_pipeline/prepare/on_beam.py': 'a shard on its way, in a temporary folder',
     'input_pipeline/prepare/on_processes.py': 'runs in the folder in which `prepare` works',

@@ -1,5 +1,6 @@
 """Our ids are the library's on any text, special tokens never come from text, and a bad vocabulary is refused."""
 
+import io
 import pathlib
 import re
 
@@ -111,6 +112,26 @@ def test_lower_case_is_told_by_the_vocabulary_unless_set(tmp_path):
   assert tokenizer.load(write(tmp_path / 'a.txt', TOKENS)).lower_case
   assert not tokenizer.load(write(tmp_path / 'b.txt', CASED)).lower_case
   assert not tokenizer.load(tmp_path / 'a.txt', lower_case=False).lower_case
+
+
+@given(st.lists(st.sampled_from([*tokenizer.SPECIAL, 'the', ' ', 'x', '[', ']']), max_size=8).map(''.join))
+def test_no_special_token_comes_from_text_whose_model_has_them_as_symbols(symbols, text):
+  """As where a trainer was given them as user_defined_symbols."""
+  ids = symbols.encode([text])[0].tolist()
+  assert not {symbols.pad_id, symbols.cls_id, symbols.sep_id, symbols.mask_id} & set(ids)
+  assert symbols.decode(ids).replace(' ', '') == text.replace(' ', '')
+
+
+@pytest.fixture(scope='module')
+def symbols(tmp_path_factory):
+  import sentencepiece
+  path, model = tmp_path_factory.mktemp('symbols') / 'spm.model', io.BytesIO()
+  sentencepiece.SentencePieceTrainer.Train(
+      sentence_iterator=iter(['the text has x and [CLS] [SEP] [MASK] [PAD] [UNK]'] * 20), model_writer=model,
+      vocab_size=36, pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, pad_piece='[PAD]', unk_piece='[UNK]', minloglevel=2,
+      user_defined_symbols=['[CLS]', '[SEP]', '[MASK]', '[', ']', *'CLSEPMAKDUN'], hard_vocab_limit=False)
+  path.write_bytes(model.getvalue())
+  return tokenizer.load(path)
 
 
 @pytest.mark.parametrize('tokens, message', [

@@ -1,8 +1,13 @@
-"""A trained vocabulary has its special tokens first, is the same on every run, and is written whole or not at all."""
+"""A trained vocabulary has its special tokens first, is the same on every run, and is written whole or not at all.
+
+It has every frequent character of any script, and no token that can stand nowhere.
+"""
 
 import random
+import re
 
 import pytest
+from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer, training as vocabulary
@@ -36,7 +41,7 @@ def test_both_kinds(corpus, tmp_path, kind, size, name):
     vocabulary.train_from(settings)
   vocabulary.train_from(vocabulary.VocabularySettings(str(corpus), str(tmp_path / name), kind, size, overwrite=True))
   assert (tmp_path / name).read_bytes() == first
-  assert [path.name for path in tmp_path.iterdir()] == [name]
+  assert sorted(path.name for path in tmp_path.iterdir()) == [name, f'{name}.json']
 
 
 @pytest.mark.parametrize('kind, name', [('wordpiece', 'vocab.txt'), ('sentencepiece', 'spm.model')])
@@ -71,3 +76,52 @@ def test_weights_of_a_mix_count(tmp_path):
     made = vocabulary.train_from(vocabulary.VocabularySettings(
         f'{tmp_path}/a.txt,{tmp_path}/b.txt{weight}', str(tmp_path / 'vocab.txt'), size=90, overwrite=True))
     assert ('xylophone' in made.tokens) == wanted
+
+# ---------------------------------------------------------------- any script
+
+HAN = [chr(c) for c in range(0x4e00, 0x4e00 + 400)]
+SCRIPTS = {'latin': [chr(c) for c in range(97, 123)], 'han': HAN, 'kana': [chr(c) for c in range(0x3041, 0x3090)],
+           'cyrillic': [chr(c) for c in range(0x430, 0x450)], 'punctuation': list('.,;。、！')}
+
+
+def mixed_text(seed: int) -> list[str]:
+  """Sentences of one to three scripts, whose characters are as unevenly frequent as those of a language."""
+  draw = random.Random(seed)
+  letters = [c for script in draw.sample(sorted(SCRIPTS), draw.randint(1, 3)) for c in SCRIPTS[script]]
+  weights = [1 / (1 + place) for place in range(len(letters))]
+  draw.shuffle(letters)
+  return [' '.join(''.join(draw.choices(letters, weights, k=draw.randint(1, 9))) for _ in range(draw.randint(1, 40)))
+          for _ in range(draw.randint(1, 30))]
+
+
+@hypothesis_settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(6, 2000))
+def test_the_size_that_the_message_advises_works_at_once(seed, size):
+  lines = mixed_text(seed)
+  try:
+    made = vocabulary.train_wordpiece(iter(lines), size, True)
+  except records.DataError as error:
+    size = int(re.search(r'(?:needs|gives only) ([\d,]+) tokens', str(error))[1].replace(',', ''))
+    made = vocabulary.train_wordpiece(iter(lines), size, True)
+  tokens = made.decode().split('\n')[:-1]
+  assert len(tokens) == len(set(tokens)) == size and tuple(tokens[:5]) == tokenizer.SPECIAL
+  assert not [token for token in tokens if token.startswith('##') and token[2:3] in (*HAN, *SCRIPTS['punctuation'])]
+
+
+def test_every_character_of_chinese_text_that_there_is_room_for(tmp_path):
+  draw = random.Random(1)
+  (tmp_path / 'zh.txt').write_text('\n\n'.join(''.join(draw.choices(HAN, k=300)) + ' abc abd' for _ in range(20)))
+  made = vocabulary.train_from(vocabulary.VocabularySettings(
+      str(tmp_path / 'zh.txt'), str(tmp_path / 'vocab.txt'), size=416))
+  assert set(HAN) <= set(made.tokens)
+  assert made.unk_id not in made.encode([''.join(HAN)])[0]
+
+
+def test_sentencepiece_sees_all_of_a_line_whose_script_changes(tmp_path):
+  line = 'the quick brown fox jumps ' * 200 + '今天天气很好我们去公园' * 400
+  assert ''.join(vocabulary._short([line])) == line
+  assert max(len(part.encode()) for part in vocabulary._short([line])) <= 4000
+  (tmp_path / 'a.txt').write_text('\n\n'.join([line] * 3))
+  made = vocabulary.train_from(vocabulary.VocabularySettings(
+      str(tmp_path / 'a.txt'), str(tmp_path / 'spm.model'), 'sentencepiece', size=41))
+  assert set('今天气很好我们去公园') <= set(''.join(made.tokens))

@@ -11,7 +11,7 @@ import pytest
 from bert_jax import checkpoint, config as cfg, evaluate, recipes, run_directory, train
 from bert_jax.errors import ConfigError, DriftError
 from bert_jax.model import layers
-from tests import synthetic
+from tests import parameters, synthetic
 
 VOCABULARY = 120
 
@@ -90,11 +90,10 @@ def test_a_step_is_asked_for_once(origin):
   assert checkpoint.load(origin / 'checkpoints' / '2', 2).step == 2
 
 
-def test_a_run_of_another_chip_is_evaluated_here(data, origin, tmp_path):
+def test_a_run_of_another_chip_is_evaluated_here(data, tmp_path):
   """Its attention is the kernel of a TPU, which this machine has not."""
-  shutil.copytree(origin, tmp_path / 'run')
-  path = tmp_path / 'run' / run_directory.CONFIG
-  path.write_text(path.read_text().replace('"attention": "auto"', '"attention": "pallas"'))
+  there = dataclasses.replace(config(), model=dataclasses.replace(config().model, attention='pallas'))
+  parameters.write_run(tmp_path / 'run', there, data)
   assert run_directory.read(tmp_path / 'run').config.model.attention == 'pallas'
   assert 'mlm_loss' in evaluate.evaluate(tmp_path / 'run', data, progress=False)
 

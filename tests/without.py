@@ -1,6 +1,17 @@
-"""`bert-jax` as it is where some packages are not installed: without.py PACKAGE,… ARGUMENT …"""
+"""`bert-jax` as it is where some packages are not installed: without.py PACKAGE,… ARGUMENT … [+ ARGUMENT …]
 
+REQUEST_SECONDS of the environment: the time without an answer after which a request counts as lost.
+
+Commands with a + between them run in one process, which imports once; what each says is a line of JSON on stdout.
+"""
+
+import contextlib
+import io
+import json
+import os
 import sys
+import time
+import traceback
 
 
 class Without:
@@ -17,9 +28,36 @@ class Without:
     return getattr(self.finder, name)
 
 
+def one(argv: list[str]) -> dict[str, object]:
+  """What a command ends with and says."""
+  from launch import cli
+  out, errors, code, begin = io.StringIO(), io.StringIO(), 1, time.monotonic()
+  sys.argv = ['bert-jax', *argv]
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+    try:
+      cli.main()
+    except SystemExit as end:
+      code = end.code or 0
+    except Exception:
+      traceback.print_exc()
+  return {'code': code, 'out': out.getvalue(), 'errors': errors.getvalue(), 'seconds': time.monotonic() - begin}
+
+
 if __name__ == '__main__':
   absent = set(sys.argv.pop(1).split(','))
   sys.meta_path[:] = [Without(finder, absent) for finder in sys.meta_path]
-  sys.argv[0] = 'bert-jax'
-  from launch import cli
-  cli.main()
+  if seconds := os.environ.get('REQUEST_SECONDS'):
+    from input_pipeline import object_storage
+    object_storage.REQUEST_SECONDS = int(seconds)
+  if '+' not in sys.argv:
+    from launch import cli
+    sys.argv[0] = 'bert-jax'
+    cli.main()
+  commands: list[list[str]] = [[]]
+  for argument in sys.argv[1:]:
+    if argument == '+':
+      commands.append([])
+    else:
+      commands[-1].append(argument)
+  for argv in filter(None, commands):
+    print(json.dumps(one(argv)), flush=True)

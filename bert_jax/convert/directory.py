@@ -5,10 +5,12 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from bert_jax.convert.foreign import check_file
 from bert_jax.errors import require
 from input_pipeline import storage
+from input_pipeline.errors import DataError
 
 MARKER = 'bert_jax_export.json'  # says that we wrote the directory, and which files
 
@@ -106,6 +108,24 @@ def _names(directory: storage.Path, before: str = '') -> Iterator[str]:
       yield from _names(path, f'{before}{path.name}/')
     else:
       yield before + path.name
+
+
+def verify(directory: storage.Path, names: Iterable[str]) -> None:
+  """Raises DataError where one of the files is not what the export wrote. One that it did not write is none of its."""
+  wanted = read_marker(directory).get('files', {})
+  for name in names:
+    if name not in wanted:
+      continue
+    if name.startswith('/') or '..' in name.split('/'):
+      raise DataError(f'{directory / MARKER} names {name:.60}: wanted files of its directory')
+    check_file(directory / name)
+    try:
+      found = hashlib.sha256((directory / name).read_bytes()).hexdigest()
+    except OSError as error:
+      raise DataError(f'{directory / name} cannot be read ({error}), and the export wrote it: export again') from error
+    if found != wanted[name]:
+      raise DataError(f'{directory / name} is not what the export wrote: export again, or remove {MARKER} if the '
+                      'change is wanted')
 
 
 def read_marker(directory: storage.Path) -> dict:

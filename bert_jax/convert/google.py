@@ -85,6 +85,7 @@ def read(path: storage.PathLike, heads: Heads | None = None) -> Loaded:
     raise DataError(f'{path} is no checkpoint of TensorFlow: wanted the prefix of one, as DIR/{WEIGHTS}')
   directory = prefix.parent
   foreign.check_files(directory)
+  directory_lib.verify(directory, directory_lib.read_marker(directory).get('files', ()))
   config = dataclasses.replace(bert_config.read(directory / CONFIG, DEFAULTS), **FIXED)
   model = bert_config.to_model(config, directory / CONFIG, {'bert': 'bert'}, ACTIVATIONS)
   with storage.on_disk(directory, f'{prefix.name}.*') as folder:
@@ -148,10 +149,12 @@ def export_checkpoint(directory: storage.PathLike, loaded: Loaded, overwrite: bo
   config = bert_config.fields_of(model) | {'model_type': model.architecture}
   for name, wanted in FIXED.items():
     require(config.pop(name) == wanted, f'the model has another {name} than {wanted}, which is fixed in Google\'s code')
+  require(not model.right_to_left, 'Google\'s code does not read from right to left (model.right_to_left)')
   activation = next((theirs for theirs, ours in ACTIVATIONS.items() if ours == model.activation), None)
   require(activation is not None, f'model.activation is {model.activation}: Google\'s code computes '
           f'{", ".join(ACTIVATIONS.values())} only, so that its results would differ')
   tensors = names.to_tensors(loaded.params, entries(model, loaded.objective.heads))
+  assemble.check_finite(tensors, 'the checkpoint')
   with tempfile.TemporaryDirectory() as folder:
     prefix = storage.path(folder) / WEIGHTS
     tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=list(tensors), shape_and_slices=[''] * len(tensors),

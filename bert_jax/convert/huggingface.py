@@ -57,6 +57,7 @@ def export_checkpoint(directory: storage.PathLike, loaded: Loaded, card: ModelCa
   check_vocabulary(loaded)
   vocabulary, model = loaded.tokenizer(), loaded.model
   tensors = to_tensors(model, loaded.objective.heads, loaded.params)
+  assemble.check_finite(tensors, 'the checkpoint')
   kind = architecture(loaded.objective)
   if kind == BARE:
     tensors = {name.removeprefix(f'{prefix(model)}.'): value for name, value in tensors.items()}
@@ -126,7 +127,12 @@ def model_type(model: Model) -> str:
 
 
 def to_config(model: Model, pad_id: int, objective: Objective, labels: tuple[str, ...] = ()) -> dict:
-  """The fields of transformers' BertConfig; none that its version 5 no longer knows."""
+  """The fields of transformers' BertConfig, none that its version 5 no longer knows.
+
+  Raises ConfigError where it has none for a setting.
+  """
+  require(not model.right_to_left, 'transformers has no BERT that reads from right to left (model.right_to_left): it '
+          'would compute something else; use `bert-jax features` and `score` on the run itself')
   activation = next(theirs for theirs, ours in bert_config.ACTIVATIONS.items() if ours == model.activation)
   fields = bert_config.fields_of(model) | {
       'model_type': model_type(model), 'architectures': [architecture(objective)], 'hidden_act': activation,
@@ -172,6 +178,7 @@ def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   `heads` as assemble.loaded has them. Raises DataError.
   """
   top = storage.path(directory)
+  directory_lib.verify(top, sorted(set(directory_lib.read_marker(top).get('files', ())) - {README}))
   directory = root_of(top)
   if (top / MODULES).exists() and (others := sorted(set(modules_of(top)[1]) - {'Transformer', 'Pooling'})):
     warnings.warn(f'{top / MODULES} names {names.some(others)} after the encoder: left out', stacklevel=2)

@@ -27,13 +27,18 @@ class Place:
 ONE_CPU = Place()  # where nothing else is said: plain JAX, which runs everywhere
 
 
-def attend_xla(q, k, v, pair_ids, token_numbers, rate, seed, causal):
+def is_seen(T: int, direction: int) -> jax.Array:  # -> [T T] bool
+  """Which tokens each one sees: in `direction` 1 those up to itself, -1 those from itself on."""
+  return (jnp.arange(T)[:, None] - jnp.arange(T)[None]) * direction >= 0
+
+
+def attend_xla(q, k, v, pair_ids, token_numbers, rate, seed, direction):
   """Attention in plain JAX; scores and softmax in float32. [B T H K] x 3, [B T] -> [B T H K]"""
   T, H = q.shape[1:3]
   scores = jnp.einsum('BTHK,BSHK->BHTS', q, k, preferred_element_type=wide(q.dtype)) * q.shape[-1]**-0.5
   same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]  # [B 1 T S]
-  if causal:
-    same &= jnp.tril(jnp.ones((1, 1, T, T), bool))
+  if direction:
+    same &= is_seen(T, direction)[None, None]
   weights = jax.nn.softmax(jnp.where(same, scores, -1e9), axis=-1).astype(q.dtype)
   weights = checkpoint_name(weights, 'weights')
   heads = jnp.arange(H, dtype=jnp.uint32)[None, :, None, None]
@@ -41,18 +46,20 @@ def attend_xla(q, k, v, pair_ids, token_numbers, rate, seed, causal):
   return jnp.einsum('BHTS,BSHK->BTHK', dropout(weights, of_weights, rate, seed), v)
 
 
-def attend_pallas(q, k, v, pair_ids, token_numbers, rate, seed, causal):
+def attend_pallas(q, k, v, pair_ids, token_numbers, rate, seed, direction):
   """The kernel for TPU, on each device's own heads."""
   rate, seed = (0.0, jnp.zeros((), jnp.uint32)) if seed is None else (rate, seed)
-  kernel = functools.partial(pallas_attention.attend_heads, rate=rate, causal=causal, all_heads=q.shape[2])
+  kernel = functools.partial(pallas_attention.attend_heads, rate=rate, direction=direction, all_heads=q.shape[2])
   return per_head_group(kernel, heads=3)(q, k, v, pair_ids, token_numbers, seed)
 
 
-def attend_cudnn(q, k, v, pair_ids, token_numbers, rate, seed, causal, implementation='cudnn'):
+def attend_cudnn(q, k, v, pair_ids, token_numbers, rate, seed, direction, implementation='cudnn'):
   """NVIDIA's fused kernel, as jax.nn offers it: without dropout, in 16 bits."""
   del token_numbers, seed, rate  # `choose_implementation` refuses dropout
   same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]
-  return jax.nn.dot_product_attention(q, k, v, mask=same, is_causal=causal, implementation=implementation)
+  if direction < 0:  # the library knows only the other one
+    same &= is_seen(q.shape[1], direction)[None, None]
+  return jax.nn.dot_product_attention(q, k, v, mask=same, is_causal=direction > 0, implementation=implementation)
 
 
 IMPLEMENTATIONS = {  # auto: `choose_implementation` decides
@@ -82,12 +89,12 @@ def choose_implementation(settings, place: Place, tokens: int) -> str:
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, pair_ids: jax.Array, token_numbers: jax.Array, *,
-           rate: float = 0.0, seed: jax.Array | None = None, causal: bool = False,
+           rate: float = 0.0, seed: jax.Array | None = None, direction: int = 0,
            implementation: str = 'xla') -> jax.Array:
   """softmax(q k' / sqrt K) v over the tokens that have the same pair id. [B T H K] x 3, [B T] x 2 -> [B T H K]
 
-  Padding (pair id 0) attends only to padding, so it has no influence on any token, nor they on it. `causal`: nor is
-  anything seen of later tokens. Dropout of `rate` falls on the attention weights where `seed` is given
-  (google-research/bert modeling.py attention_layer), by the tokens' `token_numbers` (uint32).
+  Padding (pair id 0) attends only to padding, so it has no influence on any token, nor they on it. `direction`: 1,
+  nothing is seen of later tokens; -1, of earlier ones. Dropout of `rate` falls on the attention weights where `seed`
+  is given (google-research/bert modeling.py attention_layer), by the tokens' `token_numbers` (uint32).
   """
-  return IMPLEMENTATIONS[implementation](q, k, v, pair_ids, token_numbers, rate, seed, causal)
+  return IMPLEMENTATIONS[implementation](q, k, v, pair_ids, token_numbers, rate, seed, direction)

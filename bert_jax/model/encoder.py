@@ -39,7 +39,7 @@ class Block(nnx.Module):
     heads = lambda linear: checkpoint_name(constrain(linear(x), None, 'heads'), 'qkv').reshape(B, T, s.heads, -1)
     with jax.named_scope('attention'):
       h = attend(heads(self.query), heads(self.key), heads(self.value), pair_ids, token_numbers,
-                 rate=s.attention_dropout, seed=attention_seed, causal=s.causal, implementation=implementation)
+                 rate=s.attention_dropout, seed=attention_seed, direction=s.direction, implementation=implementation)
       h = constrain(self.attention_output(h.reshape(B * T, -1), keep='attended'), None, None)
       x = self.attention_norm(drop(h, output_seed), x)
     with jax.named_scope('feed_forward'):
@@ -98,8 +98,8 @@ class BertEncoder(nnx.Module):
     D, F, T = settings.hidden_size, settings.intermediate_size, tokens
     return float(settings.layers * (2 * T * (4 * D * D + 2 * D * F) + 4 * T * T * D))
 
-  def __call__(self, batch, seed=None):  # {[B T]} -> [B T D]
-    """The last hidden states of a batch. `seed` (a typed PRNG key) turns dropout on.
+  def __call__(self, batch, seed=None, every_layer=False):  # {[B T]} -> [B T D], or of every layer [L B T D]
+    """The last hidden states of a batch, or those after each layer. `seed` (a typed PRNG key) turns dropout on.
 
     Reads input_ids, token_type_ids, position_ids and pair_ids (0: padding; attention stays among equal ids), int32
     [B T] each; and, where the batch is a part of a larger one, row_numbers [B], its rows' numbers there, by which
@@ -115,7 +115,8 @@ class BertEncoder(nnx.Module):
 
     def step(x, layer):
       block, block_seeds = layer
-      return block(x, batch['pair_ids'], token_numbers, block_seeds, implementation), None
+      x = block(x, batch['pair_ids'], token_numbers, block_seeds, implementation)
+      return x, x if every_layer else None
 
     policies = {'elementwise': jax.checkpoint_policies.save_only_these_names(*self.KEPT),
                 'full': jax.checkpoint_policies.nothing_saveable}
@@ -124,8 +125,8 @@ class BertEncoder(nnx.Module):
       step = jax.checkpoint(step, policy=policies[s.remat], prevent_cse=s.unroll > 1)
     block_seeds = None if seeds is None else seeds[1:].reshape(s.layers, SEEDS_PER_BLOCK)
     with jax.named_scope('layers'):
-      x, _ = jax.lax.scan(step, x, (self.blocks, block_seeds), unroll=min(s.unroll, s.layers))
-    return x.reshape(B, T, -1)
+      x, of_layers = jax.lax.scan(step, x, (self.blocks, block_seeds), unroll=min(s.unroll, s.layers))
+    return of_layers.reshape(s.layers, B, T, -1) if every_layer else x.reshape(B, T, -1)
 
   def embed(self, batch):  # {[B T]} -> [N D]
     """The sum of word, token type and position embeddings, normalized (modeling.py embedding_postprocessor)."""

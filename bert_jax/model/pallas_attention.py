@@ -46,7 +46,7 @@ def head_weights(q, k, same):  # [T K] x 2, [T T] -> [T T] float32
   return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def each_head(body, same_ref, K: int, H: int, rate: float, causal: bool, scalars, numbers, W: int):
+def each_head(body, same_ref, K: int, H: int, rate: float, direction: int, scalars, numbers, W: int):
   """Calls body(columns of the head, mask of what is seen, mask of what dropout keeps or None) for each head of a block.
 
   Both masks are [T T].
@@ -54,8 +54,9 @@ def each_head(body, same_ref, K: int, H: int, rate: float, causal: bool, scalars
   queries, keys = same_ref
   T = queries.shape[1]
   same = queries[0] == keys[0]  # [T 1] == [1 T]
-  if causal:
-    same &= jax.lax.broadcasted_iota(jnp.int32, (T, T), 0) >= jax.lax.broadcasted_iota(jnp.int32, (T, T), 1)
+  if direction:
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, (T, T), axis) for axis in (0, 1))
+    same &= row >= column if direction > 0 else row <= column
   first = scalars[1] + pl.program_id(1) * (W // K)
   for head in range(W // K):
     keep = None
@@ -65,17 +66,17 @@ def each_head(body, same_ref, K: int, H: int, rate: float, causal: bool, scalars
     body(slice(head * K, (head + 1) * K), same, keep)
 
 
-def forward_kernel(scalars, q, k, v, queries, keys, numbers, out, *, K, H, rate, causal):
+def forward_kernel(scalars, q, k, v, queries, keys, numbers, out, *, K, H, rate, direction):
   def head(at, same, keep):
     weights = head_weights(q[0, :, at], k[0, :, at], same)
     if keep is not None:
       weights = jnp.where(keep, weights / (1 - rate), 0)
     out[0, :, at] = jnp.dot(weights.astype(q.dtype), v[0, :, at], preferred_element_type=jnp.float32).astype(out.dtype)
 
-  each_head(head, (queries, keys), K, H, rate, causal, scalars, numbers, q.shape[-1])
+  each_head(head, (queries, keys), K, H, rate, direction, scalars, numbers, q.shape[-1])
 
 
-def backward_kernel(scalars, q, k, v, g, queries, keys, numbers, dq, dk, dv, *, K, H, rate, causal):
+def backward_kernel(scalars, q, k, v, g, queries, keys, numbers, dq, dk, dv, *, K, H, rate, direction):
   over_queries = (((0,), (0,)), ((), ()))
 
   def head(at, same, keep):
@@ -91,10 +92,10 @@ def backward_kernel(scalars, q, k, v, g, queries, keys, numbers, dq, dk, dv, *, 
     dk[0, :, at] = jax.lax.dot_general(ds, q[0, :, at], over_queries,
                                        preferred_element_type=jnp.float32).astype(dk.dtype)
 
-  each_head(head, (queries, keys), K, H, rate, causal, scalars, numbers, q.shape[-1])
+  each_head(head, (queries, keys), K, H, rate, direction, scalars, numbers, q.shape[-1])
 
 
-def call_kernel(kernel, outputs: int, products: int, arrays, pair_ids, numbers, scalars, *, K, H, rate, causal):
+def call_kernel(kernel, outputs: int, products: int, arrays, pair_ids, numbers, scalars, *, K, H, rate, direction):
   """Runs `kernel` over rows and blocks of heads.
 
   arrays [B T D] each, pair_ids and numbers [B T], scalars [2] -> `outputs` x [B T D]
@@ -108,7 +109,8 @@ def call_kernel(kernel, outputs: int, products: int, arrays, pair_ids, numbers, 
   cost = pl.CostEstimate(flops=2 * products * B * T * T * D, transcendentals=B * T * T * (D // K),
                          bytes_accessed=(len(arrays) + outputs) * arrays[0].nbytes)
   return pl.pallas_call(
-      functools.partial(kernel, K=K, H=H, rate=rate, causal=causal), out_shape=[like] * outputs, cost_estimate=cost,
+      functools.partial(kernel, K=K, H=H, rate=rate, direction=direction), out_shape=[like] * outputs,
+      cost_estimate=cost,
       grid_spec=pltpu.PrefetchScalarGridSpec(
           num_scalar_prefetch=1, grid=(B, D // W), in_specs=[block] * len(arrays) + [column, row, column],
           out_specs=[block] * outputs),
@@ -117,26 +119,28 @@ def call_kernel(kernel, outputs: int, products: int, arrays, pair_ids, numbers, 
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9))
-def flat_attention(q, k, v, pair_ids, numbers, scalars, K, H, rate, causal):  # [B T D] x 3, [B T] x 2, [2] -> [B T D]
-  return _forward(q, k, v, pair_ids, numbers, scalars, K, H, rate, causal)[0]
+def flat_attention(q, k, v, pair_ids, numbers, scalars, K, H, rate,
+                   direction):  # [B T D] x 3, [B T] x 2, [2] -> [B T D]
+  return _forward(q, k, v, pair_ids, numbers, scalars, K, H, rate, direction)[0]
 
 
-def _forward(q, k, v, pair_ids, numbers, scalars, K, H, rate, causal):
-  out, = call_kernel(forward_kernel, 1, 2, (q, k, v), pair_ids, numbers, scalars, K=K, H=H, rate=rate, causal=causal)
+def _forward(q, k, v, pair_ids, numbers, scalars, K, H, rate, direction):
+  out, = call_kernel(forward_kernel, 1, 2, (q, k, v), pair_ids, numbers, scalars, K=K, H=H, rate=rate,
+                     direction=direction)
   return out, (q, k, v, pair_ids, numbers, scalars)
 
 
-def _backward(K, H, rate, causal, residuals, g):
+def _backward(K, H, rate, direction, residuals, g):
   q, k, v, pair_ids, numbers, scalars = residuals
   dq, dk, dv = call_kernel(
-      backward_kernel, 3, 5, (q, k, v, g), pair_ids, numbers, scalars, K=K, H=H, rate=rate, causal=causal)
+      backward_kernel, 3, 5, (q, k, v, g), pair_ids, numbers, scalars, K=K, H=H, rate=rate, direction=direction)
   return dq, dk, dv, None, None, None
 
 
 flat_attention.defvjp(_forward, _backward)
 
 
-def attend_heads(first_head, q, k, v, pair_ids, numbers, seed, *, rate, causal, all_heads):
+def attend_heads(first_head, q, k, v, pair_ids, numbers, seed, *, rate, direction, all_heads):
   """[B T H K] x 3, [B T] x 2 -> [B T H K]: attention of some rows' heads `first_head`… out of `all_heads`.
 
   Dropout masks are drawn by these numbers of the heads, and by `seed` (uint32).
@@ -144,5 +148,5 @@ def attend_heads(first_head, q, k, v, pair_ids, numbers, seed, *, rate, causal, 
   B, T, H, K = q.shape
   flat = lambda x: x.reshape(B, T, H * K)
   scalars = jnp.stack([jax.lax.bitcast_convert_type(seed, jnp.int32), jnp.asarray(first_head, jnp.int32)])
-  out = flat_attention(flat(q), flat(k), flat(v), pair_ids, numbers, scalars, K, all_heads, rate, causal)
+  out = flat_attention(flat(q), flat(k), flat(v), pair_ids, numbers, scalars, K, all_heads, rate, direction)
   return out.reshape(q.shape)

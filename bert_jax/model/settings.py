@@ -53,6 +53,8 @@ class Model:
   auto: what fits, for each row length."""
   causal: bool = False
   """Each token sees only itself and those before it, as in OpenAI GPT (arXiv:1810.04805 section 5.1, LTR)."""
+  right_to_left: bool = False
+  """Of a causal encoder: each token sees itself and those after it in place of those before (section 5.1, RTL)."""
   remat: Literal['none', 'elementwise', 'full'] = 'elementwise'
   """What the backward pass computes again instead of keeping: nothing, all but the matrix products, or whole layers."""
   unroll: int = 1
@@ -60,8 +62,15 @@ class Model:
   plain: tuple[Workaround, ...] = ()
   """Workarounds for a compiler that are turned off, to measure what they gain (docs/performance.md)."""
 
+  @property
+  def direction(self) -> int:
+    """1: no token sees later ones; -1: none sees earlier ones; 0: all see all."""
+    return (-1 if self.right_to_left else 1) if self.causal else 0
+
   def __post_init__(self):
     require_choices(self, 'model.')
+    require(self.causal or not self.right_to_left,
+            'model.right_to_left is True, and model.causal is False: set --model.causal too')
     require(self.heads >= 1 and self.unroll >= 1,
             f'model.heads is {self.heads}, model.unroll is {self.unroll}: wanted at least 1 each')
     require(self.hidden_size % self.heads == 0,

@@ -36,6 +36,7 @@ from input_pipeline.records import DataError
 CACHED_WINDOWS = 2  # a batch may cross from one to the next
 # Small batches are made together up to so many rows: a call costs a millisecond however few they are.
 ROWS_AT_ONCE = 256
+LEAST_OF_SHARE = 0.5  # of the tokens that are to be predicted, what masks of whole words must reach
 CONTRACT = 1  # raise it when the golden batches change: then no run goes on with other data unnoticed
 
 
@@ -61,7 +62,22 @@ def open_split(directory: storage.PathLike, split: str, config: BatchConfig, ver
           f'{directory} was prepared with pairs={manifest.pairs!r}, batch.pairs is {config.pairs!r}: '
           f'set batch.pairs to {fit}, or prepare the data again')
   kinds = shards.read_token_kinds(directory, manifest.vocabulary)
-  return Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, kinds, first_step)
+  stream = Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, kinds, first_step)
+  if config.masking.unit == 'word':
+    _check_words(directory, stream)
+  return stream
+
+
+def _check_words(directory: storage.PathLike, stream: 'Stream') -> None:
+  """Raises DataError where words are too long for what may be predicted: without spaces, they are whole sentences."""
+  masking_ = stream.config.masking
+  step = max(masking_.schedule, key=lambda point: point[1])[0] if masking_.schedule else 0
+  batch = stream.rows(0, min(ROWS_AT_ONCE, stream.rows_per_epoch), step)
+  share = batch['masked_lm_weights'].sum() / np.count_nonzero(batch['pair_ids'])
+  require(share >= LEAST_OF_SHARE * masking_.greatest_share,
+          f'{directory}: masks of whole words reach {share:.1%} of the tokens where masking.share is '
+          f'{masking_.greatest_share:.1%}, because its vocabulary shows no words shorter than that, as in text without '
+          'spaces: prepare Chinese with --words jieba, or set masking.unit to token or span')
 
 
 class Stream:

@@ -11,8 +11,8 @@ import dataclasses
 import importlib.metadata
 import pathlib
 
-from input_pipeline import records, storage
-from input_pipeline.prepare import on_beam, on_processes, publishing, tfds_layout
+from input_pipeline import counts as counts_lib, records, storage
+from input_pipeline.prepare import on_beam, on_processes, publishing, spill, tfds_layout
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
@@ -26,22 +26,33 @@ ENGINES = {'processes': on_processes.make_shards, 'beam': on_beam.make_shards}
 def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
   """Makes the shards of `settings.input` in `settings.output`, or finds them already made.
 
-  Raises DataError, then nothing is left.
+  Raises DataError or StorageError, then nothing is left.
   """
+  with storage.named_errors(f'--output {settings.output}'):
+    return _prepare(settings, progress)
+
+
+def _prepare(settings: Prepare, progress: bool) -> records.Manifest:
   engine = 'processes' if settings.beam_runner is None else 'beam'
   vocabulary = tokenizer.load(settings.vocabulary, settings.lower_case)
-  parts = sources.mixture(settings.input, settings.format)
+  parts = sources.mixture(settings.input, settings.format, settings.reading)
   if settings.pairs == 'google' and any(part.weight != 1 for part in parts):
     raise records.DataError(
         "--input with weights and --pairs google do not go together: the original pairs every document alike; "
         "leave the weights out, or use --pairs dynamic")
   description = described(settings, parts, vocabulary)
+  once = sources.read_once(parts)
+  if once and not settings.overwrite and not storage.is_empty(storage.path(settings.output)):
+    raise records.DataError(
+        f'--output {settings.output} exists, and whether it is of the same text as --input {once[0]}, which is read '
+        'once, cannot be told: name another directory, or pass --overwrite')
   if (finished := publishing.finished(settings.output, description, vocabulary.sha256, settings.overwrite)) is not None:
     return finished
   storage.probe(settings.output, '--output')
   identity = description | {
       'vocabulary': vocabulary.sha256, 'sources': [dataclasses.asdict(part.stamp) for part in parts],
-      'chunk_bytes': sources.CHUNK_BYTES, 'packages': _packages(), 'engine': engine}
+      'chunk_bytes': sources.CHUNK_BYTES, 'packages': _packages(), 'engine': engine,
+      'runs': spill.VERSION}
   with publishing.workplace(settings.output, identity) as workplace:
     data = publishing.empty(workplace / 'data')
     written, counts = ENGINES[engine](settings, parts, vocabulary, workplace, data, progress)
@@ -53,8 +64,13 @@ def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenize
   chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _ELSEWHERE}
   if settings.words == 'none':
     del chosen['words']  # data from before there was this setting is the same data
+  usual = dataclasses.asdict(type(settings.reading)())
+  chosen |= {name: value for name, value in chosen.pop('reading').items() if value != usual[name]}  # likewise
   if contents := [part.stamp.content for part in parts if part.stamp.content]:
     chosen['contents'] = contents
+  if files := sources.content(parts):
+    chosen[publishing.FILES] = files
+  chosen['input'] = ','.join(sources.names(settings.input))
   return chosen | {'lower_case': vocabulary.lower_case, 'input_bytes': sum(part.stamp.bytes for part in parts)}
 
 
@@ -66,7 +82,10 @@ def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[st
       (data / name).write_bytes(content)
   manifest = records.Manifest(
       sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written,
-      settings=description, counts=dict(sorted(counts.items())), packages=_packages(), words=settings.words)
+      settings=description, counts=counts_lib.for_manifest(counts), packages=_packages(), words=settings.words)
+  if (documents := counts_lib.documents(manifest)) and documents.unexplained:
+    raise RuntimeError(f'a bug of `bert-jax prepare`: of {documents.read:,} documents {documents.unexplained:,} are in '
+                       f'no split and were not counted as dropped: {manifest.counts}')
   tfds_layout.write(data, manifest)
   records.write_manifest(data, manifest)
   publishing.publish(data, settings.output, settings.overwrite)

@@ -8,6 +8,8 @@ of 64:
 Letters: D documents, T tokens of one, K hashes of a signature.
 """
 
+import functools
+
 import numpy as np
 
 HASHES = 64  # the estimate of a share s is off by sqrt(s (1 - s) / 64): 0.05 at 0.8
@@ -21,12 +23,16 @@ _OFFSETS = _DRAW.integers(0, 2**64, HASHES, np.uint64)
 _FACTORS_OF_PLACES = _DRAW.integers(0, 2**64, _SHINGLE, np.uint64) | np.uint64(1)
 
 
+def runs(ids: np.ndarray) -> np.ndarray:  # [T] -> [T - 4] uint64
+  """A hash of every run of five tokens."""
+  count = max(0, len(ids) - _SHINGLE + 1)
+  places = (ids[place:place + count].astype(np.uint64) * factor for place, factor in enumerate(_FACTORS_OF_PLACES))
+  return functools.reduce(np.add, places)
+
+
 def signature(ids: np.ndarray) -> np.ndarray:  # [T] -> [K] uint32
   """The smallest of each hash over all runs of five tokens; of all tokens where there are fewer."""
-  if len(ids) < _SHINGLE:
-    ids = np.pad(ids, (0, _SHINGLE - len(ids)))
-  windows = np.lib.stride_tricks.sliding_window_view(ids.astype(np.uint64), _SHINGLE)
-  shingles = np.unique((windows * _FACTORS_OF_PLACES).sum(1, dtype=np.uint64))
+  shingles = np.unique(runs(np.pad(ids, (0, max(0, _SHINGLE - len(ids))))))
   shingles ^= shingles >> np.uint64(29)
   least = np.full(HASHES, 2**32 - 1, np.uint32)
   for start in range(0, len(shingles), _BLOCK):

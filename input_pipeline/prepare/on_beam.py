@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records, storage
+from input_pipeline.errors import StorageError
 from input_pipeline.prepare import columns, spill, splits, stages, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
@@ -46,6 +47,8 @@ def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokeni
   if any(getattr(settings, name) != defaults[name] for name in _CANNOT):
     raise records.DataError(
         '--beam-runner cannot do --pairs google, --limit or --near-duplicates: leave them out, or use --workers')
+  if once := sources.read_once(parts):
+    raise records.DataError(f'--input {once[0]} can be read only once, and here: Beam needs files, or use --workers')
   shared = data if storage.is_local(settings.output) else storage.path(settings.output)
   (shared / _RESULTS).mkdir(parents=True, exist_ok=True)
   try:
@@ -54,11 +57,21 @@ def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokeni
       _build(pipeline, settings, parts, vocabulary.unk_id, str(shared))
   # a runner raises it as it was, with its own words after it, or quoted in an error of its own
   except Exception as error:
-    found = re.search(r'DataError: ([^\n]*)', f'{type(error).__name__}: {error}')
-    if not found:
+    if (explained := _explained(error)) is None:
       raise
-    raise records.DataError(found[1].partition(' [while running')[0]) from error
+    raise explained from error
   return _read_results(shared / _RESULTS)
+
+
+def _explained(error: Exception) -> Exception | None:
+  """What is expected, out of what a runner made of it."""
+  said = f'{type(error).__name__}: {error}'
+  for kind in (records.DataError, StorageError):
+    if found := re.search(rf'{kind.__name__}: ([^\n]*)', said):
+      return kind(found[1].partition(' [while running')[0])
+  if found := re.search(r'\[Errno (\d+)\] ([^\n]*)', said):
+    return OSError(int(found[1]), found[2].partition(' [while running')[0])
+  return None
 
 
 def _build(pipeline, settings: Prepare, parts: list[sources.Part], unknown_id: int, shared: str) -> None:
@@ -71,16 +84,18 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], unknown_id: i
           | 'make runs' >> beam.Map(_run, settings)
           | 'keep runs' >> beam.Reshuffle())
   same_text = runs | 'documents' >> beam.FlatMap(_documents) | 'by text' >> beam.GroupByKey()
+  same_id = same_text | 'first of a text' >> beam.FlatMap(_first) | 'by id' >> beam.GroupByKey()
   duplicates = beam.pvalue.AsDict(same_text | 'duplicates' >> beam.FlatMap(_later) | 'by run' >> beam.GroupByKey())
-  ranks = same_text | 'ranks' >> beam.FlatMap(_first_rank) | 'distinct' >> beam.Distinct()
+  renamed = beam.pvalue.AsDict(same_id | 'renamed' >> beam.FlatMap(_renamed) | 'renamed by run' >> beam.GroupByKey())
+  ranks = same_id | 'ranks' >> beam.FlatMap(_ranks) | 'distinct' >> beam.Distinct()
   smallest = beam.pvalue.AsSingleton(ranks | 'smallest' >> beam.combiners.Top.Smallest(2))
   documents = beam.pvalue.AsSingleton(ranks | 'count' >> beam.combiners.Count.Globally())
   totals = (runs
-            | 'totals' >> beam.Map(_totals, settings, duplicates, smallest, documents)
+            | 'totals' >> beam.Map(_totals, settings, duplicates, renamed, smallest, documents)
             | 'sum' >> beam.CombineGlobally(_sum))
   _ = totals | 'write counts' >> beam.Map(_write_counts, settings, documents, shared)
   _ = (runs
-       | 'to shards' >> beam.FlatMap(_selections, settings, duplicates, smallest, documents,
+       | 'to shards' >> beam.FlatMap(_selections, settings, duplicates, renamed, smallest, documents,
                                      beam.pvalue.AsSingleton(totals))
        | 'by shard' >> beam.GroupByKey()
        | 'write shards' >> beam.Map(_write_shard, unknown_id, shared))
@@ -99,45 +114,70 @@ def _run(named: tuple[str, sources.Chunk], settings: Prepare) -> NamedRun:
   return NamedRun(name, run, dict(counts))
 
 
-def _documents(named: NamedRun) -> Iterator[tuple[bytes, tuple[bytes, str, int, bool]]]:
-  """(text, (rank, run, place, whether it has pieces)) of every document.
+def _documents(named: NamedRun) -> Iterator[tuple[bytes, tuple[bytes, bytes, str, int, bool]]]:
+  """(text, (rank, content, run, place, whether it has pieces)) of every document.
 
   Ranks are bytes, as Beam's integers are signed; the highest comes first, so that bytes sort as the numbers do: 258 is
   00…00 01 02.
   """
-  ranks = [rank.to_bytes(8, 'big') for rank in named.run.ranks.tolist()]
-  for place, (text, rank, used) in enumerate(zip(named.run.texts, ranks, spill.has_pieces(named.run).tolist())):
-    yield text.tobytes(), (rank, named.name, place, used)
+  ranks, contents = ([number.to_bytes(8, 'big') for number in numbers.tolist()]
+                     for numbers in (named.run.ranks, named.run.contents))
+  used = spill.has_pieces(named.run).tolist()
+  for place, (text, *own) in enumerate(zip(named.run.texts, ranks, contents)):
+    yield text.tobytes(), (*own, named.name, place, used[place])
 
 
 def _later(group: tuple[bytes, Iterable[tuple]]) -> Iterator[tuple[str, int]]:
   """(run, place) of all but the first of the documents with one text."""
-  yield from ((name, place) for _, name, place, _ in sorted(group[1])[1:])
+  yield from ((name, place) for _, _, name, place, _ in sorted(group[1])[1:])
 
 
-def _first_rank(group: tuple[bytes, Iterable[tuple]]) -> Iterator[bytes]:
-  rank, _, _, used = min(group[1])
+def _first(group: tuple[bytes, Iterable[tuple]]) -> Iterator[tuple[bytes, tuple[bytes, str, int]]]:
+  """(rank, (content, run, place)) of the first of the documents with one text, if it has pieces."""
+  rank, content, name, place, used = min(group[1])
   if used:
-    yield rank
+    yield rank, (content, name, place)
 
 
-# -> [D]
-def _decisions(named: NamedRun, settings: Prepare, duplicates, smallest: list[bytes], documents: int) -> np.ndarray:
+def _renamed(group: tuple[bytes, Iterable[tuple]]) -> Iterator[tuple[str, int]]:
+  """(run, place) of the documents with one id, where there are several."""
+  own = list(group[1])
+  yield from ((name, place) for _, name, place in own if len(own) > 1)
+
+
+def _ranks(group: tuple[bytes, Iterable[tuple]]) -> Iterator[bytes]:
+  """The rank by which each document with one id is placed in a split."""
+  rank, own = group[0], list(group[1])
+  yield from (content if len(own) > 1 else rank for content, _, _ in own)
+
+
+def _decisions(named: NamedRun, settings: Prepare, duplicates, renamed, smallest: list[bytes],
+               documents: int) -> spill.Decisions:
   below = splits.threshold([int.from_bytes(rank, 'big') for rank in sorted(smallest)], documents,
                            settings.validation_share)
-  dropped = np.zeros(len(named.run.ranks), bool)
+  dropped, of_content = np.zeros((2, len(named.run.ranks)), bool)
   dropped[list(duplicates.get(named.name, ()))] = True
-  return splits.assign(named.run.ranks, dropped, below)
+  of_content[list(renamed.get(named.name, ()))] = True
+  ranks = np.where(of_content, named.run.contents, named.run.ranks)
+  return spill.Decisions(splits.assign(ranks, dropped, below), of_content)
 
 
-def _totals(named: NamedRun, settings: Prepare, duplicates, smallest: list[bytes], documents: int) -> dict[str, int]:
+def _totals(named: NamedRun, settings: Prepare, duplicates, renamed, smallest: list[bytes],
+            documents: int) -> dict[str, int]:
   """What a run adds to the counts, and to each split."""
-  decisions = _decisions(named, settings, duplicates, smallest, documents)
+  decisions = _decisions(named, settings, duplicates, renamed, smallest, documents)
   totals = splits.totals_of([named.run], [decisions])
-  dropped = int((decisions == spill.DROPPED).sum())
-  return named.counts | {'duplicates': dropped, 'documents': named.counts.get('documents', 0) - dropped} | {
-      f'{name}.{field}': value for split, name in spill.SPLITS.items()
+  dropped = decisions.splits == spill.DROPPED
+  return named.counts | {
+      'duplicates': int(dropped.sum()), 'documents': named.counts.get('documents', 0) - int(dropped.sum()),
+      'repeated_ids': int(decisions.renamed.sum()),
+      'without_pieces': int((~dropped & ~spill.has_pieces(named.run)).sum())} | {
+      _name(name, field): value for split, name in spill.SPLITS.items()
       for field, value in dataclasses.asdict(totals[split]).items()}
+
+
+def _name(split: str, field: str) -> str:
+  return f'{split}.{field}'
 
 
 def _sum(many: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -147,10 +187,10 @@ def _sum(many: Iterable[dict[str, int]]) -> dict[str, int]:
   return dict(total)
 
 
-def _selections(named: NamedRun, settings: Prepare, duplicates, smallest: list[bytes], documents: int,
+def _selections(named: NamedRun, settings: Prepare, duplicates, renamed, smallest: list[bytes], documents: int,
                 totals: dict[str, int]) -> Iterator[tuple[tuple[str, int, int], Pieces]]:
   """((split, shard, shards), its pieces in this run)."""
-  decisions = _decisions(named, settings, duplicates, smallest, documents)
+  decisions = _decisions(named, settings, duplicates, renamed, smallest, documents)
   for split, count in splits.shard_counts(settings, totals.get('train.tokens', 0)).items():
     for shard, bounds in enumerate(spill.key_ranges(count)):
       found = spill.select(named.run, decisions, split, *bounds)
@@ -176,7 +216,7 @@ def _write_counts(totals: dict[str, int], settings: Prepare, documents: int, sha
 
 
 def _total(totals: dict[str, int], name: str) -> splits.Total:
-  return splits.Total(**{field.name: totals[f'{name}.{field.name}'] for field in dataclasses.fields(splits.Total)})
+  return splits.Total(**{field.name: totals[_name(name, field.name)] for field in dataclasses.fields(splits.Total)})
 
 
 def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], collections.Counter]:
@@ -194,4 +234,5 @@ def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], co
                  for number in range(count)]
       written[name] = splits.split_of(_total(totals, name).documents,
                                       [found.get(number, nothing[number]) for number in range(count)])
-  return written, collections.Counter({name: value for name, value in totals.items() if '.' not in name})
+  of_splits = {_name(name, field.name) for name in spill.SPLITS.values() for field in dataclasses.fields(splits.Total)}
+  return written, collections.Counter({name: value for name, value in totals.items() if name not in of_splits})

@@ -108,9 +108,9 @@ def _truncated(rng: random.Random, a: tuple[int, int], b: tuple[int, int], most:
 # ---------------------------------------------------------------- over a corpus
 
 
-def make_runs(paths: list[pathlib.Path], decisions: list[np.ndarray], most: int, short_share: float, seed: int,
+def make_runs(paths: list[pathlib.Path], decisions: list[spill.Decisions], most: int, short_share: float, seed: int,
               dupe_factor: int,
-              directory: pathlib.Path, submit: Callable) -> tuple[list[pathlib.Path], list[np.ndarray]]:
+              directory: pathlib.Path, submit: Callable) -> tuple[list[pathlib.Path], list[spill.Decisions]]:
   """Runs of pairs, and what is decided of their documents, from runs of whole documents; of each split apart.
 
   Raises DataError.
@@ -133,18 +133,23 @@ def make_runs(paths: list[pathlib.Path], decisions: list[np.ndarray], most: int,
       made.append((path, split, submit(make_run, job, path)))
   for _, _, future in made:
     future.result()
-  return [path for path, _, _ in made], [np.full(len(spill.read(path).ranks), split, np.uint8)
-                                         for path, split, _ in made]
+  return [path for path, _, _ in made], [_all_of(split, len(spill.read(path).ranks)) for path, split, _ in made]
 
 
-def _index(paths: list[pathlib.Path], decisions: list[np.ndarray], split: int) -> np.ndarray:  # -> [D 3]
-  """(run, place in it, tokens) of every document of this split, sorted by key: so it does not depend on how runs were
-  cut."""
-  rows, keys = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.uint64)]
+def _all_of(split: int, documents: int) -> spill.Decisions:
+  return spill.Decisions(np.full(documents, split, np.uint8), np.zeros(documents, bool))
+
+
+def _index(paths: list[pathlib.Path], decisions: list[spill.Decisions], split: int) -> np.ndarray:  # -> [D 4]
+  """(run, place in it, tokens, document's number) of every document of this split, sorted by key: so it does not depend
+  on how runs were cut."""
+  rows, keys = [np.zeros((0, 4), np.int64)], [np.zeros(0, np.uint64)]
   for number, (path, own) in enumerate(zip(paths, decisions)):
     run = spill.read(path)
-    places = np.flatnonzero(own[run.documents] == split)
-    rows.append(np.stack([np.full(len(places), number), places, run.pieces.tokens[places]], 1).astype(np.int64))
+    places = np.flatnonzero(own.splits[run.documents] == split)
+    numbers = spill.document_numbers(run, own, run.documents[places], run.pieces['document_ids'][places])
+    columns = np.full(len(places), number), places, run.pieces.tokens[places], numbers
+    rows.append(np.stack(columns, 1).astype(np.int64))
     keys.append(run.pieces.keys[places])
   return np.concatenate(rows)[np.argsort(np.concatenate(keys), kind='stable')]
 
@@ -157,13 +162,13 @@ def make_run(job: Job, path: pathlib.Path) -> None:
   opened = functools.lru_cache(maxsize=1024)(_open)
 
   def lengths(document: int) -> list[int]:
-    number, place, _ = index[document]
+    number, place, _, _ = index[document]
     run, sentences, _ = opened(job.runs[number])
     return run.pieces['sentence_lengths'][sentences[place]:sentences[place + 1]].tolist()
 
   def segment(document: int, start: int, end: int) -> dict[str, np.ndarray]:
     """Tokens start … end-1 of a document, of every column that has a value for each token."""
-    number, place, _ = index[document]
+    number, place, _, _ = index[document]
     run, _, starts = opened(job.runs[number])
     return {name: values[starts[place] + start:starts[place] + end]
             for name, values in run.pieces.columns.items() if COLUMNS[name].per == 'token'}
@@ -180,13 +185,14 @@ def make_run(job: Job, path: pathlib.Path) -> None:
         segments += [segment(document, pair.a_start, pair.a_end), segment(pair.b_document, pair.b_start, pair.b_end)]
       pairs += made
       documents += [document - job.start] * len(made)
-      document_ids += [run.pieces['document_ids'][place]] * len(made)
+      document_ids += [index[document][3]] * len(made)
       keys.append(pieces.piece_keys(pieces.mixed_key(key, copy), len(made)))
     ranks.append(run.ranks[run.documents[place]])
   sizes = np.array([[pair.a_end - pair.a_start, pair.b_end - pair.b_start] for pair in pairs], '<u4')
   tokens = {name: np.concatenate([one[name] for one in segments]) for name in segments[0]}
   spill.write(path, spill.order(spill.Run(
-      texts=np.zeros((0, 2), '<u8'), ranks=np.array(ranks, '<u8'), signatures=np.zeros((0, 0), '<u4'),
+      texts=np.zeros((0, 2), '<u8'), ranks=np.array(ranks, '<u8'), contents=np.zeros(len(ranks), '<u8'),
+      signatures=np.zeros((0, 0), '<u4'),
       documents=np.array(documents, '<i4'),
       pieces=Pieces(np.concatenate(keys), sizes.sum(1).astype('<u4'), tokens | {
           'sentence_lengths': sizes.reshape(-1), 'piece_sentences': np.full(len(pairs), 2, '<u4'),

@@ -28,6 +28,7 @@ class Rules:
   short_piece_share: float
   seed: int
   words: str = 'none'
+  lines: str = 'auto'  # what a line of text is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Encoded:
 
 def encode(documents: Sequence[formats.Document], vocabulary: tokenizer.Tokenizer, rules: Rules) -> list[Encoded]:
   """The tokens of each document. All in one go: NumPy and Arrow cost by the call."""
-  texts = [sentences.split(document.text, rules.language) for document in documents]
+  split = sentences.lines if rules.lines == 'sentences' else sentences.split
+  texts = [split(document.text, rules.language) for document in documents]
   joined = list(itertools.chain.from_iterable(texts))
   ids, lengths = vocabulary.encode_flat(joined)
   of_document = np.cumsum([len(own) for own in texts], dtype=np.int64)

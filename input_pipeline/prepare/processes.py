@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 from input_pipeline import records
 
-PRELOAD = 'input_pipeline.prepare.corpus', 'google_crc32c', 'pyarrow', 'sentencex', 'tokenizers'  # what workers import
+# What workers import; first what makes sure that it is ours.
+PRELOAD = ('bert_jax_command', 'input_pipeline.prepare.corpus', 'google_crc32c', 'pyarrow', 'sentencex', 'tokenizers')
 
 
 @contextlib.contextmanager

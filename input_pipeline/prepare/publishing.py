@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from input_pipeline import records, storage
 
+FILES = 'content_of_files'  # of the manifest's settings: a hash of what was read; older data has none
 _IDENTITY = 'identity.json'
 
 
@@ -33,11 +34,16 @@ def finished(output: str, settings: dict, vocabulary_sha256: str, overwrite: boo
     raise
   found = manifest.settings | {'vocabulary': manifest.vocabulary.sha256}
   wanted = settings | {'vocabulary': vocabulary_sha256}
+  if FILES not in found:  # whether the files are the same cannot be told
+    wanted.pop(FILES, None)
   different = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
   if not different:
     return manifest
   if overwrite:
     return None
+  if different == [FILES]:
+    raise records.DataError(f'--output {output} holds data of what was in --input before its files changed: '
+                            'name another directory, or pass --overwrite')
   raise records.DataError(
       f'--output {output} holds data of other settings ({_differences(different, found, wanted)}): '
       'name another directory, or pass --overwrite')

@@ -12,8 +12,9 @@ _LEAST_LENGTH = 8
 @dataclasses.dataclass(frozen=True)
 class Prepare:
   """Turn text into shuffled, pre-tokenized shards. Raises DataError for a setting that cannot work."""
-  input: str
-  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; or A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
+  input: str | tuple[str, ...]
+  """Paths, folders, globs, local, gs:// and the like, - for standard input, `sample`, or `tfds:NAME`; or
+  A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
   vocabulary: str
   """vocab.txt (WordPiece) or spm.model (SentencePiece)."""
   output: str
@@ -25,11 +26,13 @@ class Prepare:
   words: Literal[*word_boundaries.STARTS] = 'none'
   """jieba: store where Chinese words start, for masks of whole words; none: ## and ▁ of the vocabulary tell."""
   lower_case: bool | None = None
-  """Lower-case the text; None: where the vocabulary has no upper-case letter."""
+  """Lower-case the text; None: as the files beside the vocabulary say, or else its tokens."""
   format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
+  reading: formats.Options = formats.USUAL
+  """How text is read; its fields are flags without a name in front."""
   validation_share: float = 0.05
-  """The share of documents that are held out, chosen by the hash of their id."""
+  """The share of documents that are held out, chosen by the hash of their id, or of their text where ids repeat."""
   short_piece_share: float = 0.1
   """The share of documents whose pieces aim at a random shorter length (short_seq_prob of the original)."""
   pairs: Literal[*records.PAIRS] = 'dynamic'

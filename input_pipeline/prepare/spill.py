@@ -20,52 +20,64 @@ from input_pipeline.prepare.columns import Pieces
 
 TRAIN, VALIDATION, DROPPED = 0, 1, 2  # what is decided of a document
 SPLITS = {TRAIN: 'train', VALIDATION: 'validation'}
-_HEADER = 4096  # bytes of JSON before the arrays
+VERSION = 3  # of the files of runs; raise it when they change
+_SIZE = 8  # bytes of the length of the header, JSON that stands before the arrays
 _ALIGN = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
   """What one chunk of documents gave. Documents that are dropped later, as duplicates, are still in it."""
-  texts: np.ndarray  # [D 2] uint64, 128 bits of a hash of the text: duplicates share them
+  texts: np.ndarray  # [D 2] uint64, 128 bits of a hash of the token ids: duplicates share them
   ranks: np.ndarray  # [D] uint64, a hash of the id: splits train from validation, and ranks duplicates
+  contents: np.ndarray  # [D] uint64, a hash of the id and the text: what `ranks` is for where ids are not unique
   signatures: np.ndarray  # [D K] uint32, near_duplicates.signature; [D 0] where it is not asked for
   documents: np.ndarray  # [N] int32, which document of this run each piece is of
   pieces: Pieces
 
 
+@dataclasses.dataclass(frozen=True)
+class Decisions:
+  """What is decided of the documents of a run."""
+  splits: np.ndarray  # [D] uint8: TRAIN, VALIDATION or DROPPED
+  renamed: np.ndarray  # [D] bool: others have the same id, so that the content tells them apart
+
+
 def write(path: pathlib.Path, run: Run, counts: dict[str, int]) -> None:
   """Atomically: a run that is there is whole. `counts` says what the chunk held that it was made of."""
-  places, offset, data = {}, _HEADER, []
+  places, offset, data = {}, 0, []
   for name, array in _arrays(run).items():
     places[name] = (array.dtype.str, array.shape, offset)
     padding = -array.nbytes % _ALIGN
     data += [array.tobytes(), bytes(padding)]
     offset += array.nbytes + padding
   temporary = path.with_suffix('.tmp')
-  temporary.write_bytes(json.dumps({'arrays': places, 'counts': counts}).encode().ljust(_HEADER) + b''.join(data))
+  header = json.dumps({'arrays': places, 'counts': counts}).encode()
+  header += b' ' * (-(_SIZE + len(header)) % _ALIGN)
+  temporary.write_bytes(len(header).to_bytes(_SIZE, 'little') + header + b''.join(data))
   os.replace(temporary, path)
 
 
 def _arrays(run: Run) -> dict[str, np.ndarray]:
-  return {'texts': run.texts, 'ranks': run.ranks, 'signatures': run.signatures, 'documents': run.documents,
-          'keys': run.pieces.keys, 'tokens': run.pieces.tokens, **run.pieces.columns}
+  return {'texts': run.texts, 'ranks': run.ranks, 'contents': run.contents, 'signatures': run.signatures,
+          'documents': run.documents, 'keys': run.pieces.keys, 'tokens': run.pieces.tokens, **run.pieces.columns}
 
 
 def read(path: pathlib.Path) -> Run:
   """The arrays of a run, mapped from the file rather than read."""
   data = np.memmap(path, np.uint8, 'r').view(np.ndarray)  # whose slices cost a fifth of a memmap's
   arrays = {}
-  for name, (dtype, shape, offset) in json.loads(data[:_HEADER].tobytes())['arrays'].items():
+  start = _SIZE + int.from_bytes(data[:_SIZE].tobytes(), 'little')
+  for name, (dtype, shape, offset) in json.loads(data[_SIZE:start].tobytes())['arrays'].items():
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    arrays[name] = data[offset:offset + size].view(dtype).reshape(shape)
-  own = {name: arrays.pop(name) for name in ('texts', 'ranks', 'signatures', 'documents')}
+    arrays[name] = data[start + offset:start + offset + size].view(dtype).reshape(shape)
+  own = {name: arrays.pop(name) for name in ('texts', 'ranks', 'contents', 'signatures', 'documents')}
   return Run(**own, pieces=Pieces(arrays.pop('keys'), arrays.pop('tokens'), arrays))
 
 
 def read_counts(path: pathlib.Path) -> dict[str, int]:
   with path.open('rb') as file:
-    return json.loads(file.read(_HEADER))['counts']
+    return json.loads(file.read(int.from_bytes(file.read(_SIZE), 'little')))['counts']
 
 
 def order(run: Run) -> Run:
@@ -74,11 +86,23 @@ def order(run: Run) -> Run:
   return dataclasses.replace(run, documents=run.documents[by_key], pieces=columns.take(run.pieces, by_key))
 
 
-def select(run: Run, decisions: np.ndarray, split: int, low: int, high: int) -> Pieces:  # -, [D] -> -
+def select(run: Run, decisions: Decisions, split: int, low: int, high: int) -> Pieces:
   """The pieces of the documents of this split (TRAIN or VALIDATION) whose keys are in [low, high)."""
   first = int(np.searchsorted(run.pieces.keys, np.uint64(low)))
   last = len(run.pieces.keys) if high >= 2**64 else int(np.searchsorted(run.pieces.keys, np.uint64(high)))
-  return columns.keep(columns.cut(run.pieces, first, last), decisions[run.documents[first:last]] == split)
+  pieces = columns.cut(run.pieces, first, last)
+  documents = run.documents[first:last]
+  if decisions.renamed.any():
+    numbers = document_numbers(run, decisions, documents, pieces['document_ids'])
+    pieces = dataclasses.replace(pieces, columns=pieces.columns | {'document_ids': numbers})
+  return columns.keep(pieces, decisions.splits[documents] == split)
+
+
+def document_numbers(run: Run, decisions: Decisions, documents: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+  # -, -, [N], [N] -> [N]
+  """The numbers of pieces' documents: their own (records.document_number), or the content's where others share it."""
+  of_content = (run.contents[documents] & np.uint64(0x7FFFFFFF)).astype('<i4')
+  return np.where(decisions.renamed[documents], of_content, numbers)
 
 
 def has_pieces(run: Run) -> np.ndarray:  # -> [D] bool

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records
+from input_pipeline.counts import DROPS
 from input_pipeline.prepare import columns, near_duplicates, spill, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
+from input_pipeline.prepare.spill import Decisions
+from input_pipeline.text import sources
 
+_MOST_UNKNOWN = 0.05  # of the tokens
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
 _PART_TOKENS = 1 << 22  # merged in memory at once
-_DROPS = ('redirects', 'other_namespaces', 'other_models', 'empty', 'left_out', 'without_pieces', 'duplicates',
-          'near_duplicates')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,30 +31,39 @@ class Total:
   tokens: int
 
 
-def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Counter) -> list[np.ndarray]:
-  """TRAIN, VALIDATION or DROPPED for each document of each run [D]; counts them. Raises DataError.
+def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Counter) -> list[Decisions]:
+  """What is decided of each document of each run; counts them. Raises DataError.
 
-  Of documents with the same text the one with the smallest rank stays, so that the order of the source does not matter.
+  Of documents with the same tokens the one with the smallest rank stays, so that the order of the source does not
+  matter. Where ids are not unique among those that stay, the hash of the content is the rank.
   """
   loaded = [spill.read(path) for path in paths]
   ranks = np.concatenate([np.zeros(0, '<u8'), *(run.ranks for run in loaded)])
+  contents = np.concatenate([np.zeros(0, '<u8'), *(run.contents for run in loaded)])
   texts = np.concatenate([np.zeros((0, 2), '<u8'), *(run.texts for run in loaded)])
   has_pieces = np.concatenate([np.zeros(0, bool), *map(spill.has_pieces, loaded)])
-  order = np.lexsort((ranks, texts[:, 0], texts[:, 1]))
+  order = np.lexsort((contents, ranks, texts[:, 0], texts[:, 1]))
   same = (texts[order[1:]] == texts[order[:-1]]).all(1)
   dropped = np.zeros(len(ranks), bool)
   dropped[order[1:][same]] = True
   counts['duplicates'] = int(dropped.sum())
+  used = ~dropped & has_pieces
+  found, often = np.unique(ranks[used], return_counts=True)
+  renamed = used & np.isin(ranks, found[often > 1])
+  counts['repeated_ids'] = int(renamed.sum())
+  ranks = np.where(renamed, contents, ranks)
   if settings.near_duplicates is not None:
     kept = np.flatnonzero(~dropped)
     signatures = np.concatenate([np.zeros((0, near_duplicates.HASHES), '<u4'), *(run.signatures for run in loaded)])
     dropped[kept[near_duplicates.find(signatures[kept], ranks[kept], settings.near_duplicates)]] = True
     counts['near_duplicates'] = int(dropped.sum()) - counts['duplicates']
   counts['documents'] -= int(dropped.sum())
+  counts['without_pieces'] = int((~dropped & ~has_pieces).sum())
   distinct = np.unique(ranks[~dropped & has_pieces])
   check_documents(len(distinct), settings, counts)
   below = threshold(distinct[:2].tolist(), len(distinct), settings.validation_share)
-  return np.split(assign(ranks, dropped, below), np.cumsum([len(run.ranks) for run in loaded])[:-1])
+  ends = np.cumsum([len(run.ranks) for run in loaded])[:-1]
+  return list(map(Decisions, np.split(assign(ranks, dropped, below), ends), np.split(renamed, ends)))
 
 
 def assign(ranks: np.ndarray, dropped: np.ndarray, below: np.uint64) -> np.ndarray:  # [D], bool [D], - -> uint8 [D]
@@ -71,13 +82,20 @@ def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
 
 
 def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) -> None:
+  """Raises DataError where there is too little text, or much of it is unknown and so looks the same."""
+  if (share := counts.get('unknown_tokens', 0) / max(counts.get('tokens', 0), 1)) > _MOST_UNKNOWN:
+    raise records.DataError(
+        f'{share:.1%} of the tokens are unknown to --vocabulary {settings.vocabulary}: wanted at most '
+        f'{_MOST_UNKNOWN:.0%}; pass --lower-case or --no-lower-case, as it is made for, name a vocabulary of the '
+        'language of the text, or make one with `bert-jax vocabulary`')
   if distinct >= 2:
     return
   held = f'{distinct} document{"s" * (distinct != 1)} with text'
-  dropped = ', '.join(f'{counts[name]:,} {name.replace("_", " ")}' for name in _DROPS if counts.get(name))
+  dropped = ', '.join(f'{counts[name]:,} {name.replace("_", " ")}' for name in DROPS if counts.get(name))
   raise records.DataError(
-      f'--input {settings.input} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at least 2, because '
-      'a next-sentence negative comes from another document; in plain text a blank line ends a document')
+      f'--input {sources.shown(settings.input)} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at '
+      'least 2, because a next-sentence negative comes from another document; in plain text a blank line ends one '
+      '(--documents)')
 
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:
@@ -99,7 +117,7 @@ def check_totals(settings: Prepare, totals: dict[int, Total]) -> None:
                               f'{count} files; lower --shards')
 
 
-def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisions: list[np.ndarray],
+def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisions: list[Decisions],
           directory: pathlib.Path, submit: Callable) -> dict[str, records.Split]:
   """Every shard of both splits; `submit` is an executor's.
 
@@ -134,7 +152,7 @@ def split_of(documents: int, done: list[tuple[records.Shard, dict[str, int]]]) -
       unknown_tokens=sum(more['unknown_tokens'] for _, more in done), shards=shards)
 
 
-def write_shard(path: pathlib.Path, runs: list[pathlib.Path], decisions: list[np.ndarray], split: int,
+def write_shard(path: pathlib.Path, runs: list[pathlib.Path], decisions: list[Decisions], split: int,
                 bounds: tuple[int, int], parts: int, unknown_id: int) -> tuple[records.Shard, dict[str, int]]:
   """One shard: the pieces of all runs whose keys are in `bounds`, merged part by part."""
   def merged() -> Iterator[Pieces]:
@@ -143,11 +161,11 @@ def write_shard(path: pathlib.Path, runs: list[pathlib.Path], decisions: list[np
   return writing.write_shard(path, merged(), unknown_id)
 
 
-def totals_of(runs: Iterable[spill.Run], decisions: list[np.ndarray]) -> dict[int, Total]:
+def totals_of(runs: Iterable[spill.Run], decisions: list[Decisions]) -> dict[int, Total]:
   """What is TRAIN, VALIDATION and DROPPED."""
   sums = np.zeros((3, 3), np.int64)
   for run, own in zip(runs, decisions):
-    of_piece = own[run.documents]
-    sums += np.array([np.bincount(own[spill.has_pieces(run)], minlength=3), np.bincount(of_piece, minlength=3),
+    of_piece = own.splits[run.documents]
+    sums += np.array([np.bincount(own.splits[spill.has_pieces(run)], minlength=3), np.bincount(of_piece, minlength=3),
                       np.bincount(of_piece, run.pieces.tokens, 3)]).astype(np.int64)
   return {decision: Total(*map(int, column)) for decision, column in enumerate(sums.T)}

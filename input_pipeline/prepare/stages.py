@@ -3,7 +3,7 @@
 The engines are on_processes.py and on_beam.py; corpus.py chooses one.
   chunks       the input        -> raw documents, about 2 MB at once            text/sources.py
   make_run     a chunk          -> its pieces, sorted by their keys             here
-  decide       texts and ranks  -> train, validation or dropped, each document  splits.py
+  decide       hashes of them   -> train, validation or dropped, each document  splits.py
   select       a run, one shard -> the pieces of the run that belong to it      spill.py
   write_shard  what was selected, merged -> one file                            columns.py, writing.py
 """
@@ -28,13 +28,15 @@ def make_run(chunk: sources.Chunk, settings: Prepare,
   parsed = sources.parse(chunk)
   counts = parsed.counts
   rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed,
-                       settings.words)
+                       settings.words, settings.reading.lines)
   documents = parsed.documents[:limit]
+  if len(documents) < len(parsed.documents):
+    counts['beyond_limit'] = len(parsed.documents) - len(documents)
   times = [sources.times(document, chunk.weight) for document in documents]
   taken = [document for document, often in zip(documents, times) if often]
   if len(taken) < len(documents):
     counts['left_out'] = len(documents) - len(taken)
-  made, signatures = [], []
+  made, hashes, signatures = [], [], []
   for document, often, encoded in zip(taken, filter(None, times), pieces.encode(taken, vocabulary, rules)):
     if settings.pairs == 'google':
       copies = [pieces.undivided(document, encoded, rules)]
@@ -42,24 +44,26 @@ def make_run(chunk: sources.Chunk, settings: Prepare,
       copies = [pieces.of_document(document, encoded, vocabulary, rules, copy) for copy in range(often)]
     made.append(columns.join(copies))
     counts['text_bytes'] += len(_bytes(document.text))
+    counts['tokens'] += len(encoded.input_ids)
+    counts['unknown_tokens'] += int(np.count_nonzero(encoded.input_ids == vocabulary.unk_id))
     counts['dropped_tokens'] += len(copies) * len(encoded.input_ids) - int(made[-1].tokens.sum())
-    counts['without_pieces'] += not len(copies[0].keys)
     if settings.near_duplicates is not None:
       signatures.append(near_duplicates.signature(copies[0]['input_ids']))
+    hashes.append(hashlib.blake2b(encoded.input_ids.astype('<i4').tobytes(), digest_size=16).digest())
   counts['documents'] = len(taken)
-  return _run(taken, made, signatures, settings, vocabulary), counts
+  return _run(taken, made, hashes, signatures, settings, vocabulary), counts
 
 
-def _run(documents: list[formats.Document], made: list[columns.Pieces], signatures: list[np.ndarray], settings: Prepare,
-         vocabulary: tokenizer.Tokenizer) -> spill.Run:
+def _run(documents: list[formats.Document], made: list[columns.Pieces], hashes: list[bytes],
+         signatures: list[np.ndarray], settings: Prepare, vocabulary: tokenizer.Tokenizer) -> spill.Run:
   ids = records.id_dtype(len(vocabulary.tokens))
-  hashes = near_duplicates.HASHES if settings.near_duplicates is not None else 0
+  width = near_duplicates.HASHES if settings.near_duplicates is not None else 0
   nothing = columns.empty([*records.columns_of(settings)], ids)
   return spill.order(spill.Run(
-      texts=np.frombuffer(b''.join(hashlib.blake2b(_bytes(d.text), digest_size=16).digest() for d in documents),
-                          '<u8').reshape(-1, 2),
+      texts=np.frombuffer(b''.join(hashes), '<u8').reshape(-1, 2),
       ranks=np.array([_rank(document.id) for document in documents], '<u8'),
-      signatures=np.array(signatures, '<u4').reshape(len(documents), hashes),
+      contents=np.array([pieces.document_key(document, seed=0) for document in documents], '<u8'),
+      signatures=np.array(signatures, '<u4').reshape(len(documents), width),
       documents=np.repeat(np.arange(len(made), dtype='<i4'), [len(one.keys) for one in made]),
       pieces=columns.cast(columns.join([nothing, *made]), ids)))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError, StorageError
-from input_pipeline.text import files, lines
+from input_pipeline.text import files, formats, json_files
 from input_pipeline.text.source import Parsed, Source, Stamp
 
 WANTED = 'wanted tfds:NAME, tfds:NAME/CONFIG:1.0.0 or tfds:FOLDER, and perhaps :SPLIT after it'
@@ -25,9 +25,9 @@ _NEWLINE = '_NEWLINE_'
 _NOISE = re.compile(r'\{\{.*?\}\}|\[Op:\w+\]( name: *)?')  # what TensorFlow says of its own operations
 
 
-def named(name: str, format: str | None) -> list[Source]:
+def named(name: str, format: str | None, options: formats.Options) -> list[Source]:
   """`tfds:wikipedia/20230601.en:1.0.0`, `tfds:FOLDER`, either with `:SPLIT` after it. Raises DataError."""
-  return [DataSet(name)]
+  return [DataSet(name, options)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +65,9 @@ def _is_data_set(folder: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-  """A data set of TFDS that has a feature named text; its examples travel as JSON lines."""
+  """A data set of TFDS that has a text among its features; its examples travel as JSON lines."""
   name: str
+  options: formats.Options = formats.USUAL
 
   def stamp(self) -> Stamp:
     """Its identity is where it lies; its content, what of it changes with other data: no name or version tells that."""
@@ -86,10 +87,10 @@ class DataSet:
       raw.append((number, json.dumps(self._fields(number, example)).encode()))
       size += len(raw[-1][1])
       if size > chunk_bytes:
-        yield files.RawDocuments(lines.parse_jsonl, (), tuple(raw))
+        yield files.RawDocuments(json_files.parse, (), tuple(raw), self.options, 'example')
         raw, size = [], 0
     if raw:
-      yield files.RawDocuments(lines.parse_jsonl, (), tuple(raw))
+      yield files.RawDocuments(json_files.parse, (), tuple(raw), self.options, 'example')
 
   def documents(self, content: files.RawDocuments) -> Parsed:
     return files.parse_raw(self.name, content)
@@ -104,11 +105,15 @@ class DataSet:
         builder.download_and_prepare()
       builder.info.splits[wanted.split]  # refuses one that is not there
     features = builder.info.features
-    if 'text' not in features:
-      raise DataError(f'--input {self.name} has the features {", ".join(features)}: wanted one named text')
-    if not _is_text(features['text']):
-      raise DataError(f'--input {self.name}: its feature text is {" ".join(repr(features["text"]).split())[:200]}: '
-                      'wanted a text, or a sequence of texts')
+    names = {'text': self.options.text_field, 'id': self.options.id_field, 'title': self.options.title_field}
+    for flag, name in names.items():
+      if name is not None and name not in features:
+        raise DataError(f'--input {self.name} has the features {", ".join(features)}: '
+                        f'wanted one named {name}, or --{flag}-field')
+    text = features[self.options.text_field]
+    if not _is_text(text):
+      raise DataError(f'--input {self.name}: its feature {self.options.text_field} is '
+                      f'{" ".join(repr(text).split())[:200]}: wanted a text, or a sequence of texts')
     return builder, wanted.split
 
   def _examples(self) -> Iterator[dict[str, Any]]:
@@ -133,17 +138,18 @@ class DataSet:
 
   def _fields(self, number: int, example: dict[str, Any]) -> dict[str, str]:
     """The id, the title and the text of an example; a sequence of texts is the lines of one document."""
-    text = example['text']
+    text = example[self.options.text_field]
     parts = [text] if isinstance(text, bytes) else list(text)
     title, prose = without_markers('\n'.join(self._decoded(number, part) for part in parts))
-    found = {'title': title} if title else {}
-    for key in ('id', 'title'):
+    names = {'id': self.options.id_field or 'id', 'title': self.options.title_field or 'title'}
+    found = {names['title']: title} if title else {}
+    for key in names.values():
       value = example.get(key)
       if isinstance(value, bytes):
         found[key] = self._decoded(number, value)
       elif value is not None and not getattr(value, 'shape', ()):
         found[key] = str(value)
-    return found | {'text': prose}
+    return found | {self.options.text_field: prose}
 
   def _decoded(self, number: int, value: bytes) -> str:
     try:

@@ -1,22 +1,13 @@
-"""Files as sources of text: dumps, WikiExtractor output, plain text, JSON lines, compressed or not, local or gs://."""
+"""A file as a source of text: in any format, compressed or not, local, in a bucket, or a stream that is read once."""
 
-import bz2
 import collections
 import dataclasses
-import gzip
-import importlib.util
-import io
-import zlib
+import sys
 from collections.abc import Iterator
-from typing import BinaryIO
 
-from input_pipeline import records, storage
-from input_pipeline.text import formats
-from input_pipeline.text.source import Parsed, Source, Stamp
-
-_SAMPLE_FILE = 'test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2'
-_MAGIC = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open}
-_WILD = frozenset('*?[')
+from input_pipeline import input_files, records, storage
+from input_pipeline.text import compression, document, formats
+from input_pipeline.text.source import Parsed, Stamp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +15,9 @@ class RawDocuments:
   """What a chunk of a file holds."""
   parse: formats.Parse  # of its format
   context: tuple  # what `parse` must know of the file: the namespaces of a dump
-  raw: tuple[tuple[int, bytes], ...]  # (byte offset in the decompressed file, bytes)
+  raw: tuple[tuple[int, bytes | None], ...]  # (place, bytes); None: left out, as it is too long
+  options: formats.Options
+  unit: str = 'byte'  # of places: bytes of the decompressed file, or rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,66 +25,59 @@ class File:
   """A file, compressed or not, in a format that its content or its name tells."""
   name: str
   format: str | None = None  # None: told by its content
+  options: formats.Options = formats.USUAL
+  once: bool = False  # a pipe or the like, whose content comes once
 
   def stamp(self) -> Stamp:
-    return Stamp(*storage.stamp(self.name))
+    return Stamp(*input_files.stamp(self.name))
+
+  def content(self) -> str:
+    """Tells its content from any other."""
+    with storage.named_errors(self.name):
+      return input_files.content(self.name)
 
   def chunks(self, chunk_bytes: int) -> Iterator[RawDocuments]:
-    raw, size, before = [], 0, ()
-    with storage.path(self.name).open('rb') as file:
-      stream = _decompressed(file)
+    with storage.named_errors(self.name), input_files.reading(self.name) as file:
       try:
-        format = formats.FORMATS[self.format or formats.recognize(stream.peek(1 << 12), storage.path(self.name).name)]
-        for offset, data, context in format.split(stream, self.name):
-          if size and (size + len(data) > chunk_bytes or context != before):
-            yield RawDocuments(format.parse, before, tuple(raw))
-            raw, size = [], 0
-          before = context
-          raw.append((offset, data))
-          size += len(data)
-      except (EOFError, OSError, zlib.error) as error:
+        stream = compression.content(file)
+        kind = self.format or formats.recognize(stream.peek(document.READ), self.name)
+        yield from self._chunks(kind, formats.FORMATS[kind].split(stream, self.name, self.options), chunk_bytes)
+      except compression.Damaged as error:
         raise records.DataError(
             f'{self.name} is truncated or damaged ({error}): wanted a whole file; download it again') from error
+
+  def _chunks(self, kind: str, documents: Iterator[document.Raw], chunk_bytes: int) -> Iterator[RawDocuments]:
+    raw, size, before, told = [], 0, (), set()
+    format = formats.FORMATS[kind]
+    for offset, data, context in documents:
+      length = 0 if data is None else len(data)
+      if size and (size + length > chunk_bytes or context != before):
+        yield RawDocuments(format.parse, before, tuple(raw), self.options, format.unit)
+        raw, size = [], 0
+      before = context
+      raw.append((offset, data))
+      size += length
+      if data is None and 'long' not in told:
+        told.add('long')
+        _tell(f'{self.name}, {format.unit} {offset}: left out, as it is longer than '
+              f'{document.LONGEST_RECORD >> 20} MiB; there may be more of these')
+      if context == document.CUT and 'cut' not in told:
+        told.add('cut')
+        _tell(f'{self.name}, byte {offset}: a document of more than {document.LONGEST_TEXT >> 20} MiB is cut; '
+              '--documents line or blank says what ends one')
     if raw:
-      yield RawDocuments(format.parse, before, tuple(raw))
+      yield RawDocuments(format.parse, before, tuple(raw), self.options, format.unit)
 
   def documents(self, content: RawDocuments) -> Parsed:
     return parse_raw(self.name, content)
 
 
-def named(name: str, format: str | None) -> list[Source]:
-  """The files of a path or a glob, local or gs://. Raises DataError."""
-  if not _WILD.intersection(name):
-    path = storage.path(name).expanduser()
-    if not path.exists():
-      raise records.DataError(f'--input {name}: there is no such file')
-    if path.is_dir():
-      raise records.DataError(
-          f'--input {name} is a directory: name its files with a glob such as "{name.rstrip("/")}/*"')
-    return [File(str(path), format)]
-  parts = name.split('/')
-  first = next(i for i, part in enumerate(parts) if _WILD.intersection(part))
-  base = storage.path('/'.join(parts[:first]) or ('/' if name.startswith('/') else '.')).expanduser()
-  found = storage.files_in(base, '/'.join(parts[first:]))
-  if not found:
-    raise records.DataError(f'--input {name}: no file matches this glob')
-  return [File(str(path), format) for path in found]
-
-
-def sample(name: str, format: str | None) -> list[Source]:
-  """`sample`: a slice of a Wikipedia dump. Raises DataError."""
-  spec = importlib.util.find_spec('gensim')  # found, not imported: importing gensim takes seconds
-  path = storage.path(spec.origin).parent / _SAMPLE_FILE if spec and spec.origin else None
-  if path is None or not path.exists():
-    raise records.DataError(
-        "--input sample is the slice of a Wikipedia dump in gensim's wheel, which is not installed here: "
-        "pip install 'bert_jax[sample]'")
-  return [File(str(path), format)]
-
-
 def parse_raw(name: str, content: RawDocuments) -> Parsed:
   counts, found = collections.Counter(), []
   for offset, raw in content.raw:
+    if raw is None:
+      counts.update(pages=1, too_long=1)
+      continue
     counts['bytes'] += len(raw)
     try:
       text = raw.decode()
@@ -100,12 +86,18 @@ def parse_raw(name: str, content: RawDocuments) -> Parsed:
           f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) '
           f'file, '
           f'line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
-    result = content.parse(text, content.context, f'{name}, byte {offset}', counts)
-    counts['pages'] += 1
+    result = content.parse(text, content.context, f'{name}, {content.unit} {offset}', counts, content.options)
     if isinstance(result, str):
-      counts[result] += 1
-    else:
+      counts.update({'pages': 1, result: 1})
+      continue
+    if len(result.text) <= document.LONGEST_TEXT:
       found.append(result)
+    else:
+      found += document.cut(result)
+      counts['documents_cut'] += 1
+  counts['pages'] += len(found)
+  if content.context == document.CUT:
+    counts['documents_cut'] += len(found)
   return Parsed(tuple(found), counts)
 
 
@@ -114,11 +106,5 @@ def _line_number(raw: bytes, at: int, offset: int) -> str:
   return str(line) if offset == 0 else f'{line} of the document that starts at byte {offset}'
 
 
-def _decompressed(file: BinaryIO) -> BinaryIO:
-  """A buffered stream of the file's content, whatever it is called."""
-  head = file.read(4)
-  file.seek(0)
-  for magic, open_ in _MAGIC.items():
-    if head.startswith(magic):
-      return io.BufferedReader(open_(file, 'rb'), 1 << 20)
-  return io.BufferedReader(file, 1 << 20)
+def _tell(text: str) -> None:
+  print(f'bert-jax: {text}', file=sys.stderr, flush=True)

@@ -1,41 +1,58 @@
 """The formats of text: how a file is split into raw documents, and how these become Document(id, title, text).
 
-`split(stream, name)` yields (offset, bytes, context) in constant memory; `parse(text, context, place, counts)` gives a
-Document, or the name under which the document is counted as dropped: 'redirects', 'other_namespaces', 'other_models',
-'empty'; it may add to `counts` what it left out of a document. A new format is these two functions and one line in
-FORMATS; a third function can recognize its files.
+`split(stream, name, options)` yields (offset, bytes, context) in constant memory; `parse(text, context, place, counts,
+options)` gives a Document, or the name under which the document is counted as dropped: 'redirects', 'other_namespaces',
+'other_models', 'empty'; it may add to `counts` what it left out of a document, and Options tell it where there is a
+choice. A new format is these two functions and one line in FORMATS; a third function can recognize its files.
 """
 
 import collections
 import dataclasses
+import io
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
-from input_pipeline.text import document, lines, mediawiki, wikiextractor
-from input_pipeline.text.document import Document
+from input_pipeline.text import columnar, document, json_files, lines, mediawiki, refused, tables, wikiextractor
+from input_pipeline.text.document import Document, Options
 
-Parse = Callable[[str, tuple, str, collections.Counter], Document | str]
+USUAL = Options()
+Split = Callable[[io.BufferedReader, str, Options], Iterator[document.Raw]]
+Parse = Callable[[str, tuple, str, collections.Counter, Options], Document | str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
   """How files of one kind are read. `parse` travels to other processes, so it is a function of a module."""
-  split: Callable[[BinaryIO, str], Iterator[document.Raw]]
+  split: Split
   parse: Parse
   # from a file's first bytes and its name; None: only --format names it
   recognize: Callable[[bytes, str], bool] | None = None
+  unit: str = 'byte'  # that offsets count
 
 
 PLAIN = 'text'  # what no other format recognizes
 FORMATS = {
     'mediawiki': Format(mediawiki.split, mediawiki.parse, mediawiki.recognize),
     'wikiextractor': Format(wikiextractor.split, wikiextractor.parse, wikiextractor.recognize),
-    PLAIN: Format(lines.split_text, lines.parse_text),
-    'jsonl': Format(lines.split_jsonl, lines.parse_jsonl, lines.is_jsonl)}
+    PLAIN: Format(lines.split, lines.parse),
+    'cirrussearch': Format(json_files.split_cirrus, json_files.parse_cirrus, json_files.is_cirrus),
+    'jsonl': Format(json_files.split_lines, json_files.parse, json_files.is_lines),
+    'json': Format(json_files.split_array, json_files.parse, json_files.is_array),
+    'csv': Format(tables.split_csv, tables.parse, tables.is_csv),
+    'tsv': Format(tables.split_tsv, tables.parse, tables.is_tsv),
+    'parquet': Format(columnar.split_parquet, json_files.parse, columnar.is_parquet, unit='row'),
+    'arrow': Format(columnar.split_arrow, json_files.parse, columnar.is_arrow, unit='row')}
 
 
 def recognize(head: bytes, name: str) -> str:
-  """The format of a file from its first bytes (decompressed), and, where they leave it open, its name."""
+  """The format of a file from its first bytes (decompressed), and, where they leave it open, its name.
+
+  Raises DataError for what is none of them, and no prose either.
+  """
   start = head.removeprefix(document.BOM).lstrip()
-  return next((format for format, its in FORMATS.items() if its.recognize is not None and its.recognize(start, name)),
-              PLAIN)
+  base = name.rpartition('/')[2]
+  refused.check(head, start, name)
+  for format, its in FORMATS.items():
+    if its.recognize is not None and its.recognize(start, base):
+      return format
+  refused.check_prose(head, start, name)
+  return PLAIN

@@ -18,7 +18,7 @@ def recognize(start: bytes, name: str) -> bool:
   return start.startswith((b'<mediawiki', b'<page>', b'<?xml'))
 
 
-def split(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
+def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[document.Raw]:
   """The <page> elements of a dump. `<page>` inside a text is escaped, so bytes can be searched; the context is the
   namespaces."""
   buffer, offset, context, fragment = b'', 0, None, False
@@ -53,7 +53,8 @@ def _namespaces(header: bytes, name: str) -> tuple[tuple[int, str], ...]:
     raise records.DataError(f'{name} is not UTF-8: its siteinfo has byte 0x{error.object[error.start]:02x}') from error
 
 
-def parse(text: str, context: tuple, place: str, counts: collections.Counter) -> document.Document | str:
+def parse(text: str, context: tuple, place: str, counts: collections.Counter,
+          options: document.Options) -> document.Document | str:
   try:
     page = xml.fromstring(text)
   except xml.ParseError as error:

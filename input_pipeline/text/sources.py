@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 from input_pipeline import records, storage
-from input_pipeline.text import data_sets, files, formats
+from input_pipeline.text import data_sets, files, formats, listing
 from input_pipeline.text.source import Parsed, Source, Stamp
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
@@ -32,11 +32,14 @@ class Chunk:
   weight: float = 1
 
 
-def documents(input: str, format: str | None = None,
-              counts: collections.Counter | None = None) -> Iterator[formats.Document]:
+Input = str | tuple[str, ...]  # what `--input` names, each of them as a weighted list
+
+
+def documents(input: Input, format: str | None = None, counts: collections.Counter | None = None,
+              options: formats.Options = formats.USUAL) -> Iterator[formats.Document]:
   """The documents of `--input` one after the other, as often as its weights say; `counts` receives what was seen and
   dropped."""
-  for chunk in chunks(mixture(input, format)):
+  for chunk in chunks(mixture(input, format, options)):
     parsed = parse(chunk)
     if counts is not None:
       counts.update(parsed.counts)
@@ -61,34 +64,62 @@ def parse(chunk: Chunk) -> Parsed:
 def times(document: formats.Document, weight: float) -> int:
   """How often a document of a source with this weight is taken: 0.3 takes 3 of 10, 2.5 takes all twice and half of them
   thrice."""
-  digest = hashlib.blake2b(b'weight ' + document.id.encode('utf-8', 'surrogatepass'), digest_size=8).digest()
-  return int(weight) + (int.from_bytes(digest, 'little') < (weight - int(weight)) * 2**64)
+  if weight == int(weight):
+    return int(weight)
+  digest = hashlib.blake2b(b'weight ', digest_size=8)
+  for field in (document.id, document.text):  # ids may repeat
+    digest.update(field.encode('utf-8', 'surrogatepass'))
+  return int(weight) + (int.from_bytes(digest.digest(), 'little') < (weight - int(weight)) * 2**64)
 
 
-def mixture(input: str, format: str | None = None) -> list[Part]:
-  """The sources of A=WEIGHT,B=WEIGHT …, each once, however often it is named. Raises DataError.
+def names(input: Input) -> tuple[str, ...]:
+  return (input,) if isinstance(input, str) else input
+
+
+def shown(input: Input) -> str:
+  return ' '.join(names(input))
+
+
+def mixture(input: Input, format: str | None = None, options: formats.Options = formats.USUAL) -> list[Part]:
+  """The sources of A=WEIGHT,B=WEIGHT …, each once, however often it is named. Raises DataError, StorageError.
 
   A weight that is not there is 1. A name with a comma or an equals sign in it works where there is such a file.
   """
   if format is not None and format not in formats.FORMATS:
     raise records.DataError(f'--format {format} is not one of {", ".join(formats.FORMATS)}')
-  parts = {}
-  for name, weight in _weighted_names(input):
-    for source in _sources(name, format):
-      stamp = source.stamp()
+  parts: dict[str, Part] = {}
+  for name, weight in [weighted for one in names(input) for weighted in _weighted_names(one)]:
+    with storage.named_errors(f'--input {name}'):
+      found = [(source, source.stamp()) for source in _sources(name, format, options)]
+    for source, stamp in found:
       first = parts.setdefault(stamp.identity, Part(source, weight, stamp))
       if first.weight != weight:
         raise records.DataError(
-            f'--input {input} names {source.name} with the weights {first.weight:g} and {weight:g}: '
+            f'--input {name} names {source.name} with the weights {first.weight:g} and {weight:g}: '
             'give it one weight, or choose globs that do not overlap')
   if format is not None and not any(isinstance(part.source, files.File) for part in parts.values()):
     raise records.DataError(
-        f'--format {format} has no effect on --input {input}, which names no file: leave --format out')
+        f'--format {format} has no effect on --input {shown(input)}, which names no file: leave --format out')
   return list(parts.values())
 
 
+def read_once(parts: list[Part]) -> list[str]:
+  """The names of those that can be read only once: standard input, pipes."""
+  return [part.source.name for part in parts if isinstance(part.source, files.File) and part.source.once]
+
+
+def content(parts: list[Part]) -> str:
+  """Tells what is in the files of a mix from any other content; '' where there are none, or one is read once."""
+  found = [part.source for part in parts if isinstance(part.source, files.File)]
+  if not found or read_once(parts):
+    return ''
+  return hashlib.blake2b('\n'.join(storage.beside_each_other(files.File.content, found)).encode(),
+                         digest_size=16).hexdigest()
+
+
 def _weighted_names(input: str) -> list[tuple[str, float]]:
-  single = ',' not in input or _exists(input)
+  with storage.named_errors(f'--input {input}'):
+    single = ',' not in input or _exists(input)
   found = []
   for name in [input] if single else [name for name in input.split(',') if name]:
     stem, equals, weight = name.rpartition('=')
@@ -111,10 +142,11 @@ def _kind(name: str) -> str:
   return name.partition(':')[0]
 
 
-def _sources(name: str, format: str | None) -> list[Source]:
-  return SOURCES.get(_kind(name), files.named)(name, format)
+def _sources(name: str, format: str | None, options: formats.Options) -> list[Source]:
+  return SOURCES.get(_kind(name), listing.named)(name, format, options)
 
 
 # What a name of `--input` begins with, before its colon if it has one -> the sources that it names; any other name is
 # of files.
-SOURCES: dict[str, Callable[[str, str | None], list[Source]]] = {'sample': files.sample, 'tfds': data_sets.named}
+SOURCES: dict[str, Callable[[str, str | None, formats.Options], list[Source]]] = {
+    'sample': listing.sample, 'tfds': data_sets.named, listing.STANDARD_INPUT: listing.standard_input}

@@ -17,7 +17,7 @@ def recognize(start: bytes, name: str) -> bool:
   return start.startswith(b'<doc ')
 
 
-def split(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
+def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[document.Raw]:
   buffer, offset, end_mark = b'', 0, b'</doc>'
   while block := stream.read(document.READ):
     buffer += block
@@ -33,7 +33,8 @@ def split(stream: BinaryIO, name: str) -> Iterator[document.Raw]:
     raise records.DataError(f'{name} is truncated: what starts at byte {offset} has no </doc>; wanted <doc …> … </doc>')
 
 
-def parse(text: str, context: tuple, place: str, counts: collections.Counter) -> document.Document | str:
+def parse(text: str, context: tuple, place: str, counts: collections.Counter,
+          options: document.Options) -> document.Document | str:
   opening = _DOC.search(text)
   if not opening:
     raise records.DataError(

@@ -23,6 +23,8 @@ _CHINESE = re.compile(
     '[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002ceaf\uf900-\ufaff'
     '\U0002f800-\U0002fa1f]')
 
+_MOST = 2000  # characters of a sentence that jieba is given at once: its time can grow with their square
+
 
 # [S], -, [T], [S] -> bool [T]
 def by_jieba(texts: list[str], vocabulary, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -53,7 +55,8 @@ def boundaries(text: str) -> np.ndarray:  # -> bool [C + 1]
   seen = np.array([_is_seen(character) for character in text], bool)
   text = ''.join(itertools.compress(text, seen))
   begins = np.zeros(len(text) + 1, bool)
-  begins[np.cumsum([0, *map(len, _jieba().lcut(text))])] = True
+  parts = [text[at:at + _MOST] for at in range(0, len(text), _MOST)]
+  begins[np.cumsum([0, *(len(word) for part in parts for word in _jieba().lcut(part))])] = True
   other = np.array([character.isalnum() and not _CHINESE.match(character) for character in text], bool)
   begins[1:-1] &= ~(other[1:] & other[:-1])
   starts = np.zeros(len(seen) + 1, bool)

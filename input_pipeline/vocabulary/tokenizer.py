@@ -14,19 +14,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from input_pipeline import records, storage
-from input_pipeline.vocabulary import word_cache
+from input_pipeline.vocabulary import beside, word_cache
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 # original tokenization.py: a longer word is [UNK]; Hugging Face's default is 100, so exports carry this one
 MAX_WORD = 200
 _SPACE = '▁'
+# Tokens, and the share of them, that may be no text of their vocabulary's kind: 'NASA' in one of lower case.
+_STRAY, _STRAY_SHARE = 2, 0.01
 _ALIASES = {PAD: '<pad>', UNK: '<unk>'}  # in ALBERT's spm.model
 
 
 def load(path: storage.PathLike, lower_case: bool | None = None) -> 'Tokenizer':
   """A tokenizer from vocab.txt (WordPiece), spm.model (SentencePiece), or a directory that holds one of them.
 
-  `lower_case` None: cased where the vocabulary has a token with an upper-case letter. Raises DataError.
+  `lower_case` None: as the files beside it say (beside.py), or else its tokens. Raises DataError.
   """
   path = storage.path(path)
   if path.is_dir():
@@ -48,8 +50,8 @@ def _wordpiece(data: bytes, path: storage.Path, lower_case: bool | None) -> 'Tok
     raise records.DataError(f'{path} is not UTF-8 (byte {error.start}): wanted one token a line') from error
   tokens = [line.removesuffix('\r') for line in lines] if data.strip() else []
   special = _special_ids(tokens, path, {})
-  cased = lower_case is None and _has_upper_case(tokens)
-  lower_case = not cased if lower_case is None else lower_case
+  if lower_case is None:
+    lower_case = _told_lower_case(path, data, tokens, accents=True)
   library = wordpiece_library(tokens, lower_case)
   cache = word_cache.WordCache(functools.partial(_encode_word, library, lower_case))
   return Tokenizer('wordpiece', tuple(tokens), lower_case, *special,
@@ -90,11 +92,24 @@ def _sentencepiece(data: bytes, path: storage.Path, lower_case: bool | None) -> 
     raise records.DataError(f'{path} is not a SentencePiece model: {error}') from error
   tokens = [library.IdToPiece(i) for i in range(library.GetPieceSize())]
   special = _special_ids(tokens, path, _ALIASES)
-  cased = lower_case is None and _has_upper_case(tokens)
-  lower_case = not cased if lower_case is None else lower_case
+  if not all(library.IsControl(i) or library.IsUnknown(i) for i in special):
+    data = _with_control_symbols(data, special)
+    library.LoadFromSerializedProto(data)
+  if lower_case is None:
+    lower_case = _told_lower_case(path, data, tokens, accents=False)
   encode_flat = functools.partial(_encode_sentencepiece, library, lower_case)
   return Tokenizer('sentencepiece', tuple(tokens), lower_case, *special, encode_flat=encode_flat,
                    offsets=functools.partial(_sentencepiece_offsets, library, lower_case), model=data)
+
+
+def _with_control_symbols(data: bytes, ids: Sequence[int]) -> bytes:
+  """The model, but it finds none of these ids in text, as it would where [CLS] is a symbol of the user's."""
+  from sentencepiece import sentencepiece_model_pb2 as proto
+  model = proto.ModelProto.FromString(data)
+  for i in ids:
+    if model.pieces[i].type != proto.ModelProto.SentencePiece.UNKNOWN:
+      model.pieces[i].type = proto.ModelProto.SentencePiece.CONTROL
+  return model.SerializeToString()
 
 
 def _encode_sentencepiece(library, lower_case: bool, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -133,13 +148,39 @@ def _special_ids(tokens: list[str], path: storage.Path, aliases: dict[str, str])
   return [ids[token] if token in ids else ids[aliases[token]] for token in SPECIAL]
 
 
-def _has_upper_case(tokens: Sequence[str]) -> bool:
-  return any(character != character.lower() for token in tokens if not _is_bracketed(token) for character in token)
+def _told_lower_case(path: storage.Path, data: bytes, tokens: Sequence[str], accents: bool) -> bool:
+  said = beside.lower_case(path, data, sha256_of(tokens))
+  return not is_cased(tokens, accents) if said is None else said
+
+
+def is_cased(tokens: Sequence[str], accents: bool) -> bool:
+  """Whether more than a few tokens cannot stand in text that is lower-cased and, with `accents`, has lost its accents.
+
+  Accents tell where a script has no capitals: without them Hindi has no vowels, and Korean no syllables.
+  """
+  texts = [token for token in tokens if not _is_bracketed(token)]
+  with_case = [text for text in texts if text.lower() != text.upper()]
+  found = [(sum(text != text.lower() for text in with_case), len(with_case))]
+  if accents:
+    from tokenizers import normalizers
+    strip = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False, strip_accents=True,
+                                       lowercase=False).normalize_str
+    others = [text for text in texts if not text.isascii() and text.lower() == text.upper()]
+    found.append((sum(text != strip(text) for text in others), len(others)))
+  return any(changed > max(_STRAY, _STRAY_SHARE * count) for changed, count in found)
 
 
 def _is_bracketed(token: str) -> bool:
   """[MASK], [unused7], <pad>: names rather than text."""
   return len(token) > 2 and (token[0] + token[-1]) in ('[]', '<>')
+
+
+def _vocab_txt(tokens: Sequence[str]) -> bytes:
+  return ('\n'.join(tokens) + '\n').encode()
+
+
+def sha256_of(tokens: Sequence[str]) -> str:
+  return hashlib.sha256(_vocab_txt(tokens)).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,11 +226,11 @@ class Tokenizer:
 
   @property
   def vocab_txt(self) -> bytes:
-    return ('\n'.join(self.tokens) + '\n').encode()
+    return _vocab_txt(self.tokens)
 
   @functools.cached_property
   def sha256(self) -> str:
-    return hashlib.sha256(self.vocab_txt).hexdigest()
+    return sha256_of(self.tokens)
 
   @property
   def record(self) -> records.Vocabulary:

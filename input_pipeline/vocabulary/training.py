@@ -3,20 +3,31 @@
 import collections
 import dataclasses
 import io
+import itertools
+import re
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, TextIO
 
 from input_pipeline import records, storage
 from input_pipeline.text import formats, sources
-from input_pipeline.vocabulary import tokenizer
+from input_pipeline.vocabulary import beside, tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
+_LEAST_LETTERS = 50  # of WordPiece; more are at most a quarter of the tokens, but for frequent ones
+_FREQUENT, _RARE = 1e-4, 1e-7  # of all characters: a letter that is a token if there is room; one that is none
+_MOST_PIECES = re.compile(r'Please set it to a value <= (\d+)')
 _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 
 
 def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
-  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError, and then leaves nothing."""
+  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError or StorageError,
+  and then leaves nothing."""
+  with storage.named_errors(f'--output {settings.output}'):
+    return _train(settings)
+
+
+def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
   output = storage.path(settings.output)
   trainer = TRAINERS[settings.kind]
   if output.suffix != trainer.suffix:
@@ -27,19 +38,21 @@ def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
   lines = _lines(settings)
   data = trainer.train(lines, settings.size, settings.lower_case)
   output.parent.mkdir(parents=True, exist_ok=True)
+  beside.write(output, data, kind=settings.kind, size=settings.size, lower_case=settings.lower_case,
+               strip_accents=settings.lower_case and settings.kind == 'wordpiece', input=settings.input)
   storage.write_whole(output, data)
   return tokenizer.load(output, settings.lower_case)
 
 
 def _lines(settings: 'VocabularySettings') -> Iterator[str]:
   seen = 0
-  for document in sources.documents(settings.input, settings.format):
+  for document in sources.documents(settings.input, settings.format, options=settings.reading):
     yield from (line for line in document.text.split('\n') if line.strip())
     seen += 1
     if seen == settings.limit:
       break
   if not seen:
-    raise records.DataError(f'--input {settings.input} holds no text: wanted at least one document')
+    raise records.DataError(f'--input {sources.shown(settings.input)} holds no text: wanted at least one document')
 
 
 def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
@@ -48,24 +61,22 @@ def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
   The trainer numbers the ##letters in the order of a hash map, which changes from run to run, and breaks ties by
   number: so they are numbered before it begins, from counts made here.
   """
-  import tokenizers
-  library = tokenizer.wordpiece_library([tokenizer.UNK], lower_case)
   # lines are needed twice; parsing is slow
   with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace', newline='') as spool:
     characters = collections.Counter()
     for line in lines:
       characters.update(line)
       spool.write(line + '\n')
-    alphabet = _alphabet(library, characters, max(size // 4, 50))
-    pieces = [f'##{c}' for c in alphabet if len(library.pre_tokenizer.pre_tokenize_str(f'a{c}a')) == 1]
-    known = [*tokenizer.SPECIAL, *alphabet, *pieces]
-    trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=known, show_progress=False, min_frequency=2, initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet), continuing_subword_prefix='##')
-    spool.seek(0)
-    library.train_from_iterator((line.removesuffix('\n') for line in spool), trainer)
-  ids = library.get_vocab()
-  tokens = sorted(ids, key=ids.get)
+    costs, frequent = _alphabet(characters, lower_case)
+    letters, alone = ([c for c, cost in costs.items() if cost == wanted] for wanted in (2, 1))
+    half = (size - len(tokenizer.SPECIAL)) // 2
+    letters = letters[:max(size // 4, _LEAST_LETTERS, min(half, len(frequent.intersection(letters))))]
+    room = size - len(tokenizer.SPECIAL) - 2 * len(letters)
+    chosen = {*letters, *alone[:max(0, min(size // 2, room))]}
+    tokens = _merge(spool, chosen, costs, size, lower_case)
+    while len(tokens) < size and (more := _more(costs, chosen, size, size - len(tokens))):
+      chosen |= more
+      tokens = _merge(spool, chosen, costs, size, lower_case)
   if len(tokens) != size:
     bound = 'needs' if len(tokens) > size else 'gives only'
     raise records.DataError(f'--size {size:,}: the corpus {bound} {len(tokens):,} tokens; choose a --size '
@@ -73,14 +84,46 @@ def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
   return ('\n'.join(tokens) + '\n').encode()
 
 
-def _alphabet(library, characters: collections.Counter, most: int) -> list[str]:
-  """The most frequent characters after normalisation, which works character by character."""
+def _alphabet(characters: collections.Counter, lower_case: bool) -> tuple[dict[str, int], set[str]]:
+  """{character after normalisation, which works character by character: its tokens}, in order of how frequent they are,
+  and those that are frequent.
+
+  A letter is two tokens, c and ##c. Punctuation and Chinese characters are one, as they are words of their own.
+  """
+  library = tokenizer.wordpiece_library([tokenizer.UNK], lower_case)
+  normalize = library.normalizer.normalize_str
   counts = collections.Counter()
   for character, count in characters.items():
-    for normalised in library.normalizer.normalize_str(character.encode('utf-8', 'replace').decode()):
+    for normalised in normalize(character.encode('utf-8', 'replace').decode()):
       if not normalised.isspace():
         counts[normalised] += count
-  return sorted(sorted(counts, key=lambda c: (-counts[c], c))[:most])
+  is_alone = lambda c: len(library.pre_tokenizer.pre_tokenize_str(normalize(f'a{c}a'))) > 1
+  known = [c for c in sorted(counts, key=lambda c: (-counts[c], c)) if counts[c] >= _RARE * counts.total()]
+  return {c: 1 if is_alone(c) else 2 for c in known}, {c for c in known if counts[c] >= _FREQUENT * counts.total()}
+
+
+def _more(costs: dict[str, int], chosen: set[str], size: int, short: int) -> set[str]:
+  """The most frequent of the other characters for which `short` tokens have room; or one that displaces what is merged.
+  """
+  others = [c for c in costs if c not in chosen]
+  ends = itertools.accumulate(costs[c] for c in others)
+  room = size - len(tokenizer.SPECIAL) - sum(costs[c] for c in chosen)
+  return {c for c, end in zip(others, ends) if end <= short} or {*[c for c in others if costs[c] <= room][:1]}
+
+
+def _merge(spool: TextIO, chosen: set[str], costs: dict[str, int], size: int, lower_case: bool) -> list[str]:
+  """The tokens of these characters, and what is merged of them up to `size`."""
+  import tokenizers
+  library = tokenizer.wordpiece_library([tokenizer.UNK], lower_case)
+  alphabet = sorted(chosen)
+  known = [*tokenizer.SPECIAL, *alphabet, *(f'##{c}' for c in alphabet if costs[c] == 2)]
+  trainer = tokenizers.trainers.WordPieceTrainer(
+      vocab_size=size, special_tokens=known, show_progress=False, min_frequency=2, initial_alphabet=alphabet,
+      limit_alphabet=len(alphabet), continuing_subword_prefix='##')
+  spool.seek(0)
+  library.train_from_iterator((line.removesuffix('\n') for line in spool), trainer)
+  ids = library.get_vocab()
+  return sorted(ids, key=ids.get)
 
 
 def train_sentencepiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
@@ -97,6 +140,9 @@ def train_sentencepiece(lines: Iterator[str], size: int, lower_case: bool) -> by
         pad_piece=pad, unk_piece=unk, bos_piece=cls, eos_piece=sep, control_symbols=[mask])
   except (RuntimeError, OSError) as error:
     message = ' '.join(str(error).split())
+    if most := _MOST_PIECES.search(message):
+      raise records.DataError(f'--size {size:,}: the corpus gives only {int(most[1]):,} pieces; choose a --size up to '
+                              'that, or give more text') from error
     raise records.DataError(
         f'SentencePiece cannot make --size {size} pieces: {message}; change --size or give more text') from error
   return model.getvalue()
@@ -104,9 +150,14 @@ def train_sentencepiece(lines: Iterator[str], size: int, lower_case: bool) -> by
 
 def _short(lines: Iterator[str]) -> Iterator[str]:
   for line in lines:
-    line = line.encode('utf-8', 'replace').decode()
-    step = _MAX_LINE // max(1, -(-len(line.encode()) // len(line)))
-    yield from (line[i:i + step] for i in range(0, len(line), step))
+    data = line.encode('utf-8', 'replace')
+    start = 0
+    while start < len(data):
+      end = start + _MAX_LINE
+      while end < len(data) and data[end] & 0xC0 == 0x80:  # inside of a character
+        end -= 1
+      yield data[start:end].decode()
+      start = end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +173,9 @@ TRAINERS = {'wordpiece': Trainer(train_wordpiece, '.txt'), 'sentencepiece': Trai
 @dataclasses.dataclass(frozen=True)
 class VocabularySettings:
   """Train a vocabulary from a corpus."""
-  input: str
-  """A path or glob, local or gs://, `sample`, or `tfds:NAME`; or A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
+  input: str | tuple[str, ...]
+  """Paths, folders, globs, local, gs:// and the like, - for standard input, `sample`, or `tfds:NAME`; or
+  A=WEIGHT,B=WEIGHT (0.3 takes 3 of 10 documents)."""
   output: str
   """The file to write: vocab.txt for wordpiece, spm.model for sentencepiece."""
   kind: Literal[*TRAINERS] = 'wordpiece'
@@ -134,6 +186,8 @@ class VocabularySettings:
   """Lower-case text, and drop accents with WordPiece."""
   format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
+  reading: formats.Options = formats.USUAL
+  """How text is read; its fields are flags without a name in front."""
   limit: int | None = None
   """Use only the first documents, so many."""
   overwrite: bool = False

@@ -1,4 +1,4 @@
-"""`bert-jax import`, `export` and `fill-mask`: what a checkpoint is good for."""
+"""`bert-jax verify`, `import` and `export`: whether a checkpoint is sound, and how it comes in and goes out."""
 
 import dataclasses
 import json
@@ -54,28 +54,19 @@ def export(argv: list[str]) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class FillMask:
-  """Fill the [MASK]s of a text."""
-  checkpoint: Annotated[str, tyro.conf.Positional]
-  """A run directory, one of its steps, or a Hugging Face directory."""
-  text: Annotated[tuple[str, ...], tyro.conf.Positional]
-  """Texts that each hold one [MASK] or more."""
-  top_k: int = 5
-  """How many tokens to show for each [MASK], the likeliest first."""
+class Verify:
+  """Check every file of a run, of prepared data or of an export against what was written down of it."""
+  path: Annotated[str, tyro.conf.Positional]
+  """A run directory, one of its steps, what `bert-jax prepare` made, or an export."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""
 
 
-def fill_mask(argv: list[str]) -> int:
-  """Prints the likeliest tokens for each [MASK]."""
-  args = flags.parse(FillMask, argv, 'fill-mask')
-  from bert_jax import fill_mask
-  from bert_jax.convert import exchange
-  loaded = exchange.load(args.checkpoint)
-  results = fill_mask.fill_mask(loaded, args.text, args.top_k)
-  if args.json:
-    print(json.dumps({'results': [{'text': text, 'masks': masks} for text, masks in zip(args.text, results)]}))
-  else:
-    for text, masks in zip(args.text, results):
-      print(fill_mask.format_filled(text, masks))
-  return 0
+def verify(argv: list[str]) -> int:
+  """Prints what is sound; the exit code tells whether all is."""
+  args = flags.parse(Verify, argv, 'verify')
+  from bert_jax import verify
+  from bert_jax.errors import DamageError
+  report = verify.verify(args.path)
+  print(json.dumps(dataclasses.asdict(report) | {'sound': report.sound}) if args.json else report)
+  return 0 if report.sound else DamageError.exit_code

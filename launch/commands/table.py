@@ -69,10 +69,34 @@ def export(argv: list[str]) -> int:
   return checkpoints.export(argv)
 
 
-def fill_mask(argv: list[str]) -> int:
-  """Fill the [MASK]s of a text."""
+def verify(argv: list[str]) -> int:
+  """Say what is sound: of a run and its checkpoints, of prepared data, of an export."""
   from launch.commands import checkpoints
-  return checkpoints.fill_mask(argv)
+  return checkpoints.verify(argv)
+
+
+def fill_mask(argv: list[str]) -> int:
+  """Fill the [MASK]s of texts."""
+  from launch.commands import using
+  return using.fill_mask(argv)
+
+
+def features(argv: list[str]) -> int:
+  """Vectors of texts or of their tokens, from any layers, as JSON lines or arrays."""
+  from launch.commands import using
+  return using.features(argv)
+
+
+def score(argv: list[str]) -> int:
+  """How likely sentences are, and which of minimal pairs a model prefers (BLiMP)."""
+  from launch.commands import using
+  return using.score(argv)
+
+
+def next_sentence(argv: list[str]) -> int:
+  """How likely one text follows another."""
+  from launch.commands import using
+  return using.next_sentence(argv)
 
 
 def launch_files(argv: list[str]) -> int:
@@ -85,5 +109,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
     'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'plot': plot,
     'plan': plan, 'benchmark': benchmark,
-    'import': import_, 'export': export, 'fill-mask': fill_mask, 'launch-files': launch_files,
+    'verify': verify, 'import': import_, 'export': export, 'launch-files': launch_files,
+    'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,
 }

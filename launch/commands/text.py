@@ -1,6 +1,9 @@
 """`bert-jax vocabulary`, `prepare` and `inspect`: from text to shards, and a look at them. None of them imports JAX."""
 
 import dataclasses
+import json
+import math
+import shlex
 from typing import Annotated, Literal
 
 import tyro
@@ -11,11 +14,14 @@ from input_pipeline.prepare.settings import Prepare
 from input_pipeline.records import Manifest
 from launch.commands import flags
 
+RECIPE = 'small'  # that `prepare` names for what comes next
+POSITIONS = 512  # that its model has
+
 
 def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
   from input_pipeline.vocabulary import training
-  settings = flags.parse(training.VocabularySettings, argv, 'vocabulary')
+  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary')
   trained = training.train_from(settings)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
   return 0
@@ -26,7 +32,7 @@ def vocabulary(argv: list[str]) -> int:
 @dataclasses.dataclass(frozen=True)
 class PrepareCommand:
   """Turn text into shuffled, pre-tokenized shards: train and validation."""
-  settings: Annotated[Prepare, tyro.conf.arg(name='')]
+  settings: Annotated[Prepare, tyro.conf.arg(name=''), tyro.conf.OmitArgPrefixes]
   """What `input_pipeline` reads; its fields are flags without a name in front."""
   long_sequence_length: int | None = None
   """Make data for longer rows too, for a recipe's last phase: then OUTPUT gets a folder for each length."""
@@ -37,35 +43,57 @@ def prepare(argv: list[str]) -> int:
   args = flags.parse(PrepareCommand, argv, 'prepare')
   long, short = args.long_sequence_length, args.settings.sequence_length
   require(long is None or long > short, f'--long-sequence-length is {long}: wanted more than --sequence-length {short}')
+  from input_pipeline.text import sources
+  once = sources.read_once(sources.mixture(args.settings.input)) if long else []
+  require(not once, f'--long-sequence-length reads the text twice, and --input {"".join(once[:1])} can be read only '
+          'once: write it to a file')
   from input_pipeline.prepare import processes
   processes.begin(args.settings.workers)  # workers then import beside this process
+  from input_pipeline import inspection
   from input_pipeline.prepare import corpus
   lengths = [short, long] if long else []
   nested = [{'sequence_length': length, 'output': f'{args.settings.output}/{length}'} for length in lengths]
   for changes in nested or [{}]:
     settings = dataclasses.replace(args.settings, **changes)
-    print(f'{settings.output}:\n' + flags.table(counts(corpus.prepare(settings))))
+    manifest = corpus.prepare(settings)
+    print(inspection.summary(settings.output, manifest))
+  print('\n'.join(['\nnext', *(f'  bert-jax {shlex.join(words)}' for words in next_commands(args, manifest))]))
   return 0
 
 
-def counts(manifest: Manifest) -> dict[str, object]:
-  """What the source held, what was left out, and what the shards hold."""
-  rows = {f'source {name.replace("_", " ")}': value for name, value in manifest.counts.items()}
-  for name, split in manifest.splits.items():
-    rows |= {f'{name} documents': split.documents, f'{name} pieces': split.pieces, f'{name} tokens': split.tokens,
-             f'{name} unknown': f'{split.unknown_tokens / max(split.tokens, 1):.3%}',
-             f'{name} shards': f'{len(split.shards)}, {sum(shard.bytes for shard in split.shards) / 1e6:,.1f} MB'}
-  return rows
+def next_commands(args: PrepareCommand, manifest: Manifest) -> list[list[str]]:
+  """A look at the data, and a run on it, with the flags that this data asks for."""
+  output, long, short = args.settings.output, args.long_sequence_length, args.settings.sequence_length
+  wanted = {'model.vocab-size': manifest.vocabulary.size, **length_flags('batch', short)}
+  wanted |= length_flags('long', long) if long else {'long.share': 0}
+  if (longest := long or short) > POSITIONS:
+    wanted['model.max-positions'] = longest
+  if manifest.pairs == 'google':
+    wanted['batch.pairs'] = 'google'
+  run = f'runs/{output.rstrip("/").rpartition("/")[2]}'
+  return [['inspect', f'{output}/{short}' if long else output],
+          ['pretrain', RECIPE, '--data', output, '--run-dir', run,
+           *(word for name, value in wanted.items() for word in (f'--{name}', str(value)))]]
+
+
+def length_flags(group: str, length: int) -> dict[str, object]:
+  """Rows of this length, and slots for the tokens of a row that are predicted."""
+  return {f'{group}.sequence-length': length, f'{group}.predictions': math.ceil(Masking.share * length)}
 
 # ---------------------------------------------------------------- inspect
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspect:
-  """What is in prepared data: counts, lengths, padding, examples with masks and pairs; verifies every checksum."""
+  """What is in prepared data; verifies every checksum.
+
+  Shown are: documents that were dropped and why, and templates by name; of each split sizes, padding and rows of an
+  epoch, alone and packed; lengths; the most frequent tokens, unknown ones and what stands around them, scripts, remains
+  of markup; what of the validation split stands in train too; and rows as the model sees them, with masks and pairs.
+  """
   data: Annotated[str, tyro.conf.Positional]
   """A directory that `bert-jax prepare` made."""
-  examples: int = 3
+  examples: int = 1
   """Rows of each split to show; 0: only the counts."""
   seed: int = 12345
   """Of the masks and pairs shown."""
@@ -73,13 +101,19 @@ class Inspect:
   """How to pair; as the data was prepared by default."""
   pack: bool = False
   """Show packed rows."""
+  sample_tokens: int = 1 << 23
+  """Tokens of each split to read for what the manifest does not count; the share that was read is shown."""
   masking: Masking = Masking()
   """Which tokens of the examples are predicted, and what replaces them."""
+  json: bool = False
+  """One JSON object on stdout and nothing else there."""
 
 
 def check(args: Inspect) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
-  require(args.examples >= 0, f'--examples is {args.examples}: wanted 0 or more')
+  for name, least in (('examples', 0), ('sample_tokens', 1)):
+    value = getattr(args, name)
+    require(value >= least, f'{flags.flag(name)} is {value}: wanted {least} or more')
   return {} if args.examples else dict.fromkeys(('masking', 'pack', 'seed'), 'with --examples 0, which shows no row')
 
 
@@ -87,5 +121,7 @@ def inspect(argv: list[str]) -> int:
   """Prints what is in shards."""
   from input_pipeline import inspection
   args = flags.parse(Inspect, argv, 'inspect', check=check)
-  print(inspection.inspect(args.data, args.examples, args.seed, args.pairs, args.masking, args.pack))
+  report = inspection.inspect(args.data, args.examples, args.seed, args.pairs, args.masking, args.pack,
+                              args.sample_tokens)
+  print(json.dumps(dataclasses.asdict(report), ensure_ascii=False) if args.json else inspection.text(report))
   return 0

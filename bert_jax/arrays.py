@@ -1,0 +1,98 @@
+"""The arrays of a checkpoint: read by Orbax, compared before and after."""
+
+import functools
+import os
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec as P
+
+from bert_jax import program as program_lib, steps
+from bert_jax.errors import CheckpointError, DamageError
+from bert_jax.parallel.mesh import path_name
+from input_pipeline import storage
+
+
+def tree_of(state: program_lib.TrainState) -> dict:
+  """What of a state is saved: its step is the manifest's."""
+  return {'params': state.params, 'opt_state': state.opt_state, 'skipped': state.skipped}
+
+
+def describe(tree) -> dict[str, str]:
+  """{'params/encoder/…': 'float32[2, 16]'}"""
+  return {path_name(path): f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
+          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def finite(tree) -> bool:
+  """Whether every number of a tree is one; a reduction on the devices, whose answer every process reads."""
+  leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+  meshes = [leaf.sharding.mesh for leaf in leaves if isinstance(getattr(leaf, 'sharding', None), NamedSharding)]
+  return not int(strange_counter(NamedSharding(meshes[0], P()) if meshes else None)(leaves))
+
+
+@functools.cache
+def strange_counter(everywhere: NamedSharding | None) -> Callable[[list], jax.Array]:
+  """Compiled: how many numbers of some arrays are not finite."""
+  count = lambda leaf: jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32)
+  return jax.jit(lambda leaves: sum(map(count, leaves), jnp.zeros((), jnp.int32)), out_shardings=everywhere)
+
+
+def read_step(step: steps.Step, target: dict) -> dict:
+  """The arrays of a step, of the tree of `target`. Raises DamageError where they are others, or not finite.
+
+  Orbax would cast to the wanted type silently, and change no value that is damaged: so what is compared is compared
+  before.
+  """
+  try:
+    if step.manifest:
+      check_arrays(step.manifest.arrays, describe(target))
+      found = read_arrays(step.directory / steps.STATE, target)
+    else:
+      found = read_old(step, target)
+  except DamageError:
+    raise
+  except Exception as error:
+    if step.manifest or jax.process_count() > 1:  # its files are sound, so this may pass; or the others restored it
+      raise CheckpointError(f'{step.directory} cannot be restored: {first_line(error)}') from error
+    raise DamageError(f'it cannot be restored: {first_line(error)}') from error
+  if not finite(found):
+    raise DamageError('it holds values that are not finite')
+  return found
+
+
+def read_old(step: steps.Step, target: dict) -> dict:
+  """A step from before there were manifests: parameters and optimizer's state lie in a folder each."""
+  found = {}
+  if 'params' in target:
+    found['params'] = read_arrays(step.directory / 'params', target['params'])
+  if 'opt_state' in target:
+    rest = {name: target[name] for name in ('opt_state', 'skipped')}
+    found |= read_arrays(step.directory / 'opt_state', rest)
+  return found
+
+
+def read_arrays(directory: storage.Path, target) -> dict:
+  """What `target` names of the arrays that Orbax wrote to a folder."""
+  reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+  name = os.fspath(directory)
+  stored = reader.metadata(name).item_metadata.tree if directory.name != steps.STATE else None
+  if stored is not None:  # its tree has other names where it has other containers
+    found, wanted = describe(stored), describe(target)
+    check_arrays(found, {name: kind for name, kind in wanted.items() if name in found})
+  arguments = ocp.checkpoint_utils.construct_restore_args(target)
+  return reader.restore(name, args=ocp.args.PyTreeRestore(target, restore_args=arguments, partial_restore=True))
+
+
+def check_arrays(found: dict[str, str], wanted: dict[str, str]) -> None:
+  """Raises DamageError for the first array that is missing, or of another type or shape."""
+  for name, kind in wanted.items():
+    if found.get(name) != kind:
+      raise DamageError(f'it holds {name} as {found[name]}, wanted {kind}' if name in found else f'it lacks {name}')
+
+
+def first_line(error: BaseException) -> str:
+  return f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'

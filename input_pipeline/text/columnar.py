@@ -1,0 +1,100 @@
+"""Tables in columns: Parquet, and Arrow's files and streams, of which `datasets.save_to_disk` makes folders.
+
+Only the columns that are wanted are read, a few rows at once; each row travels as JSON.
+"""
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from input_pipeline import records
+from input_pipeline.text import compression, document, fields
+from input_pipeline.text.document import Options
+
+_BATCH_BYTES = 4 << 20  # of the rows that are in memory at once, about
+_MAGIC = b'ARROW1\x00\x00'
+_STREAM = b'\xff\xff\xff\xff'  # then comes the length of the schema
+
+
+def is_parquet(start: bytes, name: str) -> bool:
+  return start.startswith(b'PAR1\x15')  # the second is the first of Thrift's: PAR1 alone is a gene
+
+
+def is_arrow(start: bytes, name: str) -> bool:
+  return start.startswith((_MAGIC, _STREAM))
+
+
+def split_parquet(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
+  import pyarrow.parquet
+  file = compression.file_of(stream)
+  if file is None:
+    raise records.DataError(f'{name}: Parquet is read from its end: wanted a file that is not compressed, and no pipe')
+  with _named(name):
+    parquet = pyarrow.parquet.ParquetFile(file, memory_map=False, pre_buffer=False, buffer_size=document.READ)
+    columns = _columns(parquet.schema_arrow, name, options)
+    number = 0
+    for group in range(parquet.num_row_groups):
+      about = parquet.metadata.row_group(group)
+      rows = max(1, min(1024, about.num_rows * _BATCH_BYTES // max(1, about.total_byte_size)))
+      for batch in parquet.iter_batches(rows, [group], columns, use_threads=False):
+        yield from _rows(batch, number)
+        number += batch.num_rows
+
+
+def split_arrow(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
+  """A file is a stream with a few bytes before and after it."""
+  import pyarrow
+  if stream.peek(len(_MAGIC)).startswith(_MAGIC):
+    stream.read(len(_MAGIC))
+  with _named(name):
+    reader = pyarrow.ipc.open_stream(stream)
+    columns, number = _columns(reader.schema, name, options), 0
+    for batch in reader:
+      wanted = batch.select(columns)
+      rows = max(1, batch.num_rows * _BATCH_BYTES // max(1, wanted.nbytes))
+      for start in range(0, batch.num_rows, rows):
+        yield from _rows(wanted.slice(start, rows), number + start)
+      number += batch.num_rows
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+  import pyarrow
+  try:
+    yield
+  except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+    if getattr(error, 'errno', None):
+      raise  # of the file's storage, not of what is in it
+    said = ' '.join(str(error).split())[:200]
+    raise records.DataError(f'{name} is truncated or damaged ({said}): wanted a whole file; download it again'
+                            ) from error
+
+
+def _columns(schema: Any, name: str, options: Options) -> list[str]:
+  """The columns that hold what is wanted. Raises DataError where one is missing."""
+  found = []
+  for flag, chosen, usual in (('text', options.text_field, 'text'), ('id', options.id_field, 'id'),
+                              ('title', options.title_field, 'title')):
+    wanted = chosen or usual
+    column = next((column for column in (wanted, wanted.partition('.')[0]) if column in schema.names), None)
+    if column is not None:
+      found.append(column)
+    elif flag == 'text':
+      raise records.DataError(f'{name} has {fields.missing(schema.names, options.text_field)}')
+    elif chosen is not None:
+      raise records.DataError(f'{name} has no column {chosen!r}, which --{flag}-field names '
+                              f'(found: {", ".join(schema.names)[:200]})')
+  return list(dict.fromkeys(found))
+
+
+def _rows(batch: Any, number: int) -> Iterator[document.Raw]:
+  for place, row in enumerate(batch.to_pylist()):
+    raw = json.dumps(row, default=_plain).encode()
+    yield number + place, raw if len(raw) <= document.LONGEST_RECORD else None, ()
+
+
+def _plain(value: Any) -> str:
+  """What JSON has no kind for: bytes are UTF-8; dates and the like as they are written."""
+  return value.decode() if isinstance(value, bytes) else str(value)
