@@ -57,6 +57,11 @@ class Loaded:
   record: run_directory.Record | None = None  # None: the checkpoint is no run's
   step: int | None = None
   fresh: tuple[str, ...] = ()  # parameters that the checkpoint lacked, and that have initial values
+  labels: tuple[str, ...] = ()  # the classes of a task, in the order of their scores
+
+  def untrained(self) -> tuple[str, ...]:
+    """The heads that no term trained; of a checkpoint of others that has no terms nothing is known."""
+    return self.objective.untrained() if self.objective.terms else ()
 
 
 class Saving:
@@ -328,7 +333,8 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
             f'the vocabulary in {path} is not the one that the run began with: put the vocabulary of its data back')
     return found
 
-  return Loaded(record.config.model, objective, saved['params'], tokenizer, record, chosen.number)
+  return Loaded(record.config.model, objective, saved['params'], tokenizer, record, chosen.number,
+                labels=getattr(record.config, 'labels', ()))
 
 
 def newest(run_dir: storage.Path, record: run_directory.Record, number: int | None,
