@@ -65,7 +65,11 @@ NEEDS = {
     'verify': (['gs://bucket/run'], 'gcs'),
     'plot': (['run'], 'plot'),
     'export': (['run', '--output', 'gs://bucket/export'], 'gcs'),
+    'import': (['gs://bucket/run', '--output', 'new'], 'gcs'),
     'fill-mask': (['gs://bucket/run', 'one [MASK]'], 'gcs'),
+    'features': (['gs://bucket/run', 'one'], 'gcs'),
+    'score': (['gs://bucket/run', 'one'], 'gcs'),
+    'next-sentence': (['gs://bucket/run', 'one', 'two'], 'gcs'),
     'benchmark': (['input', 'data', '--batch.sequence-length', '32', '--batch.predictions', '5',
                    '--peer', 'huggingface', '--seconds', '0.1'], 'peers'),
 }
