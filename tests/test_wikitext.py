@@ -109,6 +109,27 @@ def test_text_is_made_valid(text):
   assert document.valid(made) == made == made.encode().decode() and '\x00' not in made and '😀' in made
   assert document.valid('plain ä') == 'plain ä'
 
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from([
+    '{{', '}}', '[[', ']]', '|', '=', "''", "'''", '{|', '|}', '|-', '\n', '\n\n', 'a ', 'B. ', 'File:', '* ', '==',
+    '{{x}}', '[[y]]', '<ref>', '</ref>', '<b>', '</b>', '&lt;', '{{nowrap|', '[http://x.y ', '<!--', '-->', '-{', '}-',
+    '&amp;', '<br>', '{{cn}}', '<h2>', '</h2>', '<table>', '{{!}}', '[[Category:a]]']), max_size=24).map(''.join))
+def test_no_markup_stays_of_what_is_broken(source):
+  text, counts = clean(source)
+  assert not re.search(r"\{\{|\}\}|\[\[|''|</?(?:ref|b|br|table|h2)>|&(?:lt|amp);|<!--", text), text
+  assert '\ufdd0' > max(text, default='') and all(line == line.strip() != '' for line in text.split('\n') if text)
+  assert all(counts.values()) and not any(re.search('[\ufdd0-\ufdef]', name) for name in counts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(['{{x|a}}', '{{cn}}', '{{nowrap|a}}', '{{convert|1|mi}}', '{{convert|1|zz}}',
+    '{{coord|1}}', '{{#expr:1+1}}', '{{lang-de|a}}', '{{IPAc-en|a}}', '{{Infobox\n|a=b\n}}']), max_size=12))
+def test_every_template_is_counted_once(templates):
+  _, counts = clean(' word '.join(templates))
+  assert counts['templates_rendered'] + sum(
+      count for name, count in counts.items() if name.startswith('template/')) == len(templates)
+
 # ---------------------------------------------------------------- kinds of markup
 
 

@@ -57,7 +57,7 @@ def resolve(text: str, page: wiki_templates.Page, counts: collections.Counter) -
       if top.kind == '[[':
         stack.pop()
         _add(stack, wiki_links.show(_parts(top), page.site), top.rendered)
-      elif text.count('[', max(start - _NEAR, 0), start) - text.count(']', max(start - _NEAR, 0), start) > 1:
+      elif _singles(text, max(start - _NEAR, 0), start) > 1:
         top.pieces.append(shield(']]'))  # a[b[1]]
     elif token == '}-':
       _close_variant(stack, page)
@@ -72,6 +72,12 @@ def resolve(text: str, page: wiki_templates.Page, counts: collections.Counter) -
   if rendered := sum(open_.rendered for open_ in stack):
     counts['templates_rendered'] += rendered
   return ''.join(_broken(open_, page) for open_ in stack)
+
+
+def _singles(text: str, start: int, end: int) -> int:
+  """Brackets open that are no link's."""
+  opened = text.count('[', start, end) - 2 * text.count('[[', start, end)
+  return opened - text.count(']', start, end) + 2 * text.count(']]', start, end)
 
 
 def _end_links(stack: list[_Open], page: wiki_templates.Page) -> _Open:
