@@ -35,7 +35,8 @@ WORDS = {
     'text_bytes': 'bytes of text in documents',
     'dropped_tokens': 'tokens that were too few for a piece',
     'end_sections': 'sections at the end of articles',
-    'tables': 'tables left out'}
+    'tables': 'tables left out',
+    'list_items': 'list items that are no prose'}
 # Groups of counts by name, in words.
 GROUPS = {'template': 'templates not shown'}
 SOME_UNKNOWN = 0.01  # of the tokens: more of them are worth a warning

@@ -5,6 +5,7 @@ import contextlib
 import html
 import io
 import itertools
+import json
 import tracemalloc
 
 import pytest
@@ -138,6 +139,32 @@ def test_wikiextractor_is_unescaped_once(tmp_path):
   assert [(one.id, one.title, one.text) for one in found] == [
       ('1', 'Salt & Stone', 'The R&D price was <5 &amp; rose.'), ('2', '"Hello" program', 'It ends &copy now.'),
       ('3', 'T', 'It ends with </doc> here, and begins with <doc id="9" url="u" title="t"> too.')]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(['de', 'en', 'zh']), st.integers(0, 3)), min_size=1, max_size=4),
+       st.integers(20, 200), st.integers(0, 9))
+def test_dumps_one_after_the_other_are_each_of_their_wiki(in_blocks_of, dumps, block, damaged):
+  end = '</mediawiki>\n'
+  parts = [HEAD.format(language) + ''.join(page(i, 'a') for i in range(pages)) + end for language, pages in dumps]
+  with in_blocks_of(block):
+    if any(pages for _, pages in dumps):
+      found = mediawiki.split(io.BytesIO(''.join(parts).encode()), 'dump', formats.USUAL)
+      assert [context[0] for _, _, context in found] == [language for language, pages in dumps for _ in range(pages)]
+    if damaged < len(parts) and dumps[damaged][1]:
+      parts[damaged] = parts[damaged].removesuffix(end)
+      with pytest.raises(records.DataError, match='truncated'):
+        list(mediawiki.split(io.BytesIO(''.join(parts).encode()), 'dump', formats.USUAL))
+
+
+def test_wikiextractor_as_json_is_unescaped_too(tmp_path):
+  line = {'id': '1', 'revid': '2', 'url': 'https://x/wiki?curid=1', 'title': 'R&amp;D', 'text': 'A &lt; &amp;lt;.'}
+  other = line | {'id': '2', 'url': 'https://x/wiki/R', 'title': 'T'}
+  (tmp_path / 'wiki_00').write_text('\n'.join(map(json.dumps, (line, other))))
+  (tmp_path / 'wiki_01').write_text("<doc id='3' url='u' title='It's'>\nIt's\n\nText.\n</doc>\n")
+  found, _ = read(tmp_path)
+  assert [(one.title, one.text) for one in found] == [
+      ('R&D', 'A < &lt;.'), ('T', 'A &lt; &amp;lt;.'), ("It's", 'Text.')]
 
 
 @settings(max_examples=100, deadline=None)

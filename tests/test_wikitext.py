@@ -109,6 +109,27 @@ def test_text_is_made_valid(text):
   assert document.valid(made) == made == made.encode().decode() and '\x00' not in made and '😀' in made
   assert document.valid('plain ä') == 'plain ä'
 
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from([
+    '{{', '}}', '[[', ']]', '|', '=', "''", "'''", '{|', '|}', '|-', '\n', '\n\n', 'a ', 'B. ', 'File:', '* ', '==',
+    '{{x}}', '[[y]]', '<ref>', '</ref>', '<b>', '</b>', '&lt;', '{{nowrap|', '[http://x.y ', '<!--', '-->', '-{', '}-',
+    '&amp;', '<br>', '{{cn}}', '<h2>', '</h2>', '<table>', '{{!}}', '[[Category:a]]']), max_size=24).map(''.join))
+def test_no_markup_stays_of_what_is_broken(source):
+  text, counts = clean(source)
+  assert not re.search(r"\{\{|\}\}|\[\[|''|</?(?:ref|b|br|table|h2)>|&(?:lt|amp);|<!--", text), text
+  assert '\ufdd0' > max(text, default='') and all(line == line.strip() != '' for line in text.split('\n') if text)
+  assert all(counts.values()) and not any(re.search('[\ufdd0-\ufdef]', name) for name in counts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(['{{x|a}}', '{{cn}}', '{{nowrap|a}}', '{{convert|1|mi}}', '{{convert|1|zz}}',
+    '{{coord|1}}', '{{#expr:1+1}}', '{{lang-de|a}}', '{{IPAc-en|a}}', '{{Infobox\n|a=b\n}}']), max_size=12))
+def test_every_template_is_counted_once(templates):
+  _, counts = clean(' word '.join(templates))
+  assert counts['templates_rendered'] + sum(
+      count for name, count in counts.items() if name.startswith('template/')) == len(templates)
+
 # ---------------------------------------------------------------- kinds of markup
 
 
@@ -129,7 +150,8 @@ def test_text_is_made_valid(text):
     ('<pre>x</pre>Text <syntaxhighlight lang="c" inline>a[1]</syntaxhighlight>.', 'Text a[1].'),
     ('<includeonly>no</includeonly><onlyinclude>yes.</onlyinclude>', 'yes.'), ('A {{=}} {{!}} b.', 'A = | b.'),
     ('The set {{1,2},{3}} is.', 'The set {{1,2},{3}} is.'), ('a <unknown> tag', 'a <unknown> tag'),
-    ('Text {{unclosed | a\n| b = c\nMore.', 'Text More.'), ('[[File:a.jpg|thumb|open\nMore.', 'More.'),
+    ('One. Text {{unclosed | a\n| b = c\nmore. Two.', 'One. Two.'),
+    ('{{unclosed | a\n| b = c\nMore.', 'More.'), ('[[File:a.jpg|thumb|open\nMore.', 'More.'),
     ("L''''amour''' and '''''both'''''.", "L'amour and both."), ('<table><tr><td>x</td></tr></table>y.', 'y.'),
     ('An [[open | link\n\nText [[a|b]].', 'An link\nText b.'), ('{{Unknown box|a=b}}\nText.', 'Text.'),
     ('Text.{{unknown note}} More.', 'Text. More.'), ('a\u3000\n\u200b\nb',
@@ -137,6 +159,39 @@ def test_text_is_made_valid(text):
 ])
 def test_what_is_shown(markup, shown):
   assert clean(markup, title='Title')[0] == shown
+
+
+@pytest.mark.parametrize('markup, shown', [
+    ('The {{convert|2=km|1=5}} {{frac|2=4|1=3}} {{lang|2=x|1=de}}.', 'The 5 kilometres (3.1 mi) 3⁄4 x.'),
+    ('The {{#ifexpr:1>0|y|n}} town. The {{#ifeq:a|a|C|c}}.', 'The C.'),
+    ('{{FULLPAGENAME}} {{BASEPAGENAME}}.', 'Title Title.'),
+    ('A {{{{b}}}} c.', 'A {} c.'), ('f(a[b[1]]) is [[1], [2]] here.', 'f(a[b[1]]) is [[1], [2]] here.'),
+    ('See http://x.y/z_(w), or (http://v.w) a.\nhttp://x.y\n* http://x.y', 'See http://x.y/z_(w), or (http://v.w) a.'),
+    ('A {{URL|http://x.y|Label}} b [[http://x.y c]] d [http://x.y] e.', 'A Label b c d e.'),
+    ('The sum is\n\n:<math>a+b</math>\n\nwhere a is one. Two.', 'The sum is a+b where a is one. Two.'),
+    ('It is\n:<math>\\int_a \\begin{x}</math>\nwhere a is one. Two.', 'Two.'),
+    ('Is:\n* a\nWhere. Are:\n: b\nWhere.', 'Is:\nWhere. Are:\nWhere.'), ('<h2>References</h2>\nA is.', ''),
+    ('{| a\n|-\n| b\n* c\n|valign=top|\n* d\nText.\n== A ==\n|x| is.', 'Text.\n|x| is.'),
+    ('A.\n| valign=top | b\nC.', 'A.\nC.'), ('One. It is at {{coord|1|2}}. Two{{coord|1|2}} ({{coord|1|2}}).',
+    'One. Two.'),
+    ('{{dunno}}, the town, is. Next.', 'Next.'), ('{{M|5|ul=km}} is. Next.', 'Next.'),
+    ('The {{snd|b}} town.\nNext.', 'Next.'),
+    ('Press {{key press|Ctrl|C}}.', 'Press Ctrl+C.'), ('A [[File:a|thumb|b {{c]] d.', 'A d.')])
+def test_what_else_is_shown(markup, shown):
+  assert clean(markup, title='Title')[0] == shown
+
+
+@pytest.mark.parametrize('language, markup, shown', [
+    ('de', 'Er wog {{convert|1300|kg|lb}}, {{"|Zitat}}.', 'Er wog 1.300 kg (2.900 lb), „Zitat“.'),
+    ('zh', '長{{convert|5|to|6|km|mi}}。', '長5–6 km (3.1–3.7 mi)。'), ('pt', 'Tem {{converter|1.3|km}}.', ''),
+    ('es', 'Mide {{convertir|5|km|mi|disp=or}}.', ''), ('ru', 'Весит {{s|5 кг}}.', 'Весит 5 кг.'),
+    ('fr', 'Au {{XIXe siècle}}, {{unité|1234,5|km|2}} et {{nombre|1500|habitants}} : {{citation|oui}}.',
+     'Au XIXe siècle, 1 234,5 km² et 1 500 habitants : « oui ».'),
+    ('fr', 'La {{2e|guerre}} du {{1er mai}}.', 'La 2e guerre du 1er mai.'), ('de', 'Bei {{B|Mt|1|2}} steht.', ''),
+    ('ja', '{{読み仮名の|東京}}は都市。次。', '次。'), ('en', '({{lang-he|שלום|shalom|peace}})',
+    '(Hebrew: שלום, romanized: shalom, lit. ‘peace’)'), ('fr', '{{formatnum:1234,5}}', '1234,5')])
+def test_what_is_shown_elsewhere(language, markup, shown):
+  assert clean(markup, wikitext.site_of((), language))[0].replace('\xa0', ' ') == shown
 
 
 @pytest.mark.parametrize('language, link', [

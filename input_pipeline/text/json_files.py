@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from input_pipeline import records
-from input_pipeline.text import document, fields
+from input_pipeline.text import document, fields, wikiextractor
 from input_pipeline.text.document import Document, Options
 
 _DIGITS = 4000  # Python makes no integer of many more
@@ -154,7 +154,10 @@ def split_cirrus(stream: io.BufferedReader, name: str, options: Options) -> Iter
 
 
 def parse(text: str, context: tuple, place: str, counts: collections.Counter, options: Options) -> Document | str:
-  return _document(_value(text, place), place, options)
+  value = _value(text, place)
+  if isinstance(value, dict) and wikiextractor.is_json(value):
+    value |= {name: wikiextractor.unescaped(value[name]) for name in ('title', 'text') if isinstance(value[name], str)}
+  return _document(value, place, options)
 
 
 def parse_cirrus(text: str, context: tuple, place: str, counts: collections.Counter,

@@ -13,6 +13,8 @@ from input_pipeline.text import document, wikitext
 LONGEST_TEXT = 4 << 20  # characters of wikitext, whose time it bounds; MediaWiki itself takes 2 MB
 _MAX_HEADER = 1 << 24  # a dump's <siteinfo> is some kilobytes
 _START, _END, _REVISION, _DUMP_END = b'<page>', b'</page>', b'<revision>', b'</mediawiki>'
+_DUMP = b'<mediawiki'
+_TRUNCATED = '{} is truncated: the dump ends inside a page or before </mediawiki>; download it again'
 _TAIL = 16  # bytes that hold any of these
 _REDIRECT = re.compile(r'\s*#\s*REDIRECT\b', re.IGNORECASE)
 _REFERENCE = re.compile(r'&#(?:x0*([0-9a-fA-F]{1,6})|0*(\d{1,7})|x?[0-9a-fA-F]+);')
@@ -36,12 +38,18 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
     at = 0
     while True:
       start = buffer.find(_START, at)
+      header = buffer.rfind(_DUMP, at, start if start >= 0 else len(buffer))
       if context is None and (start >= 0 or len(buffer) > _MAX_HEADER):
-        context = _site(buffer[:max(start, 0)], name)
-        fragment = b'<mediawiki' not in buffer[:max(start, 0)]  # an export of some pages has no end to look for
+        context = _site(buffer[max(header, 0):max(start, 0)], name)
+        fragment, ended = header < 0, False  # an export of some pages has no end to look for
+      elif start >= 0 and header >= 0:  # dumps one after the other can be of different wikis
+        if not (fragment or ended or _DUMP_END in buffer[at:header]):
+          raise records.DataError(_TRUNCATED.format(name))
+        context, fragment, ended = _site(buffer[header:start], name), False, False
       if start < 0:
-        ended = ended or _DUMP_END in buffer[at:]
-        at = max(at, len(buffer) - len(_DUMP_END)) if context is not None else at
+        ended = ended or _DUMP_END in buffer[at:header if header >= 0 else len(buffer)]
+        if context is not None and (header < 0 or len(buffer) - header > _MAX_HEADER):
+          at = max(at, len(buffer) - len(_DUMP_END))
         break
       end = buffer.find(_END, max(start, searched))
       if end < 0:
@@ -62,8 +70,7 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
       skipped += size - len(buffer)
       searched = len(buffer) - len(_END)
   if buffer.startswith(_START) or (context is not None and not fragment and not ended):
-    raise records.DataError(
-        f'{name} is truncated: the dump ends inside a page or before </mediawiki>; download it again')
+    raise records.DataError(_TRUNCATED.format(name))
   if context is None and _DUMP_END not in buffer:
     raise records.DataError(
         f'{name} is not a MediaWiki dump, or is truncated before its first <page>; name its kind with --format')

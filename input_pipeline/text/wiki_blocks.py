@@ -4,12 +4,13 @@ import collections
 import re
 
 from input_pipeline.text import wiki_gaps, wiki_math, wiki_site
-from input_pipeline.text.wiki_marks import GAP, ITEM, MARKS
+from input_pipeline.text.wiki_marks import GAP, ITEM, MARKS, shield
 
 _TABLE_START = re.compile(r'[ \t:*#;]*\{\|')
 _TABLE_END = re.compile(r'[ \t]*\|\}(?!\})')
 _ROW = re.compile(r'[ \t]*[|!]')
-_ROW_MARKUP = re.compile(r'[ \t]*(?:\|[-+}]|\{\|)')
+_ROW_MARKUP = re.compile(
+    r'[ \t]*(?:\|[-+}]|\{\||[|!][ \t]*(?:align|valign|style|class|colspan|rowspan|width|height|bgcolor|scope)[ \t]*=)')
 _LONE_BRACE = re.compile(r'[ \t]*[{}|]{1,2}[ \t]*$')
 _TAG = re.compile(r'<(/?)([A-Za-z][A-Za-z0-9]*)(?=[\s/>])([^<>]*)>')
 _HTML_TABLE = re.compile(r'<(/?)table(?=[\s/>])[^<>]*>', re.IGNORECASE)
@@ -18,7 +19,10 @@ _LIST = re.compile(r'[ \t]*[*#:;]+')
 _RULE = re.compile(r'-{4,}')
 _LINK = re.compile(r'\[(?:(?:https?|ftps?|irc|news|gopher):|mailto:)?//[^\s<>\[\]]*[ \t]*([^\[\]\n]*)\]|'
                    r'\[mailto:[^\s<>\[\]]*[ \t]*([^\[\]\n]*)\]')
+# An address alone on its line is no prose; in a sentence it is a word of it.
+_LONE_LINK = re.compile(r'^([ \t*#:;]*)(?:https?|ftp)://[^\s<>\[\]]+[ \t]*$', re.MULTILINE)
 _BARE_LINK = re.compile(r'(?:https?|ftp)://[^\s<>\[\]]+')
+_HTML_HEADING = re.compile(r'<h([1-6])(?=[\s>])[^<>\n]{0,200}>([^\n]{1,200}?)</h\1\s*>', re.IGNORECASE)
 _QUOTES = re.compile(r"'{2,}")
 _BRACKETS = re.compile(r'\[\[|\]\]')
 _BLOCK_TAGS = frozenset({'p', 'div', 'blockquote', 'center', 'poem', 'ol', 'ul', 'dl', 'hr', 'h1', 'h2', 'h3', 'h4',
@@ -32,6 +36,7 @@ _INLINE_TAGS = frozenset({
 _SCRIPT = re.compile(r'<(sup|sub)(?=[\s>])[^<>]*>([^<>]{1,12})</\1\s*>', re.IGNORECASE)
 _SENTENCE_END = re.compile(r'[.!?。！？…।։؟][\'"”’»)\]）」』]*$')
 _PROSE_LENGTH = 80  # a list item this long is prose even without a full stop
+_NEAR = 40  # characters at the end of a line in which its sentence's end is looked for
 _BLANK = ' \t\xa0\u3000\u200b\u200c\u200d\u200e\u200f\u2060\ufeff'
 
 
@@ -76,9 +81,9 @@ def _cut(text: str, spans: list[tuple[int, int]], counts: collections.Counter) -
 
 
 def _without_tables(text: str, counts: collections.Counter) -> str:
-  """Without {| … |}; of a table that is not closed only its rows go, the lines in a run that begin with | or !.
+  """Without {| … |}; of a table that is not closed only its rows go, the lines up to a heading that begin with | or !.
 
-  Such lines elsewhere are prose, where none of them is a row's or a table's mark.
+  Such lines elsewhere are prose, where none in a run of them is a row's or a table's mark.
   """
   if '\n|' not in text and '\n!' not in text and '{|' not in text and not text.startswith(('|', '!', '}')):
     return text
@@ -90,7 +95,7 @@ def _without_tables(text: str, counts: collections.Counter) -> str:
     elif '|}' in line and opened and _TABLE_END.match(line):
       closed[opened.pop()] = number
   kept: list[str] = []
-  number = 0
+  number, inside = 0, False
   while number < len(lines):
     if number in closed:
       end = closed[number]
@@ -103,7 +108,8 @@ def _without_tables(text: str, counts: collections.Counter) -> str:
       while end < len(lines) and _ROW.match(lines[end]):
         end += 1
       run = lines[number:end]
-      if any(map(_ROW_MARKUP.match, run)) or _TABLE_START.match(run[0]):
+      inside = inside or _TABLE_START.match(run[0]) is not None
+      if inside or any(map(_ROW_MARKUP.match, run)):
         if end < len(lines) and _LONE_BRACE.match(lines[end]):
           end += 1
         counts['tables'] += 1
@@ -112,6 +118,7 @@ def _without_tables(text: str, counts: collections.Counter) -> str:
         kept += run
       number = end
     else:
+      inside = inside and lines[number][:1] != '='
       kept.append(lines[number])
       number += 1
   return '\n'.join(kept)
@@ -122,6 +129,7 @@ def _tags(text: str) -> str:
   if '<' not in text:
     return text
   text = _SCRIPT.sub(lambda found: wiki_math.script(found[2], found[1].lower()), text)
+  text = _HTML_HEADING.sub(lambda found: f'\n\n{"=" * int(found[1])}{found[2]}{"=" * int(found[1])}\n\n', text)
   return _TAG.sub(_tag, text)
 
 
@@ -139,10 +147,10 @@ def _tag(found: re.Match) -> str:
 
 
 def _links(text: str) -> str:
-  """External links: their labels, which the reader sees; an address alone is no prose."""
+  """External links: their labels, which the reader sees; of one without a label the reader sees a number."""
   if '//' in text or 'mailto:' in text:
     text = _LINK.sub(lambda found: found[1] or found[2] or GAP, text)
-    text = _BARE_LINK.sub(GAP, text)
+    text = _BARE_LINK.sub(lambda found: shield(found[0]), _LONE_LINK.sub(rf'\1{GAP}', text))
   return _BRACKETS.sub('', text)
 
 
@@ -177,7 +185,7 @@ def _paragraphs(lines: list[str], language: str, counts: collections.Counter) ->
       paragraphs.append(wiki_gaps.close(' '.join(joined), language, counts))
       joined.clear()
 
-  for line in lines:
+  for line in _with_formulas(lines):
     item = ITEM in line or line[:1] in '*#:;' and line[:1] != ''
     line = wiki_gaps.decide(_LIST.sub('', line.replace(ITEM, ' '), count=1) if item else line).strip(_BLANK)
     if item or not line or _RULE.match(line):
@@ -187,7 +195,22 @@ def _paragraphs(lines: list[str], language: str, counts: collections.Counter) ->
       line = wiki_gaps.close(line, language, counts)
       if _SENTENCE_END.search(line) or len(line) >= _PROSE_LENGTH:
         paragraphs.append(line)
+      elif line:
+        counts['list_items'] += 1
     elif line:
       joined.append(line)
   flush()
   return [paragraph for paragraph in paragraphs if any(map(str.isalnum, paragraph))]
+
+
+def _with_formulas(lines: list[str]) -> list[str]:
+  """An indented line, such as a formula, is part of the sentence that begins before it and goes on after it."""
+  filled = [number for number, line in enumerate(lines) if line.strip(_BLANK)]
+  joined: set[int] = set()
+  for before, number, after in zip(filled, filled[1:], filled[2:]):
+    line = lines[number]
+    if (line[0] == ':' and lines[after][:1].islower() and ITEM not in line and lines[before][0] not in '*#:;=' and
+        not _SENTENCE_END.search(lines[before][-_NEAR:].rstrip()) and not _SENTENCE_END.search(line[-_NEAR:].rstrip())):
+      lines[after] = f'{line.lstrip(":")} {lines[after]}'
+      joined.update(range(before + 1, after))
+  return [line for number, line in enumerate(lines) if number not in joined] if joined else lines

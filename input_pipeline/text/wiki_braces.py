@@ -9,12 +9,14 @@ import re
 from dataclasses import dataclass, field
 
 from input_pipeline.text import wiki_links, wiki_templates
-from input_pipeline.text.wiki_marks import ASIDE, EQUALS, GAP, LOST, UNKNOWN
+from input_pipeline.text.wiki_marks import ASIDE, EQUALS, GAP, LOST, UNKNOWN, shield
 
 _DEEPEST = 40  # templates inside templates, MediaWiki's own bound; deeper ones show nothing
 _BRACES = re.compile(r'\{\{+|\}\}+')
 _TOKEN = re.compile(r'\{\{+|\}\}+|\[\[|\]\]|\|')
 _TOKEN_WITH_VARIANTS = re.compile(r'\{\{+|\}\}+|\[\[|\]\]|\||-\{(?!\{)|\}-')
+_NAME = re.compile(r'[^\n|\[\]{}]{0,100}')
+_NEAR = 200  # characters before ]] in which what it may close is looked for
 _REMAINS = re.compile(r'(?:\n[ \t]*[|}][^\n]*)*')  # lines after the first of a template that is not closed
 
 
@@ -55,10 +57,12 @@ def resolve(text: str, page: wiki_templates.Page, counts: collections.Counter) -
       if top.kind == '[[':
         stack.pop()
         _add(stack, wiki_links.show(_parts(top), page.site), top.rendered)
+      elif _singles(text, max(start - _NEAR, 0), start) > 1:
+        top.pieces.append(shield(']]'))  # a[b[1]]
     elif token == '}-':
       _close_variant(stack, page)
     elif token[0] == '{':
-      at = _open_braces(text, start, end, unpaired.get(start, 0), stack)
+      at = _open_braces(text, start, end, unpaired.get(start, 0), stack, counts)
     else:
       rest = _close_braces(len(token), stack, page, counts)
       if rest and variants and text[end:end + 1] == '-' and stack[-1].kind == '-{':
@@ -68,6 +72,12 @@ def resolve(text: str, page: wiki_templates.Page, counts: collections.Counter) -
   if rendered := sum(open_.rendered for open_ in stack):
     counts['templates_rendered'] += rendered
   return ''.join(_broken(open_, page) for open_ in stack)
+
+
+def _singles(text: str, start: int, end: int) -> int:
+  """Brackets open that are no link's."""
+  opened = text.count('[', start, end) - 2 * text.count('[[', start, end)
+  return opened - text.count(']', start, end) + 2 * text.count(']]', start, end)
 
 
 def _end_links(stack: list[_Open], page: wiki_templates.Page) -> _Open:
@@ -95,14 +105,19 @@ def _unpaired(text: str) -> dict[int, int]:
   return {place: count for place, count in stack}
 
 
-def _open_braces(text: str, start: int, end: int, unpaired: int, stack: list[_Open]) -> int:
-  """Where the walk goes on: what is never closed ends with its line, and the lines of arguments after it."""
+def _open_braces(text: str, start: int, end: int, unpaired: int, stack: list[_Open],
+                 counts: collections.Counter) -> int:
+  """Where the walk goes on: what is never closed ends with the link or line, and the lines of arguments after it."""
   if end - start - unpaired >= 2:
     stack.append(_Open('{{', end - start - unpaired))
     return end
-  stack[-1].pieces.append(GAP)
+  stack[-1].pieces.append(UNKNOWN)
+  counts[wiki_templates.counted(_NAME.match(text, end)[0])] += 1
   line = text.find('\n', end)
-  return len(text) if line < 0 else _REMAINS.match(text, line).end()
+  line = len(text) if line < 0 else line
+  if stack[-1].kind == '[[' and (close := text.find(']]', end, line)) >= 0:
+    return close
+  return _REMAINS.match(text, line).end()
 
 
 def _close_braces(count: int, stack: list[_Open], page: wiki_templates.Page, counts: collections.Counter) -> int:
@@ -129,7 +144,8 @@ def _close_braces(count: int, stack: list[_Open], page: wiki_templates.Page, cou
       top.parts, top.pieces, top.rendered = [], [shown], rendered
     else:
       stack.pop()
-      _add(stack, '{' * top.braces + shown, rendered)
+      count -= (both := count == 1 == top.braces)  # {{{{b}}}}: what is left on both sides is a pair
+      _add(stack, '{' * top.braces + shown + '}' * both, rendered)
   return count
 
 

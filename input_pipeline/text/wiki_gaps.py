@@ -14,12 +14,14 @@ _CLOSING = '\'"”’»)]）」』'
 _STOPS = f'{_ENDS}:'
 _AFTER_SENTENCE = re.compile(rf'[{re.escape(_STOPS)}][{re.escape(_CLOSING)}\s{GAP}]*$')
 _LETTER = re.compile(r'[^\W\d_]$')
-# A pronunciation is part of the sentence only after such a word.
-_ANNOUNCED = re.compile(r'\b(?:pronounced|as|is|or|like|prononcé|se prononce|gesprochen|ausgesprochen|pronunciado|'
+# A pronunciation, or a place, is part of the sentence only after such a word.
+_ANNOUNCED = re.compile(r'\b(?:pronounced|as|is|or|like|at|near|of|in|to|coordinates|bei|sur|en|em|prononcé|'
+                        r'se prononce|gesprochen|ausgesprochen|pronunciado|'
                         r'pronunciato|uitgesproken|произносится)[\s:"“(]*$', re.IGNORECASE)
 # The last letter of a script that writes no spaces.
 _NO_SPACES = re.compile('[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]$')
-_GOES_ON = re.compile(r'[ \t][a-z\d,;.]')
+# What follows the first words of a sentence, and no box before it.
+_GOES_ON = re.compile(r'[ \t]?[,;、，)）]|[ \t][\d.]|[是為为的和與与在はがをのともにへでや]|(?:은|는|이|가|을|를|의)\s')
 _AFTER_NOTE = re.compile(rf'[\s{MARKS}.,;:!?)）。，]|$')
 _SPACES = re.compile(r'[ \t\xa0\r\f\v\x85\u2028\u2029]+')
 _SEPARATORS = ' ,;，；、'
@@ -52,7 +54,7 @@ def _decided(found: re.Match) -> str:
     return LOST if _ANNOUNCED.search(before) else GAP
   before = before.rstrip(MARKS)
   if not before.strip():  # before a line's text stand boxes, unless the sentence goes on from them
-    return LOST if _GOES_ON.match(after) else GAP
+    return LOST if _GOES_ON.match(after) or after[:1].isspace() and after[1:2].islower() else GAP
   if not before[-1].isspace() and _AFTER_NOTE.match(after):  # no space before it: a note
     if before[-1] in _ENDS + _CLOSING + ',;:' or _LETTER.search(before) and not _NO_SPACES.search(before):
       return GAP

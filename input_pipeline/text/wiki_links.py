@@ -2,12 +2,13 @@
 
 import re
 
-from input_pipeline.text.wiki_marks import GAP
+from input_pipeline.text.wiki_marks import GAP, shield
 from input_pipeline.text.wiki_site import Site
 
 _LANGUAGE = re.compile(r'(?:[a-z]{2,3}(?:-[a-z]{2,}){0,2}|simple)$')
 _PROJECTS = frozenset({'mw', 'wmf', 'doi', 'rfc', 'rev', 'isbn'})  # prefixes that look like a language's and are shown
 _LONGEST_PREFIX = 60  # characters of a namespace's name
+_ADDRESS = re.compile(r'(?:https?:|ftp:)?//')
 _TOWN = re.compile(r'\s*[(,（].*$', re.DOTALL)
 _FIRST_LABEL = re.compile(r'^[^|\n]*\|')
 
@@ -17,6 +18,10 @@ def show(parts: list[str], site: Site) -> str:
   target = parts[0].strip()
   if is_hidden(target, site):
     return GAP
+  if '[' in target and target.count('[') == target.count(']') and len(parts) == 1 and '//' not in target:
+    return shield('[[') + parts[0] + shield(']]')  # [[1], [2]], as MediaWiki does: this is no page's title
+  if len(parts) == 1 and _ADDRESS.match(target):
+    return f'[{target}]'
   prefix, colon, rest = target.partition(':')
   name = prefix.strip()
   if '\n' in target or len(parts) > 1 and '\n\n' in parts[-1]:

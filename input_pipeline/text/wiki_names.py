@@ -7,15 +7,15 @@ from input_pipeline.text.wiki_marks import EQUALS
 # Shows its first argument.
 FIRST = frozenset(name.strip() for name in '''
   nowrap; nobr; nobreak; no wrap; nowr; nowiki; j; wrap; awrap; nobold; nb; noitalic; noitalics; normal; small;
-  smaller; smalldiv; resize; big; larger; large; huge; em; strong; bold; b; italic; italics; i; it; underline; u;
+  smaller; smalldiv; resize; big; larger; large; huge; em; strong; bold; italic; italics; i; it; underline; u;
   strike; del; ins; smallcaps; sc; smallcaps all; small caps; sc2; caps; allcaps; abbr; abbrv; abbreviation;
   abréviation; abrev; abbrlink; tooltip; tt; hover; define; definition; code; codett; mono; monospace; kbd; key;
-  keypress; key press; samp; var; mvar; math; bigmath; mathit; mathcal; varserif; serif; sans-serif; font;
+  samp; var; mvar; math; bigmath; mathit; mathcal; varserif; serif; sans-serif; font;
   proper name; not a typo; notatypo; as written; typo; sic; sic!; chem name; vanchor; visible anchor; vanch;
   ancre visible; cn span; citation needed span; cnspan; fact span; clarify span; clarify inline; dubious span;
   disputed inline span; unreferenced inline; nihongo2; jp; hani; hans; hant; unicode; polytonic; iast; hebrew; arabic;
   cyrl; greek; grc; nastaliq; urdu; rtl; rtl-para; ltr; script; korean; lang-roman; asiantitle; transl-text; ruby;
-  overline; overbar; center; centre; centered; middle; nonfree; plainlink; section link; url; official url; website;
+  overline; overbar; center; centre; centered; middle; nonfree; plainlink; section link; official url; website;
   déf; citation bloc span; référence nécessaire; refnec; référence souhaitée; réf nécessaire; référence incomplète;
   refsou; passage non neutre; passage évasif; flag; flagcountry; flagu; flag country; flagdeco text; flag+link;
   country; drapeau2; flagg text; bandera2; bandiera nome; nft; nftu; player; fb; fbw; fbu; cr; cricket; ru; rut; bk;
@@ -36,7 +36,7 @@ SECOND = frozenset(name.strip() for name in '''
 # Shows its second argument, or its first where there is no other.
 TWICE = frozenset(name.strip() for name in '''
   annotated link text; wikisource; ill-text; illm; cyr; lwd; lien direct; seealso text; plink; wp; aut; auth; bibleverse
-  text; piped; aanduiding; lkt'''.split(';'))
+  text; piped; aanduiding; lkt; url'''.split(';'))
 # Shows its last argument.
 LAST = frozenset({'transl', 'transliteration', 'translit', 'tlit', 'xlit', 'romanization', 'translittération'})
 # A link to another language's article: its label, or its title.
@@ -60,7 +60,7 @@ SYMBOLS = {
     'spaced em dash': ' — ', 'snds': ' – ', '—': '—', 'nbsp': ' ', 'space': ' ', 'thinspace': ' ', 'thin space': ' ',
     'thinsp': ' ', 'hair space': ' ', 'hairsp': ' ', 'nnbsp': ' ', 'figure space': ' ', 'spaces': ' ', 'indent': ' ',
     'pad': ' ', 'break': ' ', 'br': ' ', '-': ' ', 'crlf': ' ', '\\': ' / ', 'spaced slash': ' / ', 'slash': ' / ',
-    "'": "'", '`': '`', "'s": "'s", '"': '"', 'okina': 'ʻ', 'ʻ': 'ʻ', 'hamza': 'ʾ', 'ayin': 'ʿ', 'prime': '′',
+    "'": "'", '`': '`', "'s": "'s", 'okina': 'ʻ', 'ʻ': 'ʻ', 'hamza': 'ʾ', 'ayin': 'ʿ', 'prime': '′',
     'pprime': '″', '(': '{', ')': '}', '((': '{{', '))': '}}', '[': '[', ']': ']', 'minus': '−', '−': '−',
     'times': '×', 'half': '½', 'co2': 'CO₂', 'h2o': 'H₂O', 'carbon dioxide': 'CO₂', 'aka': 'a.k.a.', 'flat': '♭',
     'sharp': '♯', 'natural': '♮', 'e (mathematical constant)': 'e', 'pi': 'π', 'phi': 'φ', 'ie': 'i.e.', 'eg': 'e.g.',
@@ -69,7 +69,9 @@ SYMBOLS = {
     'av. j.-c.': 'av. J.-C.', 'av jc': 'av. J.-C.', 'ap jc': 'apr. J.-C.', 'n. chr.': 'n. Chr.', 'v. chr.': 'v. Chr.',
     'до н. э.': 'до н. э.', 'н. э.': 'н. э.', 'м': 'м', 'до н.э.': 'до н. э.', 'н.э.': 'н. э.', 'тире': ' — ',
     'zwj': '', 'zwnj': '', 'wbr': '', 'zwsp': '', 'shy': '', 'wj': '', 'ier': '1er', '1er': '1er', 'ire': '1re',
-    '1re': '1re', 'ie siècle': 'Ie siècle', 'iie': 'IIe', 'iiie': 'IIIe', 'no wrap begin': '', 'ad': 'AD', 'bc': 'BC',
+    '1re': '1re', 'ie siècle': 'Ie siècle', 'iie': 'IIe', 'iiie': 'IIIe', 'no wrap begin': '',
+    'nowrap begin': '', 'nowrap end': '', 'nobr begin': '',
+    'nobr end': '', 'no wrap end': '', '(!': '{|', ')!': '|}', '!-': '|-', 'ad': 'AD', 'bc': 'BC',
     'ce': 'CE', 'bce': 'BCE'}
 # Pronunciations: in brackets they can go, elsewhere they are part of the sentence.
 ASIDES = frozenset(name.strip() for name in '''
@@ -77,6 +79,9 @@ ASIDES = frozenset(name.strip() for name in '''
   prononciation; prononcé; pronuncia; произношение; pron-en; langpron; sampa; x-sampa; inlinesound; hörbeispiel;
   lautschrift; lautschrift en; 發音; 发音; uitspraak; ipapron; listen inline; wymowa; вимова; söyleniş; تلفظ; 발음;
   読み; pinyin tone; ko-hhrm; ruw; korean name'''.split(';'))
+# A place on the globe, which stands in the text, the page's title, or both.
+COORDINATES = '''coord; coords; coor; coordinate; coordinates; koordinaten; koordináty; koordinatki; coordonnées;
+  coordenadas; coördinaten; koord; координаты; координати; 좌표; 座標; 坐标'''
 # Shows nothing of prose: notes, sources, maintenance, icons, boxes, what belongs to the page as a whole.
 INVISIBLE = frozenset(name.strip() for name in '''
   sfn; sfnp; sfnm; sfnref; harv; harvnb; harvp; harvcol; harvcolnb; efn; efn-ua; efn-lr; efn-la; efn-lg; refn; r; rp;
@@ -97,8 +102,7 @@ INVISIBLE = frozenset(name.strip() for name in '''
   chronology citation needed; additional citation needed; request quotation; quote needed; attribution needed;
   tone inline; ambiguous; buzz; incomprehensible inline; copyedit inline; cleanup inline; year needed; date missing;
   circular reference; medcn; medrs; better source example; promotional source; obsolete source; rp-page; page;
-  disambiguation needed; dn; citequote; coord; coords; coor; coordinate; coordinates; koordinaten; koordináty;
-  koordinatki; coordonnées; coordenadas; coördinaten; koord; coord missing; координаты; координати; 좌표; 座標; 坐标;
+  disambiguation needed; dn; citequote; coord missing;
   flagicon; flag icon; flagicon image; flagdeco; flagg; drapeau; bandera; bandiera; bandeira; флаг; флагификация;
   mini-flag; icon; iconize; anchor; anchors; ancre; anker; ancla; якорь; якір; kotwica; ankare; ancora; âncora;
   visible anchor target; audio; listen; speech; clear; clr; clear left; clear right; -; toc; toc limit; toc left;
@@ -111,7 +115,7 @@ INVISIBLE = frozenset(name.strip() for name in '''
   external media; side box; sidebar; section stub; stub; div col; div col end; col-begin; col-break; col-end; col div;
   colbegin; colend; columns-list end; columns; multicol; multicol-break; multicol-end; end div col; s-start; s-end;
   succession box; navbox; navboxes; ntsh; hs; sortkey; sort key; nbsp hidden; number table sorting; dagger sort;
-  citation; citeweb; citebook; harvard citation; harvard citation no brackets; bots; nobots; dash hidden; tfd; prod;
+  citeweb; citebook; harvard citation; harvard citation no brackets; bots; nobots; dash hidden; tfd; prod;
   efn note; wikidata; qid; wdib; lang icon; en icon; de icon; fr icon; es icon; ru icon; in lang icon; pdf; pdflink;
   doc; rfc hidden; update; asof hidden; void; null; px2; noteta; noteTA; 来源请求; 來源請求; 需要引文; 需要解释; 谁;
   誰; 哪个; 何时; 何處; 原創研究; 可疑; 需要更新; 失效链接; 失效連結; need consensus; 註; 脚注; notefn; refnest;

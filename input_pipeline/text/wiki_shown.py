@@ -9,6 +9,7 @@ from input_pipeline.text.wiki_marks import ASIDE, GAP, LOST, shield, unshield
 from input_pipeline.text.wiki_names import GERMAN, LANGUAGES
 from input_pipeline.text.wiki_site import Site
 
+_WORD = re.compile(r'[^\W\d_]')
 _MONTHS = ('', 'January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September', 'October',
            'November', 'December')
 
@@ -42,8 +43,38 @@ def argument(*keys: int | str) -> Callable[[Call], str]:
   return lambda call: call.get(*keys)
 
 
-def constant(text: str) -> Callable[[Call], str]:
-  return lambda call: text
+def second(call: Call) -> str | None:
+  """What has but one is another wiki's template of that name."""
+  return call.get(2, 'text') or (None if call.get(1) else '')
+
+
+def constant(text: str) -> Callable[[Call], str | None]:
+  """A sign; with words after its name it is another wiki's template."""
+  return lambda call: None if any(map(_WORD.search, call.positional)) else text
+
+
+def quoted(before: str, after: str) -> Callable[[Call], str | None]:
+  """{{"|words}} of German Wikipedia, {{citation|words}} of French; elsewhere a sign and a source."""
+  def shown(call: Call) -> str | None:
+    if call.name == 'citation':
+      return f'{before}{call.get(1)}{after}' if call.page.site.language == 'fr' and call.get(1) else GAP
+    return f'{before}{call.get(1, "text")}{after}' if call.get(1, 'text') else '"'
+  return shown
+
+
+def bold(call: Call) -> str | None:
+  """{{b|words}}; with more than one argument it is a verse of the Bible."""
+  return call.get(1, 'text') if len(call.positional) < 2 else None
+
+
+def keys(call: Call) -> str:
+  return '+'.join(call.positional)
+
+
+def inline_place(call: Call) -> str:
+  """Coordinates are left out, and with them a sentence that ends in them, unless only the title shows them."""
+  place = call.get('display', 'text')
+  return GAP if place.startswith('t') else ASIDE
 
 
 def nothing(call: Call) -> str:
@@ -100,8 +131,11 @@ def _with_language(code: str, text: str, call: Call) -> str:
   name = LANGUAGES.get(code.lower()) or LANGUAGES.get(code.partition('-')[0].lower())
   if call.page.site.language not in ('en', 'simple') or not name or call.get('label') == 'none':
     return text
-  translated = call.get('lit', 'translation', 3 if call.name == 'langx' else 'lit')
-  return f"{name}: ''{text}''" + (f', lit. ‘{translated}’' if translated and text else '') if text else ''
+  after = 2 if call.name == 'langx' else 1  # the arguments before what is told of the words
+  spelled = '' if text.isascii() else call.get('translit', 'romanized', after + 1)
+  translated = call.get('lit', 'translation', after + (1 if text.isascii() else 2))
+  return (f"{name}: ''{text}''" + (f", romanized: ''{spelled}''" if spelled else '') +
+          (f', lit. ‘{translated}’' if translated else '')) if text else ''
 
 
 def german(call: Call) -> str | None:
@@ -188,6 +222,8 @@ def measured(call: Call) -> str | None:
   if len(call.positional) > 2 or set(call.named) - {'u', 'ul', 'e', 'p', 's', 'fmt', 'end', 'up', 'upl'}:
     return None
   number = call.get('p') + call.page.site.number(call.get(1)) + call.get('s')
+  if re.search(r'\de', number):
+    return None
   if call.get(2):
     number += call.get(2) if call.get(2).startswith('(') else f' ± {call.get(2)}'
   if call.get('e'):
@@ -233,11 +269,21 @@ def harvard(call: Call) -> str | None:
 
 def century(call: Call) -> str | None:
   """{{s|XIX}}: XIXe siècle; {{s-|XIX}}: XIXe"""
+  if call.page.site.language in ('ru', 'uk', 'be', 'bg'):  # {{s|5 км}}: without a break
+    return call.get(1)
   if not call.get(1) or call.page.site.language != 'fr':
     return None if call.get(1) else ''
   after = 'er' if call.get(1).upper() == 'I' or call.get(2) == 'er' else 'e'
   tail = {'s': ' siècle', 's-': '', "av jc": ''}[call.name]
   return call.get(1) + after + tail
+
+
+def french_ordinal(call: Call) -> str | None:
+  """{{XIXe siècle}}, {{1er janvier}}, {{2e|guerre}}"""
+  if call.page.site.language != 'fr':
+    return None
+  name = call.name if call.name[0].isdigit() else re.sub('^[ivxlc]+', lambda found: found[0].upper(), call.name)
+  return f'{name} {call.get(1)}'.strip()
 
 
 def french_date(call: Call) -> str | None:
@@ -249,11 +295,14 @@ def french_date(call: Call) -> str | None:
 
 
 def unit(call: Call) -> str | None:
-  """{{unité|12|km}}: 12 km"""
-  number, unit = call.get(1), call.get(2)
-  if len([part for part in call.positional if part]) > 2:
+  """{{unité|12|km|2}}: 12 km²"""
+  number, unit, power = call.get(1), call.get(2), call.get(3)
+  if len([part for part in call.positional if part]) > (3 if power.isdigit() and unit else 2):
     return None
-  return f'{call.page.site.number(number.replace(" ", ""))} {unit}'.strip() if number else None
+  unit += wiki_math.superscript(power) if power else ''
+  site = call.page.site
+  number = number.replace(' ', '') if site.number('0.5') == '0.5' else number.replace(' ', '').replace(',', '.')
+  return f'{site.number(number)} {unit}'.strip() if number else None
 
 
 def chemical(call: Call) -> str | None:
@@ -279,6 +328,11 @@ def death(call: Call) -> str | None:
 def condition(call: Call) -> str:
   """{{#if: test | then | else}}"""
   return call.get(2) if call.get(1) else call.get(3)
+
+
+def comparison(call: Call) -> str:
+  """{{#ifeq: one | other | then | else}}"""
+  return call.get(3) if call.get(1) == call.get(2) else call.get(4)
 
 
 def plural(call: Call) -> str | None:
@@ -310,9 +364,19 @@ def pronunciation(call: Call) -> str:
 
 
 def converted(call: Call) -> str | None:
-  if call.page.site.language not in ('en', 'simple', ''):
+  """Other wikis than the English write the units' names in their language: their symbols stand for them here."""
+  site = call.page.site
+  if site.language in ('en', 'simple', ''):
+    return wiki_units.convert(call.positional, call.named, abbreviated=call.name == 'cvt')
+  numbers = [part for part in call.positional if part[:1].isdigit()]
+  if site.number('0.5') != '0.5' and any('.' in part or ',' in part for part in numbers):
+    return None  # 1.300 is either a thousand or one
+  named = {key: value for key, value in call.named.items() if key not in ('abbr', 'adj', 'sp', 'sing')}
+  text = None if named.get('disp') == 'or' else wiki_units.convert(
+      ['–' if part == 'to' else part for part in call.positional], named, abbreviated=True)
+  if text is None or re.search(' (?:and|or|by) ', text):
     return None
-  return wiki_units.convert(call.positional, call.named, abbreviated=call.name == 'cvt')
+  return re.sub(r'\d[\d,]*(?:\.\d+)?', lambda found: site.number(found[0].replace(',', '')), text)
 
 
 def music(call: Call) -> str | None:

@@ -138,10 +138,11 @@ class Site:
 
   def number(self, text: str) -> str:
     """What {{formatnum:text}} shows."""
-    digits = re.fullmatch(r'([-−+]?)(\d+)(?:\.(\d+))?', text.strip().replace(',', ''))
+    group, point = _GROUPS.get(self.language, ',.')
+    # a comma of a wiki that writes decimals after it is none between thousands
+    digits = re.fullmatch(r'([-−+]?)(\d+)(?:\.(\d+))?', text.strip().replace(',', '' if point == '.' else ','))
     if not digits:
       return text.strip()
-    group, point = _GROUPS.get(self.language, ',.')
     short = len(digits[2]) < 5 and self.language in _FOUR_DIGITS
     whole = digits[2] if short else re.sub(r'\B(?=(?:\d{3})+$)', group, digits[2])
     return digits[1].replace('-', '−') + whole + (point + digits[3] if digits[3] else '')

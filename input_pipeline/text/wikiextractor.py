@@ -10,7 +10,8 @@ from input_pipeline import records
 from input_pipeline.text import document
 
 _DOC = re.compile(r'<doc\b([^>\n]*|[^\n]*")>[ \t\r]*(?:\n|$)')
-_ATTRIBUTE = re.compile(r'(\w+)="(.*?)"(?=\s+\w+="|\s*$)')  # WikiExtractor does not escape quotes inside a title
+# WikiExtractor does not escape quotes inside a title.
+_ATTRIBUTE = re.compile(r'(\w+)=(["\'])(.*?)\2(?=\s+\w+=["\']|\s*$)')
 _END = re.compile(rb'</doc>[ \t\r]*\n')  # only at the end of a line: a text can speak of </doc>
 _TAIL = 64  # bytes that hold an end and the white space after it
 _ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});')
@@ -48,11 +49,16 @@ def parse(text: str, context: tuple, place: str, counts: collections.Counter,
   if not opening:
     raise records.DataError(
         f'{place}: wanted <doc id="…" url="…" title="…"> before </doc>, found {text.strip()[:60]!r}')
-  fields = dict(_ATTRIBUTE.findall(opening[1].strip()))
+  fields = {name: value for name, _, value in _ATTRIBUTE.findall(opening[1].strip())}
   content = text[opening.end():].rstrip().removesuffix('</doc>')
-  return document.make(fields.get('id'), _unescaped(fields.get('title', '')), _unescaped(content))
+  return document.make(fields.get('id'), unescaped(fields.get('title', '')), unescaped(content))
 
 
-def _unescaped(text: str) -> str:
+def is_json(fields: dict) -> bool:
+  """Whether fields are those that `WikiExtractor --json` writes."""
+  return fields.keys() - {'revid'} == {'id', 'url', 'title', 'text'} and '?curid=' in str(fields['url'])
+
+
+def unescaped(text: str) -> str:
   """WikiExtractor escapes what it writes; `&copy` without a semicolon is prose."""
   return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text) if '&' in text else text
