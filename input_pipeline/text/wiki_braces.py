@@ -30,7 +30,7 @@ class _Open:
   rendered: int = 0  # templates inside that show something
 
 
-def resolve(text: str, page: wiki_templates.Page, counts: collections.Counter) -> str:
+def expand(text: str, page: wiki_templates.Page, counts: collections.Counter) -> str:
   """The text with what templates, links and variants show, or with a mark where they stood."""
   variants = page.site.has_variants and '-{' in text
   unpaired, stack, at = _unpaired(text), [_Open('')], 0

@@ -12,7 +12,7 @@ from input_pipeline.text.wiki_marks import GAP, LOST, shield
 _BREAK = '\n\n'
 
 
-def resolve(text: str, counts: collections.Counter) -> str:
+def expand(text: str, counts: collections.Counter) -> str:
   """The text without comments, with entities and raw tags in the characters that they show, which are no markup.
 
   What is not closed is no tag; `closed` remembers that no more end of a kind comes, so that the time is linear.

@@ -21,6 +21,6 @@ def clean(text: str, site: Site, counts: collections.Counter | None = None, titl
   '' where there is none. `counts` receives what was rendered and what was left out.
   """
   counts = collections.Counter() if counts is None else counts
-  text = wiki_raw.resolve(document.valid(text).replace('\r\n', '\n'), counts)
-  text = wiki_braces.resolve(text, wiki_templates.Page(site, title), counts)
+  text = wiki_raw.expand(document.valid(text).replace('\r\n', '\n'), counts)
+  text = wiki_braces.expand(text, wiki_templates.Page(site, title), counts)
   return document.valid(unshield(wiki_blocks.prose(text, site, keep_end_sections, counts)))
