@@ -100,7 +100,30 @@ def mixture(input: Input, format: str | None = None, options: formats.Options = 
   if format is not None and not any(isinstance(part.source, files.File) for part in parts.values()):
     raise records.DataError(
         f'--format {format} has no effect on --input {shown(input)}, which names no file: leave --format out')
+  _refuse_what_has_no_effect(input, list(parts.values()), options)
   return list(parts.values())
+
+
+def _refuse_what_has_no_effect(input: Input, parts: list[Part], options: formats.Options) -> None:
+  """Of the options that differ from the usual, those that nothing in the input uses. Opens files only to find one that
+  does."""
+  usual = dataclasses.asdict(formats.USUAL)
+  left = {name for name, value in dataclasses.asdict(options).items() if value != usual[name]}
+  kinds = set()
+  for part in parts if left else ():
+    if isinstance(part.source, data_sets.DataSet):
+      left -= set(formats.FIELDS)
+    elif isinstance(part.source, files.File) and not part.source.once:
+      kinds.add(kind := part.source.kind())
+      left -= set(formats.FORMATS[kind].uses)
+    else:
+      left = set()  # what it uses is not known before it is read
+    if not left:
+      return
+  for name in sorted(left):
+    read_as = f', which is read as {" and ".join(sorted(kinds))}' if kinds else ''
+    raise records.DataError(
+        f'--{name.replace("_", "-")} has no effect on --input {shown(input)}{read_as}: leave it out')
 
 
 def read_once(parts: list[Part]) -> list[str]:
