@@ -21,6 +21,9 @@ class RawDocuments:
   options: formats.Options
   unit: str = 'byte'  # of places: bytes of the decompressed file, or rows
 
+  def size(self) -> int:
+    return sum(len(data or b'') for _, data in self.raw)
+
 
 @dataclasses.dataclass(frozen=True)
 class File:

@@ -30,6 +30,7 @@ class Chunk:
   source: Source
   content: object  # what its `documents` takes
   weight: float = 1
+  more: tuple['Chunk', ...] = ()  # what follows it, of other small files: a chunk for each would be slow
 
 
 Input = str | tuple[str, ...]  # what `--input` names, each of them as a weighted list
@@ -49,16 +50,30 @@ def documents(input: Input, format: str | None = None, counts: collections.Count
 
 def chunks(parts: list[Part], chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
   """The parts of a mix as chunks, in their order. Raises DataError."""
-  for part in parts:
-    for content in part.source.chunks(chunk_bytes):
-      yield Chunk(part.source, content, part.weight)
+  held: list[Chunk] = []
+  size = 0
+  each = (Chunk(part.source, content, part.weight) for part in parts for content in part.source.chunks(chunk_bytes))
+  for chunk in each:
+    length = chunk.content.size() if isinstance(chunk.content, files.RawDocuments) else chunk_bytes
+    if held and (size + length > chunk_bytes or chunk.weight != held[0].weight):
+      yield dataclasses.replace(held[0], more=tuple(held[1:]))
+      held, size = [], 0
+    held.append(chunk)
+    size += length
+  if held:
+    yield dataclasses.replace(held[0], more=tuple(held[1:]))
 
 
 def parse(chunk: Chunk) -> Parsed:
   """The documents of a chunk, and the count of everything else in it. Raises DataError."""
-  parsed = chunk.source.documents(chunk.content)
-  parsed.counts['documents'] = len(parsed.documents)
-  return parsed
+  documents: list[formats.Document] = []
+  counts: collections.Counter = collections.Counter()
+  for one in (chunk, *chunk.more):
+    parsed = one.source.documents(one.content)
+    documents += parsed.documents
+    counts.update(parsed.counts)
+  counts['documents'] = len(documents)
+  return Parsed(tuple(documents), counts)
 
 
 def times(document: formats.Document, weight: float) -> int:
