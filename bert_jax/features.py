@@ -116,7 +116,7 @@ def check_heads(encoder: Placed, heads: build.Heads) -> None:
   """Raises ConfigError where a head that pooling reads is not there or was not trained."""
   for head in heads:
     require(encoder.has(head), (
-        f'this run did not train its {head}' if head in encoder.loaded.objective.untrained() else
+        f'this run did not train its {head}' if head in encoder.loaded.untrained() else
         f'this checkpoint has no {head}') + ": use pooling 'cls' or 'mean'")
 
 # ---------------------------------------------------------------- files

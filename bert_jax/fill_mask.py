@@ -77,7 +77,7 @@ def check(loaded: Loaded) -> None:
   require(not lacking, 'this checkpoint has no head for masked tokens, so it cannot fill them: name '
           + (f'{origin.checkpoint}, which it was fine-tuned from, or ' if origin and never else '')
           + 'a run of `bert-jax pretrain`, or a Hugging Face directory of BertForPreTraining or BertForMaskedLM')
-  require('masked_tokens' not in loaded.objective.untrained(),
+  require('masked_tokens' not in loaded.untrained(),
           'this run did not train its head for masked tokens: name one whose objective predicts them')
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -18,6 +19,7 @@ from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.program import Program, TrainState
 
 HostBatch = Mapping[str, np.ndarray]  # {name: [rows ...]}: this process' rows of a batch
+WAIT_SECONDS = 10.0  # for a save, after which it is told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +71,22 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
         recorder.evaluated(step, work.evaluate(state, step))
       if save and step > saved:
         with jax.transfer_guard('allow'):
-          work.save(state, step)
+          tell_of_waiting(work.save, state, step)
         saved = step
       if evaluate and reason == 'signal':
         recorder.evaluated(step, work.evaluate(state, step))
       if reason:
         return state, step, reason
   raise RuntimeError('the data ended before the steps did')
+
+
+def tell_of_waiting(save: Callable[[TrainState, int], None], state: TrainState, step: int) -> None:
+  """Saves; says so where the save before it was still on its way, and training waited."""
+  begin = time.monotonic()
+  save(state, step)
+  if (seconds := time.monotonic() - begin) > WAIT_SECONDS and distributed.is_first():
+    print(f'bert-jax: storage is slow: training waited {seconds:.0f} s at step {step} for the save before it: raise '
+          '--run.checkpoint-every where this happens often', file=sys.stderr, flush=True)
 
 
 def device_batches(batches: Iterator[HostBatch], mesh: jax.sharding.Mesh, count: Callable,

@@ -43,6 +43,6 @@ def check(encoder: Placed) -> None:
           'this run learnt the order of two sentences (objective mlm_sop), not which is next: name one of mlm_nsp')
   for head, name in (('pooler', 'pooler'), ('pair_classes', 'next-sentence head (pair_classes)')):
     require(encoder.has(head), (
-        f'this run did not train its {name}' if head in loaded.objective.untrained() else
+        f'this run did not train its {name}' if head in loaded.untrained() else
         f'this checkpoint has no {name}') + ', so it cannot tell which sentence is next: name a run of objective '
         'mlm_nsp, or a Hugging Face directory of BertForPreTraining')

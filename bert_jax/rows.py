@@ -124,7 +124,7 @@ class Placed:
   def has(self, head: str) -> bool:
     """Whether the checkpoint has this head, trained as far as is known."""
     fresh = any(name.startswith(f'{head}/') for name in self.loaded.fresh)
-    return head in self.params and not fresh and head not in self.loaded.objective.untrained()
+    return head in self.params and not fresh and head not in self.loaded.untrained()
 
   def run(self, output: Output, lengths: Sequence[int] | np.ndarray, make: Callable[[Sequence[int], int, int], Mapping],
           pace: Pace) -> Iterator[tuple[list[int], Any]]:

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -169,6 +170,18 @@ def read_all(files: list[Path]) -> list[bytes]:
     return [file.read_bytes() for file in files]
   return beside_each_other(lambda file: file.read_bytes(), files)
 
+
+@contextlib.contextmanager
+def on_disk(directory: PathLike, pattern: str = '*') -> Iterator[pathlib.Path]:
+  """A local folder with the files of `directory` that match: itself, or a copy that is removed afterwards."""
+  found = path(directory)
+  if not isinstance(found, ObjectPath):
+    yield found
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    beside_each_other(lambda file: copy(file, pathlib.Path(folder) / file.name), files_in(found, pattern))
+    yield pathlib.Path(folder)
+
 # ---------------------------------------------------------------- writing
 
 
@@ -202,8 +215,7 @@ def move(source: Path, target: Path) -> None:
     source.rename(target)
     return
   name = os.fspath(target).removeprefix(f'{source.scheme}://')
-  for part in source.tree():
-    (source / part).copy_to(f'{name}/{part}')
+  beside_each_other(lambda part: (source / part).copy_to(f'{name}/{part}'), source.tree())
   source.remove_tree()
 
 

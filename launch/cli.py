@@ -7,6 +7,7 @@ class of an error that is expected, as `exit_code` (bert_jax/errors.py, input_pi
 import difflib
 import os
 import sys
+import warnings
 
 from bert_jax.errors import STOPPED, ConfigError
 from launch import extras, without_tpu
@@ -15,8 +16,8 @@ from launch.commands.table import COMMANDS
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
 # takes a third less, and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
-COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'fill-mask', 'features', 'score', 'next-sentence',
-            'benchmark')
+COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'import', 'export', 'fill-mask', 'features', 'score',
+            'next-sentence', 'benchmark')
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 
@@ -33,6 +34,7 @@ def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   without_tpu.keep_quiet()
+  warnings.formatwarning = lambda message, *_, **__: f'bert-jax: {message}\n'
   try:
     code = run(sys.argv[1:])
   except KeyboardInterrupt:

@@ -21,6 +21,11 @@ def random(model: cfg.Model, heads=PRETRAINING_HEADS, seed: int = 0):
   return jax.tree.map_with_path(draw, template)
 
 
+def named(params):
+  """{'encoder/blocks/query/kernel': array …}"""
+  return {mesh.path_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
+
+
 def write_run(directory, config, vocabulary, *, steps=(7,), origin=None, params=None, data='nowhere'):
   """A run directory of `config`, pretrained or fine-tuned, as a training leaves it, with a checkpoint at each of
   `steps`.

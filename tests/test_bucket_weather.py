@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -77,7 +78,7 @@ try:
 except Exception as error:
   print(type(error).__name__)
 ''')
-  assert out.strip() == 'StorageError' and len(healthy.requests) == calls
+  assert out.strip() == 'RefusedError' and len(healthy.requests) == calls
 
 
 def test_slow_answers_are_told_once(healthy):
@@ -88,7 +89,8 @@ def test_slow_answers_are_told_once(healthy):
 
 GOES_ON = '''
 from launch import cli
-from bert_jax import train
+from bert_jax import loop, train
+loop.WAIT_SECONDS = 1.0
 inner = train.train
 def stop(step):
   print(step, flush=True)
@@ -113,13 +115,15 @@ def test_training_goes_on_beside_a_save(healthy, local_way, monkeypatch):
   argv = ['pretrain', 'tiny', '--data', str(local_way / 'data'), '--run-dir', f'{BUCKET}/beside', *RUN, *ALONE]
   process = subprocess.Popen([sys.executable, '-P', '-c', STORAGE.format(body=GOES_ON.format(argv=argv))],
                              env=buckets.environment(healthy) | {'PYTHONUNBUFFERED': '1'}, stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL, text=True, cwd=os.fspath(buckets.ROOT))
+                             stderr=subprocess.PIPE, text=True, cwd=os.fspath(buckets.ROOT))
   try:
     steps = iter(process.stdout)
     assert '8' in (line.strip() for line in steps)  # the next save waits for this one
     assert not healthy.files('bucket', 'beside/checkpoints/4/state/')
+    time.sleep(3)
     may_end.set()
-    assert process.wait(buckets.SECONDS) == 0
+    _, errors = process.communicate(timeout=buckets.SECONDS)
+    assert process.returncode == 0 and 'storage is slow: training waited' in errors, errors
   finally:
     may_end.set()
     process.kill()

@@ -14,7 +14,8 @@ from etils import epath
 
 from bert_jax import config as cfg, run_directory
 from bert_jax.checkpoint import Loaded
-from bert_jax.convert import exchange, huggingface, names
+from bert_jax.convert import exchange, huggingface, names, plain, programs, proof
+from bert_jax.errors import CheckpointError
 from bert_jax.model import build
 from bert_jax.model.encoder import BertEncoder
 from bert_jax.model.heads import MaskedTokens, PairClasses, Pooler
@@ -87,14 +88,15 @@ def test_runs_and_their_steps(pretrained, tuned):
 
 def test_what_is_missing_is_initialised_and_named(of_others):
   path, params = of_others
-  loaded = exchange.load(path)
+  assert exchange.load(path).fresh == () and set(exchange.load(path).params) == {'encoder', 'masked_tokens'}
+  loaded = exchange.load(path, PRETRAINING_HEADS)
   assert set(loaded.fresh) == {'pooler/dense/kernel', 'pooler/dense/bias', 'pair_classes/dense/kernel',
                                'pair_classes/dense/bias'}
   assert jax.tree.map(jnp.shape, loaded.params) == jax.tree.map(lambda x: x.shape,
                                                                 build.describe(MODEL, PRETRAINING_HEADS)[1])
   assert_equal({name: loaded.params[name] for name in params}, dict(params))
   assert np.any(loaded.params['pooler']['dense']['kernel']) and not np.any(loaded.params['pooler']['dense']['bias'])
-  assert_equal(loaded.params, exchange.load(path).params)  # from a seed
+  assert_equal(loaded.params, exchange.load(path, PRETRAINING_HEADS).params)  # from a seed
 
 
 def test_other_heads_of_a_run(tuned):
@@ -107,7 +109,7 @@ def test_other_heads_of_a_run(tuned):
 def test_what_is_no_checkpoint(folder, vocabulary):
   with pytest.raises(cfg.ConfigError, match='does not exist: wanted a run directory'):
     exchange.load(folder / 'nowhere')
-  with pytest.raises(cfg.ConfigError, match='is no checkpoint: wanted .* or a Hugging Face directory'):
+  with pytest.raises(cfg.ConfigError, match='is no checkpoint: wanted .*, a Hugging Face directory or the prefix'):
     exchange.load(vocabulary)
 
 
@@ -119,7 +121,7 @@ def test_a_format_is_one_entry_in_each_table(folder, pretrained, vocabulary, mon
     monkeypatch.setattr(kind, 'NAMES', {'npz': theirs})
   table = names.entries(MODEL, PRETRAINING_HEADS, form)
 
-  def write(loaded, source, output):
+  def write(loaded, source, output, layout, verify):
     np.savez(output, **names.to_tensors(loaded.params, table))
     return output
 
@@ -270,6 +272,152 @@ def test_the_card_of_a_fine_tuned_run(tuned, capsys):
 
 def test_the_card_of_what_others_trained(folder, of_others, capsys):
   text = read_card(exchange.export('huggingface', of_others[0], folder / 'again'), capsys)
-  assert 'That had no pooler or next-sentence head: here they have random values.' in text
+  assert 'BertForMaskedLM.from_pretrained' in text and 'with its masked language model head.' in text
   assert 'says nothing of its training' in text and 'steps.' not in text
   assert 'stands for' not in text and 'trained with bert_jax' not in text
+
+# ---------------------------------------------------------------- both sides of a border
+
+
+@pytest.fixture
+def plainly(monkeypatch):
+  """As where transformers is not installed."""
+  monkeypatch.setattr(proof.importlib.util, 'find_spec', lambda name: None)
+
+
+HEADS_OF = {'BertForPreTraining': {'pooler', 'masked_tokens', 'pair_classes'}, 'BertForMaskedLM': {'masked_tokens'},
+            'BertModel': {'pooler'}}
+
+
+@pytest.mark.parametrize('architecture', HEADS_OF)
+def test_an_export_is_of_the_class_that_is_asked_for(folder, pretrained, plainly, capsys, architecture):
+  path, params = pretrained
+  output = folder / architecture
+  said: list[str] = []
+  exchange.export('huggingface', path, output, architecture, tell=said.append)
+  assert json.loads((output / 'config.json').read_text())['architectures'] == [architecture]
+  found = exchange.load(output)
+  assert set(found.params) == {'encoder'} | HEADS_OF[architecture]
+  assert_equal(dict(found.params), {name: params[name] for name in found.params})
+  assert said[0].endswith('equal to the last bit') and 'plain forward pass in float64' in said[1]
+  outputs = ['hidden states', *(['MLM logits'] if 'masked_tokens' in found.params else []),
+             *(['pooled'] if 'pooler' in found.params else []), *(['NSP logits'] if len(found.params) == 4 else [])]
+  assert [line.split('  ')[0] for line in said[2:]] == outputs
+  assert f'{architecture}.from_pretrained' in read_card(output, capsys)
+
+
+def test_a_class_whose_head_lacks_is_refused(folder, of_others, tuned):
+  for path, architecture, match in ((of_others[0], 'BertForPreTraining', 'no pooler and next-sentence head, which'),
+                                    (tuned[0], 'BertForMaskedLM', 'no masked language model head, which')):
+    with pytest.raises(cfg.ConfigError, match=match):
+      exchange.export('huggingface', path, folder / 'never', architecture)
+  with pytest.raises(cfg.ConfigError, match='--architecture and --layout are of --format huggingface'):
+    exchange.export('tf1', of_others[0], folder / 'never', 'BertModel')
+  with pytest.raises(cfg.ConfigError, match='sentence-transformers wants BertModel'):
+    exchange.export('huggingface', of_others[0], folder / 'never', 'BertForMaskedLM', 'sentence-transformers')
+  assert not (folder / 'never').exists()
+
+
+def test_the_layout_of_sentence_transformers(folder, pretrained, plainly, capsys):
+  output = exchange.export('huggingface', pretrained[0], folder / 'sentences', layout='sentence-transformers')
+  modules = json.loads((output / 'modules.json').read_text())
+  assert [module['path'] for module in modules] == ['', '1_Pooling']
+  pooling = json.loads((output / '1_Pooling' / 'config.json').read_text())
+  assert pooling['word_embedding_dimension'] == 12 and [key for key, value in pooling.items() if value is True] == [
+      'pooling_mode_mean_tokens']
+  text = read_card(output, capsys)
+  assert 'library_name: sentence-transformers' in text and 'SentenceTransformer(' in text
+  assert_equal(exchange.load(output).params['encoder'], pretrained[1]['encoder'])
+  exchange.export('huggingface', pretrained[0], output)  # replaces all of it
+  assert not (output / '1_Pooling').exists()
+  (output / '1_Pooling').mkdir()
+  (output / '1_Pooling' / 'mine.txt').write_text('x')
+  with pytest.raises(cfg.ConfigError, match='1_Pooling/mine.txt'):
+    exchange.export('huggingface', pretrained[0], output)
+
+
+@pytest.mark.parametrize('format', ['huggingface', 'tf1'])
+def test_what_comes_back_is_what_went_out(folder, pretrained, plainly, format):
+  if format == 'tf1':
+    pytest.importorskip('tensorflow')
+  path, params = pretrained
+  out = exchange.export(format, path, folder / f'{format}_out')
+  back = exchange.bring_in(out, folder / f'{format}_back')
+  for found in (exchange.load(out), exchange.load(back)):
+    assert_equal(found.params, params)
+    assert found.model == dataclasses.replace(MODEL, dtype=found.model.dtype)
+    assert found.tokenizer().tokens == exchange.load(path).tokenizer().tokens
+    assert found.tokenizer().lower_case == exchange.load(path).tokenizer().lower_case
+  with pytest.raises(cfg.ConfigError, match='which every command takes as it is'):
+    exchange.bring_in(path, folder / 'never')
+
+
+@pytest.mark.parametrize('name, match', [
+    ('encoder.layer.1.output.dense.weight', 'hidden states differ by .* MLM logits'),
+    ('cls.seq_relationship.bias', 'with a plain forward pass in float64, NSP logits differ by')])
+def test_a_fault_on_the_way_leaves_nothing(folder, pretrained, plainly, monkeypatch, name, match):
+  """What another program would read is not what we wrote."""
+  linear = plain.HuggingFace.__getitem__
+  wrong = lambda self, asked: linear(self, asked) * (1.1 if asked == name else 1)
+  monkeypatch.setattr(plain.HuggingFace, '__getitem__', wrong)
+  before = sorted(path.name for path in folder.iterdir())
+  with pytest.raises(CheckpointError, match=match):
+    exchange.export('huggingface', pretrained[0], folder / 'never')
+  good = exchange.load(pretrained[0])
+  source = huggingface.export_checkpoint(folder / f'source of {name}', good)
+  with pytest.raises(CheckpointError, match=match):
+    exchange.bring_in(source, folder / 'never')
+  assert sorted(path.name for path in folder.iterdir()) == sorted([*before, source.name])
+
+
+def test_a_bit_that_changes_is_found(folder, pretrained, plainly, monkeypatch):
+  read = exchange.IMPORTERS['huggingface'].read
+
+  def other(path, heads):
+    loaded = read(path, heads)
+    loaded.params['encoder']['embeddings_norm']['bias'][3] += np.float32(1e-9)
+    return loaded
+
+  importer = dataclasses.replace(exchange.IMPORTERS['huggingface'], read=other)
+  monkeypatch.setitem(exchange.IMPORTERS, 'huggingface', importer)
+  with pytest.raises(CheckpointError, match='encoder/embeddings_norm/bias is another'):
+    exchange.export('huggingface', pretrained[0], folder / 'never')
+
+
+def test_numbers_that_are_none_are_a_difference(pretrained):
+  batch = {'pair_ids': np.ones((1, 2), np.int32)}
+  found = proof.compare({'pooled': np.full((1, 2), np.nan)}, {'pooled': np.zeros((1, 2))}, batch)
+  with pytest.raises(CheckpointError, match='pooled differ by nan'):
+    proof.check(found, 'x', batch)
+  with pytest.raises(CheckpointError, match='no output that both have'):
+    proof.check([], 'x', batch)
+
+# ---------------------------------------------------------------- programs
+
+
+@pytest.mark.parametrize('format', programs.FILES)
+def test_a_program_gives_what_we_give_at_any_size(folder, pretrained, format):
+  """Of heads of pretraining; imported arrays, which are views, do as well as a run's."""
+  if format == programs.SAVED_MODEL:
+    pytest.importorskip('tensorflow')
+  source = huggingface.export_checkpoint(folder / f'source of {format}', exchange.load(pretrained[0]))
+  said: list[str] = []
+  output = exchange.export(format, source, folder / format, tell=said.append)
+  assert 'at 3 sizes on 12 rows of 4 to 16 tokens' in said[0]
+  assert [line.split('  ')[0] for line in said[1:]] == ['hidden states', 'MLM logits', 'pooled', 'NSP logits']
+  assert {'vocab.txt', 'README.md'} <= {path.name for path in output.iterdir()}
+  rng = np.random.default_rng(1)
+  loaded = exchange.load(pretrained[0])
+  for B, T in ((1, 3), (5, 16), (2, 9)):
+    batch = {'input_ids': rng.integers(0, MODEL.vocab_size, (B, T)), 'token_type_ids': rng.integers(0, 2, (B, T)),
+             'pair_ids': np.arange(T)[None] < rng.integers(1, T + 1, (B, 1)),
+             'position_ids': np.broadcast_to(np.arange(T), (B, T))}
+    batch = {name: value.astype(np.int32) for name, value in batch.items()}
+    _, theirs = programs.RUNS[format](output, loaded, batch)
+    proof.check(proof.compare(proof.ours(loaded, batch), theirs, batch), format, batch)
+
+
+def test_a_program_of_a_task(folder, tuned):
+  said: list[str] = []
+  exchange.export('stablehlo', tuned[0], folder / 'program of a task', tell=said.append)
+  assert [line.split('  ')[0] for line in said[1:]] == ['hidden states', 'pooled', 'classes']

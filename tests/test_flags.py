@@ -144,7 +144,7 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
 def test_choices_are_those_of_the_tables():
   from bert_jax import features, score
   from bert_jax.benchmark import peers
-  from bert_jax.convert import exchange
+  from bert_jax.convert import exchange, huggingface
   from input_pipeline import benchmark
   from input_pipeline.batches.config import BatchConfig
 
@@ -154,6 +154,8 @@ def test_choices_are_those_of_the_tables():
     return typing.get_args(literal)
 
   assert choices(checkpoints.Export, 'format') == tuple(exchange.EXPORTERS)
+  assert choices(checkpoints.Export, 'architecture') == tuple(huggingface.ARCHITECTURES)
+  assert choices(checkpoints.Export, 'layout') == huggingface.LAYOUTS
   assert choices(measuring.BenchmarkStep, 'peer') == tuple(peers.PEERS)
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
   assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
@@ -168,9 +170,10 @@ def settings():
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
-          'benchmark input': measuring.BenchmarkInput, 'export': checkpoints.Export, 'verify': checkpoints.Verify,
-          'launch-files': launch_files.LaunchFiles, 'fill-mask': using.FillMask, 'features': using.Features,
-          'score': using.Score, 'next-sentence': using.NextSentence}
+          'benchmark input': measuring.BenchmarkInput, 'import': checkpoints.Import, 'export': checkpoints.Export,
+          'verify': checkpoints.Verify, 'launch-files': launch_files.LaunchFiles,
+          'fill-mask': using.FillMask, 'features': using.Features, 'score': using.Score,
+          'next-sentence': using.NextSentence}
 
 
 SETTINGS = settings()

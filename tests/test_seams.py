@@ -233,7 +233,7 @@ def test_a_checkpoint_format(data, tmp_path, monkeypatch):
   run_dir = tmp_path / 'run'
   train.train(config(run=cfg.Run(steps=2)), data, run_dir, progress=False, devices=jax.devices()[:1])
 
-  def write(loaded, source, output):
+  def write(loaded, source, output, layout, verify):
     output.mkdir()
     flat = {'/'.join(str(key.key) for key in path): np.asarray(leaf)
             for path, leaf in jax.tree.leaves_with_path(loaded.params)}

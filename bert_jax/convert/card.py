@@ -32,12 +32,12 @@ class ModelCard:
   """One sentence on what it learnt from: source, documents, tokens."""
   origin: str = ''
   """One sentence on the parameters that it began with."""
-  fresh: tuple[str, ...] = ()
-  """Parameters that a checkpoint of another format lacked, and that were initialised as it was read."""
   labels: tuple[str, ...] = ()
   """The classes of a task, in the order of their scores."""
   architecture: str = 'BertForPreTraining'
   """The class of transformers that reads the export; the export itself sets it."""
+  sentences: bool = False
+  """Whether sentence-transformers reads it; the export itself sets it."""
   training: Mapping[str, object] = dataclasses.field(default_factory=dict)
   """Figures of the last steps: loss, tokens per second …"""
   evaluation: Mapping[str, object] = dataclasses.field(default_factory=dict)
@@ -68,13 +68,14 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
   exact = {'gelu': 'exact', 'gelu_tanh': 'tanh approximation'}[model.activation]
   task = purpose(card, model, objective)
   what = ('A causal BERT encoder, which sees no later token,' if model.causal else 'A BERT encoder')
+  heads = f' with its {heads_named(tuple(objective.heads))}' if objective.heads else ''
   done = f', {DONE.get(card.kind, card.kind)} with bert_jax' if card.steps else ''
   parts = [
-      f'---\nlibrary_name: transformers\npipeline_tag: {task}\ntags:\n- bert\n- {task}\n- jax\n'
+      f'---\nlibrary_name: {"sentence-" * card.sentences}transformers\npipeline_tag: {task}\ntags:\n- bert\n- {task}\n'
+      '- jax\n'
       '# Left to you, who know the text that it learnt from:\n# language: en\n# license: apache-2.0\n---',
       f'# {name}',
-      f'{what} ([arXiv:1810.04805](https://arxiv.org/abs/1810.04805)) with its {heads_named(tuple(objective.heads))}'
-      f'{done}. '
+      f'{what} ([arXiv:1810.04805](https://arxiv.org/abs/1810.04805)){heads}{done}. '
       f'{model.layers} layers of {model.hidden_size}, {model.heads} heads, feed-forward {model.intermediate_size}, '
       f'up to {model.max_positions} tokens, {parameters:,} parameters, GELU ({exact}). '
       f'{"Uncased" if lower_case else "Cased"} {KINDS[kind]} vocabulary of {model.vocab_size:,}.',
@@ -93,13 +94,14 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
 
 
 def idle_heads(card: ModelCard, objective: Objective) -> tuple[str, ...]:
-  """The heads that nobody trained, as far as known: those that no term of a run reads, or that a checkpoint lacked."""
-  idle = objective.untrained() if card.steps else {name.split('/')[0] for name in card.fresh}
-  return tuple(head for head in objective.heads if head in idle)
+  """The heads that the run did not train."""
+  return tuple(head for head in objective.untrained() if head in objective.heads) if card.steps else ()
 
 
 def purpose(card: ModelCard, model: Model, objective: Objective) -> str:
   """The hub's name for what the model does."""
+  if card.sentences:
+    return 'sentence-similarity'
   if card.architecture == 'BertForSequenceClassification':
     return 'text-classification'
   if 'masked_tokens' in objective.heads and 'masked_tokens' not in idle_heads(card, objective) and not model.causal:
@@ -115,15 +117,18 @@ def training(card: ModelCard, objective: Objective) -> list[str]:
     said.append(f'Classes, in the order of their scores: {", ".join(card.labels)}.')
   idle = idle_heads(card, objective)
   if idle:
-    said.append(f'This run did not train the {heads_named(idle)}.' if card.steps else
-                f'That had no {listed([HEADS.get(head, head) for head in idle], "or")}: here they have random values.')
+    said.append(f'This run did not train the {heads_named(idle)}.')
   return [sentence for sentence in said if sentence]
 
 
 def use(card: ModelCard, model: Model, objective: Objective, task: str) -> str:
   """How to load it, and what its scores mean."""
   example = {'fill-mask': "'The capital of France is [MASK].'", 'text-classification': "'A text.'"}.get(task)
-  code = f"""```python
+  code = """```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer('.').encode(['A text.', 'Another one.'])  # '.': where this file lies
+""" if card.sentences else f"""```python
 from transformers import AutoTokenizer, {card.architecture}{', pipeline' if example else ''}
 
 directory = '.'  # where this file lies
@@ -134,7 +139,8 @@ model = {card.architecture}.from_pretrained(directory)
   lines = [code.rstrip() + '\n```']
   lines += [f'Of the {len(term.classes)} scores of its {heads_named(term.heads[-1:])}, '
             + listed([f'{i} stands for "{meaning}"' for i, meaning in enumerate(term.classes)]) + '.'
-            for term in objective.terms.values() if term.classes and term.heads and not idle & set(term.heads)]
+            for term in objective.terms.values()
+            if term.classes and term.heads and set(term.heads) <= set(objective.heads) - idle]
   commands = ['`bert_jax.load(directory).encode(texts)` in Python']
   commands += ['`bert-jax fill-mask DIRECTORY TEXT`'] if task == 'fill-mask' else []
   commands += ['`bert-jax finetune TASK --checkpoint DIRECTORY --data DATA --run-dir RUN`'] if not model.causal else []

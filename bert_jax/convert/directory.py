@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from bert_jax.convert.foreign import check_file
 from bert_jax.errors import require
 from input_pipeline import storage
 from input_pipeline.errors import DataError
@@ -13,8 +15,14 @@ from input_pipeline.errors import DataError
 MARKER = 'bert_jax_export.json'  # says that we wrote the directory, and which files
 
 
-def write(directory: storage.PathLike, kind: str, files: Mapping[str, bytes], overwrite: bool = False) -> storage.Path:
+Verify = Callable[[storage.Path], None]
+
+
+def write(directory: storage.PathLike, kind: str, files: Mapping[str, bytes], overwrite: bool = False,
+          verify: Verify | None = None) -> storage.Path:
   """Writes `files` beside `directory`, then renames; in a bucket the marker comes last. Returns the path.
+
+  `verify` sees the files in a local folder before they appear: where it raises, nothing is left.
 
   Raises ConfigError where `directory` exists, unless it is empty, or an export of this kind and `overwrite` is set;
   what somebody else wrote, or put beside our files, is never replaced.
@@ -22,18 +30,30 @@ def write(directory: storage.PathLike, kind: str, files: Mapping[str, bytes], ov
   directory = storage.normal(directory)
   check(directory, kind, overwrite)
   if not storage.is_local(directory):
+    if verify:
+      with tempfile.TemporaryDirectory() as folder:
+        _put(storage.local(folder), files)
+        verify(storage.path(folder))
     return _write_objects(directory, kind, files)
-  return _write_files(storage.local(directory), kind, files)
+  return _write_files(storage.local(directory), kind, files, verify)
 
 
-def _write_files(directory: pathlib.Path, kind: str, files: Mapping[str, bytes]) -> storage.Path:
+def _put(directory: pathlib.Path, files: Mapping[str, bytes]) -> None:
+  for name, data in files.items():
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    (directory / name).write_bytes(data)
+
+
+def _write_files(directory: pathlib.Path, kind: str, files: Mapping[str, bytes],
+                 verify: Verify | None) -> storage.Path:
   directory.parent.mkdir(parents=True, exist_ok=True)
   temporary, old = (directory.parent / f'.{directory.name}.{os.getpid()}.{end}' for end in ('tmp', 'old'))
   marker = {'kind': kind, 'files': {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
   try:
     temporary.mkdir()
-    for name, data in files.items():
-      (temporary / name).write_bytes(data)
+    _put(temporary, files)
+    if verify:
+      verify(temporary)
     (temporary / MARKER).write_text(json.dumps(marker, indent=2, sort_keys=True) + '\n')
     if directory.exists():
       directory.rename(old)
@@ -69,7 +89,7 @@ def check(directory: storage.PathLike, kind: str, overwrite: bool) -> None:
   if storage.is_empty(directory):
     return
   require(directory.is_dir(), f'--output {directory} is a file: wanted a directory to make')
-  names = {path.name for path in directory.iterdir()}
+  names = set(_names(directory))
   marker = read_marker(directory)
   require(marker.get('kind') == kind,
           f'--output {directory} exists and is not a {kind} export of bert-jax, so it is left as it is: '
@@ -81,12 +101,24 @@ def check(directory: storage.PathLike, kind: str, overwrite: bool) -> None:
           f'--output {directory} exists: pass overwrite=True to replace that export, or name another directory')
 
 
+def _names(directory: storage.Path, before: str = '') -> Iterator[str]:
+  """The files below a directory, by their paths from there."""
+  for path in directory.iterdir():
+    if path.is_dir():
+      yield from _names(path, f'{before}{path.name}/')
+    else:
+      yield before + path.name
+
+
 def verify(directory: storage.Path, names: Iterable[str]) -> None:
   """Raises DataError where one of the files is not what the export wrote. One that it did not write is none of its."""
   wanted = read_marker(directory).get('files', {})
   for name in names:
     if name not in wanted:
       continue
+    if name.startswith('/') or '..' in name.split('/'):
+      raise DataError(f'{directory / MARKER} names {name:.60}: wanted files of its directory')
+    check_file(directory / name)
     try:
       found = hashlib.sha256((directory / name).read_bytes()).hexdigest()
     except OSError as error:

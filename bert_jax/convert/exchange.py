@@ -1,6 +1,7 @@
 """Any checkpoint in, any format out: the two tables that the commands go by, and parameters for a run to begin with."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 from bert_jax import checkpoint, metrics, phases, run_directory
 from bert_jax.checkpoint import Loaded
 from bert_jax.config import Config
-from bert_jax.convert import huggingface, names
+from bert_jax.convert import card as card_lib, foreign, google, huggingface, names, programs, proof
 from bert_jax.convert.card import ModelCard
+from bert_jax.convert.directory import Verify
 from bert_jax.errors import ConfigError, require
 from bert_jax.fields import flat
 from bert_jax.model import build
@@ -23,13 +25,17 @@ from bert_jax.parallel.mesh import path_name
 from input_pipeline import records, storage
 from input_pipeline.errors import DataError
 
+Tell = Callable[[str], object]
+silent: Tell = lambda line: None
+
 
 @dataclasses.dataclass(frozen=True)
 class Importer:
   """How one kind of checkpoint is read."""
   recognizes: Callable[[storage.Path], bool]
   read: Callable[[storage.Path, Heads | None], Loaded]
-  """(path, wanted heads, None: those it has) -> Loaded; params have None for each array it lacks, named in `fresh`."""
+  """(path, wanted heads, None: those it has) -> Loaded; params have None for each array that lacks of the wanted, which
+  `fresh` names."""
   what: str
   """For a message: what such a checkpoint is."""
 
@@ -56,26 +62,33 @@ def read_run(path: storage.Path, heads: Heads | None = None) -> Loaded:
 IMPORTERS: dict[str, Importer] = {
     'run': Importer(lambda path: run_directory.run_of(path) is not None, read_run,
                     f'a run directory, RUN/{run_directory.CHECKPOINTS}/STEP'),
-    'huggingface': Importer(huggingface.is_export, huggingface.read, 'a Hugging Face directory'),
+    huggingface.KIND: Importer(huggingface.is_export, huggingface.read, 'a Hugging Face directory'),
+    google.KIND: Importer(lambda path: google.prefix_of(path) is not None, google.read,
+                          "the prefix of one of TensorFlow 1 by Google's code, DIR/bert_model.ckpt"),
 }
+
+
+def format_of(path: storage.PathLike) -> str:
+  """The key of IMPORTERS that reads a checkpoint. Raises ConfigError where it is none, DataError."""
+  path = storage.path(path)
+  foreign.check_files(path)
+  found = next((name for name, importer in IMPORTERS.items() if importer.recognizes(path)), None)
+  if found is None:
+    wanted = card_lib.listed([importer.what for importer in IMPORTERS.values()], 'or')
+    raise ConfigError(f'{path} is no checkpoint{"" if path.exists() else ", for it does not exist"}: wanted {wanted}')
+  return found
 
 
 def read(path: storage.PathLike, heads: Heads | None = None) -> Loaded:
   """What a checkpoint has; None in place of what it lacks. Raises ConfigError, DataError, CheckpointError."""
-  path = storage.path(path)
-  importer = next((importer for importer in IMPORTERS.values() if importer.recognizes(path)), None)
-  if importer is None:
-    wanted = ' or '.join(importer.what for importer in IMPORTERS.values())
-    raise ConfigError(f'{path} is no checkpoint{"" if path.exists() else ", for it does not exist"}: wanted {wanted}')
-  return importer.read(path, heads)
+  return IMPORTERS[format_of(path)].read(storage.path(path), heads)
 
 
 def load(path: storage.PathLike, heads: Heads | None = None, seed: int = 0) -> Loaded:
   """A checkpoint ready for use: a run directory, one of its steps, or a directory of another format.
 
-  `heads`: those that are wanted; by default a run's own, or pretraining's. What the checkpoint lacks is initialised
-  from `seed` and named in `fresh`: who needs a head asks there first. Raises ConfigError where it is none, DataError,
-  CheckpointError.
+  `heads`: those that are wanted; by default those that it has. What lacks of wanted ones is initialised from `seed` and
+  named in `fresh`. Raises ConfigError where it is none, DataError, CheckpointError.
   """
   loaded = read(path, heads)
   if not loaded.fresh:
@@ -146,40 +159,98 @@ def check_vocabulary(path: storage.PathLike, loaded: Loaded, vocabulary: records
 # ---------------------------------------------------------------- out
 
 
-def to_huggingface(loaded: Loaded, source: storage.Path, output: storage.Path) -> storage.Path:
-  return huggingface.export_checkpoint(output, loaded, card(loaded, source), overwrite=True)
+def to_huggingface(loaded: Loaded, source: storage.Path, output: storage.Path, layout: str,
+                   verify: Verify) -> storage.Path:
+  return huggingface.export_checkpoint(output, loaded, card(loaded, source), True, layout, verify)
 
 
-EXPORTERS: dict[str, Callable[[Loaded, storage.Path, storage.Path], storage.Path]] = {'huggingface': to_huggingface}
+def to_google(loaded: Loaded, source: storage.Path, output: storage.Path, layout: str, verify: Verify) -> storage.Path:
+  return google.export_checkpoint(output, loaded, True, verify)
 
 
-def export(format: str, source: storage.PathLike, output: storage.PathLike | None = None) -> storage.Path:
+def to_program(format: str, loaded: Loaded, source: storage.Path, output: storage.Path, layout: str,
+               verify: Verify) -> storage.Path:
+  return programs.export_checkpoint(format, output, loaded, True, verify)
+
+
+# (checkpoint, where it is from, where to, layout, what is called on the files before they appear) -> where they are
+Exporter = Callable[[Loaded, storage.Path, storage.Path, str, Verify], storage.Path]
+EXPORTERS: dict[str, Exporter] = {huggingface.KIND: to_huggingface, google.KIND: to_google} | {
+    format: functools.partial(to_program, format) for format in programs.FILES}
+RUNS: dict[str, proof.Run] = proof.RUNS | programs.RUNS
+
+
+def export(format: str, source: storage.PathLike, output: storage.PathLike | None = None,
+           architecture: str | None = None, layout: str = huggingface.LAYOUTS[0], tell: Tell = silent) -> storage.Path:
   """Writes the checkpoint `source` in `format` to `output`, RUN/export by default, and returns where.
 
-  Raises as `load` and the writers do.
+  `architecture` and `layout`: of huggingface. Its files are read again and run by another program before they appear;
+  `tell` hears what that found. Raises as `load` and the writers do, CheckpointError where something changed on the way.
   """
   source = storage.path(source)
   if output is None:
+    format_of(source)  # says what is wrong with it
     run_dir = run_directory.run_of(source)
-    if run_dir is None and storage.is_empty(source):
-      load(source)  # says what is wrong with it
     if run_dir is None:
       raise ConfigError(f'{source} is no run directory, so its export has no default place: name one with --output')
     output = run_dir / run_directory.EXPORT
+  require(format == huggingface.KIND or (architecture, layout) == (None, huggingface.LAYOUTS[0]),
+          f'--architecture and --layout are of --format {huggingface.KIND}: leave them out')
   storage.probe(output, '--output')
-  return EXPORTERS[format](load(source), source, storage.path(output))
+  loaded = huggingface.shaped(load(source), architecture, layout)
+  lines: list[str] = []
+
+  def verify(path: storage.Path) -> None:
+    again = IMPORTERS[format].read(path, loaded.objective.heads) if format in IMPORTERS else None
+    if again:
+      lines.append(proof.equal(loaded, again))
+    if format in RUNS and (loaded.model.architecture == 'bert' or format in programs.RUNS):
+      batch = proof.batch_of(loaded)
+      runtime, theirs = RUNS[format](path, loaded, batch)
+      lines.extend(proof.check(proof.compare(proof.ours(loaded, batch), theirs, batch), runtime, batch))
+
+  where = EXPORTERS[format](loaded, source, storage.path(output), layout, verify)
+  for line in lines:
+    tell(line)
+  return where
+
+
+def bring_in(source: storage.PathLike, output: storage.PathLike, tell: Tell = silent) -> storage.Path:
+  """Writes a checkpoint of another program as a Hugging Face directory that has only what bert_jax reads of it.
+
+  What is written is read again, run, and compared with another program's run of the source before it appears; `tell`
+  hears what that found. Returns where. Raises as `load` does, ConfigError for a run, CheckpointError where something
+  changed on the way.
+  """
+  source, format = storage.path(source), format_of(source)
+  require(format in proof.RUNS, f'{source} is {IMPORTERS[format].what}, which every command takes as it is')
+  storage.probe(output, '--output')
+  loaded = load(source)
+  batch = proof.batch_of(loaded)
+  runtime, theirs = proof.RUNS[format](source, loaded, batch)
+  lines: list[str] = []
+
+  def verify(path: storage.Path) -> None:
+    again = huggingface.read(path, loaded.objective.heads)
+    lines.append(proof.equal(loaded, again))
+    lines.extend(proof.check(proof.compare(proof.ours(again, batch), theirs, batch), runtime, batch))
+
+  where = to_huggingface(loaded, source, storage.path(output), huggingface.LAYOUTS[0], verify)
+  for line in lines:
+    tell(line)
+  return where
 
 
 def card(loaded: Loaded, source: storage.Path) -> ModelCard:
   """What the run's own files say of its training; nothing of a checkpoint that is no run's."""
   record, run_dir = loaded.record, run_directory.run_of(source)
   if record is None or run_dir is None:
-    return ModelCard(fresh=loaded.fresh)
+    return ModelCard()
   trained = [line for line in metrics.read(run_dir) if line['kind'] == 'train' and line['step'] <= (loaded.step or 0)]
   last = {name: value for name, value in (trained[-1] if trained else {}).items() if name != 'kind'}
   held_out = run_directory.figures(run_dir)
   return ModelCard(steps=loaded.step or 0, kind=record.kind, data=data_sentence(record), origin=origin_sentence(record),
-                   training=last, labels=getattr(record.config, 'labels', ()),
+                   training=last,
                    evaluation=held_out if held_out.get('step') == loaded.step else {},
                    settings=flat(record.config))
 

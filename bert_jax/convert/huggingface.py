@@ -4,80 +4,117 @@ Their kernels are [out in], ours [in out]; each of their layers has its own tens
 """
 
 import dataclasses
+import functools
 import json
-import math
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import safetensors.numpy
 
 from bert_jax.checkpoint import Loaded
-from bert_jax.convert import card as card_lib, directory as directory_lib, names, tokenizer_files
+from bert_jax.convert import assemble, bert_config, card as card_lib, directory as directory_lib, names, tokenizer_files
 from bert_jax.convert.card import ModelCard
-from bert_jax.convert.names import some
-from bert_jax.convert.weights import WEIGHTS, read_json, read_tensors
+from bert_jax.convert.foreign import read_json
+from bert_jax.convert.weights import WEIGHTS, read_tensors
 from bert_jax.errors import ConfigError, require
 from bert_jax.model.build import Heads, encoder_class
-from bert_jax.model.encoder import ENCODERS
+from bert_jax.model.heads import Classes, Pooler
 from bert_jax.model.settings import Model
-from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
+from bert_jax.objectives import PRETRAINING_HEADS, Objective
 from input_pipeline import storage
 from input_pipeline.errors import DataError
 
 KIND = 'huggingface'
 FORMAT = names.Format(KIND, '.', {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight', 'bias': 'bias'},
                       ('kernel',))
-CONFIG, README = 'config.json', 'README.md'
+CONFIG, README, MODULES = 'config.json', 'README.md', 'modules.json'
+BUFFERS = '.position_ids', '.token_type_ids'  # of old versions: 0, 1, 2 …
+BARE = 'BertModel'  # the class whose names have no 'bert.' in front
 
 # One tensor under two names: the first is a copy, which some checkpoints store beside the second, or in its place.
 TIED = {'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weight',
         'cls.predictions.decoder.bias': 'cls.predictions.bias'}
 
-FIELDS = {  # settings.Model: BertConfig
-    'vocab_size': 'vocab_size', 'hidden_size': 'hidden_size', 'layers': 'num_hidden_layers',
-    'heads': 'num_attention_heads', 'intermediate_size': 'intermediate_size',
-    'max_positions': 'max_position_embeddings', 'type_vocab_size': 'type_vocab_size',
-    'hidden_dropout': 'hidden_dropout_prob', 'attention_dropout': 'attention_probs_dropout_prob',
-    'initializer_range': 'initializer_range', 'layer_norm_epsilon': 'layer_norm_eps', 'causal': 'is_decoder'}
-# Theirs is the right one of what we call gelu_tanh; the first name of each of ours is what an export says.
-ACTIVATIONS = {'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_new': 'gelu_tanh', 'gelu_python_tanh': 'gelu_tanh',
-               'gelu': 'gelu', 'gelu_python': 'gelu'}
-# What our encoder is, and any import must be.
-FIXED = {'position_embedding_type': 'absolute', 'add_cross_attention': False, 'tie_word_embeddings': True}
+# The heads that an export of a class has: those that it must have, and those that it takes where they are there.
+ARCHITECTURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    'BertForPreTraining': (tuple(PRETRAINING_HEADS), ()), 'BertForMaskedLM': (('masked_tokens',), ()),
+    BARE: ((), ('pooler',))}
+
+SENTENCES = 'sentence-transformers'
+LAYOUTS = 'transformers', SENTENCES  # what lies beside an encoder
 
 
 def export_checkpoint(directory: storage.PathLike, loaded: Loaded, card: ModelCard | None = None,
-                      overwrite: bool = False) -> storage.Path:
+                      overwrite: bool = False, layout: str = LAYOUTS[0],
+                      verify: directory_lib.Verify | None = None) -> storage.Path:
   """Writes a directory for transformers' AutoModel and AutoTokenizer, whole or not at all. Returns its path.
 
-  Its class is that of `loaded.objective`: BertForPreTraining, BertForSequenceClassification … Raises ConfigError where
-  `directory` exists (see directory.write) or the vocabulary is not the model's, DataError where the vocabulary cannot
-  be used.
+  `layout`: one of LAYOUTS. Raises ConfigError where `directory` exists (see directory.write) or the vocabulary is not
+  the model's, DataError where the vocabulary cannot be used; and as `verify` does.
   """
   directory_lib.check(directory, KIND, overwrite)
+  check_vocabulary(loaded)
   vocabulary, model = loaded.tokenizer(), loaded.model
-  require(len(vocabulary.tokens) == model.vocab_size,
-          f'the vocabulary has {len(vocabulary.tokens)} tokens and model.vocab_size is {model.vocab_size}: name the '
-          'vocabulary that the model was trained with')
   tensors = to_tensors(model, loaded.objective.heads, loaded.params)
-  check_finite(tensors, 'the checkpoint')
-  encode = lambda value: (json.dumps(value, indent=2, sort_keys=True) + '\n').encode()
+  assemble.check_finite(tensors, 'the checkpoint')
+  kind = architecture(loaded.objective)
+  if kind == BARE:
+    tensors = {name.removeprefix(f'{prefix(model)}.'): value for name, value in tensors.items()}
   path = storage.path(directory)
   title = path.parent.name if path.name == 'export' else path.name  # runs/sample/export is the export of `sample`
-  card = dataclasses.replace(card or ModelCard(), architecture=architecture(loaded.objective))
+  card = dataclasses.replace(card or ModelCard(), architecture=kind, sentences=layout == SENTENCES,
+                             labels=loaded.labels)
   text = card_lib.readme(card, model, loaded.objective, title or 'BERT', vocabulary.kind, vocabulary.lower_case,
                          sum(x.size for x in tensors.values()))
-  return directory_lib.write(directory, KIND, {
-      CONFIG: encode(to_config(model, vocabulary.pad_id, loaded.objective, card.labels)),
-      WEIGHTS: safetensors.numpy.save(tensors, {'format': 'pt'}),
-      README: text.encode(),
-      **tokenizer_files.files(vocabulary, model.max_positions)}, overwrite)
+  files = {CONFIG: encode(to_config(model, vocabulary.pad_id, loaded.objective, loaded.labels)),
+           WEIGHTS: safetensors.numpy.save(tensors, {'format': 'pt'}), README: text.encode(),
+           **tokenizer_files.files(vocabulary, model.max_positions)}
+  if layout == SENTENCES:
+    files |= sentence_files(model)
+  return directory_lib.write(directory, KIND, files, overwrite, verify)
+
+
+def encode(value) -> bytes:
+  return (json.dumps(value, indent=2, sort_keys=True) + '\n').encode()
+
+
+def check_vocabulary(loaded: Loaded) -> None:
+  """Raises ConfigError where the vocabulary is not the model's."""
+  size = len(loaded.tokenizer().tokens)
+  require(size == loaded.model.vocab_size,
+          f'the vocabulary has {size} tokens and model.vocab_size is {loaded.model.vocab_size}: name the '
+          'vocabulary that the model was trained with')
+
+
+def shaped(loaded: Loaded, architecture: str | None, layout: str) -> Loaded:
+  """The checkpoint with the heads of a class, None: with its own. Raises ConfigError where one lacks."""
+  if layout == SENTENCES:
+    require(architecture in (None, BARE), f'--architecture {architecture}: {SENTENCES} wants {BARE}')
+    architecture = BARE
+  if architecture is None:
+    return loaded
+  needed, taken = ARCHITECTURES[architecture]
+  have = loaded.objective.heads
+  lacking = [head for head in needed if head not in have]
+  require(not lacking, f'the checkpoint has no {card_lib.heads_named(lacking)}, which {architecture} has: choose '
+          'another --architecture, or leave it out')
+  heads = {name: head for name, head in have.items() if name in needed + taken}
+  objective = dataclasses.replace(loaded.objective, heads=heads, huggingface=architecture)
+  return dataclasses.replace(loaded, objective=objective,
+                             params={name: loaded.params[name] for name in ('encoder', *heads)})
 
 
 def architecture(objective: Objective) -> str:
-  """The class of transformers that has the objective's heads; that of the encoder where none is known."""
-  return objective.huggingface or ('BertForPreTraining' if set(objective.heads) == set(PRETRAINING_HEADS)
-                                   else 'BertModel')
+  """The class of transformers that has the objective's heads."""
+  heads = set(objective.heads)
+  if objective.huggingface:
+    return objective.huggingface
+  if 'classifier' in heads:
+    return 'BertForSequenceClassification'
+  if 'masked_tokens' in heads:
+    return 'BertForPreTraining' if 'pair_classes' in heads else 'BertForMaskedLM'
+  return 'BertForNextSentencePrediction' if 'pair_classes' in heads else BARE
 
 
 def model_type(model: Model) -> str:
@@ -90,19 +127,33 @@ def model_type(model: Model) -> str:
 
 
 def to_config(model: Model, pad_id: int, objective: Objective, labels: tuple[str, ...] = ()) -> dict:
-  """The fields of transformers' BertConfig. Raises ConfigError where it has none for a setting."""
+  """The fields of transformers' BertConfig, none that its version 5 no longer knows.
+
+  Raises ConfigError where it has none for a setting.
+  """
   require(not model.right_to_left, 'transformers has no BERT that reads from right to left (model.right_to_left): it '
           'would compute something else; use `bert-jax features` and `score` on the run itself')
-  activation = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == model.activation)
-  fields = FIXED | {theirs: getattr(model, ours) for ours, theirs in FIELDS.items()} | {
-      'model_type': model_type(model), 'architectures': [architecture(objective)],
-      'hidden_act': activation, 'pad_token_id': pad_id, 'torch_dtype': 'float32'}
+  activation = next(theirs for theirs, ours in bert_config.ACTIVATIONS.items() if ours == model.activation)
+  fields = bert_config.fields_of(model) | {
+      'model_type': model_type(model), 'architectures': [architecture(objective)], 'hidden_act': activation,
+      'pad_token_id': pad_id, 'tie_word_embeddings': True}
   if architecture(objective) != 'BertForSequenceClassification':
     return fields
   shown = labels or ('LABEL_0',)  # one number
   return fields | {'id2label': {str(i): label for i, label in enumerate(shown)},
                    'label2id': {label: i for i, label in enumerate(shown)},
                    'problem_type': 'single_label_classification' if labels else 'regression'}
+
+
+def sentence_files(model: Model) -> dict[str, bytes]:
+  """What sentence-transformers reads beside the encoder: the mean of a text's tokens is its vector."""
+  modules = [{'idx': i, 'name': str(i), 'path': path, 'type': f'sentence_transformers.models.{kind}'}
+             for i, (path, kind) in enumerate([('', 'Transformer'), ('1_Pooling', 'Pooling')])]
+  pooling = {'word_embedding_dimension': model.hidden_size, 'pooling_mode_mean_tokens': True,
+             'pooling_mode_cls_token': False, 'pooling_mode_max_tokens': False,
+             'pooling_mode_mean_sqrt_len_tokens': False}
+  return {MODULES: encode(modules), '1_Pooling/config.json': encode(pooling),
+          'sentence_bert_config.json': encode({'max_seq_length': model.max_positions, 'do_lower_case': False})}
 
 
 def to_tensors(model: Model, heads: Heads, params) -> dict[str, np.ndarray]:
@@ -113,90 +164,82 @@ def to_tensors(model: Model, heads: Heads, params) -> dict[str, np.ndarray]:
 
 
 def is_export(path: storage.PathLike) -> bool:
-  """Whether `path` is a Hugging Face directory, ours or another's: a config.json that names a model type."""
+  """Whether `path` is a Hugging Face directory, ours or another's."""
   try:
-    return 'model_type' in json.loads((storage.path(path) / CONFIG).read_text())
-  except (OSError, ValueError, TypeError, RecursionError):
+    fields = read_json(root_of(storage.path(path)) / CONFIG)
+  except DataError:
     return False
+  return isinstance(fields, dict) and ('model_type' in fields or 'num_hidden_layers' in fields)
 
 
 def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   """The checkpoint of a Hugging Face BERT: BertForPreTraining, BertForMaskedLM, BertModel, or with a task's head.
 
-  `heads`: those to read, pretraining's by default. Of a head that the directory lacks, or that it has in another size
-  than was asked for, `params` has None in place of each array, and `fresh` the names. Other heads are left out. Raises
-  DataError.
+  `heads` as assemble.loaded has them. Raises DataError.
   """
-  directory = storage.path(directory)
-  directory_lib.verify(directory, sorted(set(directory_lib.read_marker(directory).get('files', ())) - {README}))
-  model = from_config(read_json(directory / CONFIG), directory)
-  objective = (next(objective for objective in OBJECTIVES.values() if objective.causal == model.causal) if heads is None
-               else Objective({}, heads))
-  found = read_tensors(directory)
-  if model.layers > len(found):
-    raise DataError(f'{directory}/{CONFIG} has num_hidden_layers {model.layers}, and the weights are {len(found)} '
-                    'tensors: fetch or export it again')
-  table = names.entries(model, objective.heads, FORMAT)
-  tensors = canonical(found, table)
+  top = storage.path(directory)
+  directory_lib.verify(top, sorted(set(directory_lib.read_marker(top).get('files', ())) - {README}))
+  directory = root_of(top)
+  if (top / MODULES).exists() and (others := sorted(set(modules_of(top)[1]) - {'Transformer', 'Pooling'})):
+    warnings.warn(f'{top / MODULES} names {names.some(others)} after the encoder: left out', stacklevel=2)
+  config = bert_config.read(directory / CONFIG)
+  model = bert_config.to_model(config, directory / CONFIG, bert_config.types_of(KIND), bert_config.ACTIVATIONS)
+  tensors = canonical(read_tensors(directory), model, directory)
   check_tied(tensors, directory)
-  fresh = missing_heads(tensors, table, directory)
-  if heads is not None:
-    fresh |= other_heads(tensors, table)
-  check_strange(tensors, table, directory)
-  check_finite({name: tensors[name] for entry in table if entry.head not in fresh for name in entry.theirs}, directory)
-  arrays = names.from_tensors(tensors, [entry for entry in table if entry.head not in fresh], directory)
-  return Loaded(model, objective, names.tree(arrays, model, objective.heads), lambda: tokenizer_files.load(directory),
-                fresh=tuple(entry.name for entry in table if entry.head in fresh))
+  task, labels = task_of(config, tensors, directory)
+  return assemble.loaded(assemble.Foreign(
+      directory, CONFIG, model, tensors, lambda heads: names.entries(model, heads, FORMAT), '.',
+      lambda: tokenizer_files.load(directory), task, labels, BUFFERS), heads)
 
 
-def missing_heads(tensors: Mapping[str, np.ndarray], table: list[names.Entry], directory: storage.Path) -> set[str]:
-  """The heads of which nothing is there. Raises DataError where some of a head is, or any of the encoder lacks."""
-  lacks = lambda entries: [theirs for entry in entries for theirs in entry.theirs if theirs not in tensors]
-  heads = {entry.head: [other for other in table if other.head == entry.head] for entry in table}
-  fresh = set()
-  for head, entries in heads.items():
-    missing = lacks(entries)
-    if missing and (head == 'encoder' or len(missing) < sum(len(entry.theirs) for entry in entries)):
-      raise DataError(f'{directory} lacks {some(missing)}: wanted all weights of the {head} that {CONFIG} describes')
-    fresh |= {head} if missing else set()
-  return fresh
+def root_of(directory: storage.Path) -> storage.Path:
+  """Where the encoder lies: in `directory`, or where modules.json of sentence-transformers says. Raises DataError."""
+  if not (directory / MODULES).exists():
+    return directory
+  return directory / folder if (folder := modules_of(directory)[0]) else directory
 
 
-def other_heads(tensors: Mapping[str, np.ndarray], table: list[names.Entry]) -> set[str]:
-  """The heads that are there in another size than was asked for: a classifier of other classes is another head."""
-  return {entry.head for entry in table for theirs in entry.theirs
-          if entry.head != 'encoder' and theirs in tensors and tensors[theirs].shape != entry.their_shape}
+def modules_of(directory: storage.Path) -> tuple[str, list[str]]:
+  """(folder of the encoder in `directory`, kinds of all modules), by modules.json. Raises DataError."""
+  modules = read_json(directory / MODULES)
+  text = lambda module, name: isinstance(module, dict) and isinstance(module.get(name), str)
+  if not isinstance(modules, list) or not modules or not all(text(x, 'path') and text(x, 'type') for x in modules):
+    raise DataError(f'{directory / MODULES} cannot be used: wanted a list of modules with path and type')
+  folder, kinds = modules[0]['path'], [module['type'].rpartition('.')[2] for module in modules]
+  if kinds[0] != 'Transformer' or storage.path(folder).name != folder or folder == '..':
+    raise DataError(f'{directory / MODULES} begins with a {kinds[0]:.40} in {folder:.40}: wanted a Transformer, in '
+                    'a folder of its directory')
+  return folder, kinds
 
 
-def check_finite(tensors: Mapping[str, np.ndarray], where: storage.PathLike) -> None:
-  """Raises DataError where a weight is no number."""
-  strange = [name for name, value in tensors.items() if not np.isfinite(value).all()]
-  if strange:
-    raise DataError(f'{where}: {some(strange)} hold values that are not finite: wanted another checkpoint')
+def prefix(model: Model) -> str:
+  """What the names of the encoder's tensors begin with where there are heads: 'bert'."""
+  return next(iter(encoder_class(model).NAMES[KIND].values())).split('.')[0]
 
 
-def check_strange(tensors: Mapping[str, np.ndarray], table: list[names.Entry], directory: storage.Path) -> None:
-  """Raises DataError for a weight that stands among the encoder's and is not one of them."""
-  wanted = {theirs for entry in table for theirs in entry.theirs}
-  rooms = {'.'.join(theirs.split('.')[:2]) + '.' for entry in table if entry.head == 'encoder'
-           for theirs in entry.theirs}
-  strange = sorted(name for name, value in tensors.items() if name not in wanted and name.startswith(tuple(rooms))
-                   and not name.endswith(('.position_ids', '.token_type_ids')))  # buffers of old versions: 0, 1, 2 …
-  if strange:
-    raise DataError(f'{directory} holds {some(strange)}, and its {CONFIG} describes a BERT without them')
-
-
-def canonical(tensors: Mapping[str, np.ndarray], table: list[names.Entry]) -> dict[str, np.ndarray]:
+def canonical(tensors: Mapping[str, np.ndarray], model: Model, directory: storage.Path) -> dict[str, np.ndarray]:
   """Tensors by the names that a class with heads has today: with 'bert.' before, and LayerNorm's weight and bias."""
-  wanted = {theirs for entry in table for theirs in entry.theirs}
-  prefix = next(theirs for entry in table if entry.head == 'encoder' for theirs in entry.theirs).split('.')[0] + '.'
-  rooms = {name.split('.')[1] for name in wanted if name.startswith(prefix)}  # embeddings, encoder, pooler
-  bare = not any(name.startswith(prefix) for name in tensors)
+  before = f'{prefix(model)}.'
+  rooms = {theirs.split('.')[1] for theirs in encoder_class(model).NAMES[KIND].values()} | {'pooler'}
+  bare = not any(name.startswith(before) for name in tensors)
   renamed = {}
   for name, value in tensors.items():
-    theirs = f'{prefix}{name}' if bare and name.split('.')[0] in rooms else name
+    theirs = f'{before}{name}' if bare and name.split('.')[0] in rooms else name
     renamed[theirs.replace('LayerNorm.gamma', 'LayerNorm.weight').replace('LayerNorm.beta', 'LayerNorm.bias')] = value
+  if len(renamed) < len(tensors):
+    raise DataError(f'{directory} has one LayerNorm twice, as gamma and beta and as weight and bias: wanted it once')
   return renamed
+
+
+def task_of(config: bert_config.BertConfig, tensors: Mapping[str, np.ndarray],
+            directory: storage.Path) -> tuple[Heads, tuple[str, ...]]:
+  """The head of a task and what it reads, and its labels; of BertForTokenClassification the same name is another's."""
+  weight = tensors.get('classifier.weight')
+  if weight is None or weight.ndim != 2 or 'BertForSequenceClassification' not in (config.architectures or ()):
+    return {}, ()
+  count = weight.shape[0]
+  head = functools.partial(Classes, count=count)
+  return {'pooler': Pooler, 'classifier': head}, bert_config.labels_of(config, count, directory / CONFIG)
 
 
 def check_tied(tensors: dict[str, np.ndarray], directory: storage.PathLike) -> None:
@@ -206,39 +249,3 @@ def check_tied(tensors: dict[str, np.ndarray], directory: storage.PathLike) -> N
       raise DataError(f'{directory}: {copy} differs from {original}; wanted a model whose decoder is its word '
                       'embeddings')
     tensors.pop(copy, None)
-
-
-def from_config(fields: Mapping, directory: storage.PathLike) -> Model:
-  """The model of a BertConfig. Raises DataError where ours cannot be it."""
-  path = f'{directory}/{CONFIG}'
-  known = {getattr(kind, 'TYPES', {}).get(KIND): name for name, kind in reversed(ENCODERS.items())}
-  known.pop(None, None)  # of architectures that the format does not know
-  said = fields.get('model_type', 'bert')
-  if not isinstance(said, str) or said not in known:
-    raise DataError(f'{path} has model_type {said!r}: wanted {" or ".join(map(repr, known))}')
-  for name, wanted in FIXED.items():
-    if (found := fields.get(name, wanted)) != wanted:
-      raise DataError(f'{path} has {name} {found!r}: wanted {wanted!r}, as BERT has')
-  if fields.get('quantization_config') is not None:
-    raise DataError(f'{path} has a quantization_config: quantized weights cannot be read; wanted float32, float16 or '
-                    'bfloat16')
-  activation = fields.get('hidden_act', 'gelu')
-  if not isinstance(activation, str) or activation not in ACTIVATIONS:
-    raise DataError(f'{path} has hidden_act {activation!r}: wanted one of {", ".join(ACTIVATIONS)}')
-  # A field that is absent has BertConfig's default, which is BERT-base uncased, as ours is.
-  values = {ours: _value(fields[theirs], theirs, ours, path) for ours, theirs in FIELDS.items() if theirs in fields}
-  try:
-    return Model(architecture=known[said], activation=ACTIVATIONS[activation], **values)
-  except ConfigError as error:
-    raise DataError(f'{path} is no model: {error}') from error
-
-
-def _value(value, theirs: str, ours: str, path: str):
-  """A field of config.json, if it is of the kind that our setting is. Raises DataError."""
-  kind = type(getattr(Model, ours))
-  fits = {bool: lambda: isinstance(value, bool), int: lambda: type(value) is int and 1 <= value < 2**31,
-          float: lambda: type(value) in (int, float) and math.isfinite(value) and value >= 0}
-  wanted = {bool: 'true or false', int: 'a whole number of at least 1', float: 'a number of at least 0'}
-  if not fits[kind]():
-    raise DataError(f'{path} is no model: {theirs} is {value!r}; wanted {wanted[kind]}')
-  return kind(value)

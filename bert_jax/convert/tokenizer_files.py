@@ -1,14 +1,19 @@
 """A vocabulary as the files that Hugging Face's AutoTokenizer reads, giving the same ids, and back."""
 
+import dataclasses
 import json
 import tempfile
+from collections.abc import Sequence
 
+from bert_jax.convert import foreign
 from input_pipeline import records, storage
 from input_pipeline.errors import DataError
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
-from input_pipeline.vocabulary.tokenizer import CLS, MASK, PAD, SEP, UNK, Tokenizer
+from input_pipeline.vocabulary.tokenizer import CLS, MASK, PAD, SEP, SPECIAL, UNK, Tokenizer
 
 TOKENIZER, SETTINGS, SPECIAL_MAP = 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'
+OF_SENTENCES = 'sentence_bert_config.json'  # of sentence-transformers
+BERTS = 'Bert', 'DistilBert', 'Electra'  # whose tokenizers in transformers are the same
 _SPACE = '▁'
 _UNFINDABLE = ' '  # a piece that ends so matches no text, in which spaces have become ▁ by then
 
@@ -96,51 +101,114 @@ def _unigram(tokenizer: Tokenizer, special: set[str]):
 
 
 def load(directory: storage.PathLike) -> Tokenizer:
-  """The tokenizer of a Hugging Face directory, of data, or of a run; of upper case the files beside it tell.
+  """The tokenizer of a Hugging Face directory, of Google's, of data, or of a run; the files beside it say of its rules.
 
-  Raises DataError where there is no vocabulary.
+  Raises DataError where there is no vocabulary, and, by its name, for a rule that ours does not have.
   """
   directory = storage.path(directory)
-  lower_case = _lower_case(directory)
+  foreign.check_files(directory)
+  if (directory / records.MANIFEST).exists():
+    return tokenizer_lib.load(directory, records.read_manifest(directory).vocabulary.lower_case)
+  lower_case, tokens = _rules(directory)
   if any((directory / name).exists() for name in (records.SENTENCEPIECE, records.VOCABULARY)):
-    return tokenizer_lib.load(directory, lower_case)
-  model = _section(directory / TOKENIZER, 'model')
-  if model.get('type') != 'WordPiece':
+    tokenizer = tokenizer_lib.load(directory, lower_case)
+    if tokens is not None and tokens != list(tokenizer.tokens):
+      raise DataError(f'{directory / TOKENIZER} has another vocabulary than {records.VOCABULARY}: remove the wrong one')
+    return tokenizer
+  if tokens is None:
     raise DataError(f'{directory} holds neither {records.VOCABULARY} nor {records.SENTENCEPIECE}, nor a {TOKENIZER} of '
                     'a WordPiece')
-  ids = model.get('vocab')
-  if not isinstance(ids, dict) or sorted(ids.values(), key=repr) != sorted(range(len(ids)), key=repr):
-    raise DataError(f'{directory / TOKENIZER} is damaged: wanted model.vocab to give each token an id, from 0 without '
-                    'gaps')
   with tempfile.TemporaryDirectory() as folder:
     path = storage.path(folder) / records.VOCABULARY
-    path.write_text('\n'.join(sorted(ids, key=ids.__getitem__)) + '\n')
+    path.write_text('\n'.join(tokens) + '\n')
     return tokenizer_lib.load(path, lower_case)
 
-
-def _lower_case(directory: storage.Path) -> bool | None:
-  """What the directory says of upper case; None: nothing."""
-  if (directory / records.MANIFEST).exists():
-    return records.read_manifest(directory).vocabulary.lower_case
-  said = _read(directory / SETTINGS).get('do_lower_case')
-  said = _section(directory / TOKENIZER, 'normalizer').get('lowercase') if said is None else said
-  if not isinstance(said, bool | None):
-    raise DataError(f'{directory} says {said!r} of lower case ({SETTINGS} do_lower_case, or {TOKENIZER}): wanted true '
-                    'or false')
-  return said
+# ---------------------------------------------------------------- the rules of others
 
 
-def _section(path: storage.Path, name: str) -> dict:
-  """An object in the object that a file holds; {} where there is none."""
-  value = _read(path).get(name)
-  return value if isinstance(value, dict) else {}
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """What tokenizer_config.json says of the rules; None: nothing."""
+  do_lower_case: bool | None = None
+  strip_accents: bool | None = None
+  tokenize_chinese_chars: bool | None = None
+  do_basic_tokenize: bool | None = None
+  never_split: tuple[str, ...] | None = None
+  tokenizer_class: str | None = None
 
 
-def _read(path: storage.Path) -> dict:
-  if not path.exists():
-    return {}
-  try:
-    value = json.loads(path.read_text())
-  except (ValueError, OSError, RecursionError) as error:
-    raise DataError(f'{path} is damaged: {error}') from error
-  return value if isinstance(value, dict) else {}
+@dataclasses.dataclass(frozen=True)
+class Normalizer:
+  """Of tokenizer.json."""
+  type: str
+  clean_text: bool = True
+  handle_chinese_chars: bool = True
+  strip_accents: bool | None = None
+  lowercase: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class WordPiece:
+  """Of tokenizer.json."""
+  type: str
+  vocab: dict
+  unk_token: str = UNK
+  continuing_subword_prefix: str = '##'
+
+
+def _rules(directory: storage.Path) -> tuple[bool | None, list[str] | None]:
+  """(whether upper case goes, None where nothing says so; the tokens of tokenizer.json, if it is of a WordPiece)."""
+  said, tokens, path = Rules(), None, directory / SETTINGS
+  if path.exists():
+    said = foreign.typed(Rules, foreign.read_object(path), path)
+  lower_case = said.do_lower_case
+  library = foreign.read_object(directory / TOKENIZER) if (directory / TOKENIZER).exists() else {}
+  if (directory / records.SENTENCEPIECE).exists():
+    return lower_case, None
+  allowed = {'do_basic_tokenize': (None, True), 'tokenize_chinese_chars': (None, True), 'never_split': (None, ()),
+             'strip_accents': (None, lower_case)}
+  if not library:
+    allowed['tokenizer_class'] = None, 'PreTrainedTokenizerFast', *(f'{kind}Tokenizer{fast}' for kind in BERTS
+                                                                   for fast in ('', 'Fast'))
+  for name, values in allowed.items():
+    _require(getattr(said, name) in values, path, name, getattr(said, name), values)
+  if library:
+    tokens, found = _of_library(library, directory / TOKENIZER)
+    _require(lower_case in (None, found), path, 'do_lower_case', lower_case, (f'{found}, as {TOKENIZER} has',))
+    lower_case = found
+  path = directory / OF_SENTENCES
+  if path.exists() and foreign.read_object(path).get('do_lower_case') is True:
+    _require(lower_case is not False, path, 'do_lower_case', True, (False,))
+  return lower_case, tokens
+
+
+def _of_library(library: dict, path: storage.Path) -> tuple[list[str], bool]:
+  """The tokens of a tokenizer.json and whether upper case goes, if its rules are BERT's."""
+  part = lambda name: library[name] if isinstance(library.get(name), dict) else {'type': str(library.get(name))}
+  for name, kind in (('model', 'WordPiece'), ('normalizer', 'BertNormalizer'), ('pre_tokenizer', 'BertPreTokenizer')):
+    _require(part(name).get('type') == kind, path, f'{name}.type', part(name).get('type'), (kind,))
+  rules, model = foreign.typed(Normalizer, part('normalizer'), path), foreign.typed(WordPiece, part('model'), path)
+  for name, values in {'clean_text': (True,), 'handle_chinese_chars': (True,),
+                       'strip_accents': (None, rules.lowercase)}.items():
+    _require(getattr(rules, name) in values, path, f'normalizer.{name}', getattr(rules, name), values)
+  _require(model.unk_token == UNK, path, 'model.unk_token', model.unk_token, (UNK,))
+  _require(model.continuing_subword_prefix == '##', path, 'model.continuing_subword_prefix',
+           model.continuing_subword_prefix, ('##',))
+  if (not all(type(i) is int for i in model.vocab.values())
+      or sorted(model.vocab.values()) != list(range(len(model.vocab)))):
+    raise DataError(f'{path} is damaged: wanted model.vocab to give each token an id, from 0 without gaps')
+  added = library.get('added_tokens', [])
+  if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+    raise DataError(f'{path} is damaged: wanted added_tokens to be a list of tokens')
+  for token in added:
+    content, i = token.get('content'), token.get('id')
+    _require(isinstance(content, str) and content in SPECIAL and model.vocab.get(content) == i, path, 'added_tokens',
+             f'{content} as {i}', (f'{", ".join(SPECIAL)} with their ids',))
+  return sorted(model.vocab, key=model.vocab.__getitem__), rules.lowercase
+
+
+def _require(fine: bool, path: storage.Path, name: str, found, wanted: Sequence) -> None:
+  """Raises DataError for a rule that is not one of the `wanted`."""
+  if not fine:
+    shown = ' or '.join(dict.fromkeys('nothing' if value is None else str(value) for value in wanted))
+    raise DataError(f'{path} has {name} {str(found):.60}, which bert_jax cannot do: wanted {shown}')

@@ -57,8 +57,14 @@ def benchmark(argv: list[str]) -> int:
   return measuring.benchmark(argv)
 
 
+def import_(argv: list[str]) -> int:
+  """Bring in a checkpoint of Hugging Face or of Google's code."""
+  from launch.commands import checkpoints
+  return checkpoints.import_(argv)
+
+
 def export(argv: list[str]) -> int:
-  """Hand a checkpoint on: a Hugging Face directory."""
+  """Hand a checkpoint on: to Hugging Face, sentence-transformers or Google's code."""
   from launch.commands import checkpoints
   return checkpoints.export(argv)
 
@@ -103,6 +109,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
     'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'plot': plot,
     'plan': plan, 'benchmark': benchmark,
-    'verify': verify, 'export': export, 'launch-files': launch_files,
+    'verify': verify, 'import': import_, 'export': export, 'launch-files': launch_files,
     'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,
 }

@@ -1,0 +1,138 @@
+"""The forward pass as a program for other runtimes: StableHLO by jax.export, and a SavedModel of TensorFlow.
+
+Both take any number of rows B and of tokens T up to model.max_positions; parameters lie beside the program, so that its
+size is no limit.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+
+from bert_jax.checkpoint import Loaded
+from bert_jax.convert import directory as directory_lib, huggingface, names, proof, tokenizer_files
+from bert_jax.model import build
+from bert_jax.parallel.mesh import path_name
+from input_pipeline import storage
+
+STABLEHLO, SAVED_MODEL = 'stablehlo', 'savedmodel'  # the formats
+PROGRAM, PARAMETERS = 'forward.stablehlo', 'parameters.safetensors'
+PLATFORMS = 'cpu', 'cuda', 'tpu'
+INPUTS = 'input_ids', 'token_type_ids', 'attention_mask'  # int32 [B T]; the mask is 0 where padding is
+OF_BATCH = 'input_ids', 'token_type_ids', 'pair_ids'  # the same, as a batch of ours has them
+USE = {
+    STABLEHLO: '''import jax, safetensors.numpy
+forward = jax.export.deserialize(bytearray(open('forward.stablehlo', 'rb').read()))  # for CPU, CUDA and TPU
+parameters = safetensors.numpy.load_file('parameters.safetensors')
+outputs = forward.call(parameters, input_ids, token_type_ids, attention_mask)''',
+    SAVED_MODEL: '''import tensorflow as tf
+model = tf.saved_model.load('.')
+outputs = model.forward(input_ids, token_type_ids, attention_mask)'''}
+
+
+def flat(loaded: Loaded) -> dict[str, np.ndarray]:
+  """{'encoder/blocks/query/kernel': float32 array …}, in one piece each: safetensors writes views wrongly."""
+  return {path_name(path): np.ascontiguousarray(leaf) for path, leaf in jax.tree.leaves_with_path(loaded.params)}
+
+
+def function(loaded: Loaded) -> Callable:
+  """(flat parameters, input_ids, token_type_ids, attention_mask [B T]) -> what proof.forward gives, in float32."""
+  model, heads = dataclasses.replace(loaded.model, dtype='float32', attention='xla'), loaded.objective.heads
+  graphdef, _, _ = build.describe(model, heads)
+
+  def forward(params, input_ids, token_type_ids, attention_mask):
+    batch = {'input_ids': input_ids, 'token_type_ids': token_type_ids, 'pair_ids': attention_mask,
+             'position_ids': jax.lax.broadcasted_iota(jnp.int32, input_ids.shape, 1)}
+    with jax.default_matmul_precision('float32'):
+      return proof.forward(nnx.merge(graphdef, names.tree(params, model, heads)), heads, batch)
+
+  return forward
+
+
+def export_checkpoint(format: str, directory: storage.PathLike, loaded: Loaded, overwrite: bool = False,
+                      verify: directory_lib.Verify | None = None) -> storage.Path:
+  """Writes the program, its parameters, the tokenizer, and how to run it. Returns the path.
+
+  Raises ConfigError where `directory` exists (see directory.write) or the vocabulary is not the model's; and as
+  `verify` does.
+  """
+  directory_lib.check(directory, format, overwrite)
+  huggingface.check_vocabulary(loaded)
+  longest = loaded.model.max_positions
+  readme = (f'# A BERT encoder as a program ({format})\n\nInputs: int32 [B T] each, of any number of rows, up to '
+            f'{longest} tokens; attention_mask is 1, and 0 where padding is.\nOutputs, float32, by name: '
+            f'hidden states [B T D], and the scores of each head that it has.\n\n```python\n{USE[format]}\n```\n')
+  files = tokenizer_files.files(loaded.tokenizer(), longest) | {huggingface.README: readme.encode()}
+  return directory_lib.write(directory, format, files | FILES[format](loaded), overwrite, verify)
+
+
+def stablehlo_files(loaded: Loaded) -> dict[str, bytes]:
+  params = flat(loaded)
+  rows, tokens = jax.export.symbolic_shape('B, T', constraints=[f'T <= {loaded.model.max_positions}'])
+  ids = jax.ShapeDtypeStruct((rows, tokens), jnp.int32)
+  shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in params.items()}
+  exported = jax.export.export(jax.jit(function(loaded)), platforms=PLATFORMS)(shapes, ids, ids, ids)
+  return {PROGRAM: bytes(exported.serialize()), PARAMETERS: safetensors.numpy.save(params)}
+
+
+def saved_model_files(loaded: Loaded) -> dict[str, bytes]:
+  import tensorflow as tf
+  from jax.experimental import jax2tf
+  module = tf.Module()
+  module.parameters = {name: tf.Variable(value) for name, value in flat(loaded).items()}
+  run = jax2tf.convert(function(loaded), polymorphic_shapes=(None, *['(B, T)'] * len(INPUTS)), with_gradient=False,
+                       polymorphic_constraints=(f'T <= {loaded.model.max_positions}',))
+  signature = [tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS]
+  module.forward = tf.function(lambda *ids: run(module.parameters, *ids), signature, autograph=False)
+  with tempfile.TemporaryDirectory() as folder:
+    tf.saved_model.save(module, folder)
+    top = storage.local(folder)
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob('*') if path.is_file()}
+
+
+FILES: dict[str, Callable[[Loaded], dict[str, bytes]]] = {STABLEHLO: stablehlo_files, SAVED_MODEL: saved_model_files}
+
+# ---------------------------------------------------------------- read again
+
+
+def run_stablehlo(path: storage.Path, loaded: Loaded, batch: proof.Batch) -> tuple[str, proof.Outputs]:
+  """jax.export.deserialize, on the platform of this process."""
+  call = jax.export.deserialize(bytearray((path / PROGRAM).read_bytes())).call
+  params = safetensors.numpy.load((path / PARAMETERS).read_bytes())
+  found = in_parts(lambda ids: jax.device_get(call(params, *ids)), batch)
+  return f'jax.export.deserialize on {jax.default_backend()}, at {PARTS} sizes', found
+
+
+def run_saved_model(path: storage.Path, loaded: Loaded, batch: proof.Batch) -> tuple[str, proof.Outputs]:
+  """tf.saved_model.load, on CPU."""
+  import tensorflow as tf
+  with storage.on_disk(path) as folder:
+    model = tf.saved_model.load(str(folder))
+    call = lambda ids: {name: value.numpy() for name, value in model.forward(*map(tf.constant, ids)).items()}
+    return f'TensorFlow {tf.__version__}, at {PARTS} sizes', in_parts(call, batch)
+
+
+PARTS = 3  # of a batch, each of other numbers of rows and tokens
+
+
+def in_parts(call: Callable, batch: proof.Batch) -> proof.Outputs:
+  """What `call` gives for one row, for two, and for all others, each as long as its longest, put together again."""
+  B, T = batch['input_ids'].shape
+  found: dict[str, list[np.ndarray]] = {}
+  ends = [0, min(1, B), min(PARTS, B), B]
+  for rows in (slice(start, end) for start, end in zip(ends, ends[1:]) if start < end):
+    longest = int(batch['pair_ids'][rows].sum(axis=1).max())
+    for name, value in call([batch[name][rows, :longest] for name in OF_BATCH]).items():
+      value = np.asarray(value)
+      if value.ndim == len(('B', 'T', 'D')):
+        value = np.pad(value, ((0, 0), (0, T - longest), (0, 0)))
+      found.setdefault(name, []).append(value)
+  return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+RUNS: dict[str, proof.Run] = {STABLEHLO: run_stablehlo, SAVED_MODEL: run_saved_model}

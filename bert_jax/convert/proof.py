@@ -1,0 +1,193 @@
+"""That nothing changes at a border: both sides run on the same text, and the largest differences are told.
+
+B rows, T tokens, D hidden, V vocabulary, C classes.
+"""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from bert_jax.checkpoint import Loaded
+from bert_jax.convert import google, huggingface, plain
+from bert_jax.errors import CheckpointError
+from bert_jax.model import build
+from bert_jax.parallel.mesh import path_name
+from bert_jax.tasks.sentences import truncate_pair
+from input_pipeline import storage
+
+TOLERANCE = 2e-5  # of a difference, where values are of size 1 or below; of their root mean square where that is more
+LONGEST = 64  # tokens of a text that is compared
+DRAWN = 4  # rows of ids from the whole vocabulary, after those of TEXTS
+
+# Some of each: short, long, pairs, accents, other scripts, digits and signs.
+TEXTS: tuple[tuple[str, ...], ...] = (
+    ('The harbour froze in the winter of 1709, and ships waited for the thaw until the end of April.',),
+    ('She put the letter back.', 'Nobody had opened it, and the seal was whole.'),
+    ('A bridge of stone has stood here since the twelfth century; the flood of 1342 took three of its arches, and the '
+     'town rebuilt them with the timber that the same flood had brought down from the hills.',),
+    ('No.',), ('Où est la gare, s\'il vous plaît? – Là-bas, à côté du café.', 'Merci!'),
+    ('北京是中華人民共和國的首都。', '它位於華北平原。'), ('Die Brücke über die Elbe kostete 3,7 Mio. € (netto).',),
+    ('def area(r): return 3.14159 * r ** 2  # m²', 'e = mc^2'))
+
+# [B T D], [B T V], [B D], [B 2], [B C]
+OUTPUTS = 'hidden states', 'MLM logits', 'pooled', 'NSP logits', 'classes'
+Outputs = Mapping[str, np.ndarray]  # some of OUTPUTS, by their names
+Batch = dict[str, np.ndarray]  # {[B T]}: input_ids, token_type_ids, position_ids, pair_ids
+Run = Callable[[storage.Path, Loaded, Batch], tuple[str, Outputs]]  # by a format's runtime: its name, what it gives
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+  """What a comparison found of one output."""
+  output: str
+  largest: float
+  allowed: float
+
+
+def batch_of(loaded: Loaded) -> Batch:
+  """TEXTS, and rows of ids that are drawn from the whole vocabulary; of many lengths, padded to the longest."""
+  tokenizer, model = loaded.tokenizer(), loaded.model
+  longest = min(LONGEST, model.max_positions)
+  rows = []
+  for text in TEXTS:
+    parts = [list(ids) for ids in tokenizer.encode(list(text) if model.type_vocab_size > 1 else list(text[:1]))]
+    truncate_pair(parts[0], parts[1] if len(parts) > 1 else [], longest - 1 - len(parts))
+    rows.append([part + [tokenizer.sep_id] for part in parts])
+  rng = np.random.default_rng(0)
+  ids = np.delete(np.arange(model.vocab_size), tokenizer.pad_id)  # transformers takes no gradient of it, and we none
+  rows += [[rng.choice(ids, longest - 1 - i).tolist()] for i in range(min(DRAWN, longest - 1))]
+  batch = {name: np.zeros((len(rows), longest), np.int32) for name in ('token_type_ids', 'position_ids', 'pair_ids')}
+  batch['input_ids'] = np.full((len(rows), longest), tokenizer.pad_id, np.int32)
+  for i, parts in enumerate(rows):
+    ids = [tokenizer.cls_id] + [token for part in parts for token in part]
+    types = [0] + [number for number, part in enumerate(parts) for _ in part]
+    batch['input_ids'][i, :len(ids)], batch['token_type_ids'][i, :len(ids)] = ids, types
+    batch['position_ids'][i, :len(ids)], batch['pair_ids'][i, :len(ids)] = np.arange(len(ids)), 1
+  return batch
+
+
+def forward(model: nnx.Module, heads, batch) -> dict[str, jax.Array]:
+  """What the heads of our model give."""
+  hidden = model.encoder(batch)
+  found = {'hidden states': hidden}
+  if 'masked_tokens' in heads:
+    each = hidden.reshape(-1, 1, hidden.shape[-1])  # rows of one token: nothing depends on T, which may be a symbol
+    logits = model.masked_tokens(each, jnp.zeros(each.shape[:2], jnp.int32), model.encoder.word_embeddings)
+    found['MLM logits'] = logits.reshape(*hidden.shape[:2], -1)
+  if 'pooler' in heads:
+    pooled = model.pooler(hidden[:, :1], jnp.zeros((hidden.shape[0], 1), jnp.int32))
+    found['pooled'] = pooled[:, 0]
+    if 'pair_classes' in heads:
+      found['NSP logits'] = model.pair_classes(pooled)[:, 0]
+    if 'classifier' in heads:
+      found['classes'] = model.classifier(pooled[:, 0], jnp.zeros(hidden.shape[:1], jnp.int32))
+  return found
+
+
+def ours(loaded: Loaded, batch: Batch) -> Outputs:
+  """What our model gives, in float32."""
+  model = dataclasses.replace(loaded.model, dtype='float32', attention='xla')
+  heads = loaded.objective.heads
+  graphdef, _, _ = build.describe(model, heads)
+
+  @jax.jit
+  def run(params):
+    with jax.default_matmul_precision('float32'):
+      return forward(nnx.merge(graphdef, params), heads, batch)
+
+  return jax.device_get(run(dict(loaded.params)))
+
+
+def compare(one: Outputs, other: Outputs, batch: Batch) -> list[Difference]:
+  """The largest difference of each output that both have, on tokens that are no padding."""
+  real = batch['pair_ids'] > 0
+  found = []
+  for name in OUTPUTS:
+    if name in one and name in other:
+      a, b = one[name], other[name]
+      if name == 'MLM logits':  # a padded vocabulary has more
+        a, b = (x[..., :min(a.shape[-1], b.shape[-1])] for x in (a, b))
+      a, b = (x[real] if x.ndim == 3 else x for x in (a, b))
+      size = float(np.sqrt(np.square(b).mean()))
+      found.append(Difference(name, float(np.abs(a - b).max()), TOLERANCE * max(1.0, size)))
+  return found
+
+
+def check(differences: list[Difference], runtime: str, batch: Batch) -> list[str]:
+  """Lines for people. Raises CheckpointError where a difference is too large, or is no number."""
+  rows = batch['pair_ids'].sum(axis=1)
+  lines = [f'{found.output:<15} differ by {found.largest:.1e} at most, of {found.allowed:.1e} allowed'
+           for found in differences]
+  wrong = [found for found in differences if not found.largest <= found.allowed]
+  if wrong or not differences:
+    raise CheckpointError(f'nothing was written: compared with {runtime}, ' + (
+        '; '.join(f'{found.output} differ by {found.largest:.1e}, and {found.allowed:.1e} would be allowed'
+                  for found in wrong) or 'there is no output that both have'))
+  return [f'compared with {runtime} on {len(rows)} rows of {rows.min()} to {rows.max()} tokens:', *lines]
+
+
+def equal(one: Loaded, other: Loaded) -> str:
+  """A line for people. Raises CheckpointError where parameters differ in any bit."""
+  named = lambda loaded: {path_name(path): np.asarray(leaf)
+                          for path, leaf in jax.tree.leaves_with_path(loaded.params)}
+  a, b = named(one), named(other)
+  wrong = sorted(name for name in a.keys() | b.keys()
+                 if name not in a or name not in b or a[name].tobytes() != b[name].tobytes())
+  if wrong:
+    raise CheckpointError(f'nothing was written: read again, {wrong[0]} is another')
+  return f'read again, {len(a)} arrays of {sum(x.size for x in a.values()):,} parameters are equal to the last bit'
+
+# ---------------------------------------------------------------- by the runtimes of other formats
+
+
+def run_huggingface(path: storage.Path, loaded: Loaded, batch: Batch) -> tuple[str, Outputs]:
+  """transformers, where it is installed; else the plain forward pass."""
+  with storage.on_disk(huggingface.root_of(path)) as directory:
+    return _huggingface(directory, loaded, batch)
+
+
+def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple[str, Outputs]:
+  if not all(map(importlib.util.find_spec, ('torch', 'transformers'))):
+    return 'a plain forward pass in float64', plain.outputs(plain.HuggingFace(directory), batch)
+  import torch
+  import transformers
+  heads = loaded.objective.heads
+  name = ('BertForSequenceClassification' if 'classifier' in heads else
+          'BertForPreTraining' if {'masked_tokens', 'pair_classes'} <= heads.keys() else
+          'BertForMaskedLM' if 'masked_tokens' in heads else
+          'BertForNextSentencePrediction' if 'pair_classes' in heads else 'BertModel')
+  options = {'add_pooling_layer': 'pooler' in heads} if name == 'BertModel' else {}
+  bars = transformers.utils.logging
+  shown = bars.is_progress_bar_enabled()
+  bars.disable_progress_bar()
+  model = getattr(transformers, name).from_pretrained(directory, use_safetensors=True, local_files_only=True, **options)
+  if shown:
+    bars.enable_progress_bar()
+  inputs = {'input_ids': batch['input_ids'], 'token_type_ids': batch['token_type_ids'],
+            'attention_mask': batch['pair_ids']}
+  with torch.no_grad():
+    given = model.float().eval()(**{name: torch.from_numpy(value.astype(np.int64)) for name, value in inputs.items()},
+                                 output_hidden_states=True)
+  scores = {'BertForSequenceClassification': 'classes', 'BertForMaskedLM': 'MLM logits',
+            'BertForNextSentencePrediction': 'NSP logits'}
+  found = {'hidden states': given.hidden_states[-1], 'MLM logits': given.get('prediction_logits'),
+           'NSP logits': given.get('seq_relationship_logits'), 'pooled': given.get('pooler_output'),
+           scores.get(name, ''): given.get('logits')}
+  return f'transformers {transformers.__version__}', {
+      name: value.numpy() for name, value in found.items() if value is not None}
+
+
+def run_google(path: storage.Path, loaded: Loaded, batch: Batch) -> tuple[str, Outputs]:
+  """The plain forward pass on what TensorFlow reads: the original's code runs on TensorFlow 1."""
+  prefix = google.prefix_of(path)
+  with storage.on_disk(prefix.parent) as directory:
+    found = plain.outputs(plain.Google(directory / prefix.name), batch)
+  return 'a plain forward pass in float64 on what TensorFlow reads', found
+
+
+RUNS: dict[str, Run] = {huggingface.KIND: run_huggingface, google.KIND: run_google}

@@ -1,0 +1,344 @@
+"""Files that others wrote and that lie: refused with a sentence and soon; nothing that they name is opened or run."""
+
+import json
+import os
+import pickle
+import time
+
+import jax
+import ml_dtypes
+import numpy as np
+import parameters
+import pytest
+import safetensors
+import safetensors.numpy
+import synthetic
+from hypothesis import given, settings, strategies as st
+
+from bert_jax import config as cfg
+from bert_jax.checkpoint import Loaded
+from bert_jax.convert import bert_config, directory, exchange, foreign, huggingface, tokenizer_files, weights
+from bert_jax.objectives import OBJECTIVES
+from input_pipeline.vocabulary import tokenizer as tokenizer_lib
+
+MODEL = cfg.Model(vocab_size=40, hidden_size=12, layers=2, heads=2, intermediate_size=20, max_positions=16)
+REFUSED = cfg.DataError, cfg.ConfigError
+SECONDS = 10
+
+
+class Bomb:
+  """What a pickle could do."""
+
+  def __reduce__(self):
+    return os.abort, ()
+
+
+@pytest.fixture(scope='module')
+def vocabulary(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('vocabulary')
+  synthetic.write_vocabulary(folder, MODEL.vocab_size)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def params():
+  return parameters.random(MODEL)
+
+
+@pytest.fixture
+def exported(tmp_path, vocabulary, params):
+  loaded = Loaded(MODEL, OBJECTIVES['mlm_nsp'], params, lambda: tokenizer_lib.load(vocabulary))
+  path = huggingface.export_checkpoint(tmp_path / 'export', loaded)
+  (path / tokenizer_files.TOKENIZER).unlink()
+  (path / directory.MARKER).unlink()  # as of others: the files may be changed
+  return path
+
+
+def refused(path, match=None):
+  """Each way in says so in one sentence, and soon."""
+  start = time.monotonic()
+  for use in (lambda: exchange.load(path).tokenizer(), lambda: exchange.bring_in(path, path.parent / 'out'),
+              lambda: exchange.export('huggingface', path, path.parent / 'out')):
+    with pytest.raises(REFUSED, match=match) as caught:
+      use()
+    assert 10 < len(str(caught.value)) < 700 and '\n' not in str(caught.value)
+  assert time.monotonic() - start < SECONDS
+  assert not (path.parent / 'out').exists()
+
+
+def update(path, **fields):
+  path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+# ---------------------------------------------------------------- safetensors
+
+
+def file_of(header, body=b'', length=None):
+  data = header if isinstance(header, bytes) else json.dumps(header).encode()
+  return (len(data) if length is None else length).to_bytes(8, 'little') + data + body
+
+
+def entry(start, end, shape=None, dtype='F32'):
+  return {'dtype': dtype, 'shape': [(end - start) // 4] if shape is None else shape, 'data_offsets': [start, end]}
+
+
+@pytest.mark.parametrize('content', [
+    file_of({'a': entry(0, 8)}, bytes(4)), file_of({'a': entry(0, 8)}, bytes(12)),  # too short, too long
+    file_of({'a': entry(0, 8), 'b': entry(4, 12)}, bytes(12)), file_of({'a': entry(4, 8)}, bytes(8)),  # overlap, hole
+    file_of({'a': entry(0, 8, [3])}, bytes(8)), file_of({'a': entry(8, 0)}, bytes(8)),
+    file_of({'a': entry(0, 8, [-2])}, bytes(8)), file_of({'a': entry(0, 0, [2**62, 2**62, 0])}, b''),
+    file_of({'a': entry(0, 2**62, [2**60])}, bytes(8)), file_of({'a': entry(-4, 4, [2])}, bytes(8)),
+    file_of({'a': entry(0, 8, [2.0])}, bytes(8)), file_of({'a': entry(0, 8, [True, 2])}, bytes(8)),
+    file_of({'a': {'dtype': 'F32'}}), file_of({'a': []}), file_of([]), file_of(b'{', length=1),
+    file_of(b'{}', length=2**63), file_of(b'{}', length=99_999_999), file_of(b'[' * 100_000), b'', b'\1' * 7,
+    pickle.dumps(Bomb()), b'PK\3\4' + bytes(64), file_of({'a': entry(0, 8)}, bytes(8))])
+def test_weights_that_lie(exported, content):
+  (exported / weights.WEIGHTS).write_bytes(content)
+  refused(exported)
+
+
+def test_a_header_of_a_hundred_megabytes(exported):
+  """Sparse: no disk is filled."""
+  with (exported / weights.WEIGHTS).open('wb') as file:
+    file.write((90 << 20).to_bytes(8, 'little'))
+    file.truncate(91 << 20)
+  refused(exported, 'model.safetensors cannot be read')
+
+
+def test_tensors_of_a_terabyte_are_never_read(exported):
+  """The file has what its header says, but not what the settings want."""
+  tensors = safetensors.numpy.load((exported / weights.WEIGHTS).read_bytes())
+  place, header = 0, {}
+  for name, value in tensors.items():
+    shape = (2**34, 12) if name.endswith('word_embeddings.weight') else value.shape
+    size = 4 * int(np.prod(shape))
+    header[name], place = {'dtype': 'F32', 'shape': list(shape), 'data_offsets': [place, place + size]}, place + size
+  data = json.dumps(header).encode()
+  with (exported / weights.WEIGHTS).open('wb') as file:
+    file.write(len(data).to_bytes(8, 'little') + data)
+    file.truncate(8 + len(data) + place)
+  refused(exported, 'word_embeddings.weight has the shape')
+
+
+DTYPES = {'F32': np.float32, 'F16': np.float16, 'F64': np.float64, 'BF16': ml_dtypes.bfloat16, 'I64': np.int64}
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=4).filter(lambda name: name != '__metadata__'), st.tuples(
+    st.sampled_from(sorted(DTYPES)), st.lists(st.integers(0, 3), max_size=3)), max_size=4), st.binary(max_size=64))
+@settings(max_examples=100, deadline=None)
+def test_what_the_format_s_own_library_writes_is_read(shapes, noise):
+  rng = np.random.default_rng(len(noise))
+  tensors = {name: rng.integers(0, 99, shape).astype(DTYPES[kind]) for name, (kind, shape) in shapes.items()}
+  found = weights.tensors_of(memoryview(safetensors.numpy.save(tensors, {'format': 'pt'})))
+  assert found.keys() == tensors.keys()
+  for name, value in tensors.items():
+    assert found[name].tobytes() == value.tobytes()
+    assert shapes[name][0] == 'I64' or (found[name].dtype == value.dtype and found[name].shape == value.shape)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_what_that_library_refuses_is_refused(data):
+  """Bytes of the header changed at random: ours takes nothing that it does not take."""
+  whole = bytearray(safetensors.numpy.save({'a': np.arange(4, dtype=np.float32), 'b': np.ones((2, 3), np.float16)}))
+  for _ in range(data.draw(st.integers(1, 3))):
+    whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.sampled_from(list(b'0123456789[]{},:"F\0\xff')))
+  try:
+    found = weights.tensors_of(memoryview(bytes(whole)))
+  except (ValueError, RecursionError):
+    return
+  try:
+    assert {name for name, _ in safetensors.deserialize(bytes(whole))} == found.keys()
+  except safetensors.SafetensorError as error:
+    assert 'unknown variant' in str(error)  # a type that the library does not know: for us bytes, refused as a weight
+
+# ---------------------------------------------------------------- names, devices, settings
+
+
+@pytest.mark.parametrize('name', ['../secret', '..', '/etc/passwd', 'a/b', '', '.', 'C:\\..', 'missing.safetensors'])
+def test_an_index_that_points_elsewhere(exported, name):
+  (exported / weights.WEIGHTS).rename(exported / 'part.safetensors')
+  (exported / weights.INDEX).write_text(json.dumps({'weight_map': {'a': name}}))
+  refused(exported)
+
+
+@pytest.mark.parametrize('name', ['../secret', '/dev/zero', 'a/../../b'])
+def test_a_list_of_exported_files_that_points_elsewhere(exported, name):
+  (exported / directory.MARKER).write_text(json.dumps({'kind': 'huggingface', 'files': {name: 'x'}}))
+  refused(exported, 'wanted files of its directory')
+
+
+def test_an_index_that_lies(exported):
+  (exported / weights.WEIGHTS).rename(exported / 'part.safetensors')
+  (exported / weights.INDEX).write_text(json.dumps({'weight_map': {'a': 'part.safetensors'}}))
+  refused(exported, 'differ in')
+
+
+@pytest.mark.parametrize('name', ['config.json', 'model.safetensors', 'vocab.txt', 'tokenizer.json', 'part.safetensors',
+                                  'tokenizer_config.json', 'modules.json', 'bert_jax_export.json'])
+@pytest.mark.parametrize('make', [os.mkfifo, lambda path: path.symlink_to('/dev/zero')], ids=['pipe', 'device'])
+def test_what_never_ends_is_not_read(exported, name, make):
+  if name == 'part.safetensors':
+    (exported / weights.WEIGHTS).unlink()
+    (exported / weights.INDEX).write_text(json.dumps({'weight_map': {'a': name}}))
+  (exported / name).unlink(missing_ok=True)
+  make(exported / name)
+  refused(exported, f'{name} is a pipe or a device')
+
+
+@pytest.mark.parametrize('name', ['config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json'])
+def test_settings_of_a_terabyte(exported, name):
+  with (exported / name).open('ab') as file:
+    file.truncate(2**40)
+  refused(exported, 'more than settings or vocabularies have')
+
+
+@pytest.mark.parametrize('fields', [
+    {'num_hidden_layers': 10**7}, {'num_hidden_layers': 2**31}, {'hidden_size': 2**31 - 2, 'num_attention_heads': 1},
+    {'hidden_size': 2 * 10**9}, {'intermediate_size': 2**31 - 1}, {'vocab_size': 2**31 - 1},
+    {'max_position_embeddings': 10**300}, {'type_vocab_size': 2**30}, {'num_attention_heads': 0},
+    {'num_attention_heads': 10**9}, {'layer_norm_eps': -1}, {'layer_norm_eps': 1e400}, {'model_type': '../bert'},
+    {'model_type': None}, {'architectures': 'x'}, {'architectures': [1]}, {'hidden_act': '/etc/passwd'},
+    {'hidden_act': {'a': 1}}, {'is_decoder': 1}, {'position_embedding_type': 'relative_key_query'},
+    {'add_cross_attention': True}, {'tie_word_embeddings': False}, {'pruned_heads': {'1': [0]}},
+    {'is_encoder_decoder': True}, {'problem_type': 'multi_label_classification'}, {'id2label': 3},
+    {'hidden_size': [12]}, {'hidden_dropout_prob': '0.1'}], ids=lambda fields: '_'.join(fields))
+def test_settings_that_cannot_be(exported, fields):
+  update(exported / huggingface.CONFIG, **fields)
+  refused(exported, f'{next(iter(fields))}|its settings make it|is no model: model.heads|not a multiple of model.heads')
+
+
+def test_settings_that_nobody_knows_are_named(exported):
+  update(exported / huggingface.CONFIG, use_cache=True, transformers_version='4.8.2', rope='yes', embedding_size=3)
+  with pytest.warns(UserWarning, match='says embedding_size, rope, which bert_jax does not know'):
+    assert exchange.load(exported).model == MODEL
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+                    max_leaves=6)
+KNOWN = [*bert_config.BertConfig.__dataclass_fields__, *bert_config.FIXED]
+
+
+@pytest.mark.filterwarnings('ignore:.*does not know')
+@given(st.dictionaries(st.sampled_from(KNOWN), JSON, min_size=1, max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_any_settings_give_a_model_or_a_sentence(tmp_path_factory, fields):
+  path = tmp_path_factory.getbasetemp() / 'any_config.json'
+  path.write_text(json.dumps(fields))
+  try:
+    model = bert_config.to_model(bert_config.read(path), path, bert_config.types_of('huggingface'),
+                                 bert_config.ACTIVATIONS)
+  except cfg.DataError as error:
+    assert str(path) in str(error) and len(str(error)) < 500
+  else:
+    assert isinstance(model, cfg.Model)
+
+# ---------------------------------------------------------------- vocabularies
+
+
+@pytest.mark.parametrize('text, match', [
+    ('[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n', 'twice'), ('a\nb\n', r'has no \[PAD\]'), ('', 'empty'),
+    ('\xff', 'has no'), ('[PAD]\n', 'has no')])
+def test_a_vocabulary_that_is_none(exported, text, match):
+  (exported / 'vocab.txt').write_text(text)
+  refused(exported, match)
+
+
+@pytest.mark.parametrize('file, fields, match', [
+    ('tokenizer_config.json', {'strip_accents': False, 'do_lower_case': True}, 'strip_accents False'),
+    ('tokenizer_config.json', {'strip_accents': True, 'do_lower_case': False}, 'strip_accents True'),
+    ('tokenizer_config.json', {'tokenize_chinese_chars': False}, 'tokenize_chinese_chars False'),
+    ('tokenizer_config.json', {'do_basic_tokenize': False}, 'do_basic_tokenize False'),
+    ('tokenizer_config.json', {'never_split': ['a']}, 'never_split'),
+    ('tokenizer_config.json', {'tokenizer_class': 'BertJapaneseTokenizer'}, 'tokenizer_class BertJapaneseTokenizer'),
+    ('tokenizer_config.json', {'do_lower_case': 'yes'}, 'do_lower_case'),
+    ('sentence_bert_config.json', {'do_lower_case': True}, 'do_lower_case True')])
+def test_rules_of_a_tokenizer_that_ours_has_not(exported, file, fields, match):
+  if not (exported / file).exists():
+    update(exported / 'tokenizer_config.json', do_lower_case=False)
+    (exported / file).write_text('{}')
+  update(exported / file, **fields)
+  refused(exported, match)
+
+
+def of_library(change):
+  """A tokenizer.json of the vocabulary, changed."""
+  tokens = synthetic.vocabulary_tokens(MODEL.vocab_size)
+  special = [{'id': tokens.index(token), 'content': token, 'special': True} for token in tokenizer_lib.SPECIAL]
+  value = {'normalizer': {'type': 'BertNormalizer', 'clean_text': True, 'handle_chinese_chars': True,
+                          'strip_accents': None, 'lowercase': True}, 'pre_tokenizer': {'type': 'BertPreTokenizer'},
+           'model': {'type': 'WordPiece', 'unk_token': '[UNK]', 'continuing_subword_prefix': '##',
+                     'max_input_chars_per_word': 100, 'vocab': {token: i for i, token in enumerate(tokens)}},
+           'added_tokens': special}
+  change(value)
+  return json.dumps(value)
+
+
+@pytest.mark.parametrize('change, match', [
+    (lambda value: value['normalizer'].update(strip_accents=False), 'normalizer.strip_accents False'),
+    (lambda value: value['normalizer'].update(handle_chinese_chars=False), 'handle_chinese_chars False'),
+    (lambda value: value['normalizer'].update(clean_text=False), 'clean_text False'),
+    (lambda value: value['normalizer'].update(lowercase='yes'), 'lowercase'),
+    (lambda value: value['normalizer'].update(lowercase=False), 'do_lower_case'),
+    (lambda value: value.update(normalizer={'type': 'Sequence'}), 'normalizer.type Sequence'),
+    (lambda value: value.update(normalizer=None), 'normalizer.type None'),
+    (lambda value: value.update(pre_tokenizer={'type': 'Whitespace'}), 'pre_tokenizer.type Whitespace'),
+    (lambda value: value['model'].update(type='BPE'), 'model.type BPE'),
+    (lambda value: value['model'].update(unk_token='<unk>'), 'model.unk_token <unk>'),
+    (lambda value: value['model'].update(continuing_subword_prefix='@@'), 'continuing_subword_prefix @@'),
+    (lambda value: value['model'].update(vocab=['a']), 'vocab'),
+    (lambda value: value['model']['vocab'].update(new=99), 'without gaps'),
+    (lambda value: value['model']['vocab'].update({'[CLS]': 1.5}), 'without gaps'),
+    (lambda value: value['model']['vocab'].update(new=40), 'another vocabulary'),
+    (lambda value: value['added_tokens'].append({'id': 40, 'content': '<user>'}), '<user> as 40'),
+    (lambda value: value.update(added_tokens=[1]), 'added_tokens'),
+    (lambda value: value.update(added_tokens=[{'id': 0, 'content': ['a']}]), 'added_tokens')])
+def test_rules_in_tokenizer_json_that_ours_has_not(exported, change, match):
+  update(exported / 'tokenizer_config.json', do_lower_case=True)
+  (exported / tokenizer_files.TOKENIZER).write_text(of_library(lambda value: None))
+  assert exchange.load(exported).tokenizer().lower_case
+  (exported / tokenizer_files.TOKENIZER).write_text(of_library(change))
+  refused(exported, match)
+
+
+def test_a_padded_vocabulary_is_trimmed(exported, params):
+  """48 rows for 40 tokens, as NVIDIA's; not 56 for 41 less one, which is no padding."""
+  tensors = safetensors.numpy.load((exported / weights.WEIGHTS).read_bytes())
+  for name in ('bert.embeddings.word_embeddings.weight', 'cls.predictions.bias'):
+    tensors[name] = np.concatenate([tensors[name], np.ones((8, *tensors[name].shape[1:]), np.float32)])
+  (exported / weights.WEIGHTS).write_bytes(safetensors.numpy.save(tensors))
+  update(exported / huggingface.CONFIG, vocab_size=48)
+  found = exchange.load(exported)
+  assert found.model == MODEL
+  jax.tree.map(np.testing.assert_array_equal, found.params, params)
+
+# ---------------------------------------------------------------- sentence-transformers
+
+
+@pytest.mark.parametrize('modules', [
+    [{'path': '../x', 'type': 'a.Transformer'}], [{'path': '/etc', 'type': 'a.Transformer'}], [{'path': 3}], [], {}, 3,
+    [{'path': '..', 'type': 'a.Transformer'}], [{'path': '', 'type': 'a.Dense'}], [{'path': '', 'type': None}]])
+def test_modules_that_point_elsewhere(exported, modules):
+  (exported / huggingface.MODULES).write_text(json.dumps(modules))
+  refused(exported)
+
+
+def test_modules_in_folders(exported, params):
+  """As old versions of sentence-transformers wrote them."""
+  inner = exported / '0_Transformer'
+  inner.mkdir()
+  for path in list(exported.iterdir()):
+    if path != inner:
+      path.rename(inner / path.name)
+  kinds = [('0_Transformer', 'Transformer'), ('1_Pooling', 'Pooling'), ('2_Dense', 'Dense')]
+  (exported / huggingface.MODULES).write_text(json.dumps(
+      [{'path': path, 'type': f'sentence_transformers.models.{kind}'} for path, kind in kinds]))
+  with pytest.warns(UserWarning, match='names Dense after the encoder: left out'):
+    jax.tree.map(np.testing.assert_array_equal, exchange.load(exported).params, params)
+
+
+def test_only_files_are_read(tmp_path):
+  (tmp_path / 'x.json').mkdir()
+  foreign.check_files(tmp_path)
+  with pytest.raises(cfg.DataError, match='cannot be read'):
+    foreign.read_json(tmp_path / 'x.json')
