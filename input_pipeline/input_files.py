@@ -74,19 +74,40 @@ def kind(name: Path) -> str:
 def matches(pattern: str) -> list[Path]:
   """What a glob matches, in order, as a shell has it: names that begin with a dot only where the pattern does."""
   if '://' not in pattern:
-    found = glob.glob(os.path.expanduser(pattern), recursive=True)
-    return [pathlib.Path(name) for name in sorted(set(found), key=lambda name: name.split('/'))]
+    found = _matches(os.path.expanduser(pattern))
+    return [pathlib.Path(name) for name in sorted(found, key=lambda name: name.split('/'))]
   parts = pattern.split('/')
   first = next(place for place, part in enumerate(parts) if set(part) & set('*?['))
   found = storage.path('/'.join(parts[:first])).glob('/'.join(parts[first:]))
   return [name for name in found if parts[-1].startswith('.') or not name.name.startswith('.')]
 
 
+def _matches(pattern: str) -> set[str]:
+  """`glob`, but that ** follows links in no circle; at the end it is the folder with all in it."""
+  before, any_folder, after = f'/{pattern}'.partition('/**/')
+  if any_folder:
+    tops = filter(os.path.isdir, glob.glob(before[1:] or ('/' if pattern.startswith('/') else '.')))
+    folders = [glob.escape(folder) for top in tops for folder, _ in _folders(top)]
+    return {found for folder in folders for found in _matches(f'{folder}/{after}')}
+  if before.endswith('/**'):
+    pattern = pattern[:-2] or '.'
+  return set(glob.glob(pattern))
+
+
 def walk(directory: Path) -> list[Path]:
   """The files below a folder that hold anything, in order; not what is hidden. Links are followed, but in no circle."""
   if isinstance(directory, ObjectPath):
     return list(directory.walk())
-  found, seen = [], set()
+  found = []
+  for folder, names in _folders(directory):
+    files = [pathlib.Path(folder, name) for name in names if not name.startswith('.')]
+    found += [file for file in files if file.stat().st_size]
+  return sorted(found, key=lambda file: file.parts)
+
+
+def _folders(directory: PathLike) -> Iterator[tuple[str, list[str]]]:
+  """A folder and all below it, each with the names of its files; not what is hidden."""
+  seen = set()
   for folder, folders, names in os.walk(directory, followlinks=True, onerror=_raise):
     status = os.stat(folder)
     if (status.st_dev, status.st_ino) in seen:
@@ -94,9 +115,7 @@ def walk(directory: Path) -> list[Path]:
       continue
     seen.add((status.st_dev, status.st_ino))
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
-    files = [pathlib.Path(folder, name) for name in names if not name.startswith('.')]
-    found += [file for file in files if file.stat().st_size]
-  return sorted(found, key=lambda file: file.parts)
+    yield folder, names
 
 
 def _raise(error: OSError) -> None:

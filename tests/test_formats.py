@@ -125,7 +125,8 @@ def test_what_is_no_text_is_refused(tmp_path, name, content, what):
     '{Note} that this is prose.', '[1] A citation, and more.', '["Hello", she said, "is it?"]', '{"a": 1} is JSON.',
     'One, two, three.\nFour, five, six.\n' * 9, '"Quoted," he said.', 'PAR1 is a gene.', 'BM, a name.', '{', '[', '{}x',
     '<b>Bold</b> claims.\nMore.\nMore.\nMore.\nMore.\nMore.', '% A comment', '[[link]] and {{template}}',
-    'Name\tis a word.\nAnd no table.', 'index = 3\n{"index"', '[1, 2, 3] are numbers.', 'true', '3.14'])
+    'Name\tis a word.\nAnd no table.', 'index = 3\n{"index"', '[1, 2, 3] are numbers.', 'true', '3.14',
+    '[1]\n[2]', '[1] One.\n["Two"] Three.'])
 def test_prose_stays_prose(tmp_path, text):
   (tmp_path / 'a.txt').write_text(text)
   assert '\n'.join(found.text for found in read(tmp_path / 'a.txt')[0]) == text.strip()
@@ -143,12 +144,52 @@ def test_a_line_of_prose_is_never_taken_for_another_format(text, first):
     ('a.json', '[{"text": "x"}] more', 'comes more'), ('a.jsonl', '{"text": "x"}\n["y"]\n', 'kind list'),
     ('a.csv', 'id,text\n1,x\n2,y,z\n', 'a row of 3 cells'), ('a.csv', 'id,body\n1,x\n', "no text named 'text'"),
     ('a.csv', 'id,text\n1,"x\n' + 'y' * 999, 'ends inside quotes'), ('a.txt', 'a\tb\n' * 9, "no text named 'text'"),
-    ('a.json', '{"index": {"_id": "1"}}\n{"text": "x"}\n{"index": {"_id": "2"}}\n', 'truncated')])
+    ('a.json', '{"index": {"_id": "1"}}\n{"text": "x"}\n{"index": {"_id": "2"}}\n', 'truncated'),
+    ('a.txt', '[1, "A text."]\n[2, "A text."]\n', 'comes more'), ('a.txt', '["A", "B"]\n["C", "D"]\n', 'comes more'),
+    ('a.csv', 'text,text\nA,B\n', "2 columns 'text'"), ('a.csv', 'id,text,id\n1,B,2\n', "2 columns 'id'")])
 def test_bad_files_get_one_sentence(tmp_path, name, content, message):
   (tmp_path / name).write_text(content)
   with pytest.raises(records.DataError, match=message) as error:
     read(tmp_path / name)
   assert '\n' not in str(error.value) and name in str(error.value)
+
+
+def test_tables_in_columns_that_are_wrong_get_one_sentence(tmp_path):
+  import pyarrow.parquet
+  path = tmp_path / 'a.arrow'
+  table = pyarrow.table({'text': ['One.', 'Two.', 'Three.']})
+  with pyarrow.ipc.new_file(path, table.schema) as writer:
+    writer.write_table(table, max_chunksize=1)
+  whole = path.read_bytes()
+  assert len(read(path)[0]) == 3
+  for size in range(9, len(whole)):
+    path.write_bytes(whole[:size])
+    with pytest.raises(records.DataError, match='truncated or damaged'):
+      read(path)
+  for columns, message in ((['text', 'text'], "2 columns 'text'"), (['text', 'id'], 'row 0 is not UTF-8')):
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array([b'caf\xe9'])] * 2, columns), path)
+    with pytest.raises(records.DataError, match=message):
+      read(path)
+
+
+def test_a_quote_may_stand_after_a_space(tmp_path):
+  (tmp_path / 'a.csv').write_text('id, text\n1, "One, two."\n2, Three.\n')
+  assert [one.text for one in read(tmp_path / 'a.csv')[0]] == ['One, two.', 'Three.']
+
+
+def test_options_that_nothing_uses_are_refused(tmp_path):
+  documents = [{'id': '1', 'title': 'A', 'text': 'One.'}]
+  (tmp_path / 'a.txt').write_text('One.\n\nTwo.')
+  names = {formats.recognize(path.read_bytes(), path.name): path for path in (
+      written.write(name, documents, tmp_path) for name in ('jsonl', 'csv', 'parquet'))} | {'text': tmp_path / 'a.txt'}
+  others = {'keep_end_sections': True, 'documents': 'line', 'lines': 'sentences', 'text_field': 'text.x',
+            'id_field': 'id', 'title_field': 'title'}
+  for kind, path in names.items():
+    for option in set(others) - set(formats.FORMATS[kind].uses):
+      with pytest.raises(records.DataError, match=f'--{option.replace("_", "-")} has no effect .* as {kind}: leave'):
+        read(path, **{option: others[option]})
+  both = str(names['text']), str(names['jsonl'])
+  assert len(list(sources.documents(both, options=formats.Options(documents='line', id_field='id')))) == 3
 
 
 def test_a_text_that_is_its_title_is_kept(tmp_path):
@@ -208,10 +249,13 @@ def test_folders_globs_and_pipes(tmp_path, monkeypatch):
   for name in ('x/AA/wiki_00', 'x/AB/deep/wiki_01', 'x/AB/.wiki_02', 'x/other', 'w[1].txt'):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(f'Text of {name}.')
-  os.symlink('.', 'x/AB/circle')
+  for name in ('x/AB/circle', 'x/AB/round', 'x/AA/circle'):
+    os.symlink('.', name)
   texts = lambda *input: [one.text.removeprefix('Text of ').removesuffix('.') for one in sources.documents(input)]
   assert texts('x') == ['x/AA/wiki_00', 'x/AB/deep/wiki_01', 'x/other']
   assert texts('x/**/wiki_*') == texts('x/A*') == ['x/AA/wiki_00', 'x/AB/deep/wiki_01']
+  assert texts('x/**') == texts('**/x') == texts('x/**/**') == texts('x')
+  assert texts('x/*/**/wiki_*') == texts('**/A?/**/wiki_*') == texts(f'{tmp_path}/**/wiki_*') == texts('x/A*')
   assert texts('x/other', 'x/AA/wiki_00=2', 'x/other') == ['x/other', 'x/AA/wiki_00', 'x/AA/wiki_00']
   assert texts('w[1].txt') == ['w[1].txt']
   os.mkfifo('pipe')

@@ -130,6 +130,15 @@ def test_bad_files_get_one_clear_sentence(tmp_path, name, content, message):
   assert '\n' not in str(error.value) and name in str(error.value)
 
 
+def test_many_small_files_are_few_chunks(tmp_path):
+  for number in range(300):
+    (tmp_path / f'{number:03d}.txt').write_text(f'Text {number}.')
+  chunks = list(sources.chunks(sources.mixture(str(tmp_path)), chunk_bytes=1000))
+  assert len(chunks) <= 4
+  assert [one.text for chunk in chunks for one in sources.parse(chunk).documents] == [f'Text {n}.' for n in range(300)]
+  assert sum(sources.parse(chunk).counts['pages'] for chunk in chunks) == 300
+
+
 def test_missing_input(tmp_path):
   for source, message in ((tmp_path / 'none.txt', 'no such file'), (tmp_path / '*.txt', 'no file matches'),
                           (tmp_path, 'in this folder')):

@@ -39,14 +39,15 @@ def split_parquet(stream: io.BufferedReader, name: str, options: Options) -> Ite
       about = parquet.metadata.row_group(group)
       rows = max(1, min(1024, about.num_rows * _BATCH_BYTES // max(1, about.total_byte_size)))
       for batch in parquet.iter_batches(rows, [group], columns, use_threads=False):
-        yield from _rows(batch, number)
+        yield from _rows(batch, number, name)
         number += batch.num_rows
 
 
 def split_arrow(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
   """A file is a stream with a few bytes before and after it."""
   import pyarrow
-  if stream.peek(len(_MAGIC)).startswith(_MAGIC):
+  is_file = stream.peek(len(_MAGIC)).startswith(_MAGIC)
+  if is_file:
     stream.read(len(_MAGIC))
   with _named(name):
     reader = pyarrow.ipc.open_stream(stream)
@@ -55,8 +56,10 @@ def split_arrow(stream: io.BufferedReader, name: str, options: Options) -> Itera
       wanted = batch.select(columns)
       rows = max(1, batch.num_rows * _BATCH_BYTES // max(1, wanted.nbytes))
       for start in range(0, batch.num_rows, rows):
-        yield from _rows(wanted.slice(start, rows), number + start)
+        yield from _rows(wanted.slice(start, rows), number + start, name)
       number += batch.num_rows
+    if is_file and not _last(stream).endswith(_MAGIC.rstrip(b'\x00')):  # whole batches, but perhaps not all
+      raise pyarrow.ArrowInvalid('it has no end')
 
 
 @contextlib.contextmanager
@@ -78,6 +81,8 @@ def _columns(schema: Any, name: str, options: Options) -> list[str]:
   for flag, chosen, usual in (('text', options.text_field, 'text'), ('id', options.id_field, 'id'),
                               ('title', options.title_field, 'title')):
     wanted = chosen or usual
+    for one in (wanted, wanted.partition('.')[0]):
+      fields.check_once(schema.names, one, name)
     column = next((column for column in (wanted, wanted.partition('.')[0]) if column in schema.names), None)
     if column is not None:
       found.append(column)
@@ -89,9 +94,21 @@ def _columns(schema: Any, name: str, options: Options) -> list[str]:
   return list(dict.fromkeys(found))
 
 
-def _rows(batch: Any, number: int) -> Iterator[document.Raw]:
+def _last(stream: io.BufferedReader) -> bytes:
+  """The last bytes of a stream, of which the rest is read."""
+  last = b''
+  while block := stream.read(document.READ):
+    last = (last + block)[-len(_MAGIC):]
+  return last
+
+
+def _rows(batch: Any, number: int, name: str) -> Iterator[document.Raw]:
   for place, row in enumerate(batch.to_pylist()):
-    raw = json.dumps(row, default=_plain).encode()
+    try:
+      raw = json.dumps(row, default=_plain).encode()
+    except UnicodeDecodeError as error:
+      raise records.DataError(f'{name}, row {number + place} is not UTF-8 (byte 0x{error.object[error.start]:02x}): '
+                              'write its text as UTF-8') from error
     yield number + place, raw if len(raw) <= document.LONGEST_RECORD else None, ()
 
 

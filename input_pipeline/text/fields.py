@@ -38,6 +38,12 @@ def document_of(fields: dict[str, Any], place: str, options: Options) -> Documen
   return document.make(found['id'], '', text) if made == 'empty' else made
 
 
+def check_once(names: list[str], wanted: str, where: str) -> None:
+  """Raises DataError where two columns have the name that is wanted: which one is meant is not known."""
+  if names.count(wanted) > 1:
+    raise records.DataError(f'{where} has {names.count(wanted)} columns {wanted!r}: give all but one another name')
+
+
 def missing(names: list[str], wanted: str, such_as: str | None = None) -> str:
   """What to say where there is no text."""
   return (f'no text named {wanted!r} (found: {_named(names)}): --text-field chooses another'

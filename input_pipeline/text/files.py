@@ -1,7 +1,9 @@
 """A file as a source of text: in any format, compressed or not, local, in a bucket, or a stream that is read once."""
 
 import collections
+import contextlib
 import dataclasses
+import io
 import sys
 from collections.abc import Iterator
 
@@ -18,6 +20,9 @@ class RawDocuments:
   raw: tuple[tuple[int, bytes | None], ...]  # (place, bytes); None: left out, as it is too long
   options: formats.Options
   unit: str = 'byte'  # of places: bytes of the decompressed file, or rows
+
+  def size(self) -> int:
+    return sum(len(data or b'') for _, data in self.raw)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +41,24 @@ class File:
     with storage.named_errors(self.name):
       return input_files.content(self.name)
 
+  def kind(self) -> str:
+    """The name of its format. Not of what can be read only once. Raises DataError."""
+    if self.format:
+      return self.format
+    with self._opened() as (_, kind):
+      return kind
+
   def chunks(self, chunk_bytes: int) -> Iterator[RawDocuments]:
+    with self._opened() as (stream, kind):
+      yield from self._chunks(kind, formats.FORMATS[kind].split(stream, self.name, self.options), chunk_bytes)
+
+  @contextlib.contextmanager
+  def _opened(self) -> Iterator[tuple[io.BufferedReader, str]]:
+    """Its content, and the format of it."""
     with storage.named_errors(self.name), input_files.reading(self.name) as file:
       try:
         stream = compression.content(file)
-        kind = self.format or formats.recognize(stream.peek(document.READ), self.name)
-        yield from self._chunks(kind, formats.FORMATS[kind].split(stream, self.name, self.options), chunk_bytes)
+        yield stream, self.format or formats.recognize(stream.peek(document.READ), self.name)
       except compression.Damaged as error:
         raise records.DataError(
             f'{self.name} is truncated or damaged ({error}): wanted a whole file; download it again') from error

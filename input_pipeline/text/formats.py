@@ -27,20 +27,22 @@ class Format:
   # from a file's first bytes and its name; None: only --format names it
   recognize: Callable[[bytes, str], bool] | None = None
   unit: str = 'byte'  # that offsets count
+  uses: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Options))  # of the options
 
 
 PLAIN = 'text'  # what no other format recognizes
+FIELDS = 'lines', 'text_field', 'id_field', 'title_field'  # the options of what has named fields
 FORMATS = {
-    'mediawiki': Format(mediawiki.split, mediawiki.parse, mediawiki.recognize),
-    'wikiextractor': Format(wikiextractor.split, wikiextractor.parse, wikiextractor.recognize),
-    PLAIN: Format(lines.split, lines.parse),
-    'cirrussearch': Format(json_files.split_cirrus, json_files.parse_cirrus, json_files.is_cirrus),
-    'jsonl': Format(json_files.split_lines, json_files.parse, json_files.is_lines),
-    'json': Format(json_files.split_array, json_files.parse, json_files.is_array),
-    'csv': Format(tables.split_csv, tables.parse, tables.is_csv),
-    'tsv': Format(tables.split_tsv, tables.parse, tables.is_tsv),
-    'parquet': Format(columnar.split_parquet, json_files.parse, columnar.is_parquet, unit='row'),
-    'arrow': Format(columnar.split_arrow, json_files.parse, columnar.is_arrow, unit='row')}
+    'mediawiki': Format(mediawiki.split, mediawiki.parse, mediawiki.recognize, uses=('keep_end_sections',)),
+    'wikiextractor': Format(wikiextractor.split, wikiextractor.parse, wikiextractor.recognize, uses=()),
+    PLAIN: Format(lines.split, lines.parse, uses=('documents', 'lines')),
+    'cirrussearch': Format(json_files.split_cirrus, json_files.parse_cirrus, json_files.is_cirrus, uses=FIELDS),
+    'jsonl': Format(json_files.split_lines, json_files.parse, json_files.is_lines, uses=FIELDS),
+    'json': Format(json_files.split_array, json_files.parse, json_files.is_array, uses=FIELDS),
+    'csv': Format(tables.split_csv, tables.parse, tables.is_csv, uses=FIELDS),
+    'tsv': Format(tables.split_tsv, tables.parse, tables.is_tsv, uses=FIELDS),
+    'parquet': Format(columnar.split_parquet, json_files.parse, columnar.is_parquet, 'row', FIELDS),
+    'arrow': Format(columnar.split_arrow, json_files.parse, columnar.is_arrow, 'row', FIELDS)}
 
 
 def recognize(head: bytes, name: str) -> str:

@@ -45,7 +45,7 @@ def _shape(start: bytes, name: str) -> str | None:
   if text[0] == '"':  # a string a line
     return 'lines' if named and isinstance(_decoded(text, 0)[0], str) else None
   if text[0] == '[':
-    return 'array' if _begins_array(text) or named else None
+    return 'array' if named or _begins_array(text) or _are_arrays(text) else None
   value, end = _decoded(text, 0)
   if value is None:  # longer than what was read of it, or no JSON: the key tells
     found = _OBJECT.match(text)
@@ -69,6 +69,13 @@ def _begins_array(text: str) -> bool:
       return text[at:at + 1] == ']' and not text[at + 1:].strip() or at == len(text)
     at += 1
   return True
+
+
+def _are_arrays(text: str) -> bool:
+  """Whether each of the first lines is an array with a string in it, which is no document but no prose either."""
+  values = [_decoded(line, 0) for line in text.splitlines()[:_LOOKED_AT]]
+  return len(values) > 1 and all(isinstance(value, list) and any(isinstance(part, str) for part in value)
+                                 for value, _ in values)
 
 
 def _decoded(text: str, at: int) -> tuple[Any, int]:

@@ -30,6 +30,7 @@ class Chunk:
   source: Source
   content: object  # what its `documents` takes
   weight: float = 1
+  more: tuple['Chunk', ...] = ()  # what follows it, of other small files: a chunk for each would be slow
 
 
 Input = str | tuple[str, ...]  # what `--input` names, each of them as a weighted list
@@ -49,16 +50,30 @@ def documents(input: Input, format: str | None = None, counts: collections.Count
 
 def chunks(parts: list[Part], chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
   """The parts of a mix as chunks, in their order. Raises DataError."""
-  for part in parts:
-    for content in part.source.chunks(chunk_bytes):
-      yield Chunk(part.source, content, part.weight)
+  held: list[Chunk] = []
+  size = 0
+  each = (Chunk(part.source, content, part.weight) for part in parts for content in part.source.chunks(chunk_bytes))
+  for chunk in each:
+    length = chunk.content.size() if isinstance(chunk.content, files.RawDocuments) else chunk_bytes
+    if held and (size + length > chunk_bytes or chunk.weight != held[0].weight):
+      yield dataclasses.replace(held[0], more=tuple(held[1:]))
+      held, size = [], 0
+    held.append(chunk)
+    size += length
+  if held:
+    yield dataclasses.replace(held[0], more=tuple(held[1:]))
 
 
 def parse(chunk: Chunk) -> Parsed:
   """The documents of a chunk, and the count of everything else in it. Raises DataError."""
-  parsed = chunk.source.documents(chunk.content)
-  parsed.counts['documents'] = len(parsed.documents)
-  return parsed
+  documents: list[formats.Document] = []
+  counts: collections.Counter = collections.Counter()
+  for one in (chunk, *chunk.more):
+    parsed = one.source.documents(one.content)
+    documents += parsed.documents
+    counts.update(parsed.counts)
+  counts['documents'] = len(documents)
+  return Parsed(tuple(documents), counts)
 
 
 def times(document: formats.Document, weight: float) -> int:
@@ -100,7 +115,30 @@ def mixture(input: Input, format: str | None = None, options: formats.Options = 
   if format is not None and not any(isinstance(part.source, files.File) for part in parts.values()):
     raise records.DataError(
         f'--format {format} has no effect on --input {shown(input)}, which names no file: leave --format out')
+  _refuse_what_has_no_effect(input, list(parts.values()), options)
   return list(parts.values())
+
+
+def _refuse_what_has_no_effect(input: Input, parts: list[Part], options: formats.Options) -> None:
+  """Of the options that differ from the usual, those that nothing in the input uses. Opens files only to find one that
+  does."""
+  usual = dataclasses.asdict(formats.USUAL)
+  left = {name for name, value in dataclasses.asdict(options).items() if value != usual[name]}
+  kinds = set()
+  for part in parts if left else ():
+    if isinstance(part.source, data_sets.DataSet):
+      left -= set(formats.FIELDS)
+    elif isinstance(part.source, files.File) and not part.source.once:
+      kinds.add(kind := part.source.kind())
+      left -= set(formats.FORMATS[kind].uses)
+    else:
+      left = set()  # what it uses is not known before it is read
+    if not left:
+      return
+  for name in sorted(left):
+    read_as = f', which is read as {" and ".join(sorted(kinds))}' if kinds else ''
+    raise records.DataError(
+        f'--{name.replace("_", "-")} has no effect on --input {shown(input)}{read_as}: leave it out')
 
 
 def read_once(parts: list[Part]) -> list[str]:

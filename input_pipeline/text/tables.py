@@ -49,15 +49,18 @@ def _first_rows(text: str, separator: str, quoted: bool) -> list[list[str]] | No
   """The first rows, without the last where it may not be whole; None where it is no table."""
   whole = text if len(text) < _LOOKED_AT else text[:text.rfind('\n') + 1]
   try:
-    rows = [row for row in _reader(io.StringIO(whole, newline=''), separator, quoted) if row]
+    rows = [row for row in _reader(io.StringIO(whole, newline=''), separator, quoted, False) if row]
   except csv.Error:
     return None
   return rows[:-1] if len(text) >= _LOOKED_AT else rows
 
 
-def _reader(lines, separator: str, quoted: bool):
+def _reader(lines, separator: str, quoted: bool, after_spaces: bool = True):
+  """`after_spaces`: whether a cell, and so a quote, may begin after spaces; where prose is told from tables it may not.
+  """
   csv.field_size_limit(document.LONGEST_RECORD)
-  return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+  return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+                    skipinitialspace=after_spaces and separator != '\t')
 
 
 def _quoted(text: str, separator: str) -> bool:
@@ -121,6 +124,8 @@ def _columns(taken: list[tuple[int, bytes | None]], name: str, options: Options,
       why = fields.missing(list(columns), options.text_field) if flag == 'text' else (
           f'no column {column!r}, which --{flag}-field names (found: {", ".join(columns)[:200]})')
       raise records.DataError(f'{name} is a table whose first row has {why}; --format text reads it as prose')
+  for column in (options.text_field, options.id_field or 'id', options.title_field or 'title'):
+    fields.check_once(list(columns), column, name)
   return columns
 
 
