@@ -120,8 +120,8 @@ class Checkpoints:
       self.failures += 1
       if distributed.is_first():  # a full disk stays full while the half of a step is there
         with contextlib.suppress(OSError, StorageError):
-          storage.remove_tree(self.directory / str(saving.step))
-          (self.there or set()).discard(str(saving.step))
+          if steps.look_at(self.directory / str(saving.step), self.fingerprints).kind == steps.UNFINISHED:
+            remove(self, saving.step)
       raise CheckpointError(f'the checkpoint of step {saving.step} could not be written to {self.directory}: '
                             f'{arrays.first_line(saving.error)}') from saving.error
     self.failures = 0
@@ -168,7 +168,7 @@ def save(checkpoints: Checkpoints, state: program_lib.TrainState, meta: Meta) ->
     if distributed.is_first():
       make_room(checkpoints, tree)
       make_way(checkpoints, directory)
-      manifest_lib.write(directory, manifest)
+      manifest_lib.begin(directory, manifest)
   except Exception as caught:
     error = caught
   if distributed.process_0_says(error is None):
@@ -226,7 +226,7 @@ def make_way(checkpoints: Checkpoints, directory: storage.Path) -> None:
     checkpoints.there = steps.names(checkpoints.directory)
   if directory.name in checkpoints.there:
     if steps.look_at(directory, checkpoints.fingerprints).kind == steps.UNFINISHED:
-      storage.remove_tree(directory)
+      remove(checkpoints, int(directory.name))
     else:
       place = next(name for number in range(1000) if (name := f'{directory.name}.aside{number or ""}')
                    not in checkpoints.there)
@@ -257,12 +257,8 @@ def complete(checkpoints: Checkpoints, directory: storage.Path, manifest: manife
 
 
 def remove(checkpoints: Checkpoints, step: int) -> None:
-  """Removes a step of ours, which says that it is unfinished until nothing is left of it."""
-  directory = checkpoints.directory / str(step)
-  manifest_lib.write(directory, manifest_lib.Manifest(step, checkpoints.fingerprints))
-  for part in steps.PARTS:
-    storage.remove_tree(directory / part)
-  storage.remove_tree(directory)
+  """Removes a step of ours."""
+  manifest_lib.remove(checkpoints.directory / str(step), manifest_lib.Manifest(step, checkpoints.fingerprints))
   for known in (checkpoints.ours, checkpoints.sound):
     known.discard(step)
   (checkpoints.there or set()).discard(str(step))
@@ -285,8 +281,9 @@ def restore(checkpoints: Checkpoints,
     checkpoints.ours = {step.number for step in found if step.usable}
     for step in found:
       if step.kind == steps.UNFINISHED:
-        storage.remove_tree(step.directory)
-        checkpoints.there.discard(step.directory.name)
+        remove(checkpoints, step.number)
+    for name in filter(manifest_lib.is_half, list(checkpoints.there)):
+      storage.remove_tree(checkpoints.directory / name)
   rejected: list[steps.Step] = []
   search = steps.sound(found, rejected)
   target = arrays.tree_of(abstract)

@@ -77,6 +77,38 @@ def write(directory: storage.Path, manifest: Manifest) -> None:
   storage.write_whole(directory / NAME, encode(manifest))
 
 
+def begin(directory: storage.Path, manifest: Manifest) -> None:
+  """Makes the folder of a step, with a manifest from its first moment on."""
+  if not storage.is_local(directory):
+    write(directory, manifest)
+    return
+  storage.remove_tree(half(directory))
+  write(half(directory), manifest)
+  storage.move(half(directory), directory)
+
+
+def remove(directory: storage.Path, manifest: Manifest) -> None:
+  """Removes a step of ours; cut off, what is left says that it is none: by its name, or in a bucket by `manifest`."""
+  if storage.is_local(directory):
+    storage.remove_tree(half(directory))
+    storage.move(directory, half(directory))
+    storage.remove_tree(half(directory))
+    return
+  write(directory, manifest)
+  for part in {name.partition('/')[0] for name in storage.inventory(directory)} - {NAME}:
+    storage.remove_tree(directory / part)
+  storage.remove_tree(directory)
+
+
+def half(directory: storage.Path) -> storage.Path:
+  """Where a step is while it is made or removed, on a disk."""
+  return directory.parent / f'.{directory.name}.half'
+
+
+def is_half(name: str) -> bool:
+  return name.startswith('.') and name.endswith('.half') and name[1:-len('.half')].isdigit()
+
+
 def read(directory: storage.Path) -> Manifest | None:
   """The manifest of a step; None where it has none. Raises DamageError."""
   try:

@@ -14,7 +14,6 @@ from input_pipeline import storage
 STATE = 'state'  # STEP/state: what Orbax writes
 OLD = 'params', 'opt_state', 'meta'  # the same, from before there were manifests
 OLD_MARKER = 'commit_success.txt'
-PARTS = STATE, *OLD  # of a step of any age
 
 WHOLE = 'whole'  # its manifest is its own; its files need not be
 OLDER = 'unverified'  # from before there were manifests

@@ -20,7 +20,6 @@ DROPS = {
     'other_namespaces': 'pages of other namespaces: talk, users, templates …',
     'other_models': 'pages that are not wikitext',
     'too_long': 'longer than what is read at once',
-    'pages_too_long': 'pages longer than what is read at once',
     'empty': 'empty, or nothing but a title',
     'beyond_limit': 'after the first ones, as many as --limit says',
     'left_out': 'left out by a weight below 1',

@@ -12,6 +12,11 @@ class StorageError(RuntimeError):
   exit_code = 7
 
 
+class RefusedError(StorageError):
+  """Storage that refuses, as for want of a right: the same would come of it again."""
+  exit_code = 2
+
+
 class LockError(RuntimeError):
   """A directory in which another process is at work."""
   exit_code = 2

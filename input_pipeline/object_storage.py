@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from input_pipeline.errors import DataError, StorageError
+from input_pipeline.errors import DataError, RefusedError, StorageError
 
 READ_AHEAD = 8 << 20  # bytes that a stream fetches at once
 TRIES = 5  # of what the library has given up, which for gs:// is nine tries of its own
@@ -284,7 +284,7 @@ def file_system(scheme: str):
 def attempt(path: ObjectPath, request: Callable[[Any], Any]) -> Any:
   """What `request(file system)` gives, tried again where its failure may pass.
 
-  Raises FileNotFoundError, StorageError, DataError.
+  Raises FileNotFoundError, RefusedError, StorageError, DataError.
   """
   pause = FIRST_PAUSE
   for number in range(TRIES):
@@ -294,7 +294,8 @@ def attempt(path: ObjectPath, request: Callable[[Any], Any]) -> Any:
       raise
     except Exception as error:  # each library has its own kinds
       if not may_pass(error) or number == TRIES - 1:
-        raise StorageError(f'{path}: {meaning(error)}') from error
+        refused = not may_pass(error) and 400 <= (code_of(error) or 0) < 500
+        raise (RefusedError if refused else StorageError)(f'{path}: {meaning(error)}') from error
       tell(f'{path}: {meaning(error)}; trying again')
     time.sleep(pause * random.uniform(0.5, 1))  # hosts that failed together do not come again together
     pause *= 2

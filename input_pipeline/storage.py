@@ -215,8 +215,7 @@ def move(source: Path, target: Path) -> None:
     source.rename(target)
     return
   name = os.fspath(target).removeprefix(f'{source.scheme}://')
-  for part in source.tree():
-    (source / part).copy_to(f'{name}/{part}')
+  beside_each_other(lambda part: (source / part).copy_to(f'{name}/{part}'), source.tree())
   source.remove_tree()
 
 

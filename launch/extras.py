@@ -3,8 +3,7 @@
 # The module that is imported -> the extra of setup.cfg that brings it.
 EXTRAS = {
     'tensorflow': 'input', 'tensorflow_datasets': 'input', 'sentencepiece': 'input', 'sentencex': 'input',
-    'mwparserfromhell': 'input', 'pyarrow': 'input', 'google_crc32c': 'input', 'importlib_resources': 'input',
-    'zstandard': 'input',
+    'pyarrow': 'input', 'google_crc32c': 'input', 'importlib_resources': 'input', 'zstandard': 'input',
     'gensim': 'sample', 'jieba': 'chinese', 'apache_beam': 'beam', 'matplotlib': 'plot', 'gcsfs': 'gcs',
     'google.cloud.storage': 'gcs', 'torch': 'peers', 'transformers': 'peers',
     'sentence_transformers': 'peers'}

@@ -27,13 +27,13 @@ def commands_that_write(way, bucket: str) -> list[list]:
       ['export', way / 'run', '--output', f'{bucket}/e']]
 
 
-@pytest.mark.parametrize('bucket, faults, words', [
+@pytest.mark.parametrize('place, faults, words', [
     ('gs://missing', Faults(), "there is no bucket 'missing'"), (BUCKET, Faults(read_only=True), 'objects.create'),
     (BUCKET, Faults(deny=403), 'no right'), (BUCKET, Faults(deny=401), 'no credentials')])
-def test_what_cannot_be_written_is_known_before_the_work(healthy, local_way, bucket, faults, words):
+def test_what_cannot_be_written_is_known_before_the_work(healthy, local_way, place, faults, words):
   before = healthy.files('bucket')
   healthy.faults = faults
-  for code, said in buckets.sentences(healthy, *commands_that_write(local_way, bucket)):
+  for code, said in buckets.sentences(healthy, *commands_that_write(local_way, place)):
     assert code == 2 and words in said
   assert healthy.files('bucket') == before
 

@@ -77,7 +77,7 @@ try:
 except Exception as error:
   print(type(error).__name__)
 ''')
-  assert out.strip() == 'StorageError' and len(healthy.requests) == calls
+  assert out.strip() == 'RefusedError' and len(healthy.requests) == calls
 
 
 def test_slow_answers_are_told_once(healthy):

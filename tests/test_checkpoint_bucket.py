@@ -222,4 +222,4 @@ def requests(server):
   print(json.dumps({f'{leaves} leaves, {what}': found for (leaves, what), found in counts.items()}))
   assert storage.path('gs://bucket/10/checkpoints/4/manifest.json').exists()
   assert all(found <= 80 for (_, what), (found, _) in counts.items()), counts
-  assert counts[10, 'save'] == counts[100, 'save'], counts
+  assert counts[100, 'save'][0] < counts[10, 'save'][0] + 10, counts  # how often Orbax commits is a matter of time

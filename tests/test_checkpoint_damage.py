@@ -288,13 +288,16 @@ def test_only_steps_that_are_known_to_be_sound_make_older_ones_superfluous(run, 
   assert [step.number for step in steps.look(run, run_directory.fingerprints(run))] == [11, 13]
 
 
-@pytest.mark.parametrize('cut', ['before the arrays', 'in the arrays', 'in a removal'])
+@pytest.mark.parametrize('cut', ['before the manifest', 'before the arrays', 'in the arrays', 'in a removal'])
 def test_what_is_left_of_a_save_that_was_cut_off_is_swept(run, template, cut):
   fingerprints = run_directory.fingerprints(run)
   if cut == 'in a removal':
     manifest_lib.write(step_of(run, 3), manifest_lib.Manifest(3, fingerprints))
     files_of(step_of(run, 3) / steps.STATE)[0].unlink()
     half = step_of(run, 3)
+  elif cut == 'before the manifest':
+    half = step_of(run, '.12.half')
+    half.mkdir()
   else:
     half = step_of(run, 12)
     manifest_lib.write(half, manifest_lib.Manifest(12, fingerprints))
@@ -425,6 +428,15 @@ def test_a_save_that_fails_is_told_and_made_good_by_the_next(run, template, monk
     assert not checkpoint.failed(checkpoints)  # it is said once
     checkpoint.save(checkpoints, state_of(21, template), checkpoint.Meta(21, 0.0, {}, ''))
   assert taken(run, template) == 21
+
+
+def test_a_save_that_fails_deletes_nothing_of_others(run, template, monkeypatch):
+  step_of(run, 20).mkdir()
+  (step_of(run, 20) / 'mine.txt').write_text('mine')
+  monkeypatch.setattr(storage, 'free_bytes', lambda directory: 10)
+  with pytest.raises(CheckpointError), checkpoint.manager(run) as checkpoints:
+    checkpoint.save(checkpoints, state_of(20, template), checkpoint.Meta(20, 0.0, {}, ''))
+  assert contents(step_of(run, 20)) == {'mine.txt': b'mine'}
 
 
 @pytest.mark.parametrize('where', ['the disk', 'Orbax', 'the manifest'])

@@ -55,7 +55,7 @@ def test_a_dump_gives_articles_and_counts_the_rest(tmp_path):
      'Text end.'),
     ('== Heading ==\nOne.\nstill one.\n\nTwo.', 'One. still one.\nTwo.'),
     ('See [http://a.b label] and [http://a.b] http://c.d .', 'See label and.'),
-    ('<!-- gone -->5&nbsp;km &lt;b&gt; <math>x^2</math><gallery>a.jpg|b</gallery> __NOTOC__ end.', '5 km end.'),
+    ('<!-- gone -->5&nbsp;km &lt;b&gt; <math>x^2</math><ref>a</ref> __NOTOC__ end.', '5 km <b> x² end.'),
     ('* A list item that is a sentence.\n* menu\n* entry', 'A list item that is a sentence.'),
     ('The name (; {{lang|x}}) is ( {{ipa}} ) short.', 'The name is short.'),
     ('[[Name (town)|]] and [[:Category:Visible]] and [[wikt:word|word]].', 'Name and Visible and word.'),
@@ -147,7 +147,8 @@ def test_real_dumps_are_counted_and_clean(name, documents, redirects, empty):
   found, counts = read(DATA / name)
   assert (len(found), counts['redirects'], counts['empty']) == (documents, redirects, empty)
   assert counts['pages'] == documents + redirects + empty + counts['other_namespaces']
-  assert [d.title for d in found if MARKUP.search(d.text)] == []
+  shown = ['HTML'] if name.startswith('ltg') else []  # a page that shows tags to its reader
+  assert [d.title for d in found if MARKUP.search(d.text)] == shown
   if name.startswith('ltg'):
     assert documents + redirects + empty == 1050
 

@@ -17,7 +17,7 @@ from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
 
-_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'mwparserfromhell', 'tensorflow-datasets')
+_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'tensorflow-datasets')
 # settings that leave the data as it is
 _ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')
 ENGINES = {'processes': on_processes.make_shards, 'beam': on_beam.make_shards}

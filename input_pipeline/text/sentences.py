@@ -19,6 +19,15 @@ def split(text: str, language: str = 'en') -> list[str]:
   return [sentence for sentence in stripped if sentence]
 
 
+def whole(line: str, language: str) -> list[str]:
+  """The sentences of a line with the white space after them: joined, they are the line."""
+  lengths = [len(sentence) for sentence in _segment(line, language)] if line else []
+  if sum(lengths) != len(line):
+    return [line]
+  ends = list(itertools.accumulate(lengths))
+  return [line[end - length:end] for end, length in zip(ends, lengths)]
+
+
 def lines(text: str, language: str = 'en') -> list[str]:
   """The lines of a text, each of which is a sentence."""
   return [stripped for line in text.split('\n') if (stripped := line.strip())]

@@ -1,0 +1,216 @@
+"""Wikitext becomes what its reader sees: no character of prose is lost, no markup stays, what is left out is counted,
+and no page takes long."""
+
+import collections
+import html
+import re
+import time
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from input_pipeline.text import document, sentences, wiki_units, wikitext
+
+ENGLISH = wikitext.site_of(((6, 'File'), (14, 'Category')), 'en')
+
+
+def clean(text, site=ENGLISH, **options):
+  counts = collections.Counter()
+  return wikitext.clean(text, site, counts, **options), counts
+
+# ---------------------------------------------------------------- a grammar of wikitext whose prose is known
+
+
+LETTERS = 'abcdefgxyzäß中文日本ж'
+PROSE = [*LETTERS, *'0123456789', '.NET', 'main()', '__init__', 'a==b', '!x', '|x|', 'x<y', 'vector<int>', "it's",
+    '{x}',
+         '[1]', '#1', '*x', 'a_b', 'R&D', 'AT&T;', '-5', 'a:b', ';', '()', '.300', '¿qué?', 'C++', '&copy', '~',
+         '--']
+SPECIAL = ["''", '[[x]]', '{{x}}', '<div>', '</ref>', '{|', '|}', '|-', '==', '* y', '&amp;', '&lt;', "'''", '<!--',
+    '-->', '-{x}-',
+           '__NOTOC__', 'http://x.y', '[http://x y]', '|', '=', '}}', ']]']
+words = st.sampled_from(PROSE)
+looks_like_markup = st.lists(st.sampled_from([*SPECIAL, *LETTERS]), min_size=1, max_size=3).map(''.join)
+
+
+def escaped(text):
+  return ''.join(f'&#{ord(character)};' if not character.isalnum() else character for character in text)
+
+
+def wrapped(pair, form):
+  """A form with a % for what is inside, in its source and in what it shows."""
+  source, shown = form
+  if source[0] == "'" and "''" in pair[0]:  # six quotes are another thing
+    return pair
+  return source.replace('%', pair[0]), shown.replace('%', pair[1])
+
+
+def is_argument(pair):
+  """Whether it can stand in a template or a label: no | or = or bracket of its own."""
+  return not re.search(r'[|=\[\]{}]', re.sub(r'<nowiki>.*?</nowiki>|<span.*?>|<ref.*?>', '', pair[0]))
+
+
+LEAVES = st.one_of(
+    words.map(lambda word: (word, word)), looks_like_markup.map(lambda text: (escaped(text), text)),
+    looks_like_markup.map(lambda text: (f'<nowiki>{html.escape(text)}</nowiki>', text)),
+    st.sampled_from([('{{convert|1300|mi|km}}', '1,300 miles (2,100 km)'), ('<math>x^2</math>', 'x²'),
+                     ('{{formatnum:6000}}', '6,000'), ('{{frac|1|2}}', '1⁄2'), ('[[Town (x)|]]', 'Town'),
+                     ('H<sub>2</sub>O', 'H₂O'), ('{{cvt|90|m}}', '90 m (300 ft)'), ('[[a b]]s', 'a bs')]))
+INLINE = st.recursive(LEAVES, lambda inner: st.builds(wrapped, inner, st.sampled_from([
+    ("'''%'''", '%'), ("''%''", '%'), ('<b>%</b>', '%'), ('<code>%</code>', '%'), ('<span class="x">%</span>', '%'),
+    ('<noinclude>%</noinclude>', '%'), ('x<!-- {{a --> %', 'x %'), ('%<ref name="x">{{cite|[[a]]}}</ref>', '%'),
+    ('%<ref name="y" />', '%')])), max_leaves=3)
+WRAPPED = st.builds(wrapped, INLINE.filter(is_argument), st.sampled_from([
+    ('{{nowrap|%}}', '%'), ('{{lang|de|%}}', '%'), ('[[target|%]]', '%'), ('[[:Category:x|%]]', '%'),
+    ('{{Nobr|1=%}}', '%'), ('{{small|{{nowrap|%}}}}', '%'), ('[http://a.b %]', '%')]))
+INVISIBLE = st.sampled_from(['{{citation needed|date=May}}', '<ref>x {{y}} [[z]]</ref>', '<!-- a\n\nb -->',
+    '[[Category:X]]',
+                             '[[de:X]]', '{{sfn|Smith|2000}}', '{{coord|1|2}}', '[[File:x.jpg|thumb|a [[b]] {{c}}]]'])
+SENTENCES = st.lists(st.one_of(INLINE, INLINE, WRAPPED), min_size=1, max_size=6).flatmap(lambda parts: st.lists(
+    INVISIBLE, min_size=len(parts), max_size=len(parts)).map(lambda gaps: (parts, gaps)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(SENTENCES)
+def test_no_character_of_prose_is_lost_and_no_markup_stays(made):
+  parts, gaps = made
+  source = 'The ' + ' '.join(source for source, _ in parts) + ' end.'
+  shown = 'The ' + ' '.join(text for _, text in parts) + ' end.'
+  assert clean(source)[0] == shown
+  source = 'The ' + ' '.join(source + gap for (source, _), gap in zip(parts, gaps)) + ' end.'
+  assert clean(source)[0].replace(' ', '') == shown.replace(' ', '')
+  page = f'{{{{Infobox x\n| a = {{{{b}}}}\n}}}}\n{source}\n\n{{| class="x"\n|-\n| {parts[0][0]}\n|}}\nMore.'
+  assert clean(page)[0].split('\n')[1:] == ['More.']
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_a_sentence_that_lacks_something_goes_and_is_counted(kinds):
+  """0: prose, 1: with an unknown template, 2: with one that shows nothing, 3: with a formula that takes a picture."""
+  forms = ['The town number {} is on a river.', 'The town number {} has {{{{Some thing|3}}}} houses today.',
+           'The town number {} is old.{{{{fact}}}}',
+           'The town number {} has <math>\\int_a^b \\begin{{x}}</math> parts.']
+  shown = ['The town number {} is on a river.', None, 'The town number {} is old.', None]
+  text, counts = clean(' '.join(forms[kind].format(i) for i, kind in enumerate(kinds)))
+  assert text == ' '.join(shown[kind].format(i) for i, kind in enumerate(kinds) if shown[kind])
+  number = collections.Counter(kinds)
+  assert counts['sentences_left_out'] == number[1] + number[3] and counts['formulas_left_out'] == number[3]
+  assert (counts['template/Some thing'], counts['template/fact']) == (number[1], number[2])
+
+
+@given(st.text(alphabet=LETTERS + ' .!?。A\u3000\xa0\n', max_size=200), st.sampled_from(['en', 'zh', 'ja', 'xx']))
+def test_whole_sentences_are_the_line(text, language):
+  assert ''.join(sentences.whole(text, language)) == text
+
+
+@given(st.text(alphabet=st.characters(), max_size=30).map(lambda text: text + '\ud83d\ude00\ud800\x00\uffff'))
+def test_text_is_made_valid(text):
+  made = document.valid(text)
+  assert document.valid(made) == made == made.encode().decode() and '\x00' not in made and '😀' in made
+  assert document.valid('plain ä') == 'plain ä'
+
+# ---------------------------------------------------------------- kinds of markup
+
+
+@pytest.mark.parametrize('markup, shown', [
+    ("'''!!!''' is a band.", '!!! is a band.'), ("|''x''| is a distance.", '|x| is a distance.'),
+    ("A.\n\n'''||''' is the or.", 'A.\n|| is the or.'), ('{{nobold}}! marks it.', '! marks it.'),
+    ('! one\n\n| two', '! one\n| two'), (' .NET reads.', '.NET reads.'), ('A.\n|-\n| x\n|}\nB.', 'A.\nB.'),
+    ('&amp;lt; and &lt;div&gt; and &copy and &bogus;', '&lt; and <div> and &copy and &bogus;'),
+    ('It is &#55357;&#56832; here.', 'It is 😀 here.'), ('{{{1|default}}} text', 'default text'),
+    ('The {{lang|de|Fluss}} and {{transl|ru|ALA|reka}} {{nihongo|Edo|江戸}}.', 'The Fluss and reka Edo (江戸).'),
+    ('It {{as of|2010|5|lc=y}} has {{val|1.5|u=km}} and {{US$|3}}.', 'It as of May 2010 has 1.5 km and US$3.'),
+    ('The {{HMS|Victory|1765}} at {{circa|1800}}.', 'The HMS Victory (1765) at c. 1800.'),
+    ('The name ({{IPAc-en|x}}; born 1900) is.', 'The name (born 1900) is.'), ('A {{ill|Town|de|Stadt|lt=city}}.',
+    'A city.'),
+    ('He said: {{quote|Be quick.|Author}} Then.', 'He said:\nBe quick.\nThen.'), ('{{lang-de|Fluss}}.',
+    'German: Fluss.'),
+    ('{{#if: x | yes | no}} {{lc:ABC}} {{PAGENAME}}.', 'yes abc Title.'), ('A {{chem|S|O|4|2-}} ion.', 'A SO₄²⁻ ion.'),
+    ('<pre>x</pre>Text <syntaxhighlight lang="c" inline>a[1]</syntaxhighlight>.', 'Text a[1].'),
+    ('<includeonly>no</includeonly><onlyinclude>yes.</onlyinclude>', 'yes.'), ('A {{=}} {{!}} b.', 'A = | b.'),
+    ('The set {{1,2},{3}} is.', 'The set {{1,2},{3}} is.'), ('a <unknown> tag', 'a <unknown> tag'),
+    ('Text {{unclosed | a\n| b = c\nMore.', 'Text More.'), ('[[File:a.jpg|thumb|open\nMore.', 'More.'),
+    ("L''''amour''' and '''''both'''''.", "L'amour and both."), ('<table><tr><td>x</td></tr></table>y.', 'y.'),
+    ('An [[open | link\n\nText [[a|b]].', 'An link\nText b.'), ('{{Unknown box|a=b}}\nText.', 'Text.'),
+    ('Text.{{unknown note}} More.', 'Text. More.'), ('a\u3000\n\u200b\nb',
+    'a\nb'),
+])
+def test_what_is_shown(markup, shown):
+  assert clean(markup, title='Title')[0] == shown
+
+
+@pytest.mark.parametrize('language, link', [
+    ('de', 'Bild:x.jpg|mini|hochkant|links|a'), ('es', 'Imagen:x.jpg|miniaturadeimagen|a'), ('pt',
+    'Ficheiro:x|esquerda|a'),
+    ('nl', 'Afbeelding:x.jpg|links|a'), ('ru', 'Изображение:x.jpg|мини|слева|a'), ('ko', '그림:x.jpg|섬네일|a'),
+    ('sv', 'Fil:x.jpg|miniatyr|a'), ('fi', 'Kuva:x.jpg|pienoiskuva|a'), ('zh', '圖像:x.jpg|thumb|a -{图}-'),
+    ('ja', '画像:x.jpg|サムネイル|a'), ('it', 'Immagine:x|miniatura|a'), ('pl', 'Grafika:x|mały|a'), ('uk',
+    'Зображення:x|міні|a'),
+    ('tr', 'Resim:x|küçükresim|a'), ('ar', 'صورة:x|تصغير|a'), ('fa', 'تصویر:x|بندانگشتی|a'), ('hi',
+    'चित्र:x|अंगूठाकार|a'),
+    ('fr', 'Fichier:x.jpg|vignette|a'), ('en', 'Image: x.jpg |thumb|a\n\nb'), ('de', 'Kategorie:Tiere'), ('fr',
+    'catégorie:x'),
+    ('ko', '분류:x'), ('ar', 'تصنيف:x'), ('ja', 'カテゴリ:x'), ('zh', '分类:x|*')])
+def test_files_and_categories_by_old_and_second_names(language, link):
+  site = wikitext.site_of(((6, 'First name'), (14, 'Other')), language)
+  assert clean(f'A [[{link}]] b [[First name:y|z|c]][[Other:x]].', site)[0] == 'A b.'
+  assert clean(f'[[{link}]]\nText.', site)[0] == 'Text.'
+
+
+@pytest.mark.parametrize('language, markup, shown', [
+    ('zh', "'''-{zh-cn:软件; zh-tw:軟體;}-'''是-{zh-hans:计算机;zh-hant:電腦}-。", '软件是计算机。'),
+    ('zh', '-{A|zh-cn:程序;zh-tw:程式}-也是。-{H|zh-cn:内存;zh-tw:記憶體}-[[-{zh-cn:硬件;zh-tw:硬體}-|硬件]]。',
+    '程序也是。硬件。'),
+    ('zh', '-{R|里}-面-{T|x}-有-{字}-。{{nowrap|-{zh-tw:電;zh-cn:电}-}}', '里面有字。电'), ('zh',
+    '-{H|a=>zh-cn:b;}-c', 'c'),
+    ('sr', '-{Latinica}- и -{sr-ec:ћир; sr-el:lat}-.', 'Latinica и ћир.'), ('en', 'the -{x}- bond', 'the -{x}- bond'),
+    ('zh', '-{zh:{{lang|en|a}}}-b', 'ab')])
+def test_language_variants(language, markup, shown):
+  assert clean(markup, wikitext.site_of((), language))[0] == shown
+
+
+@pytest.mark.parametrize('name', ['References', 'external links', 'See also', 'Einzelnachweise', 'Voir aussi',
+    'Véase también',
+                                  'Примечания', '参考文献', '外部链接', '각주', 'Przypisy', 'مراجع', 'Kaynakça',
+                                  "''Notes''"])
+def test_end_sections(name):
+  text = f'One.\n== {name} ==\nA list of things that is a sentence.\n=== Deeper ===\nX is.\n== Legacy ==\nTwo.'
+  assert clean(text)[0] == 'One.\nTwo.' and clean(text)[1]['end_sections'] == 1
+  kept, counts = clean(text, keep_end_sections=True)
+  assert kept.split('\n') == ['One.', 'A list of things that is a sentence.', 'X is.',
+      'Two.'] and not counts['end_sections']
+
+
+@pytest.mark.parametrize('arguments, shown', [
+    ('1300|mi|km', '1,300 miles (2,100 km)'), ('90|m', '90 metres (300 ft)'), ('5|ft|11|in|m',
+    '5 feet 11 inches (1.80 m)'),
+    ('10|to|20|km|mi|abbr=on', '10 to 20 km (6.2 to 12 mi)'), ('20|C', '20 °C (68 °F)'), ('1|mi', '1 mile (1.6 km)'),
+    ('12|nmi|km|order=flip|sp=us', '22 kilometers (12 nmi)'), ('3|mi|km|adj=on', '3-mile (4.8 km)'), ('100|blobs',
+    None),
+    ('87|e6acre|e6ha|abbr=off', '87 million acres (35 million hectares)'), ('3|ft|m|bogus=1', None), ('', None)])
+def test_convert(arguments, shown):
+  words = arguments.split('|')
+  named = dict(word.split('=') for word in words if '=' in word)
+  assert wiki_units.convert([word for word in words if '=' not in word], named, False) == shown
+
+# ---------------------------------------------------------------- time
+
+
+HOSTILE = ['{{', '}}', '{{a|', '{{a|\n', '{{{a|', '[[', '[[a|', '[[File:a|', '[http://a ', '<ref>', '<ref name="',
+    '<nowiki>', '<!--', "''a",
+           '{|\n', '{|\n|-\n| a\n}\nText.\n', '|}\n', '| a\n', '!\n', '==a\n', ':\n', '-{', '-{zh-cn:a;', '&a',
+           '&lt;', '{{cn}}, ', 'A {{b}} c. ',
+           '我去{{b|x}}了', '( ', ' ', '\n', '__a', '<table>', '<math>\\frac{a}{', '<sup>1</sup>', 'a', '\u200b',
+           'http://', '{{IPAc-en|x}} ',
+           '{{#if:', '{{nowrap|', '[[a|b {{c|', '<span style="', '{{convert|1|km}} ', '{{convert|9', 'is {{lang|',
+           "'", '[[a|x', '-{a']
+
+
+@pytest.mark.parametrize('unit', HOSTILE)
+def test_time_grows_with_the_length(unit):
+  """Far from 20 s a megabyte: what grew with the square of a length would take minutes."""
+  for text in (unit * (60_000 // len(unit)),
+      unit * (30_000 // len(unit)) + '}}' * 2000 + 'y]]' * (30_000 // len(unit)) + '}-' * 2000 + '|}\n' * 2000):
+    start = time.process_time()
+    clean(text, wikitext.site_of((), 'zh'))
+    assert time.process_time() - start < 1.2
