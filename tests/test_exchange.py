@@ -294,7 +294,7 @@ def test_an_export_is_of_the_class_that_is_asked_for(folder, pretrained, plainly
   path, params = pretrained
   output = folder / architecture
   said: list[str] = []
-  exchange.export('huggingface', path, output, architecture, tell=said.append)
+  exchange.export('huggingface', path, output, architecture, tell=lambda text: said.extend(text.split('\n')))
   assert json.loads((output / 'config.json').read_text())['architectures'] == [architecture]
   found = exchange.load(output)
   assert set(found.params) == {'encoder'} | HEADS_OF[architecture]
@@ -402,7 +402,7 @@ def test_a_program_gives_what_we_give_at_any_size(folder, pretrained, format):
     pytest.importorskip('tensorflow')
   source = huggingface.export_checkpoint(folder / f'source of {format}', exchange.load(pretrained[0]))
   said: list[str] = []
-  output = exchange.export(format, source, folder / format, tell=said.append)
+  output = exchange.export(format, source, folder / format, tell=lambda text: said.extend(text.split('\n')))
   assert 'at 3 sizes on 12 rows of 4 to 16 tokens' in said[0]
   assert [line.split('  ')[0] for line in said[1:]] == ['hidden states', 'MLM logits', 'pooled', 'NSP logits']
   assert {'vocab.txt', 'README.md'} <= {path.name for path in output.iterdir()}
@@ -419,5 +419,5 @@ def test_a_program_gives_what_we_give_at_any_size(folder, pretrained, format):
 
 def test_a_program_of_a_task(folder, tuned):
   said: list[str] = []
-  exchange.export('stablehlo', tuned[0], folder / 'program of a task', tell=said.append)
+  exchange.export('stablehlo', tuned[0], folder / 'program of a task', tell=lambda text: said.extend(text.split('\n')))
   assert [line.split('  ')[0] for line in said[1:]] == ['hidden states', 'pooled', 'classes']

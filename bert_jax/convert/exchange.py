@@ -198,21 +198,16 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
           f'--architecture and --layout are of --format {huggingface.KIND}: leave them out')
   storage.probe(output, '--output')
   loaded = huggingface.shaped(load(source), architecture, layout)
-  lines: list[str] = []
 
   def verify(path: storage.Path) -> None:
-    again = IMPORTERS[format].read(path, loaded.objective.heads) if format in IMPORTERS else None
-    if again:
-      lines.append(proof.equal(loaded, again))
+    if format in IMPORTERS:
+      tell(proof.equal(loaded, IMPORTERS[format].read(path, loaded.objective.heads)))
     if format in RUNS and (loaded.model.architecture == 'bert' or format in programs.RUNS):
       batch = proof.batch_of(loaded)
       runtime, theirs = RUNS[format](path, loaded, batch)
-      lines.extend(proof.check(proof.compare(proof.ours(loaded, batch), theirs, batch), runtime, batch))
+      tell(proof.check(proof.compare(proof.ours(loaded, batch), theirs, batch), runtime, batch))
 
-  where = EXPORTERS[format](loaded, source, storage.path(output), layout, verify)
-  for line in lines:
-    tell(line)
-  return where
+  return EXPORTERS[format](loaded, source, storage.path(output), layout, verify)
 
 
 def bring_in(source: storage.PathLike, output: storage.PathLike, tell: Tell = silent) -> storage.Path:
@@ -228,17 +223,13 @@ def bring_in(source: storage.PathLike, output: storage.PathLike, tell: Tell = si
   loaded = load(source)
   batch = proof.batch_of(loaded)
   runtime, theirs = proof.RUNS[format](source, loaded, batch)
-  lines: list[str] = []
 
   def verify(path: storage.Path) -> None:
     again = huggingface.read(path, loaded.objective.heads)
-    lines.append(proof.equal(loaded, again))
-    lines.extend(proof.check(proof.compare(proof.ours(again, batch), theirs, batch), runtime, batch))
+    tell(proof.equal(loaded, again))
+    tell(proof.check(proof.compare(proof.ours(again, batch), theirs, batch), runtime, batch))
 
-  where = to_huggingface(loaded, source, storage.path(output), huggingface.LAYOUTS[0], verify)
-  for line in lines:
-    tell(line)
-  return where
+  return to_huggingface(loaded, source, storage.path(output), huggingface.LAYOUTS[0], verify)
 
 
 def card(loaded: Loaded, source: storage.Path) -> ModelCard:

@@ -118,7 +118,7 @@ def compare(one: Outputs, other: Outputs, batch: Batch) -> list[Difference]:
   return found
 
 
-def check(differences: list[Difference], runtime: str, batch: Batch) -> list[str]:
+def check(differences: list[Difference], runtime: str, batch: Batch) -> str:
   """Lines for people. Raises CheckpointError where a difference is too large, or is no number."""
   rows = batch['pair_ids'].sum(axis=1)
   lines = [f'{found.output:<15} differ by {found.largest:.1e} at most, of {found.allowed:.1e} allowed'
@@ -128,7 +128,7 @@ def check(differences: list[Difference], runtime: str, batch: Batch) -> list[str
     raise CheckpointError(f'nothing was written: compared with {runtime}, ' + (
         '; '.join(f'{found.output} differ by {found.largest:.1e}, and {found.allowed:.1e} would be allowed'
                   for found in wrong) or 'there is no output that both have'))
-  return [f'compared with {runtime} on {len(rows)} rows of {rows.min()} to {rows.max()} tokens:', *lines]
+  return '\n'.join([f'compared with {runtime} on {len(rows)} rows of {rows.min()} to {rows.max()} tokens:', *lines])
 
 
 def equal(one: Loaded, other: Loaded) -> str:
