@@ -39,15 +39,17 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
     while True:
       start = buffer.find(_START, at)
       header = buffer.rfind(_DUMP, at, start if start >= 0 else len(buffer))
+      if context is not None and header >= 0 and not (fragment or ended):
+        ended = _DUMP_END in buffer[at:buffer.find(_DUMP, at)]
+        if not ended:
+          raise records.DataError(_TRUNCATED.format(name))
       if context is None and (start >= 0 or len(buffer) > _MAX_HEADER):
         context = _site(buffer[max(header, 0):max(start, 0)], name)
         fragment, ended = header < 0, False  # an export of some pages has no end to look for
       elif start >= 0 and header >= 0:  # dumps one after the other can be of different wikis
-        if not (fragment or ended or _DUMP_END in buffer[at:header]):
-          raise records.DataError(_TRUNCATED.format(name))
         context, fragment, ended = _site(buffer[header:start], name), False, False
       if start < 0:
-        ended = ended or _DUMP_END in buffer[at:header if header >= 0 else len(buffer)]
+        ended = ended or _DUMP_END in buffer[at:]
         if context is not None and (header < 0 or len(buffer) - header > _MAX_HEADER):
           at = max(at, len(buffer) - len(_DUMP_END))
         break
@@ -69,7 +71,8 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
         buffer, too_long = buffer[:max(buffer.find(_REVISION), len(_START))] + _REVISION + buffer[-_TAIL:], True
       skipped += size - len(buffer)
       searched = len(buffer) - len(_END)
-  if buffer.startswith(_START) or (context is not None and not fragment and not ended):
+  unended = _DUMP in buffer and _DUMP_END not in buffer[buffer.rfind(_DUMP):]
+  if buffer.startswith(_START) or (context is not None and (unended or not fragment and not ended)):
     raise records.DataError(_TRUNCATED.format(name))
   if context is None and _DUMP_END not in buffer:
     raise records.DataError(
