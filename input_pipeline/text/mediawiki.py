@@ -42,12 +42,12 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
       if context is None and (start >= 0 or len(buffer) > _MAX_HEADER):
         context = _site(buffer[max(header, 0):max(start, 0)], name)
         fragment, ended = header < 0, False  # an export of some pages has no end to look for
+      elif header >= 0 and not (fragment or ended or context is None or _DUMP_END in buffer[at:buffer.find(_DUMP, at)]):
+        raise records.DataError(_TRUNCATED.format(name))
       elif start >= 0 and header >= 0:  # dumps one after the other can be of different wikis
-        if not (fragment or ended or _DUMP_END in buffer[at:header]):
-          raise records.DataError(_TRUNCATED.format(name))
         context, fragment, ended = _site(buffer[header:start], name), False, False
       if start < 0:
-        ended = ended or _DUMP_END in buffer[at:header if header >= 0 else len(buffer)]
+        ended = ended or _DUMP_END in buffer[at:]
         if context is not None and (header < 0 or len(buffer) - header > _MAX_HEADER):
           at = max(at, len(buffer) - len(_DUMP_END))
         break
