@@ -46,6 +46,8 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
       if context is None and (start >= 0 or len(buffer) > _MAX_HEADER):
         context = _site(buffer[max(header, 0):max(start, 0)], name)
         fragment, ended = header < 0, False  # an export of some pages has no end to look for
+      elif header >= 0 and not (fragment or ended or context is None or _DUMP_END in buffer[at:buffer.find(_DUMP, at)]):
+        raise records.DataError(_TRUNCATED.format(name))
       elif start >= 0 and header >= 0:  # dumps one after the other can be of different wikis
         context, fragment, ended = _site(buffer[header:start], name), False, False
       if start < 0:
