@@ -17,7 +17,7 @@ from fsspec import asyn
 from gcsfs.core import GCSFileSystem  # that of `gcsfs` may ask by gRPC what kind of bucket it is
 from gcsfs.retry import HttpError, retry_request
 
-from input_pipeline import object_storage
+from input_pipeline import storage_answers
 
 TRIES = 9  # of a request, with pauses of 1 to 32 s: two minutes of a storage that is away
 SLOWEST = 64 << 10  # bytes a second, below which an upload counts as lost
@@ -33,7 +33,7 @@ class GoogleStorage(GCSFileSystem):
   """The file system for gs://."""
 
   def __init__(self, *args, **kwargs):
-    limit = object_storage.REQUEST_SECONDS
+    limit = storage_answers.REQUEST_SECONDS
     super().__init__(*args, requests_timeout=aiohttp.ClientTimeout(sock_connect=limit, sock_read=limit), **kwargs)
     self.seen: dict[str, tuple[float, dict[str, Any]]] = {}  # what was there, and when
     self.slow = 0  # requests in a row that took long
@@ -42,7 +42,7 @@ class GoogleStorage(GCSFileSystem):
   async def _request(self, method: str, path: str, *args, data=None, **kwargs):
     """One request of gcsfs, whose decorator tries it again here; what may pass is told."""
     size = data.getbuffer().nbytes if isinstance(data, io.BytesIO) else len(data or b'')
-    seconds = object_storage.REQUEST_SECONDS + size / SLOWEST if size else None
+    seconds = storage_answers.REQUEST_SECONDS + size / SLOWEST if size else None
     begin = time.monotonic()
     try:
       request = GCSFileSystem._request.__wrapped__(self, method, path, *args, data=data, **kwargs)
@@ -50,12 +50,12 @@ class GoogleStorage(GCSFileSystem):
     except Exception as error:
       if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
         error = aiohttp.ServerTimeoutError(f'no answer within {seconds:.0f} s')
-      if object_storage.may_pass(error):
-        object_storage.tell(f'gs://: {object_storage.meaning(error)}; trying again')
+      if storage_answers.may_pass(error):
+        storage_answers.tell(f'gs://: {storage_answers.meaning(error)}; trying again')
       raise error
     self.slow = self.slow + 1 if time.monotonic() - begin > SLOW_SECONDS and size + len(answer[-1]) < SMALL else 0
     if self.slow >= SLOW_IN_ROW:
-      object_storage.tell(f'gs://: a request takes {time.monotonic() - begin:.1f} s')
+      storage_answers.tell(f'gs://: a request takes {time.monotonic() - begin:.1f} s')
     return answer
 
   async def _call(self, method: str, path: str, *args, **kwargs):

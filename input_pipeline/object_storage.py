@@ -12,33 +12,23 @@ import io
 import logging
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+from input_pipeline import storage_answers
 from input_pipeline.errors import DataError, RefusedError, StorageError
 
 READ_AHEAD = 8 << 20  # bytes that a stream fetches at once
 TRIES = 5  # of what the library has given up, which for gs:// is nine tries of its own
 FIRST_PAUSE = 1.0  # seconds; the next is twice as long
-REQUEST_SECONDS = 60  # without an answer, after which a request counts as lost
-TELL_AGAIN = 60  # seconds between two lines that say that storage is slow
 
 # What is to be installed where the library for a kind of storage is missing.
 NEEDS = {'gs': "pip install 'bert_jax[gcs]'", 's3': 'pip install s3fs', 'az': 'pip install adlfs',
          'hf': 'pip install huggingface_hub', 'http': 'pip install aiohttp', 'https': 'pip install aiohttp',
          'hdfs': 'pip install pyarrow, and install Hadoop'}
-TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))  # HTTP's codes for what may pass
-# The exceptions for what may pass, by name: their libraries need not be installed.
-TRANSIENT_NAMES = frozenset((
-    'TimeoutError', 'ServerTimeoutError', 'ClientError', 'ClientOSError', 'ClientPayloadError', 'ConnectionError',
-    'ClientConnectorError', 'ClientConnectorDNSError', 'ServerDisconnectedError', 'FSTimeoutError', 'ProxyError',
-    'ChecksumError', 'ConnectionResetError', 'ChunkedEncodingError', 'ReadTimeout', 'TransportError', 'RefreshError',
-    'EndpointConnectionError', 'ServiceRequestError'))
 # What file systems call the checksum of an object, the same for the same content wherever it can be.
 CHECKSUMS = 'md5Hash', 'content_md5', 'sha256', 'blob_id', 'ETag', 'etag', 'crc32c'
-_told = {'last': float('-inf')}  # when a line last said that storage is slow
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -293,54 +283,12 @@ def attempt(path: ObjectPath, request: Callable[[Any], Any]) -> Any:
     except (FileNotFoundError, DataError):
       raise
     except Exception as error:  # each library has its own kinds
-      if not may_pass(error) or number == TRIES - 1:
-        refused = not may_pass(error) and 400 <= (code_of(error) or 0) < 500
-        raise (RefusedError if refused else StorageError)(f'{path}: {meaning(error)}') from error
-      tell(f'{path}: {meaning(error)}; trying again')
+      if not storage_answers.may_pass(error) or number == TRIES - 1:
+        refused = not storage_answers.may_pass(error) and 400 <= (storage_answers.code_of(error) or 0) < 500
+        raise (RefusedError if refused else StorageError)(f'{path}: {storage_answers.meaning(error)}') from error
+      storage_answers.tell(f'{path}: {storage_answers.meaning(error)}; trying again')
     time.sleep(pause * random.uniform(0.5, 1))  # hosts that failed together do not come again together
     pause *= 2
-
-
-def tell(text: str) -> None:
-  """One line on stderr, at most once in TELL_AGAIN seconds."""
-  if time.monotonic() - _told['last'] > TELL_AGAIN:
-    _told['last'] = time.monotonic()
-    print(f'bert-jax: storage is slow: {text}', file=sys.stderr, flush=True)
-
-
-def code_of(error: BaseException) -> int | None:
-  """The HTTP code that an error stands for, where it tells."""
-  code: Any = getattr(error, 'code', None) or getattr(error, 'status', None)
-  if isinstance(error, PermissionError) or str(error).startswith('Forbidden'):
-    return 403
-  return int(code) if str(code).isdigit() else None
-
-
-def may_pass(error: BaseException) -> bool:
-  code = code_of(error)
-  if code is not None:
-    return code in TRANSIENT
-  return any(kind.__name__ in TRANSIENT_NAMES for kind in type(error).__mro__)
-
-
-def meaning(error: BaseException) -> str:
-  """An error of a library as a part of a sentence."""
-  code = code_of(error)
-  if code == 401:
-    return f'no credentials that the storage accepts ({said(error)}): log in, or run as an account that has access'
-  if code == 403:
-    return f'no right to do this ({said(error)}): grant it to the account'
-  if code is not None:
-    return f'the storage answers {code} ({said(error)})'
-  if may_pass(error):
-    return f'the storage cannot be reached ({said(error)})'
-  return said(error)
-
-
-def said(error: BaseException) -> str:
-  """The last line of what an error says: with gcsfs the storage's own words."""
-  lines = str(error).strip().splitlines()
-  return lines[-1][:300] if lines else type(error).__name__
 
 
 def first_line(error: BaseException) -> str:

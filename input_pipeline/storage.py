@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from input_pipeline import object_storage
+from input_pipeline import object_storage, storage_answers
 from input_pipeline.errors import DataError, StorageError
 from input_pipeline.object_storage import ObjectPath
 
@@ -37,9 +37,9 @@ def _is_installed(module: str) -> bool:
 if _is_installed('gcsfs'):
   os.environ.setdefault('EPATH_USE_TF', 'false')
 # tensorstore would wait for ever where no answer comes, which ends no connection.
-os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS', str(object_storage.REQUEST_SECONDS))
+os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS', str(storage_answers.REQUEST_SECONDS))
 os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES', '1')
-os.environ.setdefault('TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS', str(object_storage.REQUEST_SECONDS))
+os.environ.setdefault('TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS', str(storage_answers.REQUEST_SECONDS))
 
 PathLike = str | os.PathLike  # as a user gives it
 Path = pathlib.Path | ObjectPath
@@ -329,6 +329,6 @@ def _reach(target: ObjectPath) -> None:
 def _answered(error: StorageError, named: str, what: str) -> Exception:
   """A refusal is for somebody to mend; silence may pass."""
   cause = error.__cause__
-  if cause is None or object_storage.may_pass(cause):
-    return StorageError(f'{named}: {object_storage.meaning(cause or error)}')
-  return DataError(f'{named} {what}: {object_storage.meaning(cause)}')
+  if cause is None or storage_answers.may_pass(cause):
+    return StorageError(f'{named}: {storage_answers.meaning(cause or error)}')
+  return DataError(f'{named} {what}: {storage_answers.meaning(cause)}')

@@ -43,8 +43,8 @@ def test_twenty_faults_in_200_steps_change_nothing(healthy, local_way, tmp_path)
 STORAGE = '''
 import sys, time
 import fsspec, gcsfs
-from input_pipeline import object_storage, storage
-object_storage.REQUEST_SECONDS = 3
+from input_pipeline import storage, storage_answers
+storage_answers.REQUEST_SECONDS = 3
 path = storage.path('gs://bucket/weather.txt')
 {body}
 '''

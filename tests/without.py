@@ -47,8 +47,8 @@ if __name__ == '__main__':
   absent = set(sys.argv.pop(1).split(','))
   sys.meta_path[:] = [Without(finder, absent) for finder in sys.meta_path]
   if seconds := os.environ.get('REQUEST_SECONDS'):
-    from input_pipeline import object_storage
-    object_storage.REQUEST_SECONDS = int(seconds)
+    from input_pipeline import storage_answers
+    storage_answers.REQUEST_SECONDS = int(seconds)
   if '+' not in sys.argv:
     from launch import cli
     sys.argv[0] = 'bert-jax'
