@@ -15,7 +15,7 @@ from input_pipeline.text import sources, wikitext
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared/data/wikipedia'
 needs_data = pytest.mark.skipif(not DATA.exists(), reason='../shared/data/wikipedia is not here')
-MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|<ref|</|''|\[?https?://|Category:|\|thumb|==|&nbsp;|__[A-Z]+__")
+MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|<ref|</|''|\[https?://|Category:|\|thumb|==|&nbsp;|__[A-Z]+__")
 
 DUMP = '''<mediawiki xml:lang="ltg"><siteinfo><namespaces>
 <namespace key="0" case="first-letter" /><namespace key="1">Talk</namespace>
@@ -54,18 +54,18 @@ def test_a_dump_gives_articles_and_counts_the_rest(tmp_path):
     ('[[File:A.jpg|thumb|A [[caption]]]] Text [[Fails:B.jpg]][[Category:C]][[Kategoreja:D]][[fr:Texte]] end.',
      'Text end.'),
     ('== Heading ==\nOne.\nstill one.\n\nTwo.', 'One. still one.\nTwo.'),
-    ('See [http://a.b label] and [http://a.b] http://c.d .', 'See label and.'),
+    ('See [http://a.b label] and [http://a.b] http://c.d now.', 'See label and http://c.d now.'),
     ('<!-- gone -->5&nbsp;km &lt;b&gt; <math>x^2</math><ref>a</ref> __NOTOC__ end.', '5 km <b> x² end.'),
     ('* A list item that is a sentence.\n* menu\n* entry', 'A list item that is a sentence.'),
-    ('The name (; {{lang|x}}) is ( {{ipa}} ) short.', 'The name is short.'),
+    ('The name (; {{ipa}}) is ( {{ipa}} ) short.', 'The name is short.'),
     ('[[Name (town)|]] and [[:Category:Visible]] and [[wikt:word|word]].', 'Name and Visible and word.'),
-    ('Open [[link and {{template and <ref>note', 'Open link and'),
+    ('One is whole. Open [[link and {{template and <ref>note', 'One is whole.'),
 ])
 def test_wikitext_becomes_prose(markup, prose):
   site = wikitext.site_of(((6, 'Fails'), (14, 'Kategoreja'), (1, 'Talk')))
   cleaned = wikitext.clean(markup, site)
   assert not MARKUP.search(cleaned)
-  assert cleaned == prose or markup.startswith('Open') and cleaned.startswith('Open')
+  assert cleaned == prose
 
 
 def test_wikiextractor_layout(tmp_path):
