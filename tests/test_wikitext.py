@@ -95,7 +95,7 @@ def test_a_sentence_that_lacks_something_goes_and_is_counted(kinds):
   assert text == ' '.join(shown[kind].format(i) for i, kind in enumerate(kinds) if shown[kind])
   number = collections.Counter(kinds)
   assert counts['sentences_left_out'] == number[1] + number[3] and counts['formulas_left_out'] == number[3]
-  assert (counts['template/Some thing'], counts['template/fact']) == (number[1], number[2])
+  assert (counts['template/Some thing'], counts['template/Fact']) == (number[1], number[2])
 
 
 @given(st.text(alphabet=LETTERS + ' .!?。A\u3000\xa0\n', max_size=200), st.sampled_from(['en', 'zh', 'ja', 'xx']))

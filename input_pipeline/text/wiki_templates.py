@@ -61,8 +61,9 @@ def show(parts: list[str], page: Page, counts: collections.Counter) -> str:
 
 
 def counted(name: str) -> str:
-  """The count of a template that is not shown."""
-  return 'template/' + _MARKED.sub('?', unshield(name)).strip()[:_LONGEST_NAME]
+  """The count of a template that is not shown; wikis take the first letter of a name in either case."""
+  shown = _MARKED.sub('?', unshield(name)).strip()
+  return 'template/' + (shown[:1].upper() + shown[1:])[:_LONGEST_NAME]
 
 
 def _call(name: str, parts: list[str], page: Page) -> Call:
