@@ -78,7 +78,7 @@ def read_old(step: steps.Step, target: dict) -> dict:
 def read_arrays(directory: storage.Path, target) -> dict:
   """What `target` names of the arrays that Orbax wrote to a folder."""
   reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-  name = os.fspath(directory)
+  name = os.fspath(storage.absolute(directory))  # Orbax takes no other
   stored = reader.metadata(name).item_metadata.tree if directory.name != steps.STATE else None
   if stored is not None:  # its tree has other names where it has other containers
     found, wanted = describe(stored), describe(target)

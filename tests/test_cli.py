@@ -48,8 +48,10 @@ def data(corpus) -> pathlib.Path:
 
 
 @pytest.mark.parametrize('kind, name, size', [('wordpiece', 'vocab.txt', 70), ('sentencepiece', 'spm.model', 34)])
-def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
-  vocabulary, data, run = tmp_path / name, tmp_path / 'data', tmp_path / 'run'
+def test_the_whole_way(capsys, corpus, tmp_path, monkeypatch, kind, name, size):
+  """By relative paths, as people type them."""
+  monkeypatch.chdir(tmp_path)
+  vocabulary, data, run = pathlib.Path(name), pathlib.Path('data'), pathlib.Path('run')
 
   def done(*argv):
     code, out, errors = call(capsys, *argv)
@@ -71,6 +73,7 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
           'sequences'} <= figures.keys()
   assert figures['documents'] == records.read_manifest(data).splits['validation'].documents > 0
 
+  done('verify', run)
   done('plot', run)
   assert (run / 'loss.png').stat().st_size > 10_000
   done('export', run)
@@ -81,6 +84,19 @@ def test_the_whole_way(capsys, corpus, tmp_path, kind, name, size):
   of_export = json.loads(done('fill-mask', run / 'export', *texts, '--json')[0])
   assert [len(result['masks']) for result in of_run['results']] == [1, 2] and of_run == of_export
   done('export', run)  # again, over our own
+  done('verify', run / 'export')
+  assert of_export == json.loads(done('fill-mask', run / 'checkpoints/12', *texts, '--json')[0])
+  done('import', run / 'export', '--output', 'again')
+  done('features', 'again', 'one two .', '--pooling', 'mean')
+  again = 'pretrain', 'tiny', '--data', data, '--run-dir', 'warm', '--initialize-from', run, '--model.vocab-size', size
+  done(*again, *TRAIN)
+  task = pathlib.Path('task')
+  task.mkdir()
+  for split in ('train', 'validation'):
+    (task / f'{split}.jsonl').write_text('{"text": "one two", "label": "a"}\n{"text": "three", "label": "b"}\n' * 4)
+  done('finetune', 'classification', '--data', task, '--run-dir', 'tuned', '--checkpoint', run, '--epochs', 1,
+       '--batch.size', 4, '--batch.max-length', 16, '--optimizer.warmup-steps', 1, '--distributed.no-auto')
+  done('evaluate', 'tuned')
 
 
 def test_help_teaches(capsys):
