@@ -27,7 +27,12 @@ os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 
 import dataclasses  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+# The same examples in each run, so that one that fails is a fault of the change; HYPOTHESIS_PROFILE=default: new ones.
+hypothesis.settings.register_profile('same', derandomize=True)
+hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
 
 ALLOWED_SKIPS = pathlib.Path(__file__).with_name('allowed_skips.txt')
 # Tests with these marks have a `make` target of their own, which installs what they need. {mark: its module}
