@@ -7,9 +7,13 @@ from bert_jax.tasks.task import Settings, Task
 from input_pipeline import storage
 
 
-def find(task: Task, data: storage.PathLike, split: str, own: Settings, name: str = '') -> storage.Path | None:
-  """The file of a split; None where there is none. `name`: of a file in DATA, in place of the names that are usual."""
-  del own
+def find(task: Task, data: storage.PathLike, split: str, own: Settings, name: str = '') -> Any | None:
+  """What `task.read` reads of a split: its file, or what the task finds in DATA; None where there is none.
+
+  `name`: of a file in DATA, in place of the names that are usual.
+  """
+  if task.find is not None and not name:
+    return task.find(data, split, own)
   directory = storage.path(data)
   return next((directory / name for name in ((name,) if name else task.files.get(split, ()))
                if (directory / name).exists()), None)

@@ -100,3 +100,6 @@ class Task:
   """(directory, examples, answers, split): writes the official files of predictions; None: there are none."""
   settings: type[Settings] = Settings
   defaults: Defaults = Defaults()
+  find: Callable[[storage.PathLike, str, Any], Any | None] | None = None
+  """(DATA, split, own settings) -> what `read` reads of it in place of a file, None where there is no such split: of a
+  task whose DATA may be other than a folder with `files`. None: it is one."""
