@@ -145,8 +145,10 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
   decides = job.training.fingerprint, job.source.vocabulary.sha256, dataclasses.asdict(config.batch)
   fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
   distributed.agree(cfg.flat(config) | {'the vocabulary': job.source.vocabulary.sha256, 'the examples': fingerprint})
-  begins = job.checkpoint is not None and not run_directory.run_of(run_dir)
-  initial = job.initial if begins else None
+  goes_on = run_directory.run_of(run_dir)
+  require(bool(goes_on or job.checkpoint), f'{run_dir} is no run to go on with: name the checkpoint to begin with, '
+          '--checkpoint C')
+  initial = None if goes_on else job.initial
   record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial))
   speed, best = Speed(), list[Any]()
 
@@ -192,20 +194,20 @@ def of_best(job: Job, config: Finetune, run_dir: storage.PathLike) -> tuple[Answ
 
 
 class Speed:
-  """Examples a second of training. The seconds of a step count from one batch's being asked for to the next one's,
-  where no evaluation and no length that must be compiled came between."""
+  """Examples a second of training: seconds between one batch's being asked for and the next one's, where no evaluation
+  and no length that must be compiled came between. Meanwhile the loop takes the step before the first of the two."""
 
   def __init__(self):
     self.shapes: set[tuple] = set()
-    self.ahead: tuple[int, bool] | None = None  # of the batch that was asked for last: rows, whether it is known
+    self.asked: list[tuple[int, bool]] = []  # of the last two batches: rows, whether the length is compiled
     self.rows, self.seconds, self.since = 0, 0.0, 0.0
 
   def mark(self, rows: int, shape: tuple) -> None:
-    """A batch is asked for; meanwhile the one before it is sent to the devices, and worked on."""
+    """A batch is asked for."""
     now = time.perf_counter()
-    if self.ahead and self.ahead[1] and self.since:
-      self.rows, self.seconds = self.rows + self.ahead[0], self.seconds + now - self.since
-    self.ahead, self.since = (rows, shape in self.shapes), now
+    if len(self.asked) == 2 and self.asked[0][1] and self.since:
+      self.rows, self.seconds = self.rows + self.asked[0][0], self.seconds + now - self.since
+    self.asked, self.since = [*self.asked[-1:], (rows, shape in self.shapes)], now
     self.shapes.add(shape)
 
   def pause(self) -> None:

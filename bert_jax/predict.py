@@ -22,9 +22,9 @@ def predict(run_dir: storage.PathLike, data: storage.PathLike | None, split: str
   storage.probe(output, '--output')
   loaded: Any = checkpoint.load(run_dir, step)
   config, task = loaded.record.config, TASKS[loaded.record.config.task]
-  where = storage.path(data or loaded.record.data)
-  if '://' not in str(where) and where.is_file():
-    found = task.read(where, config.own)
+  where = data or loaded.record.data
+  if not str(where).startswith('tfds:') and storage.path(where).is_file():
+    found = task.read(storage.path(where), config.own)
   else:
     found = examples_lib.read(config, where, split)
   if not found:

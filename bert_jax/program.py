@@ -274,4 +274,8 @@ def evaluation_step(program: Program, params, batch):
 
   rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
   keeping = {name: mesh_lib.spec('batch') for name, term in program.objective.terms.items() if term.keep}
-  return mesh_lib.per_device(local, program.mesh, (parts, rows), (P(), keeping))(params, batch)
+  sums, kept = mesh_lib.per_device(local, program.mesh, (parts, rows), (P(), keeping))(params, batch)
+  if 'row_numbers' in batch:  # of several processes on a torus the rows do not lie in the order in which they were read
+    order = jnp.argsort(batch['row_numbers'])
+    kept = jax.tree.map(lambda x: x[order], kept)
+  return sums, kept

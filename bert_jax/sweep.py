@@ -1,7 +1,7 @@
 """A task fine-tuned several times: over seeds, and over a grid of learning rates, batch sizes and epochs.
 
 RUN/seed-2, RUN/rate-3e-05-batch-16-epochs-3/seed-2: the runs, each a run directory that resumes by itself
-RUN/results.json: what is done; a run that stands there is not made again
+RUN/results.json: what is done, and the best run; a run that stands there is not made again
 """
 
 import dataclasses
@@ -68,7 +68,10 @@ def sweep(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLik
     known[name] = Done(official(own, figures), tuned.examples_per_second)
     if several:
       distributed.in_turn(lambda: write(run_dir, common, known))
-  return Swept(report(config, run_dir, wanted, known, seeds), tuned)
+  found = report(config, run_dir, wanted, known, seeds)
+  if several:
+    distributed.in_turn(lambda: write(run_dir, common, known, found['best']))
+  return Swept(found, tuned)
 
 
 def name_of(config: Finetune, of_grid: bool, seed: int | None) -> str:
@@ -112,9 +115,18 @@ def read(run_dir: storage.PathLike, common: Mapping[str, Any]) -> dict[str, Done
   return {name: Done(**done) for name, done in found['runs'].items()}
 
 
-def write(run_dir: storage.PathLike, common: Mapping[str, Any], known: Mapping[str, Done]) -> None:
+def best_of(run_dir: storage.PathLike) -> storage.PathLike:
+  """The best run of a sweep that is done; of anything else, itself."""
+  try:
+    return json.loads((storage.path(run_dir) / RESULTS).read_text())['best'] or run_dir
+  except OSError:
+    return run_dir
+
+
+def write(run_dir: storage.PathLike, common: Mapping[str, Any], known: Mapping[str, Done], best: str = '') -> None:
   if distributed.is_first():
-    fields = {'settings': common, 'runs': {name: dataclasses.asdict(done) for name, done in known.items()}}
+    fields = {'settings': common, 'best': best,
+              'runs': {name: dataclasses.asdict(done) for name, done in known.items()}}
     storage.write_whole(storage.path(run_dir) / RESULTS, json.dumps(fields, indent=2) + '\n')
 
 # ---------------------------------------------------------------- what came of it
@@ -126,6 +138,17 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
           'best': max(values)}
 
 
+def spreads(runs: Sequence[Done]) -> dict[str, dict[str, float | None]]:
+  """{metric: spread}."""
+  return {name: spread([run.metrics[name] for run in runs]) for name in runs[0].metrics}
+
+
+def rate(runs: Sequence[Done]) -> float | None:
+  """The median of examples a second, of those runs that tell."""
+  known = [run.examples_per_second for run in runs if run.examples_per_second]
+  return statistics.median(known) if known else None
+
+
 def report(config: Finetune, run_dir: storage.PathLike, wanted: Sequence[tuple[str, Finetune]],
            known: Mapping[str, Done], seeds: int) -> dict[str, Any]:
   """See `sweep`. Points compare by the mean of the task's metric."""
@@ -135,13 +158,12 @@ def report(config: Finetune, run_dir: storage.PathLike, wanted: Sequence[tuple[s
     point = wanted[start][1]
     points.append({
         'learning_rate': point.optimizer.peak_learning_rate, 'size': point.batch.size, 'epochs': point.epochs,
-        'metrics': {name: spread([run.metrics[name] for run in runs]) for name in runs[0].metrics}})
+        'metrics': spreads(runs)})
   best = max(range(len(points)), key=lambda i: points[i]['metrics'][config.best]['mean'])
   mine = wanted[best * seeds:(best + 1) * seeds]
   name = max(mine, key=lambda run: known[run[0]].metrics[config.best])[0]
-  rates = [done.examples_per_second for done in known.values() if done.examples_per_second]
   return {'task': config.task, 'metrics': points[best]['metrics'], 'seeds': seeds,
-          'examples_per_second': statistics.median(rates) if rates else None,
+          'examples_per_second': rate(list(known.values())),
           'best': str(storage.path(run_dir) / name if name else run_dir), 'metric': config.best,
           **({'grid': points} if len(points) > 1 else {}),
           'runs': {name or '.': dataclasses.asdict(known[name]) for name, _ in wanted}}

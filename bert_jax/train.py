@@ -165,14 +165,15 @@ class Training:
           minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates, progress=progress,
           max_minutes=settings.max_minutes)
 
-      found = self.best and metrics.best(self.run_dir, self.best, meta.step, meta.unsent)
+      name = self.best or ''
+      found = metrics.best(self.run_dir, name, meta.step, meta.unsent) if name else None
       checkpoints.pinned = found and found[0]
 
       def better(figures: dict[str, float], step: int) -> bool:
         nonlocal found
-        if not figures[self.best] > (found[1] if found else -math.inf):
+        if not figures[name] > (found[1] if found else -math.inf):
           return False
-        found = step, figures[self.best]
+        found = step, figures[name]
         checkpoints.pinned = step
         return True
 
@@ -186,7 +187,7 @@ class Training:
         return checkpoint.failed(checkpoints)
 
       work = loop.Work(self.batches, self.count, self.evaluate, save, unsaved, settings.checkpoint_every,
-                       settings.evaluate_every, better if self.best else None)
+                       settings.evaluate_every, better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import shutil
 
 import jax
 import numpy as np
@@ -15,12 +16,17 @@ from bert_jax import (
   examples,
   finetune,
   metrics,
+  predict,
   program as program_lib,
   run_directory,
+  sweep,
   train,
 )
 from bert_jax.errors import ConfigError, DriftError
-from bert_jax.tasks.settings import Finetune, TaskBatch
+from bert_jax.tasks import showing
+from bert_jax.tasks.sentences import Example
+from bert_jax.tasks.settings import Files, Finetune, Grid, TaskBatch
+from bert_jax.tasks.table import TASKS
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 from tests import synthetic
@@ -106,7 +112,8 @@ def settings(task='classification'):
   return Finetune(task=task, epochs=12, batch=TaskBatch(size=12, max_length=24), mesh=cfg.MeshShape(data=1),
                   model=cfg.Model(dtype='float32', hidden_dropout=.1, attention_dropout=.1),
                   optimizer=cfg.Optimizer(name='adamw', schedule='linear', peak_learning_rate=3e-3, warmup_steps=4),
-                  run=cfg.Run(microbatches=2, log_every=9, checkpoint_every=40, evaluate_every=40, seed=3))
+                  run=cfg.Run(microbatches=2, log_every=9, checkpoint_every=40, evaluate_every=40, keep_checkpoints=1,
+                              seed=3))
 
 
 def tune(config, task, run_dir, checkpoint_path=None, stop_at=None):
@@ -159,6 +166,67 @@ def test_stopped_and_resumed_it_is_the_undisturbed_run(tuned, pretrained, classe
   assert (resumed.resumed_from, resumed.step) == (23, whole.step)
   assert_equal(resumed.state, whole.state)
   assert told(tmp_path / 'run') == told(run_dir) and figures == run_directory.figures(run_dir)
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest_and_is_the_one_that_is_used(tuned):
+  run_dir, result, figures = tuned
+  step, accuracy = metrics.best(run_dir, 'accuracy')
+  assert result.best == (step, accuracy) and figures['step'] == step == 40 and accuracy == 1  # the first of the best
+  kept = {path.name for path in (run_dir / run_directory.CHECKPOINTS).iterdir()}
+  assert kept == {'40', '84'} and checkpoint.load(run_dir).step == 40 and checkpoint.load(run_dir, 84).step == 84
+  held_out = [line['step'] for line in metrics.read(run_dir) if line['kind'] == 'validation']
+  assert held_out == [40, 80, 84]  # the last one, too
+  shutil.rmtree(run_dir / run_directory.CHECKPOINTS / '40' / 'state')
+  assert checkpoint.load(run_dir).step == 84
+
+
+def test_a_run_answers_examples_without_labels(tuned, tmp_path):
+  run_dir, *_ = tuned
+  lines = [{'text': 'sun rose and milk'}, {'text': 'the tar', 'text_pair': 'rain and mud noise'}, {'text': 'song'}]
+  (tmp_path / 'texts.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  assert predict.predict(run_dir, tmp_path / 'texts.jsonl', 'test', tmp_path / 'answers', progress=False) == 3
+  answers = [json.loads(line) for line in (tmp_path / 'answers' / predict.PREDICTIONS).read_text().splitlines()]
+  assert [(answer['example'], answer['label']) for answer in answers] == [(0, 'good'), (1, 'bad'), (2, 'good')]
+  assert all(sum(answer['probabilities'].values()) == pytest.approx(1) for answer in answers)
+  shown = showing.shown(TASKS['classification'], [Example('a b', None, 'bad'), Example('c', None, 'good')] * 9,
+                        [{'label': 'bad'}] * 18)
+  assert 'right: 9 of 18' in shown and 'a b\n    bad\n' in shown and '    bad, wanted good\n' in shown
+  assert shown.splitlines()[-2:] == ['bad          9         18        9', 'good         9          0        0']
+
+
+def test_seeds_and_a_grid_share_a_program_and_go_on_where_they_stopped(pretrained, classes, tmp_path):
+  config = Finetune(epochs=1, batch=TaskBatch(size=16, max_length=24, lengths=1), mesh=cfg.MeshShape(data=1),
+                    model=cfg.Model(dtype='float32'), files=Files(train_examples=40))
+  grid = Grid(rates=(1e-3, 1e-2))
+  run = lambda stop=None: sweep.sweep(config, classes, tmp_path / 'runs', pretrained, grid=grid, seeds=2,
+                                      devices=jax.devices()[:1], progress=False, stop=stop)
+  begun = iter([0, 0, 0, 1])
+  stopped = run(lambda step: step == 1 and next(begun) == 1)  # in the fourth run
+  assert stopped.reason == 'signal' and stopped.report is None
+  done = run()
+  assert done.tuned.resumed_from == 1 and done.reason == 'steps'
+  report = done.report
+  assert (report['task'], report['seeds'], len(report['grid']), len(report['runs'])) == ('classification', 2, 2, 4)
+  for point, rate in zip(report['grid'], ('0.001', '0.01')):
+    values = [report['runs'][f'rate-{rate}-batch-16-epochs-1/seed-{seed}']['metrics']['accuracy'] for seed in (1, 2)]
+    assert point['metrics']['accuracy'] == {
+        'mean': np.mean(values), 'std': pytest.approx(np.std(values, ddof=1)), 'best': max(values)}
+  best = run_directory.read(report['best']).config
+  assert report['metrics'] == max((point['metrics'] for point in report['grid']), key=lambda m: m['accuracy']['mean'])
+  assert run_directory.figures(report['best'])['accuracy'] == report['metrics']['accuracy']['best']
+  assert best.run.steps == 3 and best.optimizer.warmup_steps == 0 and '±' in sweep.table(report)
+  assert run().tuned is None and run().report == report  # nothing is made again
+  assert sweep.best_of(tmp_path / 'runs') == report['best'] and sweep.best_of(pretrained) == pretrained
+  with pytest.raises(DriftError, match='files.train_examples: 40 -> 50'):
+    sweep.sweep(dataclasses.replace(config, files=Files(train_examples=50)), classes, tmp_path / 'runs', pretrained,
+                grid=grid, seeds=2, devices=jax.devices()[:1], progress=False)
+  job = finetune.prepare(config, classes, pretrained, tmp_path / 'none', jax.devices()[:1])
+  assert not (tmp_path / 'none').exists()
+  for seed, rate in ((1, 1e-3), (2, 1e-2)):
+    one = dataclasses.replace(job.config, run=dataclasses.replace(job.config.run, seed=seed),
+                              optimizer=dataclasses.replace(job.config.optimizer, peak_learning_rate=rate))
+    finetune.run(job, one, tmp_path / f'run-{seed}', progress=False)
+  assert job.program.paced_step._cache_size() == job.program.evaluation_step._cache_size() == 1
 
 
 @pytest.mark.parametrize('size', [1, 8, 37, 64])

@@ -64,20 +64,22 @@ class Amount:
 
 
 def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, output: storage.PathLike,
-        amount: Amount, *, devices=None, progress: bool = True,
+        amount: Amount, *, peer: str | None = None, devices=None, progress: bool = True,
         say: Callable[[str], object] = lambda text: None) -> dict[str, Any] | None:
   """The figures of each checkpoint on each task of a suite; None where it was asked to stop.
 
   {'suite', 'seeds', 'checkpoints': [names], 'missing': {task: why}, 'tasks': [{'task', 'metric', 'figures':
   {checkpoint: {metric: {mean, std, best}}}, 'examples_per_second': {checkpoint: …}, 'differences': {checkpoint:
-  {difference, spread, exceeds_spread}}}]}. Raises ConfigError, DataError.
+  {difference, spread, exceeds_spread}}}]}. `peer`: huggingface; in turns transformers' model is fine-tuned too, from
+  the one checkpoint's weights, and each task has 'peer_ratio', of examples a second. Raises ConfigError, DataError.
   """
+  require(not peer or len(checkpoints) == 1, '--peer and --against were given: wanted one of the two')
   require(suite in SUITES, f'there is no suite {suite!r}: wanted one of {", ".join(SUITES)}')
   cells = SUITES[suite]
   unknown = [name for name in amount.tasks if name not in cells]
   require(not unknown, f'the suite {suite} has no {", ".join(unknown)}: wanted some of {", ".join(cells)}')
   checkpoints = [finetune.UNTRAINED + checkpoints[0] if path == UNTRAINED else path for path in checkpoints]
-  names = names_of(checkpoints)
+  names = ['bert_jax', peer] if peer else names_of(checkpoints)
   found, missing = [], {}
   for task, cell in cells.items():
     if amount.tasks and task not in amount.tasks:
@@ -85,6 +87,13 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
     data = storage.path(data_root) / cell.folder
     if not data.exists():
       missing[task] = f'{data} is not there'
+      continue
+    if peer:
+      if task != BLIMP:
+        beside = beside_peer(checkpoints[0], task, cell, data, storage.path(output), amount, devices, progress)
+        if beside is None:
+          return None
+        found.append(of_row(task, beside['row'], names[0]) | {'peer_ratio': beside['peer_ratio']})
       continue
     row: dict[str, dict] = {}
     for name, path in zip(names, checkpoints):
@@ -119,23 +128,42 @@ def names_of(checkpoints: Sequence[str]) -> list[str]:
 def cell_of(path: str, name: str, task: str, cell: Cell, data: storage.Path, output: storage.Path, amount: Amount,
             devices, progress: bool) -> dict[str, Any] | None:
   """{'metric', 'metrics', 'examples_per_second'} of a checkpoint on a task; None where it was asked to stop."""
-  how = {'checkpoint': str(path), 'task': task} | dataclasses.asdict(cell) | dataclasses.asdict(amount) | {'tasks': ()}
-  key = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:8]
-  place = output / name.replace('/', '-') / f'{task}-{key}'
-  file = place.parent / f'{place.name}.json'
-  if file.exists():
-    return json.loads(file.read_text())
-  if task == BLIMP:
-    done = minimal_pairs(path, data, amount, devices, progress)
-  else:
+  def make(place: storage.Path):
+    if task == BLIMP:
+      return minimal_pairs(path, data, amount, devices, progress)
     swept = sweep.sweep(settings_of(task, cell, amount), data, place, path, seeds=amount.seeds, devices=devices,
                         progress=progress)
-    if swept.report is None:
-      return None
-    done = {name: swept.report[name] for name in ('metric', 'metrics', 'examples_per_second')}
-  file.parent.mkdir(parents=True, exist_ok=True)
-  storage.write_whole(file, json.dumps(done, indent=2) + '\n')
-  storage.remove_tree(place)
+    return swept.report and {name: swept.report[name] for name in ('metric', 'metrics', 'examples_per_second')}
+
+  return once(output / name.replace('/', '-'), path, task, cell, amount, make)
+
+
+def beside_peer(path: str, task: str, cell: Cell, data: storage.Path, output: storage.Path, amount: Amount, devices,
+                progress: bool) -> dict[str, Any] | None:
+  """{'row': {name: as `cell_of`}, 'peer_ratio'} of ours and the peer's; None where it was asked to stop."""
+  from bert_jax.benchmark import task_peers
+
+  def make(place: storage.Path):
+    found = task_peers.compare(settings_of(task, cell, amount), path, data, place, amount.seeds, devices=devices,
+                               progress=progress)
+    return found and {'row': found[0], 'peer_ratio': found[1]}
+
+  return once(output / 'beside-huggingface', path, task, cell, amount, make)
+
+
+def once(directory: storage.Path, path: str, task: str, cell: Cell, amount: Amount,
+         make: Callable[[storage.Path], dict[str, Any] | None]) -> dict[str, Any] | None:
+  """What `make` finds, in a folder that is removed then; from its file, where it was found before."""
+  how = {'checkpoint': str(path), 'task': task} | dataclasses.asdict(cell) | dataclasses.asdict(amount) | {'tasks': ()}
+  key = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:8]
+  file, place = directory / f'{task}-{key}.json', directory / f'{task}-{key}'
+  if file.exists():
+    return json.loads(file.read_text())
+  done = make(place)
+  if done is not None:
+    directory.mkdir(parents=True, exist_ok=True)
+    storage.write_whole(file, json.dumps(done, indent=2) + '\n')
+    storage.remove_tree(place)
   return done
 
 
@@ -195,6 +223,8 @@ def rows_of(report: Mapping[str, Any]) -> list[list[str]]:
     figures = row['figures']
     cells = [sweep.with_spread(figures[name][row['metric']]) if name in figures else '–' for name in names]
     differences = [difference_text(row['differences'].get(name)) for name in names[1:]]
+    if ratio := row.get('peer_ratio'):
+      differences[0] += f'; {ratio["median"]:.2f} times ({ratio["min"]:.2f}–{ratio["max"]:.2f}) the examples/s'
     lines.append([row['task'], row['metric'], *cells, *differences])
   return lines
 

@@ -58,7 +58,7 @@ def plan(argv: list[str]) -> int:
 
 
 def benchmark(argv: list[str]) -> int:
-  """Measure: `benchmark step`, the training step; `benchmark input`, from shards to batches."""
+  """Measure: `benchmark step`, the training step; `input`, from shards to batches; `tasks`, a suite of tasks."""
   from launch.commands import measuring
   return measuring.benchmark(argv)
 

@@ -9,6 +9,7 @@ import tyro
 from bert_jax.config import Config, Distributed
 from bert_jax.errors import STOPPED, ConfigError
 from bert_jax.tasks.settings import Finetune, Grid
+from bert_jax.tasks.task import Settings
 from launch.commands import flags
 
 USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
@@ -62,13 +63,21 @@ def pretrain(argv: list[str]) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class FinetuneFlags(Finetune):
+  """A fine-tuning run, whose task's own settings are flags without a name in front."""
+  own: Annotated[Settings, tyro.conf.arg(name='')] = Settings()
+  """The task's own settings."""
+
+
+@dataclasses.dataclass(frozen=True)
 class FinetuneCommand:
   """Fine-tune a checkpoint on a task, or go on where the run directory stopped."""
   data: str
-  """The directory with the task's files."""
+  """A folder with the task's files, as it ships them; or a table of your own, a folder of such (train.csv,
+  validation.csv …), or tfds:NAME."""
   run_dir: str
   """Where checkpoints and figures go; the same command resumes there."""
-  config: Annotated[Finetune, tyro.conf.arg(name='')]
+  config: Annotated[FinetuneFlags, tyro.conf.arg(name='')]
   """The run; its fields are flags without a name in front."""
   checkpoint: str | None = None
   """What to begin with: a run, one of its steps, or a Hugging Face directory; not needed to go on."""
@@ -102,10 +111,11 @@ def finetune(argv: list[str]) -> int:
     raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
   from bert_jax import distributed, sweep
   from bert_jax.tasks import settings, showing
-  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, settings.of(argv[0]))
+  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
   args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
   distributed.start(args.distributed)
-  found = sweep.sweep(args.config, args.data, args.run_dir, args.checkpoint, grid=args.grid, seeds=args.seeds)
+  config = Finetune(**vars(args.config))
+  found = sweep.sweep(config, args.data, args.run_dir, args.checkpoint, grid=args.grid, seeds=args.seeds)
   if found.report is None:
     return STOPPED
   if distributed.is_first():
@@ -124,11 +134,11 @@ def finetune(argv: list[str]) -> int:
 class Evaluate:
   """Held-out figures of a run of any kind; of a pretraining run beside the unigram baseline of the same targets."""
   run_dir: Annotated[str, tyro.conf.Positional]
-  """A run directory of `bert-jax pretrain` or `bert-jax finetune`."""
+  """A run directory of `bert-jax pretrain` or `bert-jax finetune`; of several seeds the best one's is taken."""
   data: str | None = None
   """Other data than the run's own, with the same vocabulary."""
   step: int | None = None
-  """A checkpoint's step; the newest by default."""
+  """A checkpoint's step; by default the newest, of a fine-tuned run the best."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""
 
@@ -136,10 +146,11 @@ class Evaluate:
 def evaluate(argv: list[str]) -> int:
   """Prints the held-out figures of a run."""
   args = flags.parse(Evaluate, argv, 'evaluate')
-  from bert_jax import evaluate, finetune, run_directory
+  from bert_jax import evaluate, finetune, run_directory, sweep
   of_kind = {'pretrained': evaluate.evaluate, 'finetuned': finetune.evaluate}
-  kind = run_directory.read(run_directory.run_of(args.run_dir) or args.run_dir).kind
-  figures = of_kind[kind](args.run_dir, args.data, args.step)
+  run_dir = sweep.best_of(args.run_dir)
+  kind = run_directory.read(run_directory.run_of(run_dir) or run_dir).kind
+  figures = of_kind[kind](run_dir, args.data, args.step)
   print(json.dumps(figures) if args.json else flags.table(figures))
   return 0
 
@@ -165,8 +176,8 @@ class Predict:
 def predict(argv: list[str]) -> int:
   """Answers examples, and prints where the answers are."""
   args = flags.parse(Predict, argv, 'predict')
-  from bert_jax import predict as predicting
-  count = predicting.predict(args.run_dir, args.data, args.split, args.output, args.step)
+  from bert_jax import predict as predicting, sweep
+  count = predicting.predict(sweep.best_of(args.run_dir), args.data, args.split, args.output, args.step)
   print(f'{args.output}: {count:,} predictions')
   return 0
 
