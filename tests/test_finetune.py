@@ -109,7 +109,7 @@ def numbers(tmp_path_factory):
 
 def settings(task='classification'):
   """Dropout, microbatches, an epoch that no batch ends with, and a log line that no stop falls on."""
-  return Finetune(task=task, epochs=12, batch=TaskBatch(size=12, max_length=24), mesh=cfg.MeshShape(data=1),
+  return Finetune(task=task, epochs=12, batch=TaskBatch(size=12, max_length=24, lengths=2), mesh=cfg.MeshShape(data=1),
                   model=cfg.Model(dtype='float32', hidden_dropout=.1, attention_dropout=.1),
                   optimizer=cfg.Optimizer(name='adamw', schedule='linear', peak_learning_rate=3e-3, warmup_steps=4),
                   run=cfg.Run(microbatches=2, log_every=9, checkpoint_every=40, evaluate_every=40, keep_checkpoints=1,

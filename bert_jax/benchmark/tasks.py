@@ -4,11 +4,12 @@ OUTPUT/CHECKPOINT-…/cola.json: a cell that is done, and is not made again; its
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -55,7 +56,7 @@ class Amount:
   """Epochs of each run; 0: the task's own."""
   learning_rate: float = 0.0
   """Peak learning rate of each run; 0: the task's own."""
-  dtype: str = ''
+  dtype: Literal['', 'float32', 'bfloat16'] = ''
   """float32 or bfloat16; '': bfloat16, and float32 on CPUs."""
 
   def __post_init__(self):
@@ -131,7 +132,7 @@ def cell_of(path: str, name: str, task: str, cell: Cell, data: storage.Path, out
   def make(place: storage.Path):
     if task == BLIMP:
       return minimal_pairs(path, data, amount, devices, progress)
-    swept = sweep.sweep(settings_of(task, cell, amount), data, place, path, seeds=amount.seeds, devices=devices,
+    swept = sweep.sweep(settings_of(path, task, cell, amount), data, place, path, seeds=amount.seeds, devices=devices,
                         progress=progress)
     return swept.report and {name: swept.report[name] for name in ('metric', 'metrics', 'examples_per_second')}
 
@@ -144,7 +145,7 @@ def beside_peer(path: str, task: str, cell: Cell, data: storage.Path, output: st
   from bert_jax.benchmark import task_peers
 
   def make(place: storage.Path):
-    found = task_peers.compare(settings_of(task, cell, amount), path, data, place, amount.seeds, devices=devices,
+    found = task_peers.compare(settings_of(path, task, cell, amount), path, data, place, amount.seeds, devices=devices,
                                progress=progress)
     return found and {'row': found[0], 'peer_ratio': found[1]}
 
@@ -167,14 +168,22 @@ def once(directory: storage.Path, path: str, task: str, cell: Cell, amount: Amou
   return done
 
 
-def settings_of(task: str, cell: Cell, amount: Amount) -> Finetune:
-  """The task's own settings, with what the suite and the caller say."""
+@functools.cache
+def positions(path: str) -> int:
+  """Tokens that a checkpoint takes."""
+  from bert_jax.convert import exchange
+  return exchange.load(finetune.trained(path)[0]).model.max_positions
+
+
+def settings_of(path: str, task: str, cell: Cell, amount: Amount) -> Finetune:
+  """The task's own settings, with what the suite and the caller say, and rows that the checkpoint takes."""
   config = settings.of(task)
   least = lambda *counts: min((count for count in counts if count), default=0)
   dtype = amount.dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
   rate = amount.learning_rate or config.optimizer.peak_learning_rate
   return dataclasses.replace(
-      config, epochs=amount.epochs or config.epochs, model=dataclasses.replace(config.model, dtype=dtype),
+      config, batch=dataclasses.replace(config.batch, max_length=min(config.batch.max_length, positions(path))),
+      epochs=amount.epochs or config.epochs, model=dataclasses.replace(config.model, dtype=dtype),
       files=Files(train_examples=least(cell.train_examples, amount.limit), validation_examples=amount.limit),
       optimizer=dataclasses.replace(config.optimizer, peak_learning_rate=rate))
 
