@@ -1,4 +1,4 @@
-"""Every task of GLUE is read from files as GLUE ships them, what is wrong in them is named, and submissions are right."""
+"""Each task of GLUE is read from files as GLUE ships them, what is wrong in them is named, submissions are right."""
 
 import csv
 import pathlib
@@ -126,17 +126,22 @@ def test_a_file_of_another_task_is_refused_by_name(name, root):
 # ---------------------------------------------------------------- bad input
 
 FAULTS = {
-    'a column is renamed': (lambda lines: [lines[0].replace('sentence1', 'first'), *lines[1:]], "no column 'sentence1'.*'first'"),
-    'a cell is missing': (lambda lines: [*lines[:3], lines[3].rpartition('\t')[0], *lines[4:]], 'line 4: a row of 3 cells'),
+    'a column is renamed': (
+        lambda lines: [lines[0].replace('sentence1', 'first'), *lines[1:]], "no column 'sentence1'.*'first'"),
+    'a cell is missing': (
+        lambda lines: [*lines[:3], lines[3].rpartition('\t')[0], *lines[4:]], 'line 4: a row of 3 cells'),
     'a cell too many': (lambda lines: [*lines[:3], lines[3] + '\tx', *lines[4:]], 'line 4: a row of 5 cells'),
-    'an unknown label': (lambda lines: [*lines[:2], re.sub(r'\t[a-z_]+$', '\tperhaps', lines[2])], "line 3: .*'perhaps'"),
+    'an unknown label': (
+        lambda lines: [*lines[:2], re.sub(r'\t[a-z_]+$', '\tperhaps', lines[2])], "line 3: .*'perhaps'"),
     'no label': (lambda lines: [*lines[:2], re.sub(r'\t[a-z_]+$', '\t', lines[2])], "line 3: the label .* is ''"),
     'no column of labels': (lambda lines: [line.rpartition('\t')[0] for line in lines], "no column 'label'"),
-    'an empty text': (lambda lines: [lines[0], '0\t  \tsome text\tentailment'], "line 2: the text in column 'sentence1' is"),
+    'an empty text': (
+        lambda lines: [lines[0], '0\t  \tsome text\tentailment'], "line 2: the text in column 'sentence1' is"),
     'a NUL byte': (lambda lines: [*lines[:4], lines[4].replace('s', '\0')], 'line 5: .*NUL'),
     'nothing but a header': (lambda lines: lines[:1], 'holds no example for train'),
     'nothing': (lambda lines: [], 'train.tsv is empty'),
-    'two columns of a name': (lambda lines: [lines[0].replace('sentence2', 'sentence1'), *lines[1:]], 'no column|2 columns'),
+    'two columns of a name': (
+        lambda lines: [lines[0].replace('sentence2', 'sentence1'), *lines[1:]], 'no column|2 columns'),
 }
 
 
