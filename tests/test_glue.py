@@ -9,6 +9,7 @@ import glue_files
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from bert_jax.errors import ConfigError
 from bert_jax.tasks import glue, metrics, sentences
 from input_pipeline import records
 
@@ -97,6 +98,15 @@ def test_xnli_as_its_authors_ship_it(tmp_path):
   assert [example.label for example in read('xnli', tmp_path, 'train', own)] == ['contradiction', 'neutral']
   assert [example.text for example in read('xnli', tmp_path, 'validation', own)] == ['一']
   assert [example.text for example in read('xnli', tmp_path, 'validation')] == ['one']
+
+
+def test_a_language_that_no_file_tells_is_refused(root, tmp_path):
+  with pytest.raises(ConfigError, match='--language zh changes nothing as .*MNLI/train.tsv'):
+    read('mnli', root, 'train', glue.Language('zh'))
+  (tmp_path / 'sib200_en.train.jsonl').write_text('{"sentence": "a", "label": "travel"}')
+  assert glue.TASKS['sib200'].find(tmp_path, 'train', glue.Language()).names == (f'{tmp_path}/sib200_en.train.jsonl',)
+  with pytest.raises(ConfigError, match='no table for training in zh'):
+    read('sib200', tmp_path, 'validation', glue.Language('zh'))
 
 
 def test_what_is_odd_in_the_originals_is_passed_over_and_told(root, tmp_path, capfd):

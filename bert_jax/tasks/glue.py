@@ -8,6 +8,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bert_jax.errors import require
 from bert_jax.tasks import sentences, tables
 from bert_jax.tasks.sentences import Example
 from bert_jax.tasks.task import Answer, Settings, Task
@@ -24,7 +25,7 @@ LANGUAGE = 'language'  # the column of XNLI's files, which hold fifteen
 @dataclasses.dataclass(frozen=True)
 class Language(Settings):
   """What a task is told whose files are of several languages."""
-  language: str = 'en'
+  language: str = tables.LANGUAGE
   """The language, as files and rows of several languages tell it: en, zh …"""
 
 
@@ -92,17 +93,25 @@ def find(data: storage.PathLike, split: str, own: Settings, layout: Layout) -> t
 
   None where there is none. Raises ConfigError, DataError.
   """
-  language = getattr(own, 'language', '')
+  language = getattr(own, 'language', tables.LANGUAGE)
   if str(data).startswith(tabular.TFDS):
+    _require_language(data, language)
     return _in_tfds(str(data), split)
   directory = storage.path(data)
   names = [name.format(language=language) for name in layout.files.get(split, ())]
   found = next((path for name in names for path in (directory / name, directory / layout.name / name) if path.exists()),
                None)
   if found is not None:
+    if not any('{' in name for files in layout.files.values() for name in files):
+      _require_language(found, language)
     return tables.Part((str(found),), split)
   original = any((directory / name).exists() for files in layout.files.values() for name in files)
   return None if original or split not in tables.SPLITS else tables.find(data, split, own)
+
+
+def _require_language(where: storage.PathLike, language: str) -> None:
+  require(language == tables.LANGUAGE,
+          f'--language {language} changes nothing as {where} tells no language: leave it out')
 
 
 def _in_tfds(name: str, split: str) -> tables.Part | None:

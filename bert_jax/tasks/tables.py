@@ -28,6 +28,7 @@ LABELS = ('label', 'labels', 'gold_label', 'class', 'category', 'score', 'rating
           'target')
 
 SHARE = .1  # that is held out
+LANGUAGE = 'en'  # of files that tell none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +80,8 @@ def find(data: storage.PathLike, split: str, own: Settings) -> Part | None:
     return None
   both = _named(data, 'train', language)
   if both is None:
-    raise ConfigError(f'{data} has no table for training: wanted a file whose name says train, as train.csv, '
-                      'train.tsv, train.jsonl or train.parquet, or one file with all examples')
+    raise ConfigError(f'{data} has no table for training{f" in {language}" if language else ""}: wanted a file whose '
+                      'name says train, as train.csv, train.tsv, train.jsonl or train.parquet, or one file for all')
   return Part(both, split, divided=True)
 
 
@@ -99,7 +100,8 @@ def _named(data: storage.PathLike, split: str, language: str) -> tuple[str, ...]
   mine = [file for file in files if set(SPLITS[split]) & _parts(file.name)]
   mine = [file for file in mine if file.name.partition('.')[0].lower() in SPLITS[split]] or mine
   if language:
-    mine = [file for file in mine if language in _parts(file.name)] or mine
+    told = [file for file in mine if language in _parts(file.name)]
+    mine = told or mine * (language == LANGUAGE)
   if not mine and split == 'train' and len(files) == 1 and not any(
       set(words) & _parts(files[0].name) for words in SPLITS.values()):
     mine = files
