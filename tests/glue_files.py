@@ -18,7 +18,8 @@ def label(folder: str, number: int) -> str:
 
 def texts(number: int) -> tuple[str, str]:
   """With what trips a reader of CSV: a quote that is never closed, one that begins a cell, other spaces, a comma."""
-  first = ('" He said so , did he ?', 'a "quoted" word', 'plain words', '" whole "', 'caf\xe9\u2028here\x85and')[number % 5]
+  first = ('" He said so , did he ?', 'a "quoted" word', 'plain words', '" whole "',
+           'caf\xe9\u2028here\x85and')[number % 5]
   return f'{first} {number}', f'the second {number} of "two'
 
 
@@ -59,8 +60,8 @@ def header(folder: str, name: str) -> list[str]:
     return ['id', 'question1', 'question2'] if test else [
         'id', 'qid1', 'qid2', 'question1', 'question2', 'is_duplicate']
   if folder == 'MNLI':
-    judged = {'train.tsv': ['label1', 'gold_label'], 'dev_matched.tsv': [*(f'label{i}' for i in range(1, 6)), 'gold_label']}
-    judged['dev_mismatched.tsv'] = judged['dev_matched.tsv']
+    five = [*(f'label{i}' for i in range(1, 6)), 'gold_label']
+    judged = {'train.tsv': ['label1', 'gold_label'], 'dev_matched.tsv': five, 'dev_mismatched.tsv': five}
     return ['index', *PARSES, 'sentence1', 'sentence2', *judged.get(name, [])]
   if folder == 'QNLI':
     return ['index', 'question', 'sentence', *labels]

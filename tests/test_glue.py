@@ -1,4 +1,4 @@
-"""Every task of GLUE is read from files as GLUE ships them, what is wrong in them is named, and submissions are right."""
+"""Each task of GLUE is read from files as GLUE ships them, what is wrong in them is named, submissions are right."""
 
 import csv
 import pathlib
@@ -9,6 +9,7 @@ import glue_files
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from bert_jax.errors import ConfigError
 from bert_jax.tasks import glue, metrics, sentences
 from input_pipeline import records
 
@@ -99,6 +100,15 @@ def test_xnli_as_its_authors_ship_it(tmp_path):
   assert [example.text for example in read('xnli', tmp_path, 'validation')] == ['one']
 
 
+def test_a_language_that_no_file_tells_is_refused(root, tmp_path):
+  with pytest.raises(ConfigError, match='--language zh changes nothing as .*MNLI/train.tsv'):
+    read('mnli', root, 'train', glue.Language('zh'))
+  (tmp_path / 'sib200_en.train.jsonl').write_text('{"sentence": "a", "label": "travel"}')
+  assert glue.TASKS['sib200'].find(tmp_path, 'train', glue.Language()).names == (f'{tmp_path}/sib200_en.train.jsonl',)
+  with pytest.raises(ConfigError, match='no table for training in zh'):
+    read('sib200', tmp_path, 'validation', glue.Language('zh'))
+
+
 def test_what_is_odd_in_the_originals_is_passed_over_and_told(root, tmp_path, capfd):
   (tmp_path / 'QQP').mkdir()
   lines = (root / 'QQP/train.tsv').read_text().split('\n')
@@ -126,17 +136,22 @@ def test_a_file_of_another_task_is_refused_by_name(name, root):
 # ---------------------------------------------------------------- bad input
 
 FAULTS = {
-    'a column is renamed': (lambda lines: [lines[0].replace('sentence1', 'first'), *lines[1:]], "no column 'sentence1'.*'first'"),
-    'a cell is missing': (lambda lines: [*lines[:3], lines[3].rpartition('\t')[0], *lines[4:]], 'line 4: a row of 3 cells'),
+    'a column is renamed': (
+        lambda lines: [lines[0].replace('sentence1', 'first'), *lines[1:]], "no column 'sentence1'.*'first'"),
+    'a cell is missing': (
+        lambda lines: [*lines[:3], lines[3].rpartition('\t')[0], *lines[4:]], 'line 4: a row of 3 cells'),
     'a cell too many': (lambda lines: [*lines[:3], lines[3] + '\tx', *lines[4:]], 'line 4: a row of 5 cells'),
-    'an unknown label': (lambda lines: [*lines[:2], re.sub(r'\t[a-z_]+$', '\tperhaps', lines[2])], "line 3: .*'perhaps'"),
+    'an unknown label': (
+        lambda lines: [*lines[:2], re.sub(r'\t[a-z_]+$', '\tperhaps', lines[2])], "line 3: .*'perhaps'"),
     'no label': (lambda lines: [*lines[:2], re.sub(r'\t[a-z_]+$', '\t', lines[2])], "line 3: the label .* is ''"),
     'no column of labels': (lambda lines: [line.rpartition('\t')[0] for line in lines], "no column 'label'"),
-    'an empty text': (lambda lines: [lines[0], '0\t  \tsome text\tentailment'], "line 2: the text in column 'sentence1' is"),
+    'an empty text': (
+        lambda lines: [lines[0], '0\t  \tsome text\tentailment'], "line 2: the text in column 'sentence1' is"),
     'a NUL byte': (lambda lines: [*lines[:4], lines[4].replace('s', '\0')], 'line 5: .*NUL'),
     'nothing but a header': (lambda lines: lines[:1], 'holds no example for train'),
     'nothing': (lambda lines: [], 'train.tsv is empty'),
-    'two columns of a name': (lambda lines: [lines[0].replace('sentence2', 'sentence1'), *lines[1:]], 'no column|2 columns'),
+    'two columns of a name': (
+        lambda lines: [lines[0].replace('sentence2', 'sentence1'), *lines[1:]], 'no column|2 columns'),
 }
 
 

@@ -1,5 +1,4 @@
-"""A user's own table is read whatever its kind, its columns are found or named, and what is wrong is told with its line.
-"""
+"""A user's own table is read whatever its kind, its columns are found or named, what is wrong is told with its line."""
 
 import csv
 import gzip
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from bert_jax.errors import ConfigError
-from bert_jax.tasks import sentences, tables
+from bert_jax.tasks import sentences, splits, tables
 from input_pipeline import records
 from input_pipeline.text import tabular
 
@@ -40,7 +39,8 @@ def of_columns(rows, kind):
 KINDS = {
     'csv': lambda rows: of_table(rows, ','), 'semicolon.csv': lambda rows: of_table(rows, ';'),
     'tsv': lambda rows: of_table(rows, '\t'), 'json': lambda rows: json.dumps(rows).encode(),
-    'jsonl': lambda rows: '\n'.join(map(json.dumps, rows)).encode(), 'parquet': lambda rows: of_columns(rows, 'parquet'),
+    'jsonl': lambda rows: '\n'.join(map(json.dumps, rows)).encode(),
+    'parquet': lambda rows: of_columns(rows, 'parquet'),
     'arrow': lambda rows: of_columns(rows, 'arrow'),
     'jsonl.gz': lambda rows: gzip.compress('\n'.join(map(json.dumps, rows)).encode()),
 }
@@ -103,6 +103,22 @@ def test_one_file_is_divided_by_a_hash_of_its_texts(tmp_path):
     read(few, 'validation')
 
 
+def test_no_example_is_in_both_splits_whichever_file_is_named(tmp_path):
+  task, own = sentences.CLASSIFICATION, tables.Columns()
+  rows = [{'text': f'a {i}', 'label': i % 2} for i in range(50)]
+  data = write(tmp_path, {'mine.csv': KINDS['csv'](rows)})
+  with pytest.raises(ConfigError, match='no table for validation beside mine.csv: name it .--files.validation'):
+    splits.read(task, data, 'validation', own, other='mine.csv')
+  write(data, {'held.csv': KINDS['csv'](rows[:5]), 'train.csv': KINDS['csv'](rows[5:])})
+  assert len(splits.read(task, data, 'train', own, other='held.csv')) == 45  # nothing is held out of it
+  assert len(splits.read(task, data, 'validation', own, 'held.csv')) == 5
+  write(data, {'dev.csv': KINDS['csv'](rows[:5])})
+  with pytest.raises(ConfigError, match='--validation-share 0.5 changes nothing'):
+    read(data, 'train', validation_share=.5)
+  with pytest.raises(ConfigError, match='has no test.csv or test.tsv'):
+    splits.read(task, data, 'test', own)
+
+
 def test_files_that_are_parts_of_a_split_are_read_together(tmp_path):
   data = write(tmp_path, {f'train-0000{i}-of-00002.parquet': KINDS['parquet'](ROWS[6 * i:6 * i + 6]) for i in (0, 1)})
   write(data, {'validation-00000-of-00001.parquet': KINDS['parquet'](ROWS[:3])})
@@ -137,10 +153,11 @@ def test_columns_are_found_by_their_usual_names(columns, chosen, tmp_path, capfd
 def test_columns_are_named(tmp_path):
   rows = [{'body': f'text {i}', 'topic': 'x', 'kind': i % 2, 'more': 'and this'} for i in range(9)]
   data = write(tmp_path, {'train.csv': KINDS['csv'](rows), 'dev.csv': KINDS['csv'](rows)})
-  with pytest.raises(records.DataError, match="train.csv has no column that is called .*'body', 'topic'.*--text-column"):
+  with pytest.raises(records.DataError, match="train.csv has no column that is .*'body', 'topic'.*--text-column"):
     read(data, 'train')
   examples = read(data, 'train', text_column='body', text_pair_column='more', label_column='kind')
-  assert [(e.text, e.text_pair, e.label) for e in examples] == [(row['body'], 'and this', str(row['kind'])) for row in rows]
+  assert [(e.text, e.text_pair, e.label) for e in examples] == [
+      (row['body'], 'and this', str(row['kind'])) for row in rows]
   for column, flag in (('text_column', '--text-column'), ('text_pair_column', '--text-pair-column'),
                        ('label_column', '--label-column')):
     with pytest.raises(records.DataError, match=f"train.csv has no column 'bodi', which {flag} names; it has 'body'"):
@@ -150,7 +167,8 @@ def test_columns_are_named(tmp_path):
 
 
 def test_pairs_may_lack_their_second_text_in_json(tmp_path):
-  lines = '{"text": "a", "label": 1}\n{"text": "b", "text_pair": null, "label": 0}\n{"text": "c", "text_pair": "d", "label": 1}'
+  lines = ('{"text": "a", "label": 1}\n{"text": "b", "text_pair": null, "label": 0}\n'
+           '{"text": "c", "text_pair": "d", "label": 1}')
   examples = read(write(tmp_path, {'train.jsonl': lines, 'validation.jsonl': lines}), 'train')
   assert [example.text_pair for example in examples] == [None, None, 'd']
 
@@ -161,7 +179,8 @@ FAULTS = {
     'empty text': ('{"text": " ", "label": "x"}', "line 2: the text in column 'text' is empty"),
     'NUL': ('{"text": "a\\u0000", "label": "x"}', "line 2: the text in column 'text' has a NUL"),
     'half a character': ('{"text": "\\ud800", "label": "x"}', 'line 2 has .*half of a character'),
-    'no label': ('{"text": "a"}', 'line 2 has no label'), 'null label': ('{"text": "a", "label": null}', 'line 2 has no label'),
+    'no label': ('{"text": "a"}', 'line 2 has no label'),
+    'null label': ('{"text": "a", "label": null}', 'line 2 has no label'),
     'NaN label': ('{"text": "a", "label": NaN}', 'line 2 has no label'),
     'label of a kind': ('{"text": "a", "label": {}}', 'line 2: the label .* is {}'),
     'fraction': ('{"text": "a", "label": 1.5}', 'line 2: the label .* is 1.5.*regression'),
@@ -194,11 +213,14 @@ def test_a_regression_wants_numbers(number, tmp_path):
     ('train.csv', 'text,label\n"a,1\nb,2\n', r'line 2: no row of a table \(it ends inside quotes\)'),
     ('train.csv', 'text,label\na,1\nb,2,3\n', 'line 3: a row of 3 cells in a table of 2'),
     ('train.csv', 'text,text\na,1\n', "2 columns 'text'"), ('train.csv', '', 'train.csv is empty'),
-    ('train.csv', 'text,label\n', 'no example for train'), ('train.tsv', b'text\tlabel\n\xe9\t1\n', 'line 2 is not UTF-8'),
+    ('train.csv', 'text,label\n', 'no example for train'),
+    ('train.tsv', b'text\tlabel\n\xe9\t1\n', 'line 2 is not UTF-8'),
     ('train.csv', 'text,label\n"a\nb\n",1\n,2\n', "line 5: the text in column 'text' is empty"),
     ('train.json', '[{"text": "a"}, 3]', 'element 2: JSON of the kind int'),
-    ('train.csv', b'\x89PNG\r\n\x1a\n\0\0', 'is an image'), ('train.csv.gz', gzip.compress(b'text,label\n' * 9)[:-5], 'damaged'),
-    ('train.parquet', b'PAR1\x15damaged', 'damaged'), ('train.json', 'Once upon a time there was a table.', 'is no table')])
+    ('train.csv', b'\x89PNG\r\n\x1a\n\0\0', 'is an image'),
+    ('train.csv.gz', gzip.compress(b'text,label\n' * 9)[:-5], 'damaged'),
+    ('train.parquet', b'PAR1\x15damaged', 'damaged'),
+    ('train.json', 'Once upon a time there was a table.', 'is no table')])
 def test_what_is_wrong_in_a_table_is_named(name, content, message, tmp_path):
   data = write(tmp_path, {name: content, 'dev.csv': 'text,label\na,1\n'})
   with pytest.raises(records.DataError, match=message) as raised:

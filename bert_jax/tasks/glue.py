@@ -8,7 +8,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_jax.tasks import metrics, sentences, tables
+from bert_jax.errors import require
+from bert_jax.tasks import sentences, tables
 from bert_jax.tasks.sentences import Example
 from bert_jax.tasks.task import Answer, Settings, Task
 from input_pipeline import storage
@@ -24,7 +25,7 @@ LANGUAGE = 'language'  # the column of XNLI's files, which hold fifteen
 @dataclasses.dataclass(frozen=True)
 class Language(Settings):
   """What a task is told whose files are of several languages."""
-  language: str = 'en'
+  language: str = tables.LANGUAGE
   """The language, as files and rows of several languages tell it: en, zh …"""
 
 
@@ -76,8 +77,9 @@ RTE = Layout('RTE', ('sentence1',), ('sentence2',), classes=('entailment', 'not_
 WNLI = Layout('WNLI', ('sentence1',), ('sentence2',), also={'not_entailment': '0', 'entailment': '1'})
 # run_classifier.py XnliProcessor: trained on a translation, evaluated on rows of the language.
 XNLI = Layout('XNLI', ('sentence1', 'premise'), ('sentence2', 'hypo', 'hypothesis'), ('gold_label', 'label'), NLI,
-              _OF_NLI, original=3, files={'train': ('multinli/multinli.train.{language}.tsv', 'multinli.train.{language}.tsv'),
-                              'validation': ('xnli.dev.tsv',), 'test': ('xnli.test.tsv',)}, submissions={})
+              _OF_NLI, original=3, submissions={},
+              files={'train': ('multinli/multinli.train.{language}.tsv', 'multinli.train.{language}.tsv'),
+                     'validation': ('xnli.dev.tsv',), 'test': ('xnli.test.tsv',)})
 SIB200 = Layout('SIB-200', ('sentence', 'text'), label=('label', 'category'), classes=TOPICS, original=2,
                 submissions={}, files={split: (f'{split}.tsv',) for split in tables.SPLITS})
 _OF_TFDS = {'validation': ('validation', 'validation_matched'), 'validation_mismatched': ('validation_mismatched',),
@@ -91,17 +93,25 @@ def find(data: storage.PathLike, split: str, own: Settings, layout: Layout) -> t
 
   None where there is none. Raises ConfigError, DataError.
   """
-  language = getattr(own, 'language', '')
+  language = getattr(own, 'language', tables.LANGUAGE)
   if str(data).startswith(tabular.TFDS):
+    _require_language(data, language)
     return _in_tfds(str(data), split)
   directory = storage.path(data)
   names = [name.format(language=language) for name in layout.files.get(split, ())]
   found = next((path for name in names for path in (directory / name, directory / layout.name / name) if path.exists()),
                None)
   if found is not None:
+    if not any('{' in name for files in layout.files.values() for name in files):
+      _require_language(found, language)
     return tables.Part((str(found),), split)
   original = any((directory / name).exists() for files in layout.files.values() for name in files)
   return None if original or split not in tables.SPLITS else tables.find(data, split, own)
+
+
+def _require_language(where: storage.PathLike, language: str) -> None:
+  require(language == tables.LANGUAGE,
+          f'--language {language} changes nothing as {where} tells no language: leave it out')
 
 
 def _in_tfds(name: str, split: str) -> tables.Part | None:
@@ -123,9 +133,8 @@ def read(part: tables.Part | storage.Path, own: Settings, layout: Layout) -> lis
     if table.dropped:
       tables.tell(f'{name}: {table.dropped:,} rows have fewer cells than columns, and are passed over')
     found += _examples(table, part, own, layout, original)
-  share = tables.Columns().validation_share
-  return sentences.checked([example for example in found if tables.takes(part, share, example.text, example.text_pair)],
-                           part, ' or '.join(layout.label))
+  found = [example for example in found if tables.takes(part, tables.SHARE, example.text, example.text_pair)]
+  return sentences.checked(found, part, ' or '.join(layout.label))
 
 
 def _examples(table: tabular.Table, part: tables.Part | storage.Path, own: Settings, layout: Layout,
@@ -162,9 +171,9 @@ def _column(table: tabular.Table, layout: Layout, original: bool, names: Sequenc
     return ''
   alike = [key for key, its in LAYOUTS.items() if its is not layout and all(
       its_names[0] in table.columns for its_names in (its.text, its.pair or its.text, its.label))]
+  as_in = f', as in files of {" and ".join(alike)}: is it of another task?' if alike else ''
   raise DataError(f'{table.name} has no column {" or ".join(map(repr, names))}, as {layout.name} has: it has '
-                  f'{tables.shown(table.columns)}' + (f', as {" and ".join(alike)} ha{"ve" if len(alike) > 1 else "s"}: is it of another task?'
-                                                      if alike else ''))
+                  f'{tables.shown(table.columns)}{as_in}')
 
 
 def _label(row: tabular.Row, column: str, layout: Layout, original: bool) -> str | float | None:
@@ -207,14 +216,14 @@ def labels(examples: Sequence[Example], layout: Layout) -> tuple[str, ...]:
   return layout.classes
 
 
-def task(layout: Layout, *figures: str, settings: type[Settings] = Settings, best: str = '') -> Task:
-  """A task of this layout, whose official figures are these; `best` of them, or else the first, compares checkpoints.
-  """
+def task(layout: Layout, *figures: str, settings: type[Settings] = Settings) -> Task:
+  """A task of this layout with these official figures, of which the first compares checkpoints."""
   kind = sentences.CLASSIFICATION if layout.classes else sentences.REGRESSION
   of: dict[str, Any] = {'labels': functools.partial(labels, layout=layout)} if layout.classes else {}
   return dataclasses.replace(
-      kind, files=layout.files, find=functools.partial(find, layout=layout), read=functools.partial(read, layout=layout),
-      metrics=functools.partial(sentences.figures, names=figures), best=best or figures[0],
+      kind, files=layout.files,
+      find=functools.partial(find, layout=layout), read=functools.partial(read, layout=layout),
+      metrics=functools.partial(sentences.figures, names=figures), best=figures[0],
       write=functools.partial(write, layout=layout), settings=settings, **of)
 
 

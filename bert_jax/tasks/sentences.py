@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +67,9 @@ def checked(examples: list[Example], part: tables.Part | storage.Path, label: st
   if not examples:
     why = ', with the share that a hash holds out (--validation-share)' if getattr(part, 'divided', False) else ''
     raise DataError(f'{part} holds no example{f" for {split}" if split else ""}{why}: wanted one in each row')
-  return labelled(examples, label) if is_labelled(part) else examples
+  if is_labelled(part):
+    labelled(examples, label)
+  return examples
 
 
 def is_labelled(part: tables.Part | storage.Path) -> bool:
@@ -74,7 +77,7 @@ def is_labelled(part: tables.Part | storage.Path) -> bool:
   return isinstance(part, tables.Part) and part.split.startswith(('train', 'validation'))
 
 
-def labelled(examples: list[Example], label: str = '') -> list[Example]:
+def labelled(examples: Sequence[Example], label: str = '') -> Sequence[Example]:
   """The examples, each of which has a label. Raises DataError, which names the column `label`."""
   bare = next((example for example in examples if example.label is None), None)
   if bare:
@@ -123,7 +126,7 @@ def number_of(row: tabular.Row, column: str, least: float = -math.inf, most: flo
   return found
 
 
-def classes(examples: list[Example]) -> tuple[str, ...]:
+def classes(examples: Sequence[Example]) -> tuple[str, ...]:
   """The labels in their order. Raises DataError where there is only one, or so many that they are none."""
   metrics.check_installed()  # before the hours of training, not after them
   where = examples[0].place.rpartition(', ')[0]
@@ -144,7 +147,7 @@ def _are_numbers(labels: Sequence[str]) -> bool:
     return False
 
 
-def none(examples: list[Example]) -> tuple[str, ...]:
+def none(examples: Sequence[Example]) -> tuple[str, ...]:
   """No classes: the labels are numbers. Raises DataError where one is missing."""
   metrics.check_installed()
   labelled(examples)
@@ -189,7 +192,7 @@ def label_numbers(examples: Sequence[Example], labels: tuple[str, ...]) -> np.nd
   """
   if not labels:
     return np.array([0 if example.label is None else example.label for example in examples], np.float32)
-  numbers = {label: number for number, label in enumerate(labels)} | {None: 0}
+  numbers: dict[Any, int] = {label: number for number, label in enumerate(labels)} | {None: 0}
   strange = next((example for example in examples if example.label not in numbers), None)
   if strange:
     raise DataError(f'{strange.place}: the label {strange.label!r:.60} is not among those of the training examples: '
@@ -270,10 +273,11 @@ def write(directory: storage.Path, examples: Sequence[Example], answers: Sequenc
   storage.write_whole(directory / f'{split}_results.tsv', ''.join('\t'.join(map(str, row)) + '\n' for row in rows))
 
 
+FILES = {split: tuple(f'{split}.{kind}' for kind in ('csv', 'tsv', 'jsonl', 'parquet')) for split in tables.SPLITS}
 CLASSIFICATION = Task(
-    {}, read, classes, rows, of_classes, class_answers, functools.partial(figures, names=('accuracy', 'f1')), 'accuracy',
-    shown, write, tables.Columns, find=tables.find)
+    FILES, read, classes, rows, of_classes, class_answers, functools.partial(figures, names=('accuracy', 'f1')),
+    'accuracy', shown, write, tables.Columns, find=tables.find)
 REGRESSION = Task(
-    {}, functools.partial(read, number=True), none, rows, of_numbers, number_answers,
+    FILES, functools.partial(read, number=True), none, rows, of_numbers, number_answers,
     functools.partial(figures, names=('pearson', 'spearman')), 'pearson', functools.partial(shown, number=True), write,
     tables.Columns, find=tables.find)

@@ -24,7 +24,11 @@ _SHARD = re.compile(r'-\d+-of-\d+')  # of a split in several files, as `datasets
 PAIRS = (('sentence1', 'sentence2'), ('premise', 'hypothesis'), ('question1', 'question2'), ('question', 'sentence'),
          ('text', 'text_pair'), ('text1', 'text2'), ('text_a', 'text_b'), ('sentence_a', 'sentence_b'))
 TEXTS = 'text', 'sentence', 'review', 'content', 'comment', 'tweet', 'document', 'question', 'title'
-LABELS = 'label', 'labels', 'gold_label', 'class', 'category', 'score', 'rating', 'stars', 'sentiment', 'topic', 'target'
+LABELS = ('label', 'labels', 'gold_label', 'class', 'category', 'score', 'rating', 'stars', 'sentiment', 'topic',
+          'target')
+
+SHARE = .1  # that is held out
+LANGUAGE = 'en'  # of files that tell none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Columns(Settings):
   """The column with the second text of a pair; '': sentence2, hypothesis …, where the first text is their first."""
   label_column: str = ''
   """The column with the label; '': label, class, score … by their names."""
-  validation_share: float = .1
+  validation_share: float = SHARE
   """Of a file that has no validation file beside it, the share that is held out, by a hash of its texts."""
 
   def __post_init__(self):
@@ -68,13 +72,16 @@ def find(data: storage.PathLike, split: str, own: Settings) -> Part | None:
   found = _named(data, split, language)
   if found is not None:
     alone = split == 'train' and _named(data, 'validation', language) is None
+    share = getattr(own, 'validation_share', SHARE)
+    require(alone or split != 'train' or share == SHARE,
+            f'--validation-share {share} changes nothing as {data} has a table for validation: leave it out')
     return Part(found, split, divided=alone)
   if split == 'test':
     return None
   both = _named(data, 'train', language)
   if both is None:
-    raise ConfigError(f'{data} has no table for training: wanted a file whose name says train, as train.csv, train.tsv, '
-                      'train.jsonl or train.parquet, or one file with all examples')
+    raise ConfigError(f'{data} has no table for training{f" in {language}" if language else ""}: wanted a file whose '
+                      'name says train, as train.csv, train.tsv, train.jsonl or train.parquet, or one file for all')
   return Part(both, split, divided=True)
 
 
@@ -93,7 +100,8 @@ def _named(data: storage.PathLike, split: str, language: str) -> tuple[str, ...]
   mine = [file for file in files if set(SPLITS[split]) & _parts(file.name)]
   mine = [file for file in mine if file.name.partition('.')[0].lower() in SPLITS[split]] or mine
   if language:
-    mine = [file for file in mine if language in _parts(file.name)] or mine
+    told = [file for file in mine if language in _parts(file.name)]
+    mine = told or mine * (language == LANGUAGE)
   if not mine and split == 'train' and len(files) == 1 and not any(
       set(words) & _parts(files[0].name) for words in SPLITS.values()):
     mine = files

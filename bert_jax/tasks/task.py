@@ -79,8 +79,8 @@ class Task:
   files: Mapping[str, tuple[str, ...]]
   """{split: names of files, of which the first that is in DATA is read}: train, validation, test, and others such as
   validation_mismatched, which is evaluated beside validation."""
-  read: Callable[[storage.Path, Any], list[Any]]
-  """(file, own settings) -> the examples. Raises DataError that names file and line."""
+  read: Callable[[Any, Any], list[Any]]
+  """(file, or what `find` gives; own settings) -> the examples. Raises DataError that names file and line."""
   labels: Callable[[Sequence[Any]], tuple[str, ...]]
   """The classes among the training examples; () where the task has none."""
   rows: Callable[[Sequence[Any], Encoding], list[Row]]

@@ -1,6 +1,6 @@
 """Tables whole in memory, as rows with named cells: CSV, TSV, JSON, Parquet, Arrow, a data set of TFDS.
 
-For what is small and read by the names of its columns, as the examples of a task are; formats.py reads text that is not.
+For what is small and has columns with names, as the examples of a task; formats.py reads text that is not so.
 """
 
 import contextlib
