@@ -128,7 +128,7 @@ def test_what_a_recipe_brings_with_it_is_not_refused():
     ['--topology', 'v5e:2x2', '--slices', '2', '--price', '1'], ['--topology', 'v5e:2x2', '--search', '--tries', '3'],
     ['--sequence-length', '512', '--predictions', '80'], ['--all-lengths', '--batch.predictions', '21']])
 def test_a_flag_that_changes_something_is_taken(argv):
-  flags.parse(planning.Plan, argv, 'plan', planning.Plan(recipes.base()), planning.check)
+  flags.parse(planning.Plan, argv, 'plan', planning.Plan(recipes.recipe('base')), planning.check)
 
 
 @pytest.mark.parametrize('command', [['pretrain'], ['plan'], ['benchmark', 'step']])
@@ -136,7 +136,10 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
   assert cli.run([*command, '--help']) == 0 and cli.run(command) == 2
   printed = capsys.readouterr().out
   assert max(map(len, printed.splitlines())) <= flags.WIDTH
-  assert all(printed.count(f'  {name} ') >= 2 for name in recipes.RECIPES) and printed.count('_no_nsp') >= 2
+  titles = [*recipes.RECIPE_GROUPS, *recipes.VARIANT_GROUPS]
+  assert all(printed.count(f'\n\n{title}:\n') == 2 for title in titles)
+  shown = {**recipes.NAMED, **recipes.BY_SIZE, **recipes.OTHERS, **{f'_{name}': None for name in recipes.VARIANTS}}
+  assert all(printed.count(f'  {name} ') >= 2 for name in shown)
   with pytest.raises(cfg.ConfigError, match="did you mean 'base_no_nsp'"):
     cli.run([*command, 'base_no_nps'])
 

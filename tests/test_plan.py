@@ -120,7 +120,7 @@ def test_an_unknown_recipe():
 
 def test_lengths_of_a_recipe_and_others():
   def shapes(length=None, predictions=None, every=False):
-    chosen = lengths.chosen(recipes.base(), length, predictions, every)
+    chosen = lengths.chosen(recipes.recipe('base'), length, predictions, every)
     return [(config.batch.sequence_length, config.batch.predictions, steps) for config, steps in chosen]
 
   assert shapes() == [(128, 20, 900_000)]
@@ -181,8 +181,8 @@ def fake(config, mesh, steps, topology, price):
 def test_search_finds_the_best_in_few_programs(monkeypatch):
   calls = []
   monkeypatch.setattr(plan_step, 'figures', lambda *args: calls.append(args) or fake(*args))
-  batch = dataclasses.replace(recipes.tiny().batch, size=64)
-  config = dataclasses.replace(recipes.tiny(), batch=batch, mesh=cfg.MeshShape(data=-1, fsdp=1))
+  batch = dataclasses.replace(recipes.recipe('tiny').batch, size=64)
+  config = dataclasses.replace(recipes.recipe('tiny'), batch=batch, mesh=cfg.MeshShape(data=-1, fsdp=1))
   config = with_model(config, remat='none')
   best, *others = plan_search.search(config, 10, jax.devices(), 'v5e:2x4', None, tries=12)
   assert (best.batch // 8, best.remat, best.mesh['fsdp']) == (16, 'none', 4)
