@@ -211,3 +211,12 @@ def test_base_on_sixteen_chips(capsys):
   assert printed['fits'] and 0.99 < printed['flops_compiled'] / printed['flops_formula'] < 1.15
   assert printed['ideal_step_seconds'] == pytest.approx(22.7e-3, rel=0.01)
   assert sum(printed['collective_bytes'].values()) >= 2 * 110e6  # the gradient of 110 M parameters, in bfloat16
+
+
+@tpu
+@pytest.mark.slow
+@pytest.mark.parametrize('name, chips', [('nvidia_phase1', 'v5e:16x16'), ('L-6_H-768_A-3_mask_80_0_20', 'v5e:2x2')])
+def test_others_recipes(capsys, name, chips):
+  assert cli.run(['plan', name, '--topology', chips, '--json']) == 0
+  printed = json.loads(capsys.readouterr().out)
+  assert 0.99 < printed['flops_compiled'] / printed['flops_formula'] < 1.3 and printed['chips'] in (4, 256)
