@@ -133,8 +133,8 @@ def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.Path
   choose_implementation(config.model, program_lib.place_of(program.mesh), config.batch.max_length)
   fingerprint = fingerprint_of(training.rows, config, vocabulary)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the examples': fingerprint})
-  load = lambda path, step: without_other_classes(train.initial_from(path, step, program, vocabulary), config)
-  initial = None if checkpoint_path is None or run_directory.run_of(run_dir) else load(checkpoint_path, None)
+  load = lambda path, step, _: without_other_classes(train.initial_from(path, step, program, vocabulary), config)
+  initial = None if checkpoint_path is None or run_directory.run_of(run_dir) else load(checkpoint_path, None, None)
   record = run_directory.Record(config, str(data_dir), vocabulary, train.origin_of(checkpoint_path, initial))
   train_batches = training.batches(config, *mesh_lib.process_slice(program.mesh))
 

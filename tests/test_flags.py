@@ -147,7 +147,7 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
 def test_choices_are_those_of_the_tables():
   from bert_jax import features, score
   from bert_jax.benchmark import peers
-  from bert_jax.convert import exchange, huggingface
+  from bert_jax.convert import exchange, growing, huggingface
   from input_pipeline import benchmark
   from input_pipeline.batches.config import BatchConfig
 
@@ -163,6 +163,7 @@ def test_choices_are_those_of_the_tables():
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
   assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
   assert choices(using.Score, 'unit') == tuple(score.UNITS)
+  assert choices(training.Pretrain, 'longer_positions') == tuple(growing.LONGER)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
