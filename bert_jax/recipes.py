@@ -85,8 +85,8 @@ BY_SIZE: dict[str, Recipe] = {
     for shape, perplexity, mnli, mrpc, sst in TABLE_6}
 
 SMALL_LAYERS, SMALL_SIZES = (2, 4, 6, 8, 10, 12), (128, 256, 512, 768)
-SMALL_ABOUT = ('2, 4, 6, 8, 10 or 12 layers of 128, 256, 512 or 768, with heads of 64; tiny, mini, small, medium and base '
-               'are five of them.')
+SMALL_ABOUT = ('2, 4, 6, 8, 10 or 12 layers of 128, 256, 512 or 768, with heads of 64; five are tiny, mini, small, '
+               'medium and base.')
 SMALLER: dict[str, Recipe] = {
     shape_name(layers, size, size // 64): sized(SMALL_ABOUT, layers, size)
     for layers, size in itertools.product(SMALL_LAYERS, SMALL_SIZES)}
@@ -256,7 +256,8 @@ def mixed(mask: int, same: int, random: int, about: str) -> Variant:
 
 # What `--help` lists, under these titles.
 VARIANT_GROUPS: dict[str, dict[str, Variant]] = {
-    'Variants, as in base_no_nsp': {variant.__name__: variant for variant in (no_nsp, left_to_right, right_to_left, sop)},
+    'Variants, as in base_no_nsp': {
+        variant.__name__: variant for variant in (no_nsp, left_to_right, right_to_left, sop)},
     'Masks of arXiv:1810.04805 table 8, as in base_mask_80_20_0; dev scores of BERT-BASE': {
         'mask_' + '_'.join(map(str, mix)): mixed(*mix, f'MNLI {mnli}; NER {tuned} fine-tuned, {features} by features.')
         for mix, mnli, tuned, features in TABLE_8}}

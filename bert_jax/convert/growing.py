@@ -51,19 +51,19 @@ def grown(path: Any, loaded: Loaded, wanted: Model, tokens: Callable[[], Sequenc
   return loaded, first + second
 
 
-def with_tokens(path: Any, loaded: Loaded, size: int, tokens: Callable[[], Sequence[str]]
-                ) -> tuple[Loaded, tuple[str, ...]]:
+def with_tokens(path: Any, loaded: Loaded, size: int,
+                tokens: Callable[[], Sequence[str]]) -> tuple[Loaded, tuple[str, ...]]:
   """Each new token begins as the mean of those that the old vocabulary splits it into, as does the bias of its score.
   """
   if size <= loaded.model.vocab_size:
     return loaded, ()
   tokenizer, new = loaded.tokenizer(), tokens()
   old = tokenizer.tokens
-  differs = extending.first_difference(old, new)
-  require(differs is None, f'{path} has another vocabulary than the data, which does not extend it: the id '
-          f'{differs} is {old[differs or 0]!r} there and {new[differs or 0]!r} in the data; extend it with `bert-jax '
-          f'vocabulary --extend {path}`, or prepare the data with the checkpoint\'s, `bert-jax prepare --vocabulary '
-          f'{path}`')
+  if (differs := extending.first_difference(old, new)) is not None:
+    raise ConfigError(f'{path} has another vocabulary than the data, which does not extend it: the id {differs} is '
+                      f'{old[differs]!r} there and {new[differs]!r} in the data; extend it with `bert-jax vocabulary '
+                      f'--extend {path}`, or prepare the data with the checkpoint\'s, `bert-jax prepare --vocabulary '
+                      f'{path}`')
   require(tokenizer.kind == 'wordpiece', f'{path} has a {tokenizer.kind} vocabulary: wanted WordPiece, which can grow')
   ids = {token: i for i, token in enumerate(old)}
   of_new = [extending.pieces(token, ids, tokenizer.unk_id) for token in new[len(old):]]
@@ -83,9 +83,9 @@ def with_positions(path: Any, loaded: Loaded, count: int, longer: str | None) ->
   if count < have:
     return replaced(loaded, (POSITIONS,), lambda rows: rows[:count], max_positions=count), (
         f'of {have:,} positions the first {count:,} stay',)
-  require(longer is not None, f'{path} has {have} positions, and model.max_positions is {count}: choose how they become '
-          f'more, --longer-positions {" or ".join(LONGER)}, or set --model.max-positions {have}')
-  assert longer is not None
+  if longer is None:
+    raise ConfigError(f'{path} has {have} positions, and model.max_positions is {count}: choose how they become more, '
+                      f'--longer-positions {" or ".join(LONGER)}, or set --model.max-positions {have}')
   return replaced(loaded, (POSITIONS,), lambda rows: LONGER[longer](rows, count), max_positions=count), (
       f'{have:,} positions become {count:,}: {longer}',)
 

@@ -35,7 +35,8 @@ def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
   if output.exists() and not settings.overwrite:
     raise records.DataError(f'--output {output} exists: name another, or pass --overwrite')
   storage.probe(output, '--output')
-  lines, lower_case, origin = _lines(settings), settings.lower_case, {}
+  lines, lower_case = _lines(settings), settings.lower_case
+  origin: dict[str, object] = {}
   if settings.extend is None:
     data = trainer.train(lines, settings.size, lower_case)
   else:

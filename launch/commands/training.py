@@ -31,7 +31,7 @@ class Pretrain:
   """The run; its fields are flags without a name in front."""
   initialize_from: str | None = None
   """A checkpoint whose weights a new run begins with: a run, one of its steps, or a Hugging Face directory. Where the
-  data's vocabulary extends its own (`bert-jax vocabulary --extend`), the new tokens begin as the mean of their pieces."""
+  data's vocabulary extends its own (`bert-jax vocabulary --extend`), new tokens begin as the mean of their pieces."""
   longer_positions: Literal['repeat', 'interpolate'] | None = None
   """How the checkpoint gets more positions where it has fewer than --model.max-positions. repeat: its own again
   (arXiv:2004.05150 section 5); interpolate: on straight lines between its own."""
