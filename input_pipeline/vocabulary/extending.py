@@ -75,7 +75,7 @@ def joined(spool: TextIO, tokens: Sequence[str], size: int, lower_case: bool) ->
       initial_alphabet=[chr(FIRST_CHARACTER + i) for i in range(len(tokens))])
   library.train_from_iterator(spelled(spool, splits), trainer)
   ids = library.get_vocab()
-  spellings = sorted((spelling for spelling in ids if len(spelling) > 1), key=ids.get)
+  spellings = sorted((spelling for spelling in ids if len(spelling) > 1), key=lambda spelling: ids[spelling])
   return [*tokens, *(text_of([tokens[ord(c) - FIRST_CHARACTER] for c in spelling]) for spelling in spellings)]
 
 
@@ -101,7 +101,8 @@ def first_difference(old: Sequence[str], new: Sequence[str]) -> int | None:
 def pieces(token: str, ids: Mapping[str, int], unknown: int) -> list[int]:
   """The ids of the tokens that `token` is split into, as WordPiece splits a word or, of a ##token, the rest of one."""
   inside = token.startswith(INSIDE) and len(token) > len(INSIDE)
-  text, found, at = token[len(INSIDE):] if inside else token, [], 0
+  text, at = token[len(INSIDE):] if inside else token, 0
+  found: list[int] = []
   while at < len(text):
     before = INSIDE if inside or found else ''
     end = next((end for end in range(len(text), at, -1) if before + text[at:end] in ids), None)
