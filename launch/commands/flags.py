@@ -77,11 +77,12 @@ def asks_for_help(argv: list[str]) -> bool:
 def show_recipes(usage: str, command: str, argv: list[str]) -> int:
   """Prints how a command that takes a recipe is called, and which there are. Returns the exit code."""
   from bert_jax import recipes
-  groups = {**recipes.RECIPE_GROUPS, **{title: {f'_{name}': variant for name, variant in group.items()}
-                                        for title, group in recipes.VARIANT_GROUPS.items()}}
+  groups: dict[str, dict[str, Callable]] = {**recipes.RECIPE_GROUPS}
+  for title, group in recipes.VARIANT_GROUPS.items():
+    groups[title] = {f'_{name}': variant for name, variant in group.items()}
   print(usage)
-  for title, group in groups.items():
-    print(f'\n{title}:\n{listed(group)}')
+  for title, functions in groups.items():
+    print(f'\n{title}:\n{listed(functions)}')
   print(f'\n`bert-jax {command} RECIPE --help` shows every setting with its value there.')
   return 0 if argv else 2
 
