@@ -23,7 +23,7 @@ def load(path: storage.PathLike) -> tokenizer.Tokenizer:
   """The WordPiece tokenizer of vocab.txt, a run, one of its steps, a Hugging Face directory, or the prefix of a TF1
   checkpoint. Raises DataError."""
   path = storage.path(path)
-  if path.parent.name == 'checkpoints':  # RUN/checkpoints/STEP
+  if path.parent.name == 'checkpoints' and path.name.isdigit():  # RUN/checkpoints/STEP
     path = path.parent.parent
   elif not path.exists() and path.name.endswith('.ckpt'):  # DIR/bert_model.ckpt
     path = path.parent
