@@ -73,14 +73,14 @@ class Job:
   @functools.cached_property
   def initial(self):
     """The checkpoint's parameters."""
-    return self.load(self.checkpoint, None)
+    return self.load(self.checkpoint)
 
   @functools.cached_property
   def lengths(self) -> tuple[int, ...]:
     """What rows are padded to, in training."""
     return self.training.batches(self.config).lengths
 
-  def load(self, path: storage.PathLike, step: int | None):
+  def load(self, path: storage.PathLike, step: int | None = None, _: str | None = None):
     """The parameters that a checkpoint has for the program, an exchange.Initial."""
     where, untrained = trained(path)
     found = train.initial_from(where, step, self.program, self.source.vocabulary)

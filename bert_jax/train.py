@@ -48,23 +48,30 @@ class Result:
 
 def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, *, devices=None,
           engine: str = 'auto', progress: bool = True, initialize_from: storage.PathLike | None = None,
-          stop: Callable[[int], bool] | None = None) -> Result:
+          longer_positions: str | None = None, stop: Callable[[int], bool] | None = None) -> Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
   `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading.
-  `initialize_from`: a checkpoint whose weights a new run begins with, instead of random ones. `stop`: asked with the
-  number of each step that is done; where it says so, the run is saved and ends, as after a signal.
+  `initialize_from`: a checkpoint whose weights a new run begins with, instead of random ones; where the data's
+  vocabulary extends its own, they grow. `longer_positions`: a key of convert.growing.LONGER, how it gets more positions
+  than it has. `stop`: asked with the number of each step that is done; where it says so, the run is saved and ends, as
+  after a signal.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
+  require(longer_positions is None or initialize_from is not None, f'--longer-positions {longer_positions} changes '
+          'nothing without --initialize-from: leave it out')
   program = program_lib.of(config, devices)
   storage.probe(run_dir, '--run-dir', checkpoints=True)
   streams = phases.open_streams(data_dir, config)
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
-  load = lambda path, step: initial_from(path, step, program, vocabulary)
-  initial = None if initialize_from is None or run_directory.run_of(run_dir) else load(initialize_from, None)
-  record = run_directory.Record(config, str(data_dir), vocabulary, origin_of(initialize_from, initial))
+  tokens = lambda: tokens_of(phases.directory(data_dir, config))
+  load = lambda path, step, longer: initial_from(path, step, program, vocabulary, tokens, longer)
+  begins = initialize_from is not None and not run_directory.run_of(run_dir)
+  initial = load(initialize_from, None, longer_positions) if begins else None
+  record = run_directory.Record(config, str(data_dir), vocabulary,
+                                origin_of(initialize_from, initial, longer_positions))
 
   def batches(step: int) -> Generator[loop.HostBatch, None, None]:
     """This process' batches from `step` on, phase after phase."""
@@ -106,24 +113,32 @@ def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
 # ---------------------------------------------------------------- what fine-tuning shares
 
 
-def initial_from(path: storage.PathLike, step: int | None, program: program_lib.Program, vocabulary):
+def initial_from(path: storage.PathLike, step: int | None, program: program_lib.Program, vocabulary, tokens=None,
+                 longer: str | None = None):
   """The parameters that a checkpoint has for this program, of `step` where it is a run, by default the newest.
 
-  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's. Raises ConfigError, DataError,
-  CheckpointError.
+  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's, or extend it where `tokens` and `longer`
+  are given as to exchange.initial_parameters. Raises ConfigError, DataError, CheckpointError.
   """
   from bert_jax.convert import exchange
   run_dir = run_directory.run_of(path)
   if step is not None and run_dir is not None:
     path = run_dir / run_directory.CHECKPOINTS / str(step)
-  return exchange.initial_parameters(path, program.model, program.objective.heads, vocabulary)
+  return exchange.initial_parameters(path, program.model, program.objective.heads, vocabulary, tokens, longer)
 
 
-def origin_of(checkpoint_path: storage.PathLike | None, initial) -> run_directory.Origin | None:
+def tokens_of(data_dir: storage.PathLike) -> tuple[str, ...]:
+  """The vocabulary of prepared data; the index is the id. Raises DataError."""
+  from input_pipeline.vocabulary import tokenizer
+  return tokenizer.load(data_dir).tokens
+
+
+def origin_of(checkpoint_path: storage.PathLike | None, initial, longer: str | None = None
+              ) -> run_directory.Origin | None:
   if checkpoint_path is None:
     return None
   path = os.fspath(storage.normal(storage.absolute(checkpoint_path)))  # the same however it is spelled
-  return run_directory.Origin(path, initial and initial.step, tuple(initial.fresh) if initial else ())
+  return run_directory.Origin(path, initial and initial.step, tuple(initial.fresh) if initial else (), longer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +154,9 @@ class Training:
   evaluate: Callable[[program_lib.TrainState, int], dict[str, float]]
   flops_per_step: Callable[[int], float]
   what: list[str]  # lines that say what a new run will do
-  load: Callable[[storage.PathLike, int | None], Any]
-  """(checkpoint, its step or None for the newest) -> the parameters to begin with, an exchange.Initial."""
+  load: Callable[[storage.PathLike, int | None, str | None], Any]
+  """(checkpoint, its step or None for the newest, Origin.longer_positions) -> the parameters to begin with, an
+  exchange.Initial."""
   best: str | None = None
   """The figure of an evaluation, more is better, by which one checkpoint is kept beside the newest."""
 
@@ -202,7 +218,7 @@ class Training:
   def begin(self, initial, record: run_directory.Record, say) -> tuple[program_lib.TrainState, checkpoint.Meta]:
     """The state of step 0, and what it is said to be."""
     if initial is None and record.origin is not None:  # it was begun, and nothing was saved since
-      initial = self.load(record.origin.checkpoint, record.origin.step)
+      initial = self.load(record.origin.checkpoint, record.origin.step, record.origin.longer_positions)
     mesh = ' x '.join(f'{axis} {size}' for axis, size in self.program.mesh.shape.items())
     say(f'{self.run_dir}: starting; mesh {mesh}')
     for line in self.what:
@@ -212,6 +228,8 @@ class Training:
     step = '' if initial.step is None else f', step {initial.step:,}'
     fresh = f'; initialised here, as it lacks them: {", ".join(initial.fresh)}' if initial.fresh else ''
     say(f'  weights from {record.origin and record.origin.checkpoint}{step}{fresh}')
+    for line in initial.changes:
+      say(f'  {line}')
     params = with_initial_values(initial.params, self.program)
     return self.program.init(params), checkpoint.Meta(0, 0.0, {}, self.fingerprint)
 

@@ -179,8 +179,7 @@ def test_what_only_training_sees_may_differ(pretrained):
 @pytest.mark.parametrize('change, flags', [
     ({'vocab_size': 50}, '--model.vocab_size 40'), ({'hidden_size': 24}, '--model.hidden_size 12'),
     ({'layers': 3}, '--model.layers 2'),
-    ({'heads': 3}, '--model.heads 2'), ({'max_positions': 32}, '--model.max_positions 16'),
-    ({'max_positions': 8}, '--model.max_positions 16'),
+    ({'heads': 3}, '--model.heads 2'),
     ({'activation': 'gelu'}, '--model.activation gelu_tanh'), ({'causal': True}, '--model.no-causal'),
     ({'layers': 3, 'intermediate_size': 40}, '--model.layers 2 --model.intermediate_size 20')])
 def test_what_does_not_fit_is_refused_by_its_flag(request, which, change, flags):

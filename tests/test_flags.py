@@ -116,7 +116,7 @@ def test_numbers_that_cannot_work_are_refused(argv, says):
 
 def test_what_a_recipe_brings_with_it_is_not_refused():
   """`sample` ends after six minutes, and left_to_right has other long rows: nobody gave these flags."""
-  for name in (*recipes.RECIPES, 'base_left_to_right', 'sample_no_nsp'):
+  for name in ('sample', 'base', *recipes.OTHERS, 'base_left_to_right', 'sample_no_nsp'):
     default = planning.Plan(recipes.recipe(name))
     assert flags.parse(planning.Plan, [], 'plan', default, planning.check) == default
   default = training.Pretrain('d', 'r', recipes.recipe('base_left_to_right'))
@@ -128,7 +128,7 @@ def test_what_a_recipe_brings_with_it_is_not_refused():
     ['--topology', 'v5e:2x2', '--slices', '2', '--price', '1'], ['--topology', 'v5e:2x2', '--search', '--tries', '3'],
     ['--sequence-length', '512', '--predictions', '80'], ['--all-lengths', '--batch.predictions', '21']])
 def test_a_flag_that_changes_something_is_taken(argv):
-  flags.parse(planning.Plan, argv, 'plan', planning.Plan(recipes.base()), planning.check)
+  flags.parse(planning.Plan, argv, 'plan', planning.Plan(recipes.recipe('base')), planning.check)
 
 
 @pytest.mark.parametrize('command', [['pretrain'], ['plan'], ['benchmark', 'step']])
@@ -136,7 +136,10 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
   assert cli.run([*command, '--help']) == 0 and cli.run(command) == 2
   printed = capsys.readouterr().out
   assert max(map(len, printed.splitlines())) <= flags.WIDTH
-  assert all(printed.count(f'  {name} ') >= 2 for name in recipes.RECIPES) and printed.count('_no_nsp') >= 2
+  titles = [*recipes.RECIPE_GROUPS, *recipes.VARIANT_GROUPS]
+  assert all(printed.count(f'\n\n{title}:\n') == 2 for title in titles)
+  shown = {**recipes.NAMED, **recipes.BY_SIZE, **recipes.OTHERS, **{f'_{name}': None for name in recipes.VARIANTS}}
+  assert all(printed.count(f'  {name} ') >= 2 for name in shown)
   with pytest.raises(cfg.ConfigError, match="did you mean 'base_no_nsp'"):
     cli.run([*command, 'base_no_nps'])
 
@@ -144,7 +147,7 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
 def test_choices_are_those_of_the_tables():
   from bert_jax import features, score
   from bert_jax.benchmark import peers, tasks
-  from bert_jax.convert import exchange, huggingface
+  from bert_jax.convert import exchange, growing, huggingface
   from input_pipeline import benchmark
   from input_pipeline.batches.config import BatchConfig
 
@@ -161,6 +164,7 @@ def test_choices_are_those_of_the_tables():
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
   assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
   assert choices(using.Score, 'unit') == tuple(score.UNITS)
+  assert choices(training.Pretrain, 'longer_positions') == tuple(growing.LONGER)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice

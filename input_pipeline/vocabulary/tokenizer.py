@@ -40,10 +40,11 @@ def load(path: storage.PathLike, lower_case: bool | None = None) -> 'Tokenizer':
   if not path.exists():
     raise records.DataError(f'--vocabulary {path}: there is no such file; make one with `bert-jax vocabulary`')
   data = path.read_bytes()
-  return _sentencepiece(data, path, lower_case) if path.suffix == '.model' else _wordpiece(data, path, lower_case)
+  return _sentencepiece(data, path, lower_case) if path.suffix == '.model' else wordpiece(data, path, lower_case)
 
 
-def _wordpiece(data: bytes, path: storage.Path, lower_case: bool | None) -> 'Tokenizer':
+def wordpiece(data: bytes, path: storage.Path, lower_case: bool | None) -> 'Tokenizer':
+  """The tokenizer of the content of a vocab.txt; `path` is what errors call it, and where `lower_case` is looked up."""
   try:
     lines = data.decode().removesuffix('\n').split('\n')
   except UnicodeDecodeError as error:

@@ -18,10 +18,16 @@ RECIPE = 'small'  # that `prepare` names for what comes next
 POSITIONS = 512  # that its model has
 
 
+def check_vocabulary(settings) -> dict[str, str]:
+  """The flags that change nothing beside the others, and why."""
+  return {'lower_case': 'with --extend, whose text is that of the old vocabulary'} if settings.extend else {}
+
+
 def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
   from input_pipeline.vocabulary import training
-  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary')
+  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary',
+                         check=check_vocabulary)
   trained = training.train_from(settings)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
   return 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -13,7 +13,7 @@ from bert_jax.tasks.task import Settings
 from launch.commands import flags
 
 USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
-       [--initialize-from CHECKPOINT]
+       [--initialize-from CHECKPOINT [--longer-positions repeat|interpolate]]
        [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]'''
 FINETUNE_USAGE = '''usage: bert-jax finetune TASK --data DATA --run-dir RUN --checkpoint CHECKPOINT
        [--grid] [--seeds N] [--epochs N]
@@ -32,14 +32,18 @@ class Pretrain:
   config: Annotated[Config, tyro.conf.arg(name='')]
   """The run; its fields are flags without a name in front."""
   initialize_from: str | None = None
-  """A checkpoint whose weights a new run begins with: a run, one of its steps, or a Hugging Face directory."""
+  """A checkpoint whose weights a new run begins with: a run, one of its steps, or a Hugging Face directory. Where the
+  data's vocabulary extends its own (`bert-jax vocabulary --extend`), new tokens begin as the mean of their pieces."""
+  longer_positions: Literal['repeat', 'interpolate'] | None = None
+  """How the checkpoint gets more positions where it has fewer than --model.max-positions. repeat: its own again
+  (arXiv:2004.05150 section 5); interpolate: on straight lines between its own."""
   distributed: Distributed = Distributed()
   """Where the run has several processes: how they find each other."""
 
 
 def check(args: Pretrain) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
-  found = {}
+  found = {} if args.initialize_from else {'longer_positions': 'without --initialize-from'}
   if not args.config.long.share:
     found |= dict.fromkeys(('long.sequence_length', 'long.predictions', 'long.size'),
                            'with --long.share 0, by which all rows have --batch.sequence-length')
@@ -56,7 +60,8 @@ def pretrain(argv: list[str]) -> int:
   default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
   args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
   distributed.start(args.distributed)
-  result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from)
+  result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from,
+                       longer_positions=args.longer_positions)
   return STOPPED if result.reason == 'signal' else 0
 
 # ---------------------------------------------------------------- finetune
