@@ -1,7 +1,7 @@
 """What a task is: how files become examples, rows, targets, answers, and the official figures of these.
 
-    DATA → read → examples → rows → rows → the model, and `keep` of the objective's terms → outputs → answers → answers
-    examples and answers → metrics → figures; → write → official files
+    DATA -(read)-> examples -(rows)-> rows -(model, `keep` of the objective's terms)-> outputs -(answers)-> answers
+    (examples, answers) -(metrics)-> figures, -(write)-> official files
 
 B rows of a batch, T tokens of a row.
 """
