@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from typing import Any
 
-from bert_jax.config import BatchConfig, Config, ConfigError, Long, Masking, Model, Optimizer, Run
+from bert_jax.config import STORED, BatchConfig, Config, ConfigError, Long, Masking, Model, Optimizer, Run
 
 UNROLLED = 12  # layers at most
 
@@ -122,7 +122,19 @@ def sop(config: Config) -> Config:
   return dataclasses.replace(config, objective='mlm_sop', batch=dataclasses.replace(config.batch, pairs='sop'))
 
 
+def original(config: Config) -> Config:
+  """As google-research/bert @ eedf571 computes it (docs/fidelity.md), in float32, on what `prepare` then makes as there.
+
+  The data: `bert-jax prepare --pairs google --masks google --rules google --lines sentences --seed 12345 …`. The sizes' GELU, AdamW without bias correction and schedule are the original's.
+  """
+  batch = dataclasses.replace(config.batch, pairs='google', masking=Masking(unit=STORED))
+  model = dataclasses.replace(config.model, dtype='float32', activation='gelu_tanh')
+  optimizer = dataclasses.replace(config.optimizer, name='bert_adamw', schedule='bert')
+  return dataclasses.replace(config, batch=batch, model=model, optimizer=optimizer)
+
+
 VARIANTS = {variant.__name__: variant for variant in (no_nsp, left_to_right, right_to_left, sop)}
+VARIANTS['2018'] = original
 
 
 def recipe(name: str) -> Config:

@@ -1,10 +1,11 @@
 """Recipes and their variants: published shapes, objectives that batches and model fit, names told apart."""
 
+import dataclasses
 import itertools
 
 import pytest
 
-from bert_jax import config as cfg, recipes
+from bert_jax import config as cfg, phases, recipes
 from bert_jax.model import build
 from bert_jax.objectives import PRETRAINING_HEADS
 
@@ -22,10 +23,38 @@ def test_every_recipe_composes_with_every_variant():
   found = {}
   for size, variant in itertools.product(recipes.RECIPES, ['', *recipes.VARIANTS]):
     found[size, variant] = config = recipes.recipe(f'{size}_{variant}' if variant else size)  # a Config checks itself
-    assert config.run == found[size, ''].run and config.optimizer == found[size, ''].optimizer
+    assert config.run == found[size, ''].run
+    assert config.optimizer == found[size, ''].optimizer or (size, variant) == ('sample', '2018')
   objectives = {variant: found['base', variant].objective for variant in ('', *recipes.VARIANTS)}
   assert objectives == {'': 'mlm_nsp', 'no_nsp': 'mlm', 'left_to_right': 'left_to_right',
-                        'right_to_left': 'right_to_left', 'sop': 'mlm_sop'}
+                        'right_to_left': 'right_to_left', 'sop': 'mlm_sop', '2018': 'mlm_nsp'}
+
+
+@pytest.mark.parametrize('size', ['base', 'large'])
+def test_2_4_to_2_7_the_2018_mode_is_the_originals(size):
+  """FIDELITY 2.4 (data), 2.5 (optimizer), 2.6 (schedule) and 2.7 (model): each setting by name."""
+  config, o = recipes.recipe(f'{size}_2018'), recipes.recipe(f'{size}_2018').optimizer
+  assert (o.name, o.b1, o.b2, o.epsilon, o.weight_decay, o.clip_norm) == ('bert_adamw', .9, .999, 1e-6, .01, 1.0)
+  assert (o.schedule, o.decay_power, o.final_learning_rate, o.peak_learning_rate, o.warmup_steps) == (
+      'bert', 1.0, 0.0, 1e-4, 10_000)
+  model = config.model
+  assert (model.activation, model.layer_norm_epsilon, model.initializer_range) == ('gelu_tanh', 1e-12, .02)
+  assert (model.hidden_dropout, model.attention_dropout, model.max_positions, model.type_vocab_size) == (.1, .1, 512, 2)
+  assert (model.dtype, config.batch.pairs, config.batch.masking.unit) == ('float32', 'google', 'google')
+  assert [phase.config.batch.predictions for phase in phases.phases(config)] == [20, 77]
+  assert (config.objective, config.run.seed, config.batch.seed) == ('mlm_nsp', 12345, 12345)
+
+
+@pytest.mark.parametrize('shape, encoder, both', [
+    ({}, 109_482_240, 110_106_428), ({'large': True}, 335_141_888, 336_226_108),
+    ({'vocab_size': 28_996}, 108_310_272, None), ({'vocab_size': 21_128}, 102_267_648, None),
+    ({'vocab_size': 119_547}, 177_853_440, None)])
+def test_2_7_parameters_are_the_published_ones(shape, encoder, both):
+  """FIDELITY 2.7: uncased base and large, cased base, Chinese, multilingual; with the pooler, and with both heads."""
+  model = recipes.recipe('large_2018' if shape.pop('large', False) else 'base_2018').model
+  count = lambda heads: build.parameter_count(build.describe(dataclasses.replace(model, **shape), heads)[1])
+  assert count({'pooler': PRETRAINING_HEADS['pooler']}) == encoder
+  assert both is None or count(PRETRAINING_HEADS) == both
 
 
 def test_from_left_to_right_the_text_stays_as_it_is():

@@ -108,7 +108,8 @@ def load(directory: storage.PathLike) -> Tokenizer:
   directory = storage.path(directory)
   foreign.check_files(directory)
   if (directory / records.MANIFEST).exists():
-    return tokenizer_lib.load(directory, records.read_manifest(directory).vocabulary.lower_case)
+    vocabulary = records.read_manifest(directory).vocabulary
+    return tokenizer_lib.load(directory, vocabulary.lower_case, vocabulary.rules)
   lower_case, tokens = _rules(directory)
   if any((directory / name).exists() for name in (records.SENTENCEPIECE, records.VOCABULARY)):
     tokenizer = tokenizer_lib.load(directory, lower_case)
