@@ -123,9 +123,10 @@ def sop(config: Config) -> Config:
 
 
 def original(config: Config) -> Config:
-  """As google-research/bert @ eedf571 computes it (docs/fidelity.md), in float32, on what `prepare` then makes as there.
+  """As google-research/bert @ eedf571 computes it, in float32, on data as it makes it: docs/fidelity.md.
 
-  The data: `bert-jax prepare --pairs google --masks google --rules google --lines sentences --seed 12345 …`. The sizes' GELU, AdamW without bias correction and schedule are the original's.
+  `bert-jax prepare --pairs google --masks google --rules google --lines sentences --seed 12345` makes such data: pairs
+  and masks are drawn once, ten times over.
   """
   batch = dataclasses.replace(config.batch, pairs='google', masking=Masking(unit=STORED))
   model = dataclasses.replace(config.model, dtype='float32', activation='gelu_tanh')
