@@ -62,8 +62,8 @@ def _prepare(settings: Prepare, progress: bool) -> records.Manifest:
 def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer) -> dict:
   """The settings that decide what the shards hold, for the manifest: the same ones make the same data."""
   chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _ELSEWHERE}
-  for name, usual in {'words': 'none', 'rules': records.LIBRARY, 'masks': records.DYNAMIC}.items():
-    if chosen[name] == usual:
+  for name, default in {'words': 'none', 'rules': records.LIBRARY, 'masks': records.DYNAMIC}.items():
+    if chosen[name] == default:
       del chosen[name]  # data from before there was this setting is the same data
   usual = dataclasses.asdict(type(settings.reading)())
   chosen |= {name: value for name, value in chosen.pop('reading').items() if value != usual[name]}  # likewise
