@@ -10,7 +10,7 @@ from bert_jax.objectives import OBJECTIVES, Objective
 from bert_jax.optimizer import Optimizer, check_length
 from bert_jax.parallel.mesh import MeshShape
 from input_pipeline.batches.config import BatchConfig
-from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -183,4 +183,4 @@ def drift(old, new) -> list[str]:
 
 __all__ = [
     'BatchConfig', 'Config', 'ConfigError', 'DataError', 'Distributed', 'FREE_FIELDS', 'Masking', 'MeshShape', 'Model',
-    'Optimizer', 'Run', 'drift', 'flat', 'from_json', 'require', 'to_json']
+    'Optimizer', 'Run', 'STORED', 'drift', 'flat', 'from_json', 'require', 'to_json']

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import jax
@@ -148,6 +149,14 @@ def test_what_lacks_or_is_strange_is_named(written, change, match):
   rewrite(written, change)
   with pytest.raises(cfg.DataError, match=match):
     google.read(written)
+
+
+def test_2_8_each_variable_that_lacks_is_named(written):
+  whole = variables(written / google.WEIGHTS)
+  for name in whole:
+    rewrite(written, lambda found, name=name: (found.update(whole), found.pop(name)))
+    with pytest.raises(cfg.DataError, match=re.escape(name)):
+      google.read(written)
 
 
 def test_other_heads_are_named(written, loaded):

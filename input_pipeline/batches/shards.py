@@ -49,6 +49,13 @@ class Index:
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredMasks:
+  """The masks that `prepare` drew for the tokens of a window."""
+  predicted: np.ndarray  # [T] bool
+  shown_ids: np.ndarray  # [T] what stands in the place of each; its own id where it is not predicted
+
+
+@dataclasses.dataclass(frozen=True)
 class Window:
   """The pieces of consecutive blocks, joined."""
   tokens: np.ndarray  # [T] ids
@@ -57,6 +64,7 @@ class Window:
   document_ids: np.ndarray  # [N]
   labels: np.ndarray | None  # [N] of google pairs
   word_starts: np.ndarray | None = None  # [T] bool, where the data has them
+  masks: StoredMasks | None = None  # likewise
 
   @property
   def piece_lengths(self) -> np.ndarray:  # -> [N] tokens
@@ -153,6 +161,9 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
     raise DataError(f'the manifest says pairs={manifest.pairs!r}, the block says otherwise')
   if (manifest.words == 'none') != (block.word_starts is None):
     raise DataError(f'the manifest says words={manifest.words!r}, the block says otherwise')
+  for name in ('predicted', 'shown_ids'):
+    if (manifest.masks == records.DYNAMIC) != (getattr(block, name) is None):
+      raise DataError(f'the manifest says masks={manifest.masks!r}, the block says otherwise')
   if verify != 'full':
     return
   room = manifest.sequence_length - SPECIALS
@@ -160,8 +171,9 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
   lengths = np.diff(np.cumsum(block.sentence_lengths, dtype=np.int64)[sentences - 1], prepend=0)
   if lengths.max() > room:
     raise DataError(f'a piece has {lengths.max()} tokens; at most {room} fit in rows of {manifest.sequence_length}')
-  if int(block.input_ids.max()) >= manifest.vocabulary.size or int(block.input_ids.min()) < 0:
-    raise DataError(f'a token id is {block.input_ids.max()}, outside the vocabulary of {manifest.vocabulary.size}')
+  for ids in (block.input_ids, block.shown_ids):
+    if ids is not None and (int(ids.max()) >= manifest.vocabulary.size or int(ids.min()) < 0):
+      raise DataError(f'a token id is {ids.max()}, outside the vocabulary of {manifest.vocabulary.size}')
   vocabulary = manifest.vocabulary
   for name in ('pad', 'cls', 'sep', 'mask'):
     if (block.input_ids == getattr(vocabulary, f'{name}_id')).any():
@@ -184,14 +196,17 @@ def read_window(index: Index, first: int, last: int) -> Window:
   joined = lambda name: np.concatenate([getattr(block, name) for block in blocks])
   starts_of = lambda lengths: np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
   labels = None if blocks[0].next_sentence_labels is None else joined('next_sentence_labels')
+  predicted = _bits(blocks, 'predicted')
   return Window(joined('input_ids'), starts_of(joined('sentence_lengths')), starts_of(joined('piece_sentences')),
-                joined('document_ids'), labels, _word_starts(blocks))
+                joined('document_ids'), labels, _bits(blocks, 'word_starts'),
+                None if predicted is None else StoredMasks(predicted, joined('shown_ids')))
 
 
-def _word_starts(blocks: list[Block]) -> np.ndarray | None:  # -> [T] bool
-  if blocks[0].word_starts is None:
+def _bits(blocks: list[Block], name: str) -> np.ndarray | None:  # -> [T] bool
+  if getattr(blocks[0], name) is None:
     return None
-  return np.concatenate([np.unpackbits(block.word_starts, count=len(block.input_ids)) for block in blocks]).view(bool)
+  bits = [np.unpackbits(getattr(block, name), count=len(block.input_ids)) for block in blocks]
+  return np.concatenate(bits).view(bool)
 
 
 def read_token_kinds(directory: storage.PathLike, vocabulary: Vocabulary) -> TokenKinds:

@@ -12,7 +12,7 @@ from input_pipeline import counts as counts_lib, records, storage
 from input_pipeline.batches import loader, shards
 from input_pipeline.batches.checks import require
 from input_pipeline.batches.loader import BatchConfig
-from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.batches.pairs import PairKind
 from input_pipeline.inspection import copies, examples as examples_lib, findings, sample as sample_lib, tokens
 from input_pipeline.inspection.findings import Report
@@ -38,6 +38,8 @@ def inspect(directory: storage.PathLike, examples: int = 1, seed: int = 12345, p
   manifest = records.read_manifest(directory)
   length = manifest.sequence_length
   pairs = pairs or ('google' if manifest.pairs == 'google' else 'nsp')
+  if manifest.masks != records.DYNAMIC and masking == Masking():
+    masking = Masking(unit=STORED)
   masking.check()
   slots = max(1, round(length * masking.greatest_share) + PACKED_SLOTS * pack)
   config = BatchConfig(size=max(examples, 1), sequence_length=length, predictions=slots,
