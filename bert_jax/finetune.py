@@ -99,7 +99,8 @@ def settings_for(config: Finetune, model: cfg.Model, examples: list) -> Finetune
 def read(config: Finetune, data_dir: storage.PathLike, split: str) -> list[Any]:
   """The examples of a split of DATA. Raises ConfigError, DataError."""
   files = config.files
-  own = {'train': (files.train, files.train_examples), 'validation': (files.validation, files.validation_examples)}
+  own = {'train': (files.train, files.train_examples, files.validation),
+         'validation': (files.validation, files.validation_examples, files.train)}
   return splits.read(TASKS[config.task], data_dir, split, config.own, *own.get(split, ()))
 
 

@@ -12,6 +12,7 @@ import typing
 import pytest
 
 from bert_jax import config as cfg, recipes
+from bert_jax.tasks.table import TASKS
 from launch import cli
 from launch.commands import checkpoints, flags, launch_files, measuring, planning, table, text, training, using
 
@@ -207,7 +208,7 @@ def flags_of(kind, before=''):
   return found
 
 
-FLAGS = set().union(*map(flags_of, SETTINGS.values()))
+FLAGS = set().union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
 
 
 def strings(path):

@@ -49,8 +49,8 @@ def defaults(kind) -> dict[str, object]:
 
 
 def named(values: dict[str, object]) -> dict[str, object]:
-  """By the names that flags have: those of a recipe stand without `config.` in front."""
-  return {name.removeprefix('config.'): value for name, value in values.items()}
+  """By the names that flags have: those of a recipe stand without `config.` in front, a task's own without `own.`."""
+  return {name.removeprefix('config.').removeprefix('own.'): value for name, value in values.items()}
 
 
 def flag(field: str) -> str:

@@ -9,6 +9,7 @@ import tyro
 from bert_jax.config import Config, Distributed
 from bert_jax.errors import STOPPED, ConfigError
 from bert_jax.tasks.settings import Finetune
+from bert_jax.tasks.task import Settings
 from launch.commands import flags
 
 USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
@@ -66,13 +67,21 @@ def pretrain(argv: list[str]) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class FinetuneFlags(Finetune):
+  """A fine-tuning run, whose task's own settings are flags without a name in front."""
+  own: Annotated[Settings, tyro.conf.arg(name='')] = Settings()
+  """The task's own settings."""
+
+
+@dataclasses.dataclass(frozen=True)
 class FinetuneCommand:
   """Fine-tune a checkpoint on a task, or go on where the run directory stopped."""
   data: str
-  """A directory with train.jsonl and validation.jsonl."""
+  """A folder with the task's files, as it ships them; or a table of your own, a folder of such (train.csv,
+  validation.csv …), or tfds:NAME."""
   run_dir: str
   """Where checkpoints and figures go; the same command resumes there."""
-  config: Annotated[Finetune, tyro.conf.arg(name='')]
+  config: Annotated[FinetuneFlags, tyro.conf.arg(name='')]
   """The run; its fields are flags without a name in front."""
   checkpoint: str | None = None
   """What to begin with: a run, one of its steps, or a Hugging Face directory; not needed to go on."""
@@ -102,10 +111,10 @@ def finetune(argv: list[str]) -> int:
     raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
   from bert_jax import distributed, finetune
   from bert_jax.tasks import settings
-  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, settings.of(argv[0]))
+  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
   args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
   distributed.start(args.distributed)
-  result, figures = finetune.finetune(args.config, args.data, args.run_dir, args.checkpoint)
+  result, figures = finetune.finetune(Finetune(**vars(args.config)), args.data, args.run_dir, args.checkpoint)
   if distributed.is_first():
     print(json.dumps(figures) if args.json else flags.table(figures))
   return STOPPED if result.reason == 'signal' else 0
