@@ -22,6 +22,7 @@ from input_pipeline import storage
 from input_pipeline.errors import DataError
 
 TEXT, ENDING, LABEL = 'startphrase', 'ending', 'label'  # columns of SWAG's train.csv; ending0, ending1 …
+WANTED = f'{{"{TEXT}": "…", "choices": ["…", "…"], "answer": 0}}'
 LEAST = 4  # tokens of a choice: [CLS], one of each text, [SEP] after each would be 5, of an empty text 4
 
 
@@ -45,7 +46,7 @@ def read(path: storage.Path, own: Settings) -> list[Choice]:
   found = list((_of_json if content.lstrip().startswith('{') else _of_csv)(content, path))
   if not found:
     raise DataError(f'{path} holds no example: wanted CSV with the columns {TEXT}, {ENDING}0 …, {LABEL}, or lines of '
-                    f'JSON such as {{"{TEXT}": "…", "choices": ["…", "…"], "answer": 0}}')
+                    f'JSON such as {WANTED}')
   _, first = found[0]
   for place, example in found:
     if len(example.choices) != len(first.choices):
@@ -64,8 +65,8 @@ def _of_csv(content: str, path: storage.Path) -> Iterator[tuple[int, Choice]]:
     heading = next(lines, [])
     endings = [name for name in heading if name.removeprefix(ENDING).isdecimal() and name.startswith(ENDING)]
     if TEXT not in heading or len(endings) < 2:
-      raise DataError(f'{path}, line 1 has the columns {", ".join(heading)[:200]}: wanted {TEXT}, {ENDING}0, {ENDING}1 … '
-                      f'and {LABEL}, as SWAG\'s train.csv has them')
+      raise DataError(f'{path}, line 1 has the columns {", ".join(heading)[:200]}: wanted {TEXT}, {ENDING}0, {ENDING}1 '
+                      f'… and {LABEL}, as SWAG\'s train.csv has them')
     for values in lines:
       place = lines.line_num
       if not values:
@@ -90,10 +91,9 @@ def _of_json(content: str, path: storage.Path) -> Iterator[tuple[int, Choice]]:
     try:
       fields = json.loads(line)
     except (ValueError, RecursionError) as error:
-      raise DataError(f'{place} is no JSON ({error}): wanted {{"{TEXT}": "…", "choices": ["…", "…"], "answer": 0}}'
-                      ) from error
+      raise DataError(f'{place} is no JSON ({error}): wanted {WANTED}') from error
     if not isinstance(fields, Mapping) or TEXT not in fields or 'choices' not in fields:
-      raise DataError(f'{place} has no {TEXT} or no choices: wanted {{"{TEXT}": "…", "choices": ["…", "…"], "answer": 0}}')
+      raise DataError(f'{place} has no {TEXT} or no choices: wanted {WANTED}')
     yield number, _example(fields[TEXT], fields['choices'], fields.get('answer'), place)
 
 

@@ -69,7 +69,8 @@ def task(train: tuple[str, ...], validation: tuple[str, ...], test: tuple[str, .
 
 
 # Sections 4.2 and 4.3; CMRC 2018 as in its baseline (github.com/ymcui/cmrc2018), but for rows of 512 there.
-SQUAD = task(('train-v1.1.json', 'train.json'), ('dev-v1.1.json', 'dev.json'), ('test.json',), Defaults(3, 32, 384, 5e-5))
+SQUAD = task(('train-v1.1.json', 'train.json'), ('dev-v1.1.json', 'dev.json'), ('test.json',),
+             Defaults(3, 32, 384, 5e-5))
 SQUAD2 = task(('train-v2.0.json', 'train.json'), ('dev-v2.0.json', 'dev.json'), ('test.json',),
               Defaults(2, 48, 384, 5e-5), squad_metrics.figures_with_unanswerable, unanswerable=True)
 CMRC2018 = task(('cmrc2018_train.json', 'train.json'), ('cmrc2018_dev.json', 'dev.json'),

@@ -1,7 +1,8 @@
 """Questions on a text as SQuAD's files have them, 1.1 and 2.0, and CMRC 2018 in the same layout (arXiv:1606.05250,
 arXiv:1806.03822, arXiv:1810.07366).
 
-{"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": [{"text": …, "answer_start": …}]}]}]}]}
+{"data": [{"paragraphs": [{"context": …, "qas": [
+    {"id": …, "question": …, "answers": [{"text": …, "answer_start": …}], "is_impossible": false}]}]}]}
 """
 
 import dataclasses
@@ -15,8 +16,8 @@ from input_pipeline import storage
 from input_pipeline.errors import DataError
 
 SPACE = ' \t\r\n\u202f'  # run_squad.py is_whitespace
-# What BERT's tokenizer has as a word of its own wherever it stands: an ideograph (tokenization.py _is_chinese_char), and
-# the punctuation of text without spaces.
+# What BERT's tokenizer has as a word of its own wherever it stands: an ideograph (tokenization.py _is_chinese_char),
+# and the punctuation of text without spaces.
 ALONE = ('\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f'
          '\U0002b820-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f'
          '、。，！？：；（）《》〈〉「」『』【】“”‘’–—…·～')
@@ -60,8 +61,8 @@ def read(path: storage.Path, unanswerable: bool = False) -> list[Question]:
   places: dict[str, str] = {}
   for place, question in questions:
     if question.id in places:
-      raise DataError(f'{path}: {place} and {places[question.id]} both have the id {question.id!r:.60}: wanted each once, '
-                      'as predictions go by it')
+      raise DataError(f'{path}: {place} and {places[question.id]} both have the id {question.id!r:.60}: wanted each '
+                      'once, as predictions go by it')
     places[question.id] = place
   given = {question.answers is not None for _, question in questions}
   if len(given) > 1:
@@ -69,11 +70,11 @@ def read(path: storage.Path, unanswerable: bool = False) -> list[Question]:
     raise DataError(f'{path}: {lacking} has no "answers", other questions have: wanted them of all, or of none')
   wrong = [question for _, question in questions if question.unaligned]
   if wrong:
+    names = ', '.join(question.id for question in wrong[:NAMED])
     more = f' and {len(wrong) - NAMED:,} more' if len(wrong) > NAMED else ''
-    count = sum(question.unaligned for question in wrong)
-    warnings.warn(f'{path}: {count:,} answers to {len(wrong):,} of {len(questions):,} questions do not stand in the '
-                  f'context at their answer_start, and are not learnt from: {", ".join(q.id for q in wrong[:NAMED])}{more}',
-                  stacklevel=2)
+    warnings.warn(f'{path}: {sum(question.unaligned for question in wrong):,} answers to {len(wrong):,} of '
+                  f'{len(questions):,} questions do not stand in the context at their answer_start, and are not learnt '
+                  f'from: {names}{more}', stacklevel=2)
   return [question for _, question in questions]
 
 
@@ -85,7 +86,8 @@ def _parsed(path: storage.Path) -> Any:
   except UnicodeDecodeError as error:
     raise DataError(f'{path} is not UTF-8 (byte {error.start:,}): wanted JSON in UTF-8') from error
   except json.JSONDecodeError as error:
-    raise DataError(f'{path}, line {error.lineno}, column {error.colno}: {error.msg}: wanted JSON as SQuAD has it') from error
+    raise DataError(f'{path}, line {error.lineno}, column {error.colno}: {error.msg}: wanted JSON as SQuAD has '
+                    'it') from error
   except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
     raise DataError(f'{path} is no JSON that can be read ({error}): wanted a file as SQuAD has them') from error
 

@@ -120,7 +120,8 @@ def figures_with_unanswerable(questions: Sequence[Question], answers: Sequence[A
   answered = np.array([bool(question.answers) for question in questions])
   found = {'exact_match': 0.0, 'f1': 0.0}  # first
   for name, score in (('exact_match', exact), ('f1', f1_or_nothing)):
-    of = lambda key, score=score: np.array([best_of(score, answer[key], texts) for answer, texts in zip(answers, golds)])
+    of = lambda key, score=score: np.array([best_of(score, answer[key], texts)
+                                            for answer, texts in zip(answers, golds, strict=True)])
     scores = of('text')
     for part, which in (('', answered | True), ('answered_', answered), ('unanswerable_', ~answered)):
       if which.any():

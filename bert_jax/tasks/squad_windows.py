@@ -87,8 +87,9 @@ def documents(texts: Sequence[str], tokenizer: Tokenizer) -> list[Document]:
 
 def _document_of_pieces(text: str, tokenizer: Tokenizer) -> Document:
   ids, begins = tokenizer.encode([text])[0], tokenizer.offsets(text)
-  ends = [begin + len(text[begin:end].rstrip()) for begin, end in zip(begins.tolist(), [*begins.tolist()[1:], len(text)])]
-  return Document(text, begins, np.array(ends, np.int64), ids, np.arange(len(ids)))
+  bounds = [*begins.tolist(), len(text)]
+  ends = np.array([begin + len(text[begin:end].rstrip()) for begin, end in zip(bounds, bounds[1:])], np.int64)
+  return Document(text, begins, ends, ids, np.arange(len(ids)))
 
 
 def spans(pieces: int, room: int, stride: int) -> list[tuple[int, int]]:
