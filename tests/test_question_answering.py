@@ -23,13 +23,12 @@ from bert_jax.tasks.settings import Finetune, TaskBatch
 from bert_jax.tasks.squad_windows import Windows
 from bert_jax.tasks.task import Encoding
 from input_pipeline.errors import DataError
-from input_pipeline.vocabulary import tokenizer as tokenizer_lib
+from input_pipeline.vocabulary import tokenizer as tokenizer_lib, training
 
 DATA = pathlib.Path(__file__).parents[1] / '../shared/data'
 LETTERS = 'abcdefghijklmnopqrstuvwxyz0123456789'
 TOKENS = [*tokenizer_lib.SPECIAL, *LETTERS, *(f'##{c}' for c in LETTERS), *'()-.,\'"?$', *'–，。《》北京王', 'steve',
           'smith', 'the', 'in', 'japanese', '1895', '1943']
-SPM = DATA / 'vocab/sentencepiece-test_model.model'
 
 
 @pytest.fixture(scope='module')
@@ -196,11 +195,12 @@ def test_no_answer_is_given_above_the_threshold_and_files_are_as_the_original_wr
   assert [question_answering.shown(*pair).right for pair in zip(questions, found)] == [True, False]
 
 
-@pytest.mark.skipif(not SPM.exists(), reason='../shared/data is not here')
-def test_pieces_of_sentencepiece_are_aligned_as_they_are():
-  tokenizer = tokenizer_lib.load(SPM, lower_case=False)
+def test_pieces_of_sentencepiece_are_aligned_as_they_are(tmp_path):
   context = 'I saw a girl with a telescope, and 北京 (1895-1943) too.'
-  assert answer(tokenizer, question(context, 'a girl with', text='I saw'))['text'] == 'a girl with'
+  (tmp_path / 'spm.model').write_bytes(training.train_sentencepiece(iter([context] * 20), 36, False))
+  tokenizer = tokenizer_lib.load(tmp_path / 'spm.model', lower_case=False)
+  for wanted in ('a girl with', '北京', '1895', 'too.'):
+    assert answer(tokenizer, question(context, wanted, text='I saw'), length=60)['text'] == wanted
 
 
 @pytest.mark.skipif(not (DATA / 'tasks').exists(), reason='../shared/data is not here')
