@@ -77,6 +77,8 @@ def test_both_layouts_are_the_same_examples(tmp_path):
   assert [example.answer for example in unlabelled] == [None, None]
   with pytest.raises(DataError, match='the examples to train on have no answer'):
     multiple_choice.places(unlabelled)
+  with pytest.raises(DataError, match='the examples to evaluate on have no answer'):
+    multiple_choice.accuracy(unlabelled, [{'answer': 0}] * 2)
   assert multiple_choice.places(of_csv) == tuple('0123')
 
 

@@ -108,10 +108,15 @@ def _example(text: Any, choices: Any, answer: Any, place: str) -> Choice:
   return Choice(text, tuple(choices), answer)
 
 
+def check_answers(examples: Sequence[Choice], what: str) -> None:
+  """Raises DataError where the file has no answers; one file has them of all its examples, or of none."""
+  if examples[0].answer is None:
+    raise DataError(f'the examples to {what} on have no answer: wanted a file with the column label, or "answer"')
+
+
 def places(examples: Sequence[Choice]) -> tuple[str, ...]:
   """The names of the choices: '0', '1' … Raises DataError where the training file has no answers."""
-  if examples[0].answer is None:
-    raise DataError('the examples to train on have no answer: wanted a file with the column label, or "answer"')
+  check_answers(examples, 'train')
   return tuple(map(str, range(len(examples[0].choices))))
 
 
@@ -179,6 +184,8 @@ def answers(examples: Sequence[Choice], rows: Sequence[Row], outputs: Sequence[M
 
 
 def accuracy(examples: Sequence[Choice], answers: Sequence[Answer]) -> dict[str, float]:
+  """The share of right choices. Raises DataError where the file does not say which are."""
+  check_answers(examples, 'evaluate')
   return {'accuracy': float(np.mean([example.answer == answer['answer']
                                      for example, answer in zip(examples, answers, strict=True)]))}
 

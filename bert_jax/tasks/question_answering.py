@@ -16,7 +16,6 @@ from bert_jax.tasks.squad_examples import Question
 from bert_jax.tasks.squad_windows import Windows
 from bert_jax.tasks.task import Answer, Defaults, Shown, Task
 from input_pipeline import storage
-from input_pipeline.errors import DataError
 
 OUTSIDE = -1e9  # the score of padding: it has no share in the softmax, however long the rows of a batch are
 
@@ -42,8 +41,7 @@ def objective(labels: tuple[str, ...], own: Windows) -> Objective:
 
 def no_labels(questions: Sequence[Question]) -> tuple[str, ...]:
   """(): there are no classes. Raises DataError where the training file has no answers."""
-  if all(question.answers is None for question in questions):
-    raise DataError('the questions to train on have no "answers": wanted a file of SQuAD\'s that has them')
+  squad_examples.check_answers(questions, 'train')
   return ()
 
 
@@ -52,7 +50,7 @@ def read(path: storage.Path, own: Windows, unanswerable: bool = False) -> list[Q
 
 
 def shown(question: Question, answer: Answer) -> Shown:
-  """The question with the beginning of its context, and whether the answer is one of the file's."""
+  """The question with its context, and whether the answer is one of the file's."""
   golds = [gold.text for gold in question.answers or ()] or ['']
   right = squad_metrics.best_of(squad_metrics.exact, answer['text'], golds) > 0
   wanted = None if question.answers is None else ' | '.join(dict.fromkeys(golds))

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from input_pipeline import storage
@@ -76,6 +76,12 @@ def read(path: storage.Path, unanswerable: bool = False) -> list[Question]:
                   f'{len(questions):,} questions do not stand in the context at their answer_start, and are not learnt '
                   f'from: {names}{more}', stacklevel=2)
   return [question for _, question in questions]
+
+
+def check_answers(questions: Sequence[Question], what: str) -> None:
+  """Raises DataError where the file has no answers; one file has them of all its questions, or of none."""
+  if questions[0].answers is None:
+    raise DataError(f'the questions to {what} on have no "answers": wanted a file of SQuAD\'s that has them')
 
 
 def _parsed(path: storage.Path) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bert_jax.tasks.squad_examples import Question
+from bert_jax.tasks.squad_examples import Question, check_answers
 from bert_jax.tasks.task import Answer
 
 Score = Callable[[str, str], float]  # (prediction, an answer of the file) -> 0 to 1
@@ -96,7 +96,8 @@ def best_of(score: Score, prediction: str, answers: Sequence[str]) -> float:
 
 def figures(questions: Sequence[Question], answers: Sequence[Answer], exact: Score = exact,
             f1: Score = f1) -> dict[str, float]:
-  """exact_match and f1: of each question the best of its answers; and how many answers do not align."""
+  """exact_match and f1, of each question the best of its answers; how many answers do not align. Raises DataError."""
+  check_answers(questions, 'evaluate')
   texts = [[gold.text for gold in question.answers or ()] for question in questions]
   mean = lambda score: 100 * float(np.mean([best_of(score, answer['text'], of_question)
                                             for answer, of_question in zip(answers, texts, strict=True)]))
@@ -115,7 +116,8 @@ def unaligned(questions: Sequence[Question]) -> int:
 
 def figures_with_unanswerable(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, float]:
   """As evaluate-v2.0.py: of all questions, of those with an answer and of those without; and the best that another
-  null_threshold would give, with that threshold."""
+  null_threshold would give, with that threshold. Raises DataError."""
+  check_answers(questions, 'evaluate')
   golds = [[gold.text for gold in question.answers or () if normal(gold.text)] or [''] for question in questions]
   answered = np.array([bool(question.answers) for question in questions])
   found = {'exact_match': 0.0, 'f1': 0.0}  # first
