@@ -19,9 +19,11 @@ from bert_jax.tasks.task import Settings
 from launch.plan import costs as hlo_costs
 
 LEARNT = OBJECTIVES | {'classification': TASKS['classification'].objective(('a', 'b', 'c'), Settings()),
-                       'regression': TASKS['regression'].objective((), Settings())}
+                       'regression': TASKS['regression'].objective((), Settings()),
+                       'squad': TASKS['squad'].objective((), Settings()),
+                       'swag': TASKS['swag'].objective(('0', '1', '2', '3'), Settings())}
 # Matrices of few columns, whose products run in float32 whatever the rest does: scores of 16 bits would often tie.
-WIDE = ('pair_classes/', 'classifier/')
+WIDE = ('pair_classes/', 'classifier/', 'ends/', 'choice/')
 
 
 def named(tree) -> dict:

@@ -25,7 +25,7 @@ from bert_jax.convert import (
 from bert_jax.convert.names import Entry
 from bert_jax.errors import require
 from bert_jax.model.build import Heads
-from bert_jax.model.heads import Classes, Pooler
+from bert_jax.model.heads import Classes, Ends, Pooler
 from bert_jax.model.settings import Model
 from bert_jax.objectives import PRETRAINING_HEADS
 from input_pipeline import records, storage
@@ -107,7 +107,9 @@ def read(path: storage.PathLike, heads: Heads | None = None) -> Loaded:
 
 def task_of(config: bert_config.BertConfig, shapes: Mapping[str, tuple[int, ...]],
             directory: storage.Path) -> tuple[Heads, tuple[str, ...]]:
-  """The head that run_classifier.py makes, what it reads, and its labels."""
+  """The head that run_squad.py or run_classifier.py makes, what it reads, and its labels."""
+  if 'cls/squad/output_weights' in shapes:
+    return {'ends': Ends}, ()
   shape = shapes.get('output_weights', ())
   if len(shape) != 2:
     return {}, ()

@@ -19,7 +19,7 @@ from bert_jax.convert.foreign import read_json
 from bert_jax.convert.weights import WEIGHTS, read_tensors
 from bert_jax.errors import ConfigError, require
 from bert_jax.model.build import Heads, encoder_class
-from bert_jax.model.heads import Classes, Pooler
+from bert_jax.model.heads import Classes, Ends, OneScore, Pooler
 from bert_jax.model.settings import Model
 from bert_jax.objectives import PRETRAINING_HEADS, Objective
 from input_pipeline import storage
@@ -40,6 +40,10 @@ TIED = {'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weigh
 ARCHITECTURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'BertForPreTraining': (tuple(PRETRAINING_HEADS), ()), 'BertForMaskedLM': (('masked_tokens',), ()),
     BARE: ((), ('pooler',))}
+
+# The class that has the head of a task.
+OF_TASKS = {'classifier': 'BertForSequenceClassification', 'ends': 'BertForQuestionAnswering',
+            'choice': 'BertForMultipleChoice'}
 
 SENTENCES = 'sentence-transformers'
 LAYOUTS = 'transformers', SENTENCES  # what lies beside an encoder
@@ -110,8 +114,9 @@ def architecture(objective: Objective) -> str:
   heads = set(objective.heads)
   if objective.huggingface:
     return objective.huggingface
-  if 'classifier' in heads:
-    return 'BertForSequenceClassification'
+  for head, kind in OF_TASKS.items():
+    if head in heads:
+      return kind
   if 'masked_tokens' in heads:
     return 'BertForPreTraining' if 'pair_classes' in heads else 'BertForMaskedLM'
   return 'BertForNextSentencePrediction' if 'pair_classes' in heads else BARE
@@ -234,8 +239,12 @@ def canonical(tensors: Mapping[str, np.ndarray], model: Model, directory: storag
 def task_of(config: bert_config.BertConfig, tensors: Mapping[str, np.ndarray],
             directory: storage.Path) -> tuple[Heads, tuple[str, ...]]:
   """The head of a task and what it reads, and its labels; of BertForTokenClassification the same name is another's."""
-  weight = tensors.get('classifier.weight')
-  if weight is None or weight.ndim != 2 or 'BertForSequenceClassification' not in (config.architectures or ()):
+  if 'qa_outputs.weight' in tensors:
+    return {'ends': Ends}, ()
+  weight, kinds = tensors.get('classifier.weight'), config.architectures or ()
+  if weight is not None and OF_TASKS['choice'] in kinds:
+    return {'pooler': Pooler, 'choice': OneScore}, ()
+  if weight is None or weight.ndim != 2 or OF_TASKS['classifier'] not in kinds:
     return {}, ()
   count = weight.shape[0]
   head = functools.partial(Classes, count=count)

@@ -70,6 +70,7 @@ class Google(HuggingFace):
     self.gelu, self.epsilon = tanh_gelu, 1e-12
 
   def _theirs(self, name: str) -> str:
+    name = name.replace('qa_outputs', 'cls.squad')
     before = '' if name.startswith('cls.') or name == 'classifier' else 'bert.'
     return (before + name).replace('.layer.', '.layer_').replace('.', '/').replace('classifier', '').strip('/')
 
@@ -131,6 +132,8 @@ def outputs(weights: HuggingFace, batch: Mapping[str, np.ndarray]) -> dict[str, 
     h = weights.gelu(weights.linear(x, 'cls.predictions.transform.dense'))
     h = weights.norm(h, 'cls.predictions.transform.LayerNorm')
     found['MLM logits'] = h @ weights.table('word_embeddings').T + weights.decoder_bias()
+  if weights.has('qa_outputs'):
+    found['starts and ends'] = weights.linear(x, 'qa_outputs')
   if weights.has('pooler.dense'):
     pooled = np.tanh(weights.linear(x[:, 0], 'pooler.dense'))
     found['pooled'] = pooled

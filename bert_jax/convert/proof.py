@@ -34,8 +34,8 @@ TEXTS: tuple[tuple[str, ...], ...] = (
     ('北京是中華人民共和國的首都。', '它位於華北平原。'), ('Die Brücke über die Elbe kostete 3,7 Mio. € (netto).',),
     ('def area(r): return 3.14159 * r ** 2  # m²', 'e = mc^2'))
 
-# [B T D], [B T V], [B D], [B 2], [B C]
-OUTPUTS = 'hidden states', 'MLM logits', 'pooled', 'NSP logits', 'classes'
+# [B T D], [B T V], [B T 2], [B D], [B 2], [B C]
+OUTPUTS = 'hidden states', 'MLM logits', 'starts and ends', 'pooled', 'NSP logits', 'classes'
 Outputs = Mapping[str, np.ndarray]  # some of OUTPUTS, by their names
 Batch = dict[str, np.ndarray]  # {[B T]}: input_ids, token_type_ids, position_ids, pair_ids
 Run = Callable[[storage.Path, Loaded, Batch], tuple[str, Outputs]]  # by a format's runtime: its name, what it gives
@@ -79,13 +79,16 @@ def forward(model: nnx.Module, heads, batch) -> dict[str, jax.Array]:
     each = hidden.reshape(-1, 1, hidden.shape[-1])  # rows of one token: nothing depends on T, which may be a symbol
     logits = model.masked_tokens(each, jnp.zeros(each.shape[:2], jnp.int32), model.encoder.word_embeddings)
     found['MLM logits'] = logits.reshape(*hidden.shape[:2], -1)
+  if 'ends' in heads:
+    found['starts and ends'] = model.ends(hidden)
   if 'pooler' in heads:
     pooled = model.pooler(hidden[:, :1], jnp.zeros((hidden.shape[0], 1), jnp.int32))
     found['pooled'] = pooled[:, 0]
     if 'pair_classes' in heads:
       found['NSP logits'] = model.pair_classes(pooled)[:, 0]
-    if 'classifier' in heads:
-      found['classes'] = model.classifier(pooled[:, 0], jnp.zeros(hidden.shape[:1], jnp.int32))
+    for head in ('classifier', 'choice'):
+      if head in heads:
+        found['classes'] = getattr(model, head)(pooled[:, 0], jnp.zeros(hidden.shape[:1], jnp.int32))
   return found
 
 
@@ -156,12 +159,8 @@ def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple
     return 'a plain forward pass in float64', plain.outputs(plain.HuggingFace(directory), batch)
   import torch
   import transformers
-  heads = loaded.objective.heads
-  name = ('BertForSequenceClassification' if 'classifier' in heads else
-          'BertForPreTraining' if {'masked_tokens', 'pair_classes'} <= heads.keys() else
-          'BertForMaskedLM' if 'masked_tokens' in heads else
-          'BertForNextSentencePrediction' if 'pair_classes' in heads else 'BertModel')
-  options = {'add_pooling_layer': 'pooler' in heads} if name == 'BertModel' else {}
+  name = huggingface.architecture(loaded.objective)
+  options = {'add_pooling_layer': 'pooler' in loaded.objective.heads} if name == huggingface.BARE else {}
   bars = transformers.utils.logging
   shown = bars.is_progress_bar_enabled()
   bars.disable_progress_bar()
@@ -170,13 +169,18 @@ def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple
     bars.enable_progress_bar()
   inputs = {'input_ids': batch['input_ids'], 'token_type_ids': batch['token_type_ids'],
             'attention_mask': batch['pair_ids']}
+  if name == huggingface.OF_TASKS['choice']:  # it reads [B C T]: of one choice here
+    inputs = {name: value[:, None] for name, value in inputs.items()}
   with torch.no_grad():
     given = model.float().eval()(**{name: torch.from_numpy(value.astype(np.int64)) for name, value in inputs.items()},
                                  output_hidden_states=True)
-  scores = {'BertForSequenceClassification': 'classes', 'BertForMaskedLM': 'MLM logits',
-            'BertForNextSentencePrediction': 'NSP logits'}
+  scores = {'BertForSequenceClassification': 'classes', 'BertForMultipleChoice': 'classes',
+            'BertForMaskedLM': 'MLM logits', 'BertForNextSentencePrediction': 'NSP logits'}
+  if 'start_logits' in given:
+    given['starts and ends'] = torch.stack([given['start_logits'], given['end_logits']], dim=-1)
   found = {'hidden states': given.hidden_states[-1], 'MLM logits': given.get('prediction_logits'),
            'NSP logits': given.get('seq_relationship_logits'), 'pooled': given.get('pooler_output'),
+           'starts and ends': given.get('starts and ends'),
            scores.get(name, ''): given.get('logits')}
   return f'transformers {transformers.__version__}', {
       name: value.numpy() for name, value in found.items() if value is not None}

@@ -92,6 +92,23 @@ class PairClasses(nnx.Module):
       return self.dense(pooled)
 
 
+class Ends(nnx.Module):
+  """Scores of each token as the first and as the last of an answer (run_squad.py create_model), in float32."""
+  NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'qa_outputs'}}
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs):
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None), dtype=wide(settings.dtype))
+
+  @staticmethod
+  def flops(settings: Model, tokens: int) -> float:
+    """FLOP of the forward pass for `tokens` of a row."""
+    return 4.0 * tokens * settings.hidden_size
+
+  def __call__(self, hidden):  # [B T D] -> [B T 2] float32
+    with jax.named_scope('ends'):
+      return self.dense(hidden)
+
+
 class Classes(nnx.Module):
   """Scores of C classes, or one number, from a pooled vector, after dropout (run_classifier.py create_model)."""
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'classifier'}}
@@ -111,3 +128,10 @@ class Classes(nnx.Module):
       numbers = jnp.arange(len(pooled)) if row_numbers is None else row_numbers
       bits = None if seed is None else jax.random.bits(jax.random.fold_in(seed, 1), (), jnp.uint32)
       return self.dense(dropout(pooled, numbers.astype(jnp.uint32)[:, None], self.settings.hidden_dropout, bits))
+
+
+class OneScore(Classes):
+  """One score, by which choices compare (arXiv:1810.04805 section 4.4)."""
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs):
+    super().__init__(settings, rngs, count=1)
