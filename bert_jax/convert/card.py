@@ -8,7 +8,10 @@ from bert_jax.objectives import Objective
 
 # What a head is called in a sentence; one that is not here goes by its name.
 HEADS = {'pooler': 'pooler', 'masked_tokens': 'masked language model head', 'pair_classes': 'next-sentence head',
-         'classifier': 'classifier'}
+         'classifier': 'classifier', 'tags': 'classifier of words'}
+# The hub's names for what classes of transformers do with their labels.
+CLASSIFYING = {'BertForSequenceClassification': 'text-classification',
+               'BertForTokenClassification': 'token-classification'}
 DONE = {'finetuned': 'fine-tuned'}  # what a kind of run is in a sentence
 KINDS = {'wordpiece': 'WordPiece', 'sentencepiece': 'SentencePiece'}
 CITATION = """@inproceedings{devlin-etal-2019-bert,
@@ -102,8 +105,8 @@ def purpose(card: ModelCard, model: Model, objective: Objective) -> str:
   """The hub's name for what the model does."""
   if card.sentences:
     return 'sentence-similarity'
-  if card.architecture == 'BertForSequenceClassification':
-    return 'text-classification'
+  if card.architecture in CLASSIFYING:
+    return CLASSIFYING[card.architecture]
   if 'masked_tokens' in objective.heads and 'masked_tokens' not in idle_heads(card, objective) and not model.causal:
     return 'fill-mask'
   return 'text-generation' if model.causal else 'feature-extraction'
@@ -123,7 +126,8 @@ def training(card: ModelCard, objective: Objective) -> list[str]:
 
 def use(card: ModelCard, model: Model, objective: Objective, task: str) -> str:
   """How to load it, and what its scores mean."""
-  example = {'fill-mask': "'The capital of France is [MASK].'", 'text-classification': "'A text.'"}.get(task)
+  example = {'fill-mask': "'The capital of France is [MASK].'", 'text-classification': "'A text.'",
+             'token-classification': "'She moved to Paris.'"}.get(task)
   code = """```python
 from sentence_transformers import SentenceTransformer
 

@@ -31,6 +31,8 @@ FORMAT = names.Format(KIND, '.', {'kernel': 'weight', 'scale': 'weight', 'embedd
 CONFIG, README, MODULES = 'config.json', 'README.md', 'modules.json'
 BUFFERS = '.position_ids', '.token_type_ids'  # of old versions: 0, 1, 2 …
 BARE = 'BertModel'  # the class whose names have no 'bert.' in front
+# The classes that have labels, with one name for their last layer: of texts, and of words.
+OF_LABELS = OF_TEXTS, OF_WORDS = 'BertForSequenceClassification', 'BertForTokenClassification'
 
 # One tensor under two names: the first is a copy, which some checkpoints store beside the second, or in its place.
 TIED = {'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weight',
@@ -111,7 +113,9 @@ def architecture(objective: Objective) -> str:
   if objective.huggingface:
     return objective.huggingface
   if 'classifier' in heads:
-    return 'BertForSequenceClassification'
+    return OF_TEXTS
+  if 'tags' in heads:
+    return OF_WORDS
   if 'masked_tokens' in heads:
     return 'BertForPreTraining' if 'pair_classes' in heads else 'BertForMaskedLM'
   return 'BertForNextSentencePrediction' if 'pair_classes' in heads else BARE
@@ -137,12 +141,14 @@ def to_config(model: Model, pad_id: int, objective: Objective, labels: tuple[str
   fields = bert_config.fields_of(model) | {
       'model_type': model_type(model), 'architectures': [architecture(objective)], 'hidden_act': activation,
       'pad_token_id': pad_id, 'tie_word_embeddings': True}
-  if architecture(objective) != 'BertForSequenceClassification':
+  if architecture(objective) not in OF_LABELS:
     return fields
   shown = labels or ('LABEL_0',)  # one number
-  return fields | {'id2label': {str(i): label for i, label in enumerate(shown)},
-                   'label2id': {label: i for i, label in enumerate(shown)},
-                   'problem_type': 'single_label_classification' if labels else 'regression'}
+  fields |= {'id2label': {str(i): label for i, label in enumerate(shown)},
+             'label2id': {label: i for i, label in enumerate(shown)}}
+  if architecture(objective) == OF_TEXTS:
+    fields['problem_type'] = 'single_label_classification' if labels else 'regression'
+  return fields
 
 
 def sentence_files(model: Model) -> dict[str, bytes]:
@@ -188,7 +194,7 @@ def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   check_tied(tensors, directory)
   task, labels = task_of(config, tensors, directory)
   return assemble.loaded(assemble.Foreign(
-      directory, CONFIG, model, tensors, lambda heads: names.entries(model, heads, FORMAT), '.',
+      directory, CONFIG, model, tensors, lambda heads: names.entries(model, heads, FORMAT, named=False), '.',
       lambda: tokenizer_files.load(directory), task, labels, BUFFERS), heads)
 
 
@@ -233,13 +239,15 @@ def canonical(tensors: Mapping[str, np.ndarray], model: Model, directory: storag
 
 def task_of(config: bert_config.BertConfig, tensors: Mapping[str, np.ndarray],
             directory: storage.Path) -> tuple[Heads, tuple[str, ...]]:
-  """The head of a task and what it reads, and its labels; of BertForTokenClassification the same name is another's."""
+  """The head of a task and what it reads, and its labels; of other classes the same name is another's."""
   weight = tensors.get('classifier.weight')
-  if weight is None or weight.ndim != 2 or 'BertForSequenceClassification' not in (config.architectures or ()):
+  kind = next((kind for kind in OF_LABELS if kind in (config.architectures or ())), None)
+  if weight is None or weight.ndim != 2 or kind is None:
     return {}, ()
   count = weight.shape[0]
   head = functools.partial(Classes, count=count)
-  return {'pooler': Pooler, 'classifier': head}, bert_config.labels_of(config, count, directory / CONFIG)
+  heads = {'pooler': Pooler, 'classifier': head} if kind == OF_TEXTS else {'tags': head}
+  return heads, bert_config.labels_of(config, count, directory / CONFIG)
 
 
 def check_tied(tensors: dict[str, np.ndarray], directory: storage.PathLike) -> None:

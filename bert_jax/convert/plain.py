@@ -131,7 +131,9 @@ def outputs(weights: HuggingFace, batch: Mapping[str, np.ndarray]) -> dict[str, 
     h = weights.gelu(weights.linear(x, 'cls.predictions.transform.dense'))
     h = weights.norm(h, 'cls.predictions.transform.LayerNorm')
     found['MLM logits'] = h @ weights.table('word_embeddings').T + weights.decoder_bias()
-  if weights.has('pooler.dense'):
+  if 'BertForTokenClassification' in weights.config.get('architectures', ()):
+    found['tags'] = weights.linear(x, 'classifier')
+  elif weights.has('pooler.dense'):
     pooled = np.tanh(weights.linear(x[:, 0], 'pooler.dense'))
     found['pooled'] = pooled
     found |= {name: weights.linear(pooled, head) for name, head in (('NSP logits', 'cls.seq_relationship'),

@@ -34,8 +34,8 @@ TEXTS: tuple[tuple[str, ...], ...] = (
     ('北京是中華人民共和國的首都。', '它位於華北平原。'), ('Die Brücke über die Elbe kostete 3,7 Mio. € (netto).',),
     ('def area(r): return 3.14159 * r ** 2  # m²', 'e = mc^2'))
 
-# [B T D], [B T V], [B D], [B 2], [B C]
-OUTPUTS = 'hidden states', 'MLM logits', 'pooled', 'NSP logits', 'classes'
+# [B T D], [B T V], [B D], [B 2], [B C], [B T C]
+OUTPUTS = 'hidden states', 'MLM logits', 'pooled', 'NSP logits', 'classes', 'tags'
 Outputs = Mapping[str, np.ndarray]  # some of OUTPUTS, by their names
 Batch = dict[str, np.ndarray]  # {[B T]}: input_ids, token_type_ids, position_ids, pair_ids
 Run = Callable[[storage.Path, Loaded, Batch], tuple[str, Outputs]]  # by a format's runtime: its name, what it gives
@@ -86,6 +86,8 @@ def forward(model: nnx.Module, heads, batch) -> dict[str, jax.Array]:
       found['NSP logits'] = model.pair_classes(pooled)[:, 0]
     if 'classifier' in heads:
       found['classes'] = model.classifier(pooled[:, 0], jnp.zeros(hidden.shape[:1], jnp.int32))
+  if 'tags' in heads:
+    found['tags'] = model.tags(hidden, jnp.zeros(hidden.shape[:2], jnp.int32))
   return found
 
 
@@ -157,7 +159,8 @@ def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple
   import torch
   import transformers
   heads = loaded.objective.heads
-  name = ('BertForSequenceClassification' if 'classifier' in heads else
+  name = (huggingface.OF_TEXTS if 'classifier' in heads else
+          huggingface.OF_WORDS if 'tags' in heads else
           'BertForPreTraining' if {'masked_tokens', 'pair_classes'} <= heads.keys() else
           'BertForMaskedLM' if 'masked_tokens' in heads else
           'BertForNextSentencePrediction' if 'pair_classes' in heads else 'BertModel')
@@ -173,7 +176,7 @@ def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple
   with torch.no_grad():
     given = model.float().eval()(**{name: torch.from_numpy(value.astype(np.int64)) for name, value in inputs.items()},
                                  output_hidden_states=True)
-  scores = {'BertForSequenceClassification': 'classes', 'BertForMaskedLM': 'MLM logits',
+  scores = {huggingface.OF_TEXTS: 'classes', huggingface.OF_WORDS: 'tags', 'BertForMaskedLM': 'MLM logits',
             'BertForNextSentencePrediction': 'NSP logits'}
   found = {'hidden states': given.hidden_states[-1], 'MLM logits': given.get('prediction_logits'),
            'NSP logits': given.get('seq_relationship_logits'), 'pooled': given.get('pooler_output'),
