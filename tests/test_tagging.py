@@ -1,4 +1,4 @@
-"""Tags of words: rows that lose none, what is learnt from a CoNLL file, its export, and features of a frozen encoder."""
+"""Tags of words: rows that lose none, what is learnt of a CoNLL file, its export, features of a frozen encoder."""
 
 import dataclasses
 import json
@@ -105,7 +105,8 @@ def test_each_word_is_scored_once_in_its_order_whatever_the_rows(tokenizer, foun
 
 def test_rows_of_a_document_are_filled_up_with_what_stands_around(tokenizer):
   words = tuple('a' if i % 2 else 'b' for i in range(50))
-  examples = [Sentence(words[:20], (), 0, (), 'F'), Sentence(words[20:], (), 0, (), 'F'), Sentence(('c',), (), 1, (), 'F')]
+  examples = [Sentence(words, (), document, (), 'F')
+              for document, words in [(0, words[:20]), (0, words[20:]), (1, ('c',))]]
   of = lambda context: tagging.rows(examples, Encoding(tokenizer, 22, (), tagging.Entities(context=context)))
   assert [len(row.input_ids) for row in of(True)] == [22, 22, 22, 22, 22, 3]
   middle = of(True)[2]

@@ -70,6 +70,7 @@ def word_tags(examples: Sequence[Sentence]) -> tuple[str, ...]:
 
 def entity_tags(examples: Sequence[Sentence]) -> tuple[str, ...]:
   """O, and B- and I- of each type of entity of the training examples. Raises DataError where there is none."""
+  import seqeval.metrics  # noqa: F401  that it is missing is better known before the training than after it
   kinds = sorted({tag[2:] for sentence in examples for tag in sentence.tags if tag != OUTSIDE})
   if not kinds:
     raise DataError(f'{examples[0].file} has {"no entity" if examples[0].tags else "words without tags"}: wanted tags '
@@ -231,3 +232,7 @@ FILES = {split: tuple(f'{name}{ending}' for name in names for ending in ('.conll
 
 WORD_TAGS = Task(FILES, read, word_tags, rows, objective, answers, accuracy, 'accuracy', shown, write, WordTags)
 TAGGING = Task(FILES, read, entity_tags, rows, objective, entity_answers, entity_figures, 'f1', shown, write, Entities)
+
+
+def of_files(files: Mapping[str, tuple[str, ...]]) -> Task:
+  return dataclasses.replace(TAGGING, files=files)
