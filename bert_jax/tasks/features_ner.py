@@ -24,12 +24,12 @@ from bert_jax.tasks.task import Defaults
 
 LAST_LAYERS = 4
 # Table 7's rows, by name: which of the embeddings and the layers after them [L+1 ...] are read; several are joined side
-# by side where the name says so, or else added with weights that are learnt.
+# by side, or, where SUMMED, added with weights that are learnt.
 LAYERS: dict[str, Callable[[int], slice]] = {
     'embeddings': lambda L: slice(0, 1), 'second_to_last': lambda L: slice(L - 1, L),
     'last': lambda L: slice(L, L + 1), 'sum_of_last_four': lambda L: slice(max(L - LAST_LAYERS, 0) + 1, L + 1),
     'concat_of_last_four': lambda L: slice(max(L - LAST_LAYERS, 0) + 1, L + 1), 'sum_of_all': lambda L: slice(1, L + 1)}
-JOINED = 'concat_of_last_four',
+SUMMED = 'sum_of_last_four', 'sum_of_all'
 
 if TYPE_CHECKING:
   LayersName = str
@@ -51,6 +51,11 @@ class Features(Entities):
     super().__post_init__()
     require(self.lstm_layers >= 1, f'own.lstm_layers is {self.lstm_layers}: wanted at least 1')
     require(self.lstm_size >= 1, f'own.lstm_size is {self.lstm_size}: wanted at least 1')
+
+
+def count_of(settings: Model, own: Features) -> int:
+  """How many layers are read."""
+  return len(range(settings.layers + 1)[LAYERS[own.layers](settings.layers)])
 
 
 class Lstm(nnx.Module):
@@ -89,10 +94,11 @@ class Tagger(nnx.Module):
   """
 
   def __init__(self, settings: Model, rngs: nnx.Rngs, count: int, own: Features):
-    self.settings, self.joined = settings, own.layers in JOINED
-    chosen = len(range(*LAYERS[own.layers](settings.layers).indices(settings.layers + 1)))
-    self.scale = parameter(jnp.ones((chosen,)), None)
-    widths = [settings.hidden_size * (chosen if self.joined else 1)] + [2 * own.lstm_size] * (own.lstm_layers - 1)
+    self.settings, self.summed = settings, own.layers in SUMMED
+    chosen = count_of(settings, own)
+    if self.summed:
+      self.scale = parameter(jnp.ones((chosen,)), None)
+    widths = [settings.hidden_size * (1 if self.summed else chosen)] + [2 * own.lstm_size] * (own.lstm_layers - 1)
     self.lstms = nnx.List([Lstm(settings, rngs, width, own.lstm_size, backward)
                            for width in widths for backward in (False, True)])
     dense = LayerMaker(settings, rngs).linear
@@ -101,8 +107,8 @@ class Tagger(nnx.Module):
   @staticmethod
   def flops(settings: Model, tokens: int, count: int, own: Features) -> float:
     """FLOP of the forward pass of one row."""
-    E, chosen = own.lstm_size, LAST_LAYERS if own.layers in JOINED else 1
-    first, others = settings.hidden_size * min(chosen, settings.layers), own.lstm_layers - 1
+    E, others = own.lstm_size, own.lstm_layers - 1
+    first = settings.hidden_size * (1 if own.layers in SUMMED else count_of(settings, own))
     products = 2 * 4 * E * (first + E + others * 3 * E) + 2 * E * count
     return 2.0 * tokens * products
 
@@ -112,8 +118,8 @@ class Tagger(nnx.Module):
         jax.random.fold_in(seed, i + 1), (), jnp.uint32))
     with jax.named_scope('tagger'):
       layers = layers.astype(wide(self.settings.dtype))
-      x = (jnp.moveaxis(layers, 0, 2).reshape(B, T, -1) if self.joined
-           else jnp.einsum('k,kbtd->btd', jax.nn.softmax(self.scale[...]), layers))
+      x = (jnp.einsum('k,kbtd->btd', jax.nn.softmax(self.scale[...]), layers) if self.summed
+           else jnp.moveaxis(layers, 0, 2).reshape(B, T, -1))
       for i in range(0, len(self.lstms), 2):
         x = drop(x, i)
         x = jnp.concatenate([lstm(x, real) for lstm in self.lstms[i:i + 2]], -1)
