@@ -123,6 +123,9 @@ def test_what_cannot_be_tagged_is_named(tokenizer):
   for labels in (tagging.entity_tags, tagging.word_tags):
     with pytest.raises(DataError, match='dev.conll has words without tags'):
       labels([plain])
+  for metrics in (tagging.accuracy, tagging.entity_figures):
+    with pytest.raises(DataError, match='dev.conll has words without tags'):
+      metrics([plain], [{'tags': ['O', 'O']}])
   assert tagging.entity_tags([example]) == ('O', 'B-LOC', 'I-LOC')
   assert tagging.word_tags([example]) == ('B-LOC', 'O')
   with pytest.raises(ConfigError, match='own.scheme'):

@@ -208,9 +208,10 @@ SCHEMES: dict[str, Callable[[Placed], str]] = {
 
 
 def figures(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
-  """Precision, recall and F1 of entities by seqeval, strictly in IOB2, over all and by type; accuracy of words.
+  """Precision, recall and F1 of entities by seqeval, strictly in IOB2, of all and of each type of `gold`; accuracy of
+  words. Both are in IOB2, so that conlleval gives the same.
 
-  Both in IOB2, so that conlleval gives the same. An entity counts where its type and all its words are right.
+  An entity counts where its type and all its words are right.
   """
   from seqeval.metrics.v1 import precision_recall_fscore_support as scores
   from seqeval.scheme import IOB2
@@ -224,8 +225,9 @@ def figures(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -
   of_all = scores(gold, predicted, average='micro', scheme=IOB2, zero_division=0)
   by_kind = scores(gold, predicted, average=None, scheme=IOB2, zero_division=0)
   found = {**dict(zip(names, map(float, of_all))), **found}
+  wanted = {tag[2:] for tags in gold for tag in tags}
   for name, values in zip(names, by_kind):
-    found |= {f'{kind}_{name}': float(value) for kind, value in zip(kinds, values, strict=True)}
+    found |= {f'{kind}_{name}': float(value) for kind, value in zip(kinds, values, strict=True) if kind in wanted}
   return found
 
 

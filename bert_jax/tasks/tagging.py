@@ -202,13 +202,21 @@ def entity_answers(examples, rows, outputs, encoding) -> list[Answer]:
 
 
 def accuracy(examples: Sequence[Sentence], answers: Sequence[Answer]) -> dict[str, float]:
-  """The share of words whose tag is right."""
-  right = [a == b for sentence, answer in zip(examples, answers) for a, b in zip(sentence.tags, answer['tags'])]
+  """The share of words whose tag is right. Raises DataError where the file has no tags."""
+  gold = itertools.chain.from_iterable(tags_of(examples))
+  right = [a == b for a, b in zip(gold, itertools.chain.from_iterable(answer['tags'] for answer in answers))]
   return {'accuracy': sum(right) / len(right)}
 
 
 def entity_figures(examples: Sequence[Sentence], answers: Sequence[Answer]) -> dict[str, float]:
-  return conll.figures([sentence.tags for sentence in examples], [answer['tags'] for answer in answers])
+  """Those of conll.figures. Raises DataError where the file has no tags."""
+  return conll.figures(tags_of(examples), [answer['tags'] for answer in answers])
+
+
+def tags_of(examples: Sequence[Sentence]) -> list[tuple[str, ...]]:
+  if not examples[0].tags:
+    raise DataError(f'{examples[0].file} has words without tags: wanted tags, by which answers are judged')
+  return [sentence.tags for sentence in examples]
 
 
 def write(directory: storage.Path, examples: Sequence[Sentence], answers: Sequence[Answer], split: str) -> None:
