@@ -233,10 +233,11 @@ def figures(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -
 
 def write(path: storage.Path, sentences: Sequence[Sentence], predicted: Sequence[Sequence[str]]) -> None:
   """Lines of word, its tag, and the tag that was predicted, as conlleval reads them; without the file's own tag where
-  it has none. conlleval takes a space for the next column, so that one within a word is written as _.
+  it has none. conlleval takes a space for the next column, so that one within a word or a tag is written as _.
   """
+  one = lambda field: re.sub(r'\s', '_', field)
   blocks = []
   for sentence, tags in zip(sentences, predicted, strict=True):
-    columns = [[re.sub(r'\s', '_', word) for word in sentence.words], *filter(None, [sentence.tags]), tags]
-    blocks.append(''.join(' '.join(fields) + '\n' for fields in zip(*columns, strict=True)))
+    columns = [sentence.words, *filter(None, [sentence.tags]), tags]
+    blocks.append(''.join(' '.join(map(one, fields)) + '\n' for fields in zip(*columns, strict=True)))
   storage.write_whole(path, '\n'.join(blocks) + '\n')
