@@ -9,9 +9,9 @@ from bert_jax.objectives import Objective
 # What a head is called in a sentence; one that is not here goes by its name.
 HEADS = {'pooler': 'pooler', 'masked_tokens': 'masked language model head', 'pair_classes': 'next-sentence head',
          'classifier': 'classifier', 'tags': 'classifier of words'}
-# The hub's names for what classes of transformers do with their labels.
-CLASSIFYING = {'BertForSequenceClassification': 'text-classification',
-               'BertForTokenClassification': 'token-classification'}
+# The hub's names for what the classes of tasks do.
+PURPOSES = {'BertForSequenceClassification': 'text-classification',
+            'BertForTokenClassification': 'token-classification'}
 DONE = {'finetuned': 'fine-tuned'}  # what a kind of run is in a sentence
 KINDS = {'wordpiece': 'WordPiece', 'sentencepiece': 'SentencePiece'}
 CITATION = """@inproceedings{devlin-etal-2019-bert,
@@ -105,8 +105,8 @@ def purpose(card: ModelCard, model: Model, objective: Objective) -> str:
   """The hub's name for what the model does."""
   if card.sentences:
     return 'sentence-similarity'
-  if card.architecture in CLASSIFYING:
-    return CLASSIFYING[card.architecture]
+  if card.architecture in PURPOSES:
+    return PURPOSES[card.architecture]
   if 'masked_tokens' in objective.heads and 'masked_tokens' not in idle_heads(card, objective) and not model.causal:
     return 'fill-mask'
   return 'text-generation' if model.causal else 'feature-extraction'

@@ -31,8 +31,6 @@ FORMAT = names.Format(KIND, '.', {'kernel': 'weight', 'scale': 'weight', 'embedd
 CONFIG, README, MODULES = 'config.json', 'README.md', 'modules.json'
 BUFFERS = '.position_ids', '.token_type_ids'  # of old versions: 0, 1, 2 …
 BARE = 'BertModel'  # the class whose names have no 'bert.' in front
-# The classes that have labels, with one name for their last layer: of texts, and of words.
-OF_LABELS = OF_TEXTS, OF_WORDS = 'BertForSequenceClassification', 'BertForTokenClassification'
 
 # One tensor under two names: the first is a copy, which some checkpoints store beside the second, or in its place.
 TIED = {'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weight',
@@ -42,6 +40,9 @@ TIED = {'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weigh
 ARCHITECTURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'BertForPreTraining': (tuple(PRETRAINING_HEADS), ()), 'BertForMaskedLM': (('masked_tokens',), ()),
     BARE: ((), ('pooler',))}
+
+# The class that has the head of a task.
+OF_TASKS = {'classifier': 'BertForSequenceClassification', 'tags': 'BertForTokenClassification'}
 
 SENTENCES = 'sentence-transformers'
 LAYOUTS = 'transformers', SENTENCES  # what lies beside an encoder
@@ -112,10 +113,9 @@ def architecture(objective: Objective) -> str:
   heads = set(objective.heads)
   if objective.huggingface:
     return objective.huggingface
-  if 'classifier' in heads:
-    return OF_TEXTS
-  if 'tags' in heads:
-    return OF_WORDS
+  for head, kind in OF_TASKS.items():
+    if head in heads:
+      return kind
   if 'masked_tokens' in heads:
     return 'BertForPreTraining' if 'pair_classes' in heads else 'BertForMaskedLM'
   return 'BertForNextSentencePrediction' if 'pair_classes' in heads else BARE
@@ -141,12 +141,13 @@ def to_config(model: Model, pad_id: int, objective: Objective, labels: tuple[str
   fields = bert_config.fields_of(model) | {
       'model_type': model_type(model), 'architectures': [architecture(objective)], 'hidden_act': activation,
       'pad_token_id': pad_id, 'tie_word_embeddings': True}
-  if architecture(objective) not in OF_LABELS:
+  kind = architecture(objective)
+  if kind not in (OF_TASKS['classifier'], OF_TASKS['tags']):
     return fields
   shown = labels or ('LABEL_0',)  # one number
   fields |= {'id2label': {str(i): label for i, label in enumerate(shown)},
              'label2id': {label: i for i, label in enumerate(shown)}}
-  if architecture(objective) == OF_TEXTS:
+  if kind == OF_TASKS['classifier']:
     fields['problem_type'] = 'single_label_classification' if labels else 'regression'
   return fields
 
@@ -240,13 +241,12 @@ def canonical(tensors: Mapping[str, np.ndarray], model: Model, directory: storag
 def task_of(config: bert_config.BertConfig, tensors: Mapping[str, np.ndarray],
             directory: storage.Path) -> tuple[Heads, tuple[str, ...]]:
   """The head of a task and what it reads, and its labels; of other classes the same name is another's."""
-  weight = tensors.get('classifier.weight')
-  kind = next((kind for kind in OF_LABELS if kind in (config.architectures or ())), None)
-  if weight is None or weight.ndim != 2 or kind is None:
+  weight, kinds = tensors.get('classifier.weight'), config.architectures or ()
+  if weight is None or weight.ndim != 2 or not {OF_TASKS['classifier'], OF_TASKS['tags']} & set(kinds):
     return {}, ()
   count = weight.shape[0]
   head = functools.partial(Classes, count=count)
-  heads = {'pooler': Pooler, 'classifier': head} if kind == OF_TEXTS else {'tags': head}
+  heads = {'tags': head} if OF_TASKS['tags'] in kinds else {'pooler': Pooler, 'classifier': head}
   return heads, bert_config.labels_of(config, count, directory / CONFIG)
 
 

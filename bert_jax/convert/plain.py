@@ -131,7 +131,7 @@ def outputs(weights: HuggingFace, batch: Mapping[str, np.ndarray]) -> dict[str, 
     h = weights.gelu(weights.linear(x, 'cls.predictions.transform.dense'))
     h = weights.norm(h, 'cls.predictions.transform.LayerNorm')
     found['MLM logits'] = h @ weights.table('word_embeddings').T + weights.decoder_bias()
-  if 'BertForTokenClassification' in weights.config.get('architectures', ()):
+  if 'BertForTokenClassification' in (weights.config.get('architectures') or ()):
     found['tags'] = weights.linear(x, 'classifier')
   elif weights.has('pooler.dense'):
     pooled = np.tanh(weights.linear(x[:, 0], 'pooler.dense'))

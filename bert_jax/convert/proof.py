@@ -158,13 +158,8 @@ def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple
     return 'a plain forward pass in float64', plain.outputs(plain.HuggingFace(directory), batch)
   import torch
   import transformers
-  heads = loaded.objective.heads
-  name = (huggingface.OF_TEXTS if 'classifier' in heads else
-          huggingface.OF_WORDS if 'tags' in heads else
-          'BertForPreTraining' if {'masked_tokens', 'pair_classes'} <= heads.keys() else
-          'BertForMaskedLM' if 'masked_tokens' in heads else
-          'BertForNextSentencePrediction' if 'pair_classes' in heads else 'BertModel')
-  options = {'add_pooling_layer': 'pooler' in heads} if name == 'BertModel' else {}
+  name = huggingface.architecture(loaded.objective)
+  options = {'add_pooling_layer': 'pooler' in loaded.objective.heads} if name == huggingface.BARE else {}
   bars = transformers.utils.logging
   shown = bars.is_progress_bar_enabled()
   bars.disable_progress_bar()
@@ -176,7 +171,8 @@ def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple
   with torch.no_grad():
     given = model.float().eval()(**{name: torch.from_numpy(value.astype(np.int64)) for name, value in inputs.items()},
                                  output_hidden_states=True)
-  scores = {huggingface.OF_TEXTS: 'classes', huggingface.OF_WORDS: 'tags', 'BertForMaskedLM': 'MLM logits',
+  scores = {'BertForSequenceClassification': 'classes', 'BertForTokenClassification': 'tags',
+            'BertForMaskedLM': 'MLM logits',
             'BertForNextSentencePrediction': 'NSP logits'}
   found = {'hidden states': given.hidden_states[-1], 'MLM logits': given.get('prediction_logits'),
            'NSP logits': given.get('seq_relationship_logits'), 'pooled': given.get('pooler_output'),
