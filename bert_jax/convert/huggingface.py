@@ -246,7 +246,7 @@ def task_of(config: bert_config.BertConfig, tensors: Mapping[str, np.ndarray],
     return {}, ()
   count = weight.shape[0]
   head = functools.partial(Classes, count=count)
-  heads = {'tags': head} if OF_TASKS['tags'] in kinds else {'pooler': Pooler, 'classifier': head}
+  heads: Heads = {'tags': head} if OF_TASKS['tags'] in kinds else {'pooler': Pooler, 'classifier': head}
   return heads, bert_config.labels_of(config, count, directory / CONFIG)
 
 
