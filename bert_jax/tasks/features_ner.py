@@ -63,10 +63,11 @@ class Lstm(nnx.Module):
 
   def __init__(self, settings: Model, rngs: nnx.Rngs, inputs: int, size: int, backward: bool):
     make, self.backward = LayerMaker(settings, rngs), backward
-    self.gates = make.linear(inputs, 4 * size, (None, None), dtype=wide(settings.dtype),
+    self.gates = make.linear(inputs, 4 * size, ('embed', None), dtype=wide(settings.dtype),
                              initializer=jax.nn.initializers.lecun_normal())
     orthogonal = jax.nn.initializers.orthogonal()
-    self.kernel = parameter(jnp.concatenate([orthogonal(rngs.params(), (size, size)) for _ in range(4)], 1), None, None)
+    self.kernel = parameter(jnp.concatenate([orthogonal(rngs.params(), (size, size)) for _ in range(4)], 1), 'embed',
+                            None)
 
   def __call__(self, x, real):  # [B T D], bool [B T] -> [B T E]
     """Padding leaves the state as it was: read backward, a row begins with its last token."""
@@ -102,11 +103,12 @@ class Tagger(nnx.Module):
     self.lstms = nnx.List([Lstm(settings, rngs, width, own.lstm_size, backward)
                            for width in widths for backward in (False, True)])
     dense = LayerMaker(settings, rngs).linear
-    self.dense = dense(2 * own.lstm_size, count, (None, None), dtype=wide(settings.dtype))
+    self.dense = dense(2 * own.lstm_size, count, ('embed', None), dtype=wide(settings.dtype))
 
   @staticmethod
   def flops(settings: Model, tokens: int, count: int, own: Features) -> float:
-    """FLOP of the forward pass of one row."""
+    """FLOP of the forward pass of one row. A step is counted as three of them; nothing flows back to the layers, so that
+    with the paper's sizes it is a sixth less."""
     E, others = own.lstm_size, own.lstm_layers - 1
     first = settings.hidden_size * (1 if own.layers in SUMMED else count_of(settings, own))
     products = 2 * 4 * E * (first + E + others * 3 * E) + 2 * E * count
