@@ -107,8 +107,8 @@ class Tagger(nnx.Module):
 
   @staticmethod
   def flops(settings: Model, tokens: int, count: int, own: Features) -> float:
-    """FLOP of the forward pass of one row. A step is counted as three of them; nothing flows back to the layers, so that
-    with the paper's sizes it is a sixth less."""
+    """FLOP of the forward pass of one row. A step is counted as three of them; as nothing flows back to the layers, it
+    is a sixth less with the paper's sizes."""
     E, others = own.lstm_size, own.lstm_layers - 1
     first = settings.hidden_size * (1 if own.layers in SUMMED else count_of(settings, own))
     products = 2 * 4 * E * (first + E + others * 3 * E) + 2 * E * count
