@@ -209,10 +209,11 @@ def test_every_choice_of_layers_reads_its_own_and_padding_changes_nothing(batch,
 
 
 def test_features_of_a_frozen_encoder_are_learnt_from(encoder, data, tmp_path):
-  config = dataclasses.replace(settings('ner_features', lstm_size=16, layers='sum_of_all'), epochs=16,
-                               files=dataclasses.replace(Finetune().files, train='eng.train', validation='eng.testa'))
+  config = settings('ner_features', lstm_size=16, layers='sum_of_all')
+  config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_learning_rate=1e-2),
+                               files=dataclasses.replace(config.files, train='eng.train', validation='eng.testa'))
   result, figures = tune(config, data, tmp_path / 'run', encoder)
-  assert figures['f1'] > .9
+  assert figures['tags_accuracy'] > .7  # O alone is half of the words
   given = exchange.load(encoder).params['encoder']
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b), result.state.params['encoder'], given)
   with pytest.raises(ConfigError, match='Tagger has no name for its parameter'):
