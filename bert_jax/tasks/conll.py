@@ -226,8 +226,8 @@ def figures(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -
   by_kind = scores(gold, predicted, average=None, scheme=IOB2, zero_division=0)
   found = {**dict(zip(names, map(float, of_all))), **found}
   wanted = {tag[2:] for tags in gold for tag in tags}
-  for name, values in zip(names, by_kind):
-    found |= {f'{kind}_{name}': float(value) for kind, value in zip(kinds, values, strict=True) if kind in wanted}
+  for kind, values in zip(kinds, zip(*by_kind), strict=True):
+    found |= {f'{kind}_{name}': float(value) for name, value in zip(names, values) if kind in wanted}
   return found
 
 
