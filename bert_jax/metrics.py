@@ -17,6 +17,7 @@ from input_pipeline import storage
 
 MOST_SKIPPED = 20  # non-finite steps in a row that end a run
 COUNTS = 'counts'  # where a window keeps what is no term's
+PROBE = 'probe_'  # what the names of the probes' figures begin with
 
 
 class Window:
@@ -62,6 +63,7 @@ class Recorder:
     self.skipped: int | None = None
     self.skipped_in_row = 0
     self.diagnostics: dict[str, dict[str, float]] = {}
+    self.probed = ''  # what the last probes found
 
   def due(self, step: int) -> bool:
     """Whether a line of the log is due after `step`."""
@@ -97,10 +99,12 @@ class Recorder:
       for kind, values in self.diagnostics.items():
         self.writer.write(step, kind, values)
     minutes_left = self.max_minutes and self.max_minutes - self.clock.minutes()
-    self.progress.update(step, progress_text(scalars | rates), rates['steps_per_second'], minutes_left)
+    self.progress.update(step, progress_text(scalars | rates) + self.probed, rates['steps_per_second'], minutes_left)
 
   def evaluated(self, step: int, figures: dict[str, float]) -> None:
-    """Held-out figures after `step`."""
+    """Held-out figures after `step`; those of probes are told from here on."""
+    probed = {name: value for name, value in figures.items() if name.startswith(PROBE)}
+    self.probed = probes_text(probed) or self.probed
     if self.writer:
       self.writer.write(step, 'validation', figures)
 
@@ -270,6 +274,11 @@ def progress_text(scalars: Mapping[str, float]) -> str:
             for term, value in scalars.items() if term.endswith('_accuracy')]
   parts += [f'{scalars["tokens_per_second"]:,.0f} tok/s']
   return '  '.join(parts + ([f'MFU {scalars["mfu"]:.1%}'] if 'mfu' in scalars else []))
+
+
+def probes_text(probed: Mapping[str, float]) -> str:
+  """'  pairs accuracy 0.531 …', of the figures of probes."""
+  return ''.join(f'  {name.removeprefix(PROBE).replace("_", " ")} {value:.3f}' for name, value in probed.items())
 
 
 def add_sums(total: dict[str, dict[str, float]],

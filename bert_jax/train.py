@@ -28,6 +28,7 @@ from bert_jax import (
     loop,
     metrics,
     phases,
+    probes,
     program as program_lib,
     run_directory,
 )
@@ -85,10 +86,17 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   vocabulary_files = run_directory.vocabulary_files(phases.directory(data_dir, config))
   training = Training(
       run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
-      evaluate.on_the_way(program, data_dir, config),
+      probes.beside(evaluate.on_the_way(program, data_dir, config), config,
+                    lambda: tokenizer_of(data_dir, config, vocabulary)),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
       [phase_text(phase, stream) for phase, stream in streams], load)
   return training.run(initial, progress, stop)
+
+
+def tokenizer_of(data_dir: storage.PathLike, config: cfg.Config, vocabulary):
+  """The tokenizer that the shards were made with."""
+  from input_pipeline.vocabulary import tokenizer
+  return tokenizer.load(phases.directory(data_dir, config), vocabulary.lower_case)
 
 
 def phase_text(phase: phases.Phase, stream) -> str:

@@ -55,10 +55,10 @@ def variable(name: str) -> str:
   return name.replace('.', '/')
 
 
-def entries(model: Model, heads: Heads) -> list[Entry]:
-  """Every parameter of a model with these heads, in Google's names."""
+def entries(model: Model, heads: Heads, named: bool = True) -> list[Entry]:
+  """Every parameter of a model with these heads, in Google's names, as names.entries has them."""
   found = []
-  for entry in names.entries(model, heads, huggingface.FORMAT):
+  for entry in names.entries(model, heads, huggingface.FORMAT, named):
     theirs = tuple(map(variable, entry.theirs))
     found.append(dataclasses.replace(entry, theirs=theirs,
                                      transposed=entry.transposed and theirs[0].endswith('output_weights')))
@@ -94,11 +94,11 @@ def read(path: storage.PathLike, heads: Heads | None = None) -> Loaded:
               if not name.split('/')[-1].startswith(SLOTS)}
     task, labels = task_of(config, shapes, directory)
     found = assemble.Foreign(prefix, CONFIG, model, {name: np.zeros(0) for name in shapes},
-                             lambda heads: entries(model, heads), '/', lambda: tokenizer_files.load(directory), task,
-                             labels)
+                             lambda heads: entries(model, heads, named=False), '/',
+                             lambda: tokenizer_files.load(directory), task, labels)
     assemble.check_size(found)
-    wanted = {name: entry.their_shape for entry in entries(model, {**PRETRAINING_HEADS, **task, **(heads or {})})
-              for name in entry.theirs}
+    known = found.entries({**PRETRAINING_HEADS, **task, **(heads or {})})
+    wanted = {name: entry.their_shape for entry in known for name in entry.theirs}
     stand_in = functools.partial(np.broadcast_to, np.float32(0))  # where only the shape is looked at
     tensors = {name: values_of(reader, name, prefix) if wanted.get(name) == shape else stand_in(shape)
                for name, shape in shapes.items()}

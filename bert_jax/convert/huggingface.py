@@ -43,7 +43,7 @@ ARCHITECTURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 # The class that has the head of a task.
 OF_TASKS = {'classifier': 'BertForSequenceClassification', 'ends': 'BertForQuestionAnswering',
-            'choice': 'BertForMultipleChoice'}
+            'choice': 'BertForMultipleChoice', 'tags': 'BertForTokenClassification'}
 
 SENTENCES = 'sentence-transformers'
 LAYOUTS = 'transformers', SENTENCES  # what lies beside an encoder
@@ -142,12 +142,15 @@ def to_config(model: Model, pad_id: int, objective: Objective, labels: tuple[str
   fields = bert_config.fields_of(model) | {
       'model_type': model_type(model), 'architectures': [architecture(objective)], 'hidden_act': activation,
       'pad_token_id': pad_id, 'tie_word_embeddings': True}
-  if architecture(objective) != 'BertForSequenceClassification':
+  kind = architecture(objective)
+  if kind not in (OF_TASKS['classifier'], OF_TASKS['tags']):
     return fields
   shown = labels or ('LABEL_0',)  # one number
-  return fields | {'id2label': {str(i): label for i, label in enumerate(shown)},
-                   'label2id': {label: i for i, label in enumerate(shown)},
-                   'problem_type': 'single_label_classification' if labels else 'regression'}
+  fields |= {'id2label': {str(i): label for i, label in enumerate(shown)},
+             'label2id': {label: i for i, label in enumerate(shown)}}
+  if kind == OF_TASKS['classifier']:
+    fields['problem_type'] = 'single_label_classification' if labels else 'regression'
+  return fields
 
 
 def sentence_files(model: Model) -> dict[str, bytes]:
@@ -193,7 +196,7 @@ def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   check_tied(tensors, directory)
   task, labels = task_of(config, tensors, directory)
   return assemble.loaded(assemble.Foreign(
-      directory, CONFIG, model, tensors, lambda heads: names.entries(model, heads, FORMAT), '.',
+      directory, CONFIG, model, tensors, lambda heads: names.entries(model, heads, FORMAT, named=False), '.',
       lambda: tokenizer_files.load(directory), task, labels, BUFFERS), heads)
 
 
@@ -238,17 +241,18 @@ def canonical(tensors: Mapping[str, np.ndarray], model: Model, directory: storag
 
 def task_of(config: bert_config.BertConfig, tensors: Mapping[str, np.ndarray],
             directory: storage.Path) -> tuple[Heads, tuple[str, ...]]:
-  """The head of a task and what it reads, and its labels; of BertForTokenClassification the same name is another's."""
+  """The head of a task and what it reads, and its labels; of other classes the same name is another's."""
   if 'qa_outputs.weight' in tensors:
     return {'ends': Ends}, ()
   weight, kinds = tensors.get('classifier.weight'), config.architectures or ()
   if weight is not None and OF_TASKS['choice'] in kinds:
     return {'pooler': Pooler, 'choice': OneScore}, ()
-  if weight is None or weight.ndim != 2 or OF_TASKS['classifier'] not in kinds:
+  if weight is None or weight.ndim != 2 or not {OF_TASKS['classifier'], OF_TASKS['tags']} & set(kinds):
     return {}, ()
   count = weight.shape[0]
   head = functools.partial(Classes, count=count)
-  return {'pooler': Pooler, 'classifier': head}, bert_config.labels_of(config, count, directory / CONFIG)
+  heads: Heads = {'tags': head} if OF_TASKS['tags'] in kinds else {'pooler': Pooler, 'classifier': head}
+  return heads, bert_config.labels_of(config, count, directory / CONFIG)
 
 
 def check_tied(tensors: dict[str, np.ndarray], directory: storage.PathLike) -> None:

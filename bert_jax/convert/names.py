@@ -18,6 +18,8 @@ from bert_jax.model.settings import Model
 from bert_jax.parallel.mesh import path_name
 from input_pipeline.errors import DataError
 
+NOWHERE = '\0'  # in front of names for what a format has no name for
+
 
 @dataclasses.dataclass(frozen=True)
 class Format:
@@ -48,8 +50,10 @@ class Entry:
     return shape[::-1] if self.transposed else shape
 
 
-def entries(settings: Model, heads: build.Heads, form: Format) -> list[Entry]:
-  """Every parameter of a model with these heads. Raises ConfigError where a class has no names in the format."""
+def entries(settings: Model, heads: build.Heads, form: Format, named: bool = True) -> list[Entry]:
+  """Every parameter of a model with these heads. Raises ConfigError where a class has no names in the format; where not
+  `named`, `theirs` is of names that no file has.
+  """
   graphdef, shapes, logical = build.describe(settings, heads)
   model = nnx.merge(graphdef, shapes)
   found = []
@@ -59,6 +63,8 @@ def entries(settings: Model, heads: build.Heads, form: Format) -> list[Entry]:
     kind = type(getattr(model, head))
     names = getattr(kind, 'NAMES', {}).get(form.name, {})
     pattern = _pattern(names, rest, form)
+    if pattern is None and not named:
+      pattern = f'{NOWHERE}{name}{{}}'
     if pattern is None:
       raise ConfigError(f'{kind.__name__} has no name for its parameter {rest} in the format {form.name}: add one to '
                         f'{kind.__name__}.NAMES[{form.name!r}]')

@@ -134,7 +134,9 @@ def outputs(weights: HuggingFace, batch: Mapping[str, np.ndarray]) -> dict[str, 
     found['MLM logits'] = h @ weights.table('word_embeddings').T + weights.decoder_bias()
   if weights.has('qa_outputs'):
     found['starts and ends'] = weights.linear(x, 'qa_outputs')
-  if weights.has('pooler.dense'):
+  if 'BertForTokenClassification' in (weights.config.get('architectures') or ()):
+    found['tags'] = weights.linear(x, 'classifier')
+  elif weights.has('pooler.dense'):
     pooled = np.tanh(weights.linear(x[:, 0], 'pooler.dense'))
     found['pooled'] = pooled
     found |= {name: weights.linear(pooled, head) for name, head in (('NSP logits', 'cls.seq_relationship'),

@@ -34,8 +34,8 @@ TEXTS: tuple[tuple[str, ...], ...] = (
     ('北京是中華人民共和國的首都。', '它位於華北平原。'), ('Die Brücke über die Elbe kostete 3,7 Mio. € (netto).',),
     ('def area(r): return 3.14159 * r ** 2  # m²', 'e = mc^2'))
 
-# [B T D], [B T V], [B T 2], [B D], [B 2], [B C]
-OUTPUTS = 'hidden states', 'MLM logits', 'starts and ends', 'pooled', 'NSP logits', 'classes'
+# [B T D], [B T V], [B T 2], [B D], [B 2], [B C], [B T C]
+OUTPUTS = 'hidden states', 'MLM logits', 'starts and ends', 'pooled', 'NSP logits', 'classes', 'tags'
 Outputs = Mapping[str, np.ndarray]  # some of OUTPUTS, by their names
 Batch = dict[str, np.ndarray]  # {[B T]}: input_ids, token_type_ids, position_ids, pair_ids
 Run = Callable[[storage.Path, Loaded, Batch], tuple[str, Outputs]]  # by a format's runtime: its name, what it gives
@@ -89,6 +89,8 @@ def forward(model: nnx.Module, heads, batch) -> dict[str, jax.Array]:
     for head in ('classifier', 'choice'):
       if head in heads:
         found['classes'] = getattr(model, head)(pooled[:, 0], jnp.zeros(hidden.shape[:1], jnp.int32))
+  if 'tags' in heads:
+    found['tags'] = model.tags(hidden, jnp.zeros(hidden.shape[:2], jnp.int32))
   return found
 
 
@@ -175,7 +177,8 @@ def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple
     given = model.float().eval()(**{name: torch.from_numpy(value.astype(np.int64)) for name, value in inputs.items()},
                                  output_hidden_states=True)
   scores = {'BertForSequenceClassification': 'classes', 'BertForMultipleChoice': 'classes',
-            'BertForMaskedLM': 'MLM logits', 'BertForNextSentencePrediction': 'NSP logits'}
+            'BertForTokenClassification': 'tags', 'BertForMaskedLM': 'MLM logits',
+            'BertForNextSentencePrediction': 'NSP logits'}
   if 'start_logits' in given:
     given['starts and ends'] = torch.stack([given['start_logits'], given['end_logits']], dim=-1)
   found = {'hidden states': given.hidden_states[-1], 'MLM logits': given.get('prediction_logits'),
