@@ -301,7 +301,7 @@ def test_each_class_runs_there_as_here(tmp_path, architecture):
   _, path = exported(tmp_path, MODEL)
   said = []
   output = exchange.export('huggingface', path, tmp_path / 'out', architecture, tell=said.append)
-  assert 'compared with transformers' in said[1] and 'hidden states' in said[1]
+  assert 'compared with transformers' in said[1] and 'last_hidden_state' in said[1]
   load(output, name=architecture or 'BertForPreTraining')
   back = exchange.bring_in(output, tmp_path / 'back')
   for name, value in parameters.named(exchange.load(back).params).items():

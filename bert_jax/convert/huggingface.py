@@ -106,10 +106,13 @@ def shaped(loaded: Loaded, architecture: str | None, layout: str) -> Loaded:
 
 
 def architecture(objective: Objective) -> str:
-  """The class of transformers that has the objective's heads."""
+  """The class of transformers that has the objective's heads. Raises ConfigError where none is known."""
   heads = set(objective.heads)
   if objective.huggingface:
     return objective.huggingface
+  others = sorted(heads - {*PRETRAINING_HEADS, 'classifier'})
+  require(not others, f'no class of transformers is known that has the head {names.some(others)}: name it in '
+          'Objective.huggingface')
   if 'classifier' in heads:
     return 'BertForSequenceClassification'
   if 'masked_tokens' in heads:
