@@ -7,6 +7,7 @@ import bz2
 import dataclasses
 import gzip
 import itertools
+import json
 import os
 import pathlib
 import random
@@ -306,6 +307,15 @@ def test_each_class_runs_there_as_here(tmp_path, architecture):
   back = exchange.bring_in(output, tmp_path / 'back')
   for name, value in parameters.named(exchange.load(back).params).items():
     np.testing.assert_array_equal(value, parameters.named(exchange.load(path).params)[name])
+
+
+def test_settings_of_an_export_are_those_that_transformers_knows(tmp_path, peers):
+  _, path = exported(tmp_path, MODEL)
+  fields = json.loads((path / 'config.json').read_text())
+  known = peers.BertConfig().to_dict().keys() | {'architectures'}
+  assert fields.keys() <= known, fields.keys() - known
+  assert fields['hidden_act'] == 'gelu_pytorch_tanh'
+  assert peers.AutoTokenizer.from_pretrained(path).model_max_length == MODEL.max_positions
 
 
 def test_what_transformers_saves_is_read(tmp_path):

@@ -15,7 +15,7 @@ import safetensors.numpy
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import assemble, bert_config, card as card_lib, directory as directory_lib, names, tokenizer_files
 from bert_jax.convert.card import ModelCard
-from bert_jax.convert.foreign import read_json
+from bert_jax.convert.foreign import is_name, read_json, shown
 from bert_jax.convert.weights import WEIGHTS, read_tensors
 from bert_jax.errors import ConfigError, require
 from bert_jax.model.build import Heads, encoder_class
@@ -40,6 +40,9 @@ TIED = {'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weigh
 ARCHITECTURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'BertForPreTraining': (tuple(PRETRAINING_HEADS), ()), 'BertForMaskedLM': (('masked_tokens',), ()),
     BARE: ((), ('pooler',))}
+
+# The class that has the head of a task.
+OF_TASKS = {'classifier': 'BertForSequenceClassification'}
 
 SENTENCES = 'sentence-transformers'
 LAYOUTS = 'transformers', SENTENCES  # what lies beside an encoder
@@ -110,11 +113,12 @@ def architecture(objective: Objective) -> str:
   heads = set(objective.heads)
   if objective.huggingface:
     return objective.huggingface
-  others = sorted(heads - {*PRETRAINING_HEADS, 'classifier'})
+  others = sorted(heads - {*PRETRAINING_HEADS, *OF_TASKS})
   require(not others, f'no class of transformers is known that has the head {names.some(others)}: name it in '
           'Objective.huggingface')
-  if 'classifier' in heads:
-    return 'BertForSequenceClassification'
+  for head, kind in OF_TASKS.items():
+    if head in heads:
+      return kind
   if 'masked_tokens' in heads:
     return 'BertForPreTraining' if 'pair_classes' in heads else 'BertForMaskedLM'
   return 'BertForNextSentencePrediction' if 'pair_classes' in heads else BARE
@@ -209,9 +213,9 @@ def modules_of(directory: storage.Path) -> tuple[str, list[str]]:
   if not isinstance(modules, list) or not modules or not all(text(x, 'path') and text(x, 'type') for x in modules):
     raise DataError(f'{directory / MODULES} cannot be used: wanted a list of modules with path and type')
   folder, kinds = modules[0]['path'], [module['type'].rpartition('.')[2] for module in modules]
-  if kinds[0] != 'Transformer' or storage.path(folder).name != folder or folder == '..':
-    raise DataError(f'{directory / MODULES} begins with a {kinds[0]:.40} in {folder:.40}: wanted a Transformer, in '
-                    'a folder of its directory')
+  if kinds[0] != 'Transformer' or not is_name(folder):
+    raise DataError(f'{directory / MODULES} begins with a {shown(kinds[0])} in {shown(folder)}: wanted a '
+                    'Transformer, in a folder of its directory')
   return folder, kinds
 
 

@@ -96,7 +96,6 @@ class Graph:
     """x with all that JAX has repeated."""
     return x if shape_of(x) == tuple(shape) else self.call('Expand', x, self.sizes(shape), shape=shape)
 
-
   def cast(self, x: Value, dtype) -> Tensor:
     return self.call('Cast', x, shape=shape_of(x), to=type_of(dtype))
 

@@ -48,14 +48,14 @@ def cast(graph, eqn, x):
 
 
 def broadcast(graph, eqn, x, *sizes):
-  rank, places, whole = len(eqn.params['shape']), eqn.params['broadcast_dimensions'], eqn.params['shape']
-  shape: list[Size] = [1] * rank
+  whole, places = eqn.params['shape'], eqn.params['broadcast_dimensions']
+  shape: list[Size] = [1] * len(whole)
   for place, size in zip(places, shape_of(x)):
     shape[place] = size
-  added = [axis for axis in range(rank) if axis not in places]
   if not isinstance(x, Tensor):
     x = view(graph, x, shape)
-    return np.broadcast_to(x, whole) if is_known(whole) and tuple(whole) != np.shape(x) else x
+    return np.broadcast_to(x, whole) if is_known(whole) and whole != np.shape(x) else x
+  added = [axis for axis in range(len(whole)) if axis not in places]
   return graph.call('Unsqueeze', x, np.array(added, np.int64), shape=shape) if added else x
 
 
@@ -149,9 +149,12 @@ def gather(graph, eqn, x, ids):
   d, shape, out = eqn.params['dimension_numbers'], eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
   x = graph.whole(x, shape)
   if not isinstance(ids, Tensor) and ids.ndim == 1:  # x[:, 0], x[:, 2:4]
-    sizes = [eqn.params['slice_sizes'][axis] for axis in d.start_index_map]
-    ends = [start + size if isinstance(size, int) else END for start, size in zip(ids.tolist(), sizes)]
-    found = graph.part(x, d.start_index_map, ids, ends, eqn.params['slice_sizes'])
+    sizes = eqn.params['slice_sizes']
+    starts = dict.fromkeys(range(len(shape)), 0) | dict(zip(d.start_index_map, ids.tolist()))
+    ends = [END if starts[i] + size == shape[i] else starts[i] + size for i, size in enumerate(sizes)]
+    require(is_known(ends), f'ONNX: a part of {shape} of the size {sizes}')
+    cut_at = [i for i, size in enumerate(sizes) if size != shape[i]]
+    found = graph.part(x, cut_at, [starts[i] for i in cut_at], [ends[i] for i in cut_at], sizes) if cut_at else x
     axes = np.array(d.collapsed_slice_dims, np.int64)
     return graph.call('Squeeze', found, axes, shape=out) if axes.size else found
   batch, (axis, *others) = list(d.operand_batching_dims), d.start_index_map

@@ -18,6 +18,7 @@ from flax import nnx
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import (
   directory as directory_lib,
+    foreign,
   huggingface,
   names,
   onnx_graph,
@@ -82,7 +83,8 @@ def export_checkpoint(format: str, directory: storage.PathLike, loaded: Loaded, 
   ids, shapes = symbolic(loaded, 'B, T')
   outputs = jax.eval_shape(function(loaded), shapes, ids, ids, ids)
   gives = '\n'.join(f'- {name} {list(value.shape)}' for name, value in outputs.items())
-  named = f'\n\nClasses, in the order of their scores: {", ".join(loaded.labels)}.' if loaded.labels else ''
+  labels = ', '.join(map(foreign.shown, loaded.labels))
+  named = f'\n\nClasses, in the order of their scores: {labels}.' if labels else ''
   kind = 'int64' if format == ONNX else 'int32'
   readme = (f'# A BERT encoder as a program ({format})\n\nInputs: {kind} [B T] each, of any number of rows, up to '
             f'{longest} tokens; attention_mask is 1, and 0 where padding is. '
