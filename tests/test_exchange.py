@@ -22,7 +22,6 @@ from bert_jax.model import build, layers
 from bert_jax.model.encoder import BertEncoder
 from bert_jax.model.heads import MaskedTokens, PairClasses, Pooler
 from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
-from bert_jax.tasks import sentences
 from bert_jax.tasks.settings import Finetune
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 from launch import cli
@@ -146,13 +145,13 @@ def test_a_run_begins_with_what_there_is(pretrained, tuned, of_others):
   given = exchange.initial_parameters(pretrained[0] / 'checkpoints' / '3', MODEL, PRETRAINING_HEADS)
   assert given.step == 3 and given.fresh == () and given.record.kind == 'pretrained'
   assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(given.params))
-  heads = sentences.of_classes(LABELS).heads
+  heads = parameters.task(LABELS).heads
   given = exchange.initial_parameters(pretrained[0], MODEL, heads)
   assert given.step == 7 and given.fresh == ('classifier/dense/bias', 'classifier/dense/kernel')
   assert given.params['classifier'] == {'dense': {'bias': None, 'kernel': None}}
   assert_equal({name: given.params[name] for name in ('encoder', 'pooler')},
                {name: pretrained[1][name] for name in ('encoder', 'pooler')})
-  given = exchange.initial_parameters(tuned[0], MODEL, sentences.of_classes(('a', 'b', 'c')).heads)
+  given = exchange.initial_parameters(tuned[0], MODEL, parameters.task(('a', 'b', 'c')).heads)
   assert given.fresh == ('classifier/dense/bias', 'classifier/dense/kernel')  # of two classes there
   given = exchange.initial_parameters(of_others[0], MODEL_OF_OTHERS, PRETRAINING_HEADS)
   assert given.step is None and given.record is None and heads_of(given.fresh) == {'pooler', 'pair_classes'}
@@ -160,7 +159,7 @@ def test_a_run_begins_with_what_there_is(pretrained, tuned, of_others):
 
 def test_the_tree_is_that_of_the_program(pretrained):
   """Where a leaf is lacking the caller's own goes there."""
-  heads = sentences.of_classes(LABELS).heads
+  heads = parameters.task(LABELS).heads
   given = exchange.initial_parameters(pretrained[0], MODEL, heads)
   own = parameters.random(MODEL, heads, seed=9)
   merged = jax.tree.map(lambda own, given: own if given is None else given, own, given.params)
@@ -466,7 +465,7 @@ def test_a_head_that_a_format_cannot_carry_is_named(folder, vocabulary, monkeypa
   monkeypatch.delattr(Lengths, 'outputs')
   with pytest.raises(cfg.ConfigError, match='the head lengths does not say what it gives.*add Lengths.outputs'):
     exchange.export('onnx', folder, folder / 'never')
-  objective = dataclasses.replace(sentences.of_classes(LABELS), huggingface='BertForTokenClassification')
+  objective = dataclasses.replace(TUNED.learns, huggingface='BertForTokenClassification')
   loaded = Loaded(MODEL, objective, parameters.random(MODEL, objective.heads), lambda: tokenizer_lib.load(vocabulary))
   monkeypatch.setattr(exchange, 'load', lambda source: loaded)
   with pytest.raises(cfg.ConfigError, match='Google\'s code has no head as BertForTokenClassification has'):

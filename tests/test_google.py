@@ -17,7 +17,6 @@ from bert_jax.checkpoint import Loaded
 from bert_jax.convert import directory, exchange, google
 from bert_jax.model.heads import MaskedTokens
 from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
-from bert_jax.tasks import sentences
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 from launch import cli
 
@@ -121,7 +120,7 @@ def test_slots_are_skipped_and_heads_need_not_be_there(written, loaded):
 
 @pytest.mark.parametrize('labels', [('LABEL_0', 'LABEL_1', 'LABEL_2'), ()])
 def test_a_classifier(tmp_path, loaded, labels):
-  objective = sentences.of_classes(labels) if labels else sentences.of_numbers(labels)
+  objective = parameters.task(labels)
   tuned = dataclasses.replace(loaded, objective=objective, params=parameters.random(MODEL, objective.heads))
   path = google.export_checkpoint(tmp_path / 'tuned', tuned)
   assert variables(path / google.WEIGHTS)['output_weights'].shape == (len(labels) or 1, 12)  # [C D], as there

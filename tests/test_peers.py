@@ -26,7 +26,8 @@ from bert_jax.checkpoint import Loaded
 from bert_jax.convert import directory, exchange, huggingface
 from bert_jax.model import build
 from bert_jax.objectives import OBJECTIVES, Objective
-from bert_jax.tasks import sentences
+from bert_jax.tasks import batches, sentences
+from bert_jax.tasks.task import Encoding
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib, training as vocabulary_lib
 
 pytestmark = pytest.mark.peers
@@ -202,11 +203,13 @@ def test_losses_and_gradients(tmp_path, activation):
 def test_classes_and_numbers(tmp_path, labels):
   """A fine-tuned model is BertForSequenceClassification there: its scores, its labels, its loss."""
   import torch
-  objective = sentences.of_classes(labels) if labels else sentences.of_numbers(labels)
+  objective = parameters.task(labels)
   loaded, path = exported(tmp_path, MODEL, objective, labels)
   texts = [('t5 t6 t7', None), ('t8 ' * 30, 't9 t10'), ('t11', 't12 ' * 9)]
   examples = [sentences.Example(text, pair, label) for (text, pair), label in zip(texts, labels or (0.5, 1.5, -2.0))]
-  batch = sentences.encode(examples, loaded.tokenizer(), 48, labels)
+  tokenizer = loaded.tokenizer()
+  made = sentences.rows(examples, Encoding(tokenizer, 48, labels, None))
+  batch = batches.pad(made, len(made), 48, tokenizer.pad_id, made[0])
   assert 0.3 < (batch['pair_ids'] > 0).mean() < 0.9
   graphdef, _, _ = build.describe(MODEL, objective.heads)
 
