@@ -449,7 +449,7 @@ class Lengths(nnx.Module):
 
   def outputs(self, model, hidden):  # [B T D] -> {[B T], [B T], [B]}
     scores = self.dense(hidden)
-    return {'start_logits': scores[..., 0], 'end_logits': scores[:, :, 1], 'length': scores[..., 2].mean(1)}
+    return {'start_logits': scores[..., 0], 'end_logits': scores[:, :, 1], 'length': scores[:, 0, 2]}
 
 
 def test_a_head_that_a_format_cannot_carry_is_named(folder, vocabulary, monkeypatch):

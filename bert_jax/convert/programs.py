@@ -80,9 +80,7 @@ def export_checkpoint(format: str, directory: storage.PathLike, loaded: Loaded, 
   directory_lib.check(directory, format, overwrite)
   huggingface.check_vocabulary(loaded)
   longest = loaded.model.max_positions
-  ids, shapes = symbolic(loaded, 'B, T')
-  outputs = jax.eval_shape(function(loaded), shapes, ids, ids, ids)
-  gives = '\n'.join(f'- {name} {list(value.shape)}' for name, value in outputs.items())
+  gives = '\n'.join(f'- {name} {list(shape)}' for name, shape in shapes_of(loaded).items())
   labels = ', '.join(map(foreign.shown, loaded.labels))
   named = f'\n\nClasses, in the order of their scores: {labels}.' if labels else ''
   kind = 'int64' if format == ONNX else 'int32'
@@ -98,6 +96,12 @@ def symbolic(loaded: Loaded, names: str):
   rows, tokens = jax.export.symbolic_shape(names, constraints=[f'{names.split()[1]} <= {loaded.model.max_positions}'])
   shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in flat(loaded).items()}
   return jax.ShapeDtypeStruct((rows, tokens), jnp.int32), shapes
+
+
+def shapes_of(loaded: Loaded) -> dict[str, tuple]:
+  """{output: its shape, of numbers and of the symbols B and T}"""
+  ids, shapes = symbolic(loaded, 'B, T')
+  return {name: value.shape for name, value in jax.eval_shape(function(loaded), shapes, ids, ids, ids).items()}
 
 
 def stablehlo_files(loaded: Loaded) -> dict[str, bytes]:
@@ -156,7 +160,7 @@ def run_stablehlo(path: storage.Path, loaded: Loaded, batch: proof.Batch) -> tup
   """jax.export.deserialize, on the platform of this process."""
   call = jax.export.deserialize(bytearray((path / PROGRAM).read_bytes())).call
   params = safetensors.numpy.load((path / PARAMETERS).read_bytes())
-  found = in_parts(lambda ids: jax.device_get(call(params, *ids)), batch)
+  found = in_parts(lambda ids: jax.device_get(call(params, *ids)), loaded, batch)
   return f'jax.export.deserialize on {jax.default_backend()}, at {PARTS} sizes', found
 
 
@@ -166,7 +170,7 @@ def run_saved_model(path: storage.Path, loaded: Loaded, batch: proof.Batch) -> t
   with storage.on_disk(path) as folder:
     model = tf.saved_model.load(str(folder))
     call = lambda ids: {name: value.numpy() for name, value in model.forward(*map(tf.constant, ids)).items()}
-    return f'TensorFlow {tf.__version__}, at {PARTS} sizes', in_parts(call, batch)
+    return f'TensorFlow {tf.__version__}, at {PARTS} sizes', in_parts(call, loaded, batch)
 
 
 def run_onnx(path: storage.Path, loaded: Loaded, batch: proof.Batch) -> tuple[str, proof.Outputs]:
@@ -177,23 +181,23 @@ def run_onnx(path: storage.Path, loaded: Loaded, batch: proof.Batch) -> tuple[st
     outputs = [output.name for output in session.get_outputs()]
     call = lambda ids: dict(zip(outputs, session.run(None, {
         name: value.astype(np.int64) for name, value in zip(INPUTS, ids)})))
-    return f'onnxruntime {onnxruntime.__version__}, at {PARTS} sizes', in_parts(call, batch)
+    return f'onnxruntime {onnxruntime.__version__}, at {PARTS} sizes', in_parts(call, loaded, batch)
 
 
 PARTS = 3  # of a batch, each of other numbers of rows and tokens
 
 
-def in_parts(call: Callable, batch: proof.Batch) -> proof.Outputs:
+def in_parts(call: Callable, loaded: Loaded, batch: proof.Batch) -> proof.Outputs:
   """What `call` gives for one row, for two, and for all others, each as long as its longest, put together again."""
-  B, T = batch['input_ids'].shape
+  (B, T), shapes = batch['input_ids'].shape, shapes_of(loaded)
   found: dict[str, list[np.ndarray]] = {}
   ends = [0, min(1, B), min(PARTS, B), B]
   for rows in (slice(start, end) for start, end in zip(ends, ends[1:]) if start < end):
     longest = int(batch['pair_ids'][rows].sum(axis=1).max())
     for name, value in call([batch[name][rows, :longest] for name in OF_BATCH]).items():
       value = np.asarray(value)
-      if value.ndim == len(('B', 'T', 'D')):
-        value = np.pad(value, ((0, 0), (0, T - longest), (0, 0)))
+      if value.ndim > 1 and not isinstance(shapes[name][1], int):  # of tokens
+        value = np.pad(value, [(0, 0), (0, T - longest)] + [(0, 0)] * (value.ndim - 2))
       found.setdefault(name, []).append(value)
   return {name: np.concatenate(parts) for name, parts in found.items()}
 
