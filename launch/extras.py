@@ -7,7 +7,7 @@ EXTRAS = {
     'gensim': 'sample', 'jieba': 'chinese', 'apache_beam': 'beam', 'matplotlib': 'plot', 'gcsfs': 'gcs',
     'google.cloud.storage': 'gcs', 'torch': 'peers', 'transformers': 'peers',
     'sentence_transformers': 'peers', 'sklearn': 'tasks', 'scipy': 'tasks', 'seqeval': 'tasks',
-    'nltk': 'tasks'}
+    'nltk': 'tasks', 'onnx': 'onnx', 'onnxruntime': 'onnx'}
 
 
 def missing(error: BaseException | None) -> str | None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from bert_jax.convert.foreign import shown
 from bert_jax.model.settings import Model
 from bert_jax.objectives import Objective
 
@@ -118,7 +119,7 @@ def training(card: ModelCard, objective: Objective) -> list[str]:
   unknown = 'Converted from a checkpoint of another format, which says nothing of its training.'
   said = [f'{card.steps:,} steps.' if card.steps else unknown, card.origin, card.data]
   if card.labels:
-    said.append(f'Classes, in the order of their scores: {", ".join(card.labels)}.')
+    said.append(f'Classes, in the order of their scores: {", ".join(map(shown, card.labels))}.')
   idle = idle_heads(card, objective)
   if idle:
     said.append(f'This run did not train the {heads_named(idle)}.')

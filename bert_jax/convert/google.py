@@ -34,6 +34,9 @@ from input_pipeline.errors import DataError
 KIND = 'tf1'
 CONFIG, WEIGHTS = 'bert_config.json', 'bert_model.ckpt'
 INDEX = '.index'  # what a checkpoint of TensorFlow has beside its .data-00000-of-00001
+# The classes of transformers whose heads are made by run_pretraining.py, run_classifier.py and run_squad.py.
+CLASSES = ('BertModel', 'BertForPreTraining', 'BertForMaskedLM', 'BertForNextSentencePrediction',
+           'BertForSequenceClassification', 'BertForQuestionAnswering')
 SLOTS = 'adam_m', 'adam_v', 'global_step'  # of the optimizer
 ACTIVATIONS = {'gelu': 'gelu_tanh'}  # modeling.py gelu, since 2019; exact in the code of 2018
 DEFAULTS = {'type_vocab_size': 16}  # modeling.py BertConfig
@@ -148,6 +151,8 @@ def export_checkpoint(directory: storage.PathLike, loaded: Loaded, overwrite: bo
   model, vocabulary = loaded.model, loaded.tokenizer()
   huggingface.check_vocabulary(loaded)
   require(vocabulary.kind == 'wordpiece', f'the vocabulary is {vocabulary.kind}: Google\'s code reads WordPiece')
+  kind = huggingface.architecture(loaded.objective)
+  require(kind in CLASSES, f'Google\'s code has no head as {kind} has: wanted one of {", ".join(CLASSES)}')
   config = bert_config.fields_of(model) | {'model_type': model.architecture}
   for name, wanted in FIXED.items():
     require(config.pop(name) == wanted, f'the model has another {name} than {wanted}, which is fixed in Google\'s code')

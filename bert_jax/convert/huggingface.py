@@ -15,11 +15,11 @@ import safetensors.numpy
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import assemble, bert_config, card as card_lib, directory as directory_lib, names, tokenizer_files
 from bert_jax.convert.card import ModelCard
-from bert_jax.convert.foreign import read_json
+from bert_jax.convert.foreign import is_name, read_json, shown
 from bert_jax.convert.weights import WEIGHTS, read_tensors
 from bert_jax.errors import ConfigError, require
 from bert_jax.model.build import Heads, encoder_class
-from bert_jax.model.heads import Classes, Ends, OneScore, Pooler
+from bert_jax.model.heads import Classes, Ends, OneScore, Pooler, TokenClasses
 from bert_jax.model.settings import Model
 from bert_jax.objectives import PRETRAINING_HEADS, Objective
 from input_pipeline import storage
@@ -110,10 +110,13 @@ def shaped(loaded: Loaded, architecture: str | None, layout: str) -> Loaded:
 
 
 def architecture(objective: Objective) -> str:
-  """The class of transformers that has the objective's heads."""
+  """The class of transformers that has the objective's heads. Raises ConfigError where none is known."""
   heads = set(objective.heads)
   if objective.huggingface:
     return objective.huggingface
+  others = sorted(heads - {*PRETRAINING_HEADS, *OF_TASKS})
+  require(not others, f'no class of transformers is known that has the head {names.some(others)}: name it in '
+          'Objective.huggingface')
   for head, kind in OF_TASKS.items():
     if head in heads:
       return kind
@@ -214,9 +217,9 @@ def modules_of(directory: storage.Path) -> tuple[str, list[str]]:
   if not isinstance(modules, list) or not modules or not all(text(x, 'path') and text(x, 'type') for x in modules):
     raise DataError(f'{directory / MODULES} cannot be used: wanted a list of modules with path and type')
   folder, kinds = modules[0]['path'], [module['type'].rpartition('.')[2] for module in modules]
-  if kinds[0] != 'Transformer' or storage.path(folder).name != folder or folder == '..':
-    raise DataError(f'{directory / MODULES} begins with a {kinds[0]:.40} in {folder:.40}: wanted a Transformer, in '
-                    'a folder of its directory')
+  if kinds[0] != 'Transformer' or not is_name(folder):
+    raise DataError(f'{directory / MODULES} begins with a {shown(kinds[0])} in {shown(folder)}: wanted a '
+                    'Transformer, in a folder of its directory')
   return folder, kinds
 
 
@@ -250,8 +253,9 @@ def task_of(config: bert_config.BertConfig, tensors: Mapping[str, np.ndarray],
   if weight is None or weight.ndim != 2 or not {OF_TASKS['classifier'], OF_TASKS['tags']} & set(kinds):
     return {}, ()
   count = weight.shape[0]
-  head = functools.partial(Classes, count=count)
-  heads: Heads = {'tags': head} if OF_TASKS['tags'] in kinds else {'pooler': Pooler, 'classifier': head}
+  heads: Heads = {'pooler': Pooler, 'classifier': functools.partial(Classes, count=count)}
+  if OF_TASKS['tags'] in kinds:
+    heads = {'tags': functools.partial(TokenClasses, count=count)}
   return heads, bert_config.labels_of(config, count, directory / CONFIG)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from bert_jax.convert.foreign import shown
 from bert_jax.errors import ConfigError
 from bert_jax.model import build
 from bert_jax.model.settings import Model
@@ -120,4 +121,4 @@ def tree(arrays: Mapping[str, Any], settings: Model, heads: build.Heads):
 def some(names, limit: int = 3) -> str:
   """For a message: the first few, and how many more."""
   names = list(names)
-  return ', '.join(names[:limit]) + (f' and {len(names) - limit} more' if len(names) > limit else '')
+  return ', '.join(map(shown, names[:limit])) + (f' and {len(names) - limit} more' if len(names) > limit else '')

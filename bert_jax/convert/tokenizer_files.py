@@ -216,4 +216,4 @@ def _require(fine: bool, path: storage.Path, name: str, found, wanted: Sequence)
   """Raises DataError for a rule that is not one of the `wanted`."""
   if not fine:
     shown = ' or '.join(dict.fromkeys('nothing' if value is None else str(value) for value in wanted))
-    raise DataError(f'{path} has {name} {str(found):.60}, which bert_jax cannot do: wanted {shown}')
+    raise DataError(f'{path} has {name} {foreign.shown(found)}, which bert_jax cannot do: wanted {shown}')

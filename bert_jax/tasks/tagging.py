@@ -14,7 +14,7 @@ import numpy as np
 
 from bert_jax.errors import require
 from bert_jax.fields import one_of, require_choices
-from bert_jax.model.heads import Classes
+from bert_jax.model.heads import TokenClasses
 from bert_jax.objectives import Objective, Term
 from bert_jax.tasks import conll
 from bert_jax.tasks.conll import OUTSIDE, SCHEMES, Columns, Sentence
@@ -179,8 +179,8 @@ def term_of(logits: Callable, flops: Callable) -> Term:
 
 
 def objective(labels: tuple[str, ...], own: Settings) -> Objective:
-  head = functools.partial(Classes, count=len(labels))
-  flops = lambda settings, batch: batch.sequence_length * Classes.flops(settings, len(labels))
+  head = functools.partial(TokenClasses, count=len(labels))
+  flops = lambda settings, batch: batch.sequence_length * TokenClasses.flops(settings, len(labels))
   return Objective({'tags': term_of(tag_logits, flops)}, {'tags': head}, huggingface='BertForTokenClassification')
 
 # ---------------------------------------------------------------- what is said of an example
