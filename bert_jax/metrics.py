@@ -1,5 +1,6 @@
 """What a run reports: sums that travel and means taken last, to console, JSON lines and TensorBoard."""
 
+import contextlib
 import dataclasses
 import re
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import object_log, optimizer, run_directory
+from bert_jax import board, object_log, optimizer, run_directory
 from bert_jax.errors import NonFiniteError
 from bert_jax.objectives import Objective
 from input_pipeline import storage
@@ -127,14 +128,17 @@ def layer_table(values: Mapping[str, float]) -> str:
 class Writer:
   """Scalars to RUN/metrics.jsonl and, where tensorboardX is installed, to RUN/tensorboard.
 
-  Lines after `step`, of a run that was cut off, are dropped; the old file stays until the new one is whole. `unsent`:
-  lines that a checkpoint kept, as no object held them yet. In a bucket the log is object_log's.
+  Lines after `step`, of a run that was cut off, are dropped; the old file stays until the new one is whole, and what in
+  it is no line of ours stays too. Lines that a full disk does not take wait; a checkpoint keeps them. `unsent`: those
+  that one kept. In a bucket the log is object_log's.
   """
 
   def __init__(self, run_dir: storage.PathLike, step: int, unsent: Iterable[dict] = ()):
     run_dir = storage.path(run_dir)
     self._file: Any = None
-    self._board: Any = None
+    self._board: board.Board | None = None
+    self._waiting: list[dict] = []  # lines that the file has not taken
+    self._told = False
     self._objects: object_log.ObjectLog | None = None
     unsent = list(unsent)
     lines = read(run_dir) if storage.is_local(run_dir) else of_file(run_dir)
@@ -143,15 +147,18 @@ class Writer:
       self._objects = object_log.ObjectLog(run_dir, step, kept)
       return
     path, segments = run_dir / run_directory.LOG, run_dir / run_directory.SEGMENTS
-    if kept != lines or segments.exists() or not path.exists() or not path.read_text().endswith('\n'):
-      storage.write_whole(path, object_log.encode(kept))
+    text = text_of(path) if path.exists() else None
+    if kept != lines or segments.exists() or text is None or not text.endswith('\n'):
+      foreign = object_log.foreign(text or '')
+      if foreign:
+        print(f'bert-jax: {path}: {len(foreign)} lines are none of ours, the first {foreign[0]!r:.60}: they stand at '
+              'its beginning now', file=sys.stderr, flush=True)
+      whole = ''.join(f'{line}\n' for line in foreign) + object_log.encode(kept)
+      storage.write_whole(path, whole.encode(errors='surrogateescape'))
       storage.remove_tree(segments)  # of a run that was in a bucket
-    self._file = path.open('a')
-    try:
-      from tensorboardX import SummaryWriter
-      self._board = SummaryWriter(str(run_dir / run_directory.BOARD), purge_step=step + 1)
-    except ImportError:
-      print('tensorboardX is not installed: scalars go only to metrics.jsonl', file=sys.stderr)
+    self._file = open(path, 'ab', buffering=0)
+    self._size = self._file.tell()
+    self._board = board.Board(str(run_dir / run_directory.BOARD), step)
 
   def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
     """One line of `kind`: train, validation, or what an optimizer tells (trust_ratio)."""
@@ -159,20 +166,39 @@ class Writer:
     if self._objects:
       self._objects.write(line)
       return
-    self._file.write(object_log.encode([line]))
-    self._file.flush()
+    self._waiting.append(line)
+    self._append()
     if self._board:
-      for name, value in scalars.items():
-        self._board.add_scalar(f'{kind}/{name}', value, step)
+      self._board.write(step, kind, scalars)
+
+  def _append(self) -> None:
+    """Adds the lines that wait to the file, all or none; where it takes none, that is told once."""
+    data = memoryview(object_log.encode(self._waiting).encode())
+    try:
+      while data:
+        data = data[self._file.write(data):]
+      self._size = self._file.tell()
+      self._waiting, self._told = [], False
+    except OSError as error:
+      with contextlib.suppress(OSError):
+        self._file.truncate(self._size)
+      if not self._told:
+        print(f'bert-jax: {self._file.name} cannot be written ({error.strerror}): training goes on, and its lines wait',
+              file=sys.stderr, flush=True)
+      self._told = True
 
   def unsent(self) -> list[dict]:
     """The lines that a checkpoint has to keep."""
-    return self._objects.unsent() if self._objects else []
+    return self._objects.unsent() if self._objects else list(self._waiting)
 
   def close(self) -> None:
     if self._objects:
       self._objects.close()
     if self._file:
+      if self._waiting:
+        self._append()
+      if self._waiting:
+        print(f'bert-jax: {len(self._waiting)} lines of the log did not reach {self._file.name}', file=sys.stderr)
       self._file.close()
     if self._board:
       self._board.close()
@@ -184,10 +210,15 @@ def read(run_dir: storage.PathLike) -> list[dict]:
   return object_log.merged([*lines, *segments]) if segments else lines
 
 
+def text_of(path: storage.Path) -> str:
+  """What a file holds, also where a byte of it is damaged."""
+  return path.read_bytes().decode(errors='surrogateescape')
+
+
 def of_file(run_dir: storage.PathLike) -> list[dict]:
   """The lines of RUN/metrics.jsonl; none where it is missing."""
   try:
-    return object_log.decode((storage.path(run_dir) / run_directory.LOG).read_text())
+    return object_log.decode(text_of(storage.path(run_dir) / run_directory.LOG))
   except FileNotFoundError:
     return []
 

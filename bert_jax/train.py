@@ -29,6 +29,7 @@ from bert_jax import (
     phases,
     program as program_lib,
     run_directory,
+    watchdog,
 )
 from bert_jax.errors import DriftError, require
 from bert_jax.parallel import mesh as mesh_lib
@@ -143,7 +144,7 @@ class Training:
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
     distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
-    with (locked(self.run_dir) as lock,
+    with (watchdog.Watchdog(60 * settings.hang_minutes) as dog, locked(self.run_dir) as lock,
           checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints):
       record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))
       restored = checkpoint.restore(checkpoints, self.program.abstract)
@@ -170,11 +171,12 @@ class Training:
         lock.check()
         return checkpoint.failed(checkpoints)
 
-      work = loop.Work(self.batches, self.count, self.evaluate, save, unsaved, settings.checkpoint_every,
+      work = loop.Work(self.batches, self.count, self.evaluate, save, unsaved, dog.beat, settings.checkpoint_every,
                        settings.evaluate_every)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
+      dog.beat(watchdog.LONG)
       if checkpoint.failed(checkpoints, wait=True):
         save(state, step)
       checkpoint.finish(checkpoints)

@@ -50,9 +50,10 @@ def pretrain(argv: list[str]) -> int:
   """Trains; the exit code tells a run that was stopped from one that is done."""
   if flags.asks_for_help(argv):
     return flags.show_recipes(USAGE, 'pretrain', argv)
-  from bert_jax import distributed, recipes, train
+  from bert_jax import distributed, early_stop, recipes, train
   default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
   args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
+  early_stop.begin()
   distributed.start(args.distributed)
   result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from)
   return STOPPED if result.reason == 'signal' else 0
@@ -95,10 +96,11 @@ def finetune(argv: list[str]) -> int:
     return 0 if argv else 2
   if argv[0] not in TASKS:
     raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
-  from bert_jax import distributed, finetune
+  from bert_jax import distributed, early_stop, finetune
   from bert_jax.tasks import settings
   default = FinetuneCommand(tyro.MISSING, tyro.MISSING, settings.of(argv[0]))
   args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
+  early_stop.begin()
   distributed.start(args.distributed)
   result, figures = finetune.finetune(args.config, args.data, args.run_dir, args.checkpoint)
   if distributed.is_first():
