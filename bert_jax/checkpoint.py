@@ -21,6 +21,7 @@ from bert_jax import (
     config as cfg,
     distributed,
     manifest as manifest_lib,
+    metrics,
     program as program_lib,
     run_directory,
     steps,
@@ -93,6 +94,7 @@ class Checkpoints:
     self.failures = 0  # saves in a row
     self.there: set[str] | None = None  # names in the folder, once it was looked at
     self.ours: set[int] = set()  # steps of this run, whole when they were saved
+    self.pinned: int | None = None  # a step that stays, however old it is
     self.sound: set[int] = set()  # of these, those that this process has restored from or written
     mode = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)  # renames nothing
     self.orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(), atomicity_options=mode)
@@ -251,7 +253,8 @@ def complete(checkpoints: Checkpoints, directory: storage.Path, manifest: manife
   kept = sorted(checkpoints.sound)[-checkpoints.keep:]
   try:
     for step in sorted(step for step in checkpoints.ours if len(kept) == checkpoints.keep and step < kept[0]):
-      remove(checkpoints, step)
+      if step != checkpoints.pinned:
+        remove(checkpoints, step)
   except (OSError, StorageError) as failure:  # the new step is there
     print(f'bert-jax: an old checkpoint could not be removed: {failure}', file=sys.stderr, flush=True)
 
@@ -309,7 +312,7 @@ def restore(checkpoints: Checkpoints,
 
 
 def load(path: storage.PathLike, step: int | None = None) -> Loaded:
-  """The parameters of a run's newest sound step, or of `step`, on one device.
+  """The parameters of a run's newest sound step, or of `step`, on one device; of a fine-tuned run the best one's.
 
   `path`: RUN or RUN/checkpoints/STEP, of any kind of run. Raises ConfigError, DamageError, CheckpointError.
   """
@@ -324,7 +327,14 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   _, shapes, _ = build.describe(record.config.model, objective.heads)
   params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
-  chosen, saved = newest(path, record, step, {'params': params})
+  best = best_step(path, record) if step is None else None
+  try:
+    chosen, saved = newest(path, record, best or step, {'params': params})
+  except DamageError as error:
+    if best is None:
+      raise
+    print(f'bert-jax: {error}: the newest step is taken', file=sys.stderr, flush=True)
+    chosen, saved = newest(path, record, None, {'params': params})
 
   def tokenizer():
     from input_pipeline.vocabulary import tokenizer
@@ -335,6 +345,15 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
 
   return Loaded(record.config.model, objective, saved['params'], tokenizer, record, chosen.number,
                 labels=getattr(record.config, 'labels', ()))
+
+
+def best_step(run_dir: storage.Path, record: run_directory.Record) -> int | None:
+  """The step of a fine-tuned run whose evaluation was best, where it is kept; None: the newest is to be taken."""
+  if record.kind != 'finetuned':
+    return None
+  found = metrics.best(run_dir, record.config.best)
+  there = {step.number for step in steps.look(run_dir, run_directory.fingerprints(run_dir)) if step.usable}
+  return found[0] if found and found[0] in there else None
 
 
 def newest(run_dir: storage.Path, record: run_directory.Record, number: int | None,

@@ -40,6 +40,9 @@ class Work:
   """Told before each step, with how many times the usual the next one may take."""
   checkpoint_every: int
   evaluate_every: int  # 0: never
+  better: Callable[[dict[str, float], int], bool] | None = None
+  """(figures, step) -> whether they are the best so far, so that this step is to be saved; with it the last step is
+  evaluated too."""
 
 
 def run(program: Program, state: TrainState, step: int, work: Work, recorder: Recorder,
@@ -69,23 +72,30 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
       pending = report, counts, step
       reason = stopper.reason(step)
       save = work.unsaved() or bool(reason) or every(work.checkpoint_every)
-      if save or every(work.evaluate_every):
+      evaluate = every(work.evaluate_every) or bool(work.better and reason and reason != 'signal')
+      if save or evaluate:
         work.alive(LONG)
         recorder.step(*pending)
         pending = None
       # Held-out figures come first, so that a run that goes on from the checkpoint has them; a signal leaves no time.
-      evaluate = every(work.evaluate_every)
       if evaluate and reason != 'signal':
-        recorder.evaluated(step, work.evaluate(state, step))
+        save |= told(work, state, step, recorder)
       if save and step > saved:
         with jax.transfer_guard('allow'):
           tell_of_waiting(work.save, state, step)
         saved = step
       if evaluate and reason == 'signal':
-        recorder.evaluated(step, work.evaluate(state, step))
+        told(work, state, step, recorder)
       if reason:
         return state, step, reason
   raise RuntimeError('the data ended before the steps did')
+
+
+def told(work: Work, state: TrainState, step: int, recorder: Recorder) -> bool:
+  """Evaluates and logs; whether the figures are the best so far."""
+  figures = work.evaluate(state, step)
+  recorder.evaluated(step, figures)
+  return work.better is not None and work.better(figures, step)
 
 
 def tell_of_waiting(save: Callable[[TrainState, int], None], state: TrainState, step: int) -> None:

@@ -223,6 +223,18 @@ def of_file(run_dir: storage.PathLike) -> list[dict]:
     return []
 
 
+def best(run_dir: storage.PathLike, name: str, until: int | None = None,
+         unsent: Iterable[dict] = ()) -> tuple[int, float] | None:
+  """(step, value) of the evaluation up to step `until` with the highest figure of that name, the first of several.
+
+  `unsent`: lines that are not in the log yet.
+  """
+  found = [(line['step'], line[name]) for line in object_log.merged([*unsent, *read(run_dir)])
+           if line['kind'] == 'validation' and name in line and line[name] == line[name]  # not a number is not the best
+           and (until is None or line['step'] <= until)]
+  return max(found, key=lambda at: at[1], default=None)
+
+
 class Clock:
   """Seconds of a run, steps a second of late, and the share of the time that the loop waited for data."""
 

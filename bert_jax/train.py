@@ -10,6 +10,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -23,6 +24,7 @@ from bert_jax import (
     chips,
     config as cfg,
     distributed,
+    early_stop,
     evaluate,
     loop,
     metrics,
@@ -43,6 +45,7 @@ class Result:
   resumed_from: int | None  # None: it began at step 0
   reason: str  # 'steps', 'minutes', or 'signal'
   state: program_lib.TrainState
+  best: tuple[int, float] | None  # the step whose evaluation was best, and its figure
 
 
 def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, *, devices=None,
@@ -140,6 +143,8 @@ class Training:
   what: list[str]  # lines that say what a new run will do
   load: Callable[[storage.PathLike, int | None], Any]
   """(checkpoint, its step or None for the newest) -> the parameters to begin with, an exchange.Initial."""
+  best: str | None = None
+  """The figure of an evaluation, more is better, by which one checkpoint is kept beside the newest."""
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
@@ -162,6 +167,18 @@ class Training:
           minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates, progress=progress,
           max_minutes=settings.max_minutes)
 
+      name = self.best or ''
+      found = metrics.best(self.run_dir, name, meta.step, meta.unsent) if name else None
+      checkpoints.pinned = found and found[0]
+
+      def better(figures: dict[str, float], step: int) -> bool:
+        nonlocal found
+        if not figures[name] > (found[1] if found else -math.inf):
+          return False
+        found = step, figures[name]
+        checkpoints.pinned = step
+        return True
+
       def save(state, step):
         meta = checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint,
                                tuple(recorder.unsent()))
@@ -172,7 +189,7 @@ class Training:
         return checkpoint.failed(checkpoints)
 
       work = loop.Work(self.batches, self.count, self.evaluate, save, unsaved, dog.beat, settings.checkpoint_every,
-                       settings.evaluate_every)
+                       settings.evaluate_every, better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
@@ -180,10 +197,12 @@ class Training:
       if checkpoint.failed(checkpoints, wait=True):
         save(state, step)
       checkpoint.finish(checkpoints)
+      if reason != 'signal':
+        early_stop.again()
     for told, values in recorder.diagnostics.items():
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
     say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))
-    return Result(step, meta.step if restored else None, reason, state)
+    return Result(step, meta.step if restored else None, reason, state, found)
 
   def begin(self, initial, record: run_directory.Record, say) -> tuple[program_lib.TrainState, checkpoint.Meta]:
     """The state of step 0, and what it is said to be."""

@@ -16,8 +16,8 @@ from launch.commands.table import COMMANDS
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
 # takes a third less, and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
-COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'import', 'export', 'fill-mask', 'features', 'score',
-            'next-sentence', 'benchmark')
+COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'import', 'export', 'fill-mask', 'features',
+            'score', 'next-sentence', 'benchmark')
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 

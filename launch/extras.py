@@ -6,7 +6,7 @@ EXTRAS = {
     'pyarrow': 'input', 'google_crc32c': 'input', 'importlib_resources': 'input', 'zstandard': 'input',
     'gensim': 'sample', 'jieba': 'chinese', 'apache_beam': 'beam', 'matplotlib': 'plot', 'gcsfs': 'gcs',
     'google.cloud.storage': 'gcs', 'torch': 'peers', 'transformers': 'peers',
-    'sentence_transformers': 'peers'}
+    'sentence_transformers': 'peers', 'sklearn': 'tasks', 'scipy': 'tasks', 'seqeval': 'tasks'}
 
 
 def missing(error: BaseException | None) -> str | None:

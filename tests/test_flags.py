@@ -143,7 +143,7 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
 
 def test_choices_are_those_of_the_tables():
   from bert_jax import features, score
-  from bert_jax.benchmark import peers
+  from bert_jax.benchmark import peers, tasks
   from bert_jax.convert import exchange, huggingface
   from input_pipeline import benchmark
   from input_pipeline.batches.config import BatchConfig
@@ -157,6 +157,7 @@ def test_choices_are_those_of_the_tables():
   assert choices(checkpoints.Export, 'architecture') == tuple(huggingface.ARCHITECTURES)
   assert choices(checkpoints.Export, 'layout') == huggingface.LAYOUTS
   assert choices(measuring.BenchmarkStep, 'peer') == tuple(peers.PEERS)
+  assert choices(measuring.BenchmarkTasks, 'suite') == tuple(tasks.SUITES)
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
   assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
   assert choices(using.Score, 'unit') == tuple(score.UNITS)
@@ -169,8 +170,10 @@ def settings():
   from input_pipeline.vocabulary.training import VocabularySettings
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
-          'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
-          'benchmark input': measuring.BenchmarkInput, 'import': checkpoints.Import, 'export': checkpoints.Export,
+          'predict': training.Predict, 'plot': training.Plot, 'plan': planning.Plan,
+          'benchmark step': measuring.BenchmarkStep,
+          'benchmark input': measuring.BenchmarkInput, 'benchmark tasks': measuring.BenchmarkTasks,
+          'import': checkpoints.Import, 'export': checkpoints.Export,
           'verify': checkpoints.Verify, 'launch-files': launch_files.LaunchFiles,
           'fill-mask': using.FillMask, 'features': using.Features, 'score': using.Score,
           'next-sentence': using.NextSentence}
@@ -178,7 +181,7 @@ def settings():
 
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
-NAMELESS = ('config', 'settings', 'reading', 'running')  # whose fields are flags without a name in front
+NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 PLACEHOLDER = '…'
 # Beam's own flags.
 FOREIGN = {'--direct_num_workers', '--runner'}

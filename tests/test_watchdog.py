@@ -78,4 +78,4 @@ def test_sigterm_before_there_is_anything_to_save(before, code):
   process.send_signal(signal.SIGTERM)
   said = process.communicate(timeout=60)[1]
   assert process.returncode == code and time.monotonic() - begin < 10
-  assert ('before there was anything new to save' in said) == bool(code)
+  assert ('there is nothing new to save' in said) == bool(code)

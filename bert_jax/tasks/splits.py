@@ -7,8 +7,13 @@ from bert_jax.tasks.task import Settings, Task
 from input_pipeline import storage
 
 
-def find(task: Task, data: storage.PathLike, split: str, name: str = '') -> storage.Path | None:
-  """The file of a split; None where there is none. `name`: of a file in DATA, in place of the names that are usual."""
+def find(task: Task, data: storage.PathLike, split: str, own: Settings, name: str = '') -> Any | None:
+  """What `task.read` reads of a split: its file, or what the task finds in DATA; None where there is none.
+
+  `name`: of a file in DATA, in place of the names that are usual.
+  """
+  if task.find is not None and not name:
+    return task.find(data, split, own)
   directory = storage.path(data)
   return next((directory / name for name in ((name,) if name else task.files.get(split, ()))
                if (directory / name).exists()), None)
@@ -16,7 +21,7 @@ def find(task: Task, data: storage.PathLike, split: str, name: str = '') -> stor
 
 def read(task: Task, data: storage.PathLike, split: str, own: Settings, name: str = '', limit: int = 0) -> list[Any]:
   """The examples of a split, the first `limit` of them where that is not 0. Raises ConfigError, DataError."""
-  path = find(task, data, split, name)
+  path = find(task, data, split, own, name)
   names = name or ' or '.join(task.files.get(split, ())) or f'file for a split {split!r}, nor would it have a name'
   require(path is not None, f'{data} has no {names}: wanted a directory with the task\'s files for '
           f'{", ".join(task.files)}, or the names of others (--files.train, --files.validation)')
@@ -24,6 +29,6 @@ def read(task: Task, data: storage.PathLike, split: str, own: Settings, name: st
   return examples[:limit] if limit else examples
 
 
-def beside_validation(task: Task, data: storage.PathLike) -> list[str]:
+def beside_validation(task: Task, data: storage.PathLike, own: Settings) -> list[str]:
   """The splits that are evaluated beside validation, of those that are there: 'validation_mismatched'."""
-  return [split for split in task.files if split.startswith('validation_') and find(task, data, split)]
+  return [split for split in task.files if split.startswith('validation_') and find(task, data, split, own)]

@@ -1,6 +1,6 @@
-"""The kinds of task, by the name that the command takes."""
+"""The tasks, by the names that the command takes: kinds, which read any table, and those with files of their own."""
 
-from bert_jax.tasks import sentences
+from bert_jax.tasks import glue, sentences
 from bert_jax.tasks.task import Task
 
-TASKS: dict[str, Task] = {'classification': sentences.CLASSIFICATION, 'regression': sentences.REGRESSION}
+TASKS: dict[str, Task] = {'classification': sentences.CLASSIFICATION, 'regression': sentences.REGRESSION, **glue.TASKS}

@@ -1,7 +1,7 @@
 """What a task is: how files become examples, rows, targets, answers, and the official figures of these.
 
-    DATA --read--> examples --rows--> rows --(model, `keep` of the objective's terms)--> outputs --answers--> answers
-    (examples, answers) --metrics--> figures, --write--> official files
+    DATA → read → examples → rows → rows → the model, and `keep` of the objective's terms → outputs → answers → answers
+    examples and answers → metrics → figures; → write → official files
 
 B rows of a batch, T tokens of a row.
 """
@@ -100,3 +100,6 @@ class Task:
   """(directory, examples, answers, split): writes the official files of predictions; None: there are none."""
   settings: type[Settings] = Settings
   defaults: Defaults = Defaults()
+  find: Callable[[storage.PathLike, str, Any], Any | None] | None = None
+  """(DATA, split, own settings) -> what `read` reads of it in place of a file, None where there is no such split: of a
+  task whose DATA may be other than a folder with `files`. None: it is one."""

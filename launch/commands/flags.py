@@ -49,8 +49,8 @@ def defaults(kind) -> dict[str, object]:
 
 
 def named(values: dict[str, object]) -> dict[str, object]:
-  """By the names that flags have: those of a recipe stand without `config.` in front."""
-  return {name.removeprefix('config.'): value for name, value in values.items()}
+  """By the names that flags have: those of a recipe stand without `config.` in front, a task's own without `own.`."""
+  return {name.removeprefix('config.').removeprefix('own.'): value for name, value in values.items()}
 
 
 def flag(field: str) -> str:
@@ -59,9 +59,14 @@ def flag(field: str) -> str:
 
 
 def spelled_out(argv: list[str]) -> list[str]:
-  """`--mesh auto` as the flags that it stands for."""
-  words = []
+  """`--mesh auto` and `--grid` as the flags that they stand for."""
+  words: list[str] = []
   for word in argv:
+    if word == '--grid':
+      from bert_jax.tasks.settings import PAPER
+      for field in dataclasses.fields(PAPER):
+        words += [f'--grid.{field.name}', *map(str, getattr(PAPER, field.name))]
+      continue
     if words[-1:] == ['--mesh'] and word == 'auto':
       words[-1:] = [part for axis in ('data', 'fsdp', 'tensor') for part in (f'--mesh.{axis}', '0')]
     else:

@@ -45,6 +45,12 @@ def evaluate(argv: list[str]) -> int:
   return training.evaluate(argv)
 
 
+def predict(argv: list[str]) -> int:
+  """Answer examples with a fine-tuned run: official files, and lines of JSON."""
+  from launch.commands import training
+  return training.predict(argv)
+
+
 def plot(argv: list[str]) -> int:
   """Draw a run's curves to RUN/loss.png."""
   from launch.commands import training
@@ -58,7 +64,7 @@ def plan(argv: list[str]) -> int:
 
 
 def benchmark(argv: list[str]) -> int:
-  """Measure: `benchmark step`, the training step; `benchmark input`, from shards to batches."""
+  """Measure: `benchmark step`, the training step; `input`, from shards to batches; `tasks`, a suite of tasks."""
   from launch.commands import measuring
   return measuring.benchmark(argv)
 
@@ -114,7 +120,7 @@ def launch_files(argv: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
     'pretrain': pretrain, 'finetune': finetune, 'supervise': supervise,
-    'evaluate': evaluate, 'plot': plot,
+    'evaluate': evaluate, 'predict': predict, 'plot': plot,
     'plan': plan, 'benchmark': benchmark,
     'verify': verify, 'import': import_, 'export': export, 'launch-files': launch_files,
     'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,
