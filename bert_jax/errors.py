@@ -40,6 +40,11 @@ class PeerError(RuntimeError):
   exit_code = 13
 
 
+class CorruptionError(RuntimeError):
+  """Devices that disagree on what they should all have: hardware at fault. A restart goes on from what was sound."""
+  exit_code = 13
+
+
 def require(condition: bool, message: str) -> None:
   """Raises ConfigError with `message` where `condition` does not hold: the one idiom of checking settings."""
   if not condition:

@@ -1,5 +1,6 @@
 """What a run reports: sums that travel and means taken last, to console, JSON lines and TensorBoard."""
 
+import collections
 import contextlib
 import dataclasses
 import re
@@ -17,6 +18,9 @@ from bert_jax.objectives import Objective
 from input_pipeline import storage
 
 MOST_SKIPPED = 20  # non-finite steps in a row that end a run
+SPIKE = 6.0  # standard deviations of the losses before it, above which a line's loss is told
+LEAST_DEVIATION = 0.05  # nats: less is no noise, but a loss that stands still
+SPIKE_LINES = 50  # of the log that it is compared with, ten at least
 COUNTS = 'counts'  # where a window keeps what is no term's
 
 
@@ -62,6 +66,7 @@ class Recorder:
     self.progress = Progress(step, steps, progress and first)
     self.skipped: int | None = None
     self.skipped_in_row = 0
+    self.losses: collections.deque[float] = collections.deque(maxlen=SPIKE_LINES)
     self.diagnostics: dict[str, dict[str, float]] = {}
 
   def due(self, step: int) -> bool:
@@ -76,6 +81,9 @@ class Recorder:
     diagnostics, report = report['diagnostics'], jax.device_get(report | {'diagnostics': {}})
     skipped = int(report['skipped'])
     self.skipped_in_row = self.skipped_in_row + 1 if self.skipped is not None and skipped > self.skipped else 0
+    if self.skipped is not None and skipped > self.skipped and self.writer:
+      print(f'bert-jax: step {step:,} changed nothing, as its loss or gradient was not finite; {skipped:,} such steps '
+            'so far', file=sys.stderr, flush=True)
     self.skipped = skipped
     if self.skipped_in_row >= MOST_SKIPPED:
       raise NonFiniteError(f'the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, up to step '
@@ -85,7 +93,17 @@ class Recorder:
       scalars = self.objective.figures(self.window.of_terms()) | {
           'learning_rate': float(report['learning_rate']), 'gradient_norm': float(report['gradient_norm']),
           'skipped_steps': skipped}
+      self._tell_of_a_spike(step, scalars['loss'])
       self._line(step, scalars, diagnostics)
+
+  def _tell_of_a_spike(self, step: int, loss: float) -> None:
+    before = np.array(self.losses)
+    self.losses.append(loss)
+    if len(before) >= SPIKE_LINES // 5 and loss > before.mean() + SPIKE * max(before.std(), LEAST_DEVIATION) and self.writer:
+      first = max(step - self.log_every, 0)
+      print(f'bert-jax: the loss of steps {first:,} to {step - 1:,} is {loss:.3f}, far above the {before.mean():.3f} '
+            f'before: where it does not come back, --rewind-to a checkpoint before step {first} and --skip-steps '
+            f'{first}:{step} go on without these batches', file=sys.stderr, flush=True)
 
   def _line(self, step: int, scalars: dict[str, float], diagnostics) -> None:
     tokens = self.window.count('tokens') * self.rates.processes

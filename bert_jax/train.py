@@ -10,6 +10,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import sys
@@ -30,6 +31,8 @@ from bert_jax import (
     metrics,
     phases,
     program as program_lib,
+    replicas,
+    rewind,
     run_directory,
     watchdog,
 )
@@ -50,12 +53,13 @@ class Result:
 
 def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, *, devices=None,
           engine: str = 'auto', progress: bool = True, initialize_from: storage.PathLike | None = None,
-          stop: Callable[[int], bool] | None = None) -> Result:
+          stop: Callable[[int], bool] | None = None, back: rewind.Rewind | None = None) -> Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
   `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading.
   `initialize_from`: a checkpoint whose weights a new run begins with, instead of random ones. `stop`: asked with the
-  number of each step that is done; where it says so, the run is saved and ends, as after a signal.
+  number of each step that is done; where it says so, the run is saved and ends, as after a signal. `back`: to an
+  earlier step, and on without some batches.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
   program = program_lib.of(config, devices)
@@ -68,22 +72,34 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   initial = None if initialize_from is None or run_directory.run_of(run_dir) else load(initialize_from, None)
   record = run_directory.Record(config, str(data_dir), vocabulary, origin_of(initialize_from, initial))
 
-  def batches(step: int) -> Generator[loop.HostBatch, None, None]:
+  def batches(step: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     """This process' batches from `step` on, phase after phase."""
     for phase, stream in streams:
       if phase.last > step:
-        first, part = max(step, phase.first), mesh_lib.process_slice(program.mesh)
-        found: Any = stream.batches(first, phase.last, *part, engine=engine)
-        with contextlib.closing(found):
-          yield from found
+        part = mesh_lib.process_slice(program.mesh)
+        for first, end in rewind.spans(max(step, phase.first), phase.last, phase.first, left_out):
+          found: Any = stream.batches(first, end, *part, engine=engine)
+          with contextlib.closing(found):
+            yield from found
 
   vocabulary_files = run_directory.vocabulary_files(phases.directory(data_dir, config))
   training = Training(
       run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
       evaluate.on_the_way(program, data_dir, config),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
-      [phase_text(phase, stream) for phase, stream in streams], load)
+      [phase_text(phase, stream) for phase, stream in streams], load, in_phase(back, config))
   return training.run(initial, progress, stop)
+
+
+def in_phase(back: rewind.Rewind | None, config: cfg.Config) -> rewind.Rewind | None:
+  """`back` with the beginning of the phase whose batches it leaves out. Raises ConfigError where they are of two."""
+  if back is None or back.skip is None:
+    return back
+  first, end = back.skip
+  phase = next((phase for phase in phases.phases(config) if phase.first <= first < phase.last), None)
+  require(phase is not None and end <= phase.last, f'--skip-steps {first}:{end} is not within one of the run\'s phases: '
+          + ' and '.join(f'{phase.first}:{phase.last}' for phase in phases.phases(config)))
+  return dataclasses.replace(back, begin=phase.first if phase else 0)
 
 
 def phase_text(phase: phases.Phase, stream) -> str:
@@ -136,13 +152,14 @@ class Training:
   vocabulary_files: dict[str, bytes]
   program: program_lib.Program
   fingerprint: str  # of all that decides the batches
-  batches: Callable[[int], Generator[loop.HostBatch, None, None]]
+  batches: Callable[[int, rewind.Ranges], Generator[loop.HostBatch, None, None]]
   count: Callable[[loop.HostBatch], dict[str, float]]
   evaluate: Callable[[program_lib.TrainState, int], dict[str, float]]
   flops_per_step: Callable[[int], float]
   what: list[str]  # lines that say what a new run will do
   load: Callable[[storage.PathLike, int | None], Any]
   """(checkpoint, its step or None for the newest) -> the parameters to begin with, an exchange.Initial."""
+  back: rewind.Rewind | None = None
   best: str | None = None
   """The figure of an evaluation, more is better, by which one checkpoint is kept beside the newest."""
 
@@ -152,13 +169,15 @@ class Training:
     with (watchdog.Watchdog(60 * settings.hang_minutes) as dog, locked(self.run_dir) as lock,
           checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints):
       record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))
-      restored = checkpoint.restore(checkpoints, self.program.abstract)
+      restored = checkpoint.restore(checkpoints, self.program.abstract, self.back)
       distributed.agree({'the step to resume from': restored and restored[1].step})
       state, meta = restored or self.begin(initial, record, say)
       if restored:
         require_same_data(meta, self.fingerprint, self.run_dir, self.record.data)
         say(f'{self.run_dir}: resuming from step {meta.step:,} of {settings.steps:,} '
             f'({meta.minutes:.1f} minutes of training so far)')
+        for first, end in meta.left_out:
+          say(f'  without the batches {first:,} to {end - 1:,}')
       mesh = self.program.mesh
       peak = chips.peak(mesh.devices.flat[0].device_kind)
       rates = metrics.Rates(self.flops_per_step, peak and peak * mesh.devices.size, mesh_lib.process_slice(mesh)[1])
@@ -179,17 +198,20 @@ class Training:
         checkpoints.pinned = step
         return True
 
+      left_out, rewinds = tuple((first, end) for first, end in meta.left_out), tuple(meta.rewinds)
+
       def save(state, step):
+        replicas.compare({'params': state.params, 'opt_state': state.opt_state}, mesh)
         meta = checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint,
-                               tuple(recorder.unsent()))
+                               tuple(recorder.unsent()), left_out, rewinds)
         checkpoint.save(checkpoints, state, meta)
 
       def unsaved() -> bool:
         lock.check()
         return checkpoint.failed(checkpoints)
 
-      work = loop.Work(self.batches, self.count, self.evaluate, save, unsaved, dog.beat, settings.checkpoint_every,
-                       settings.evaluate_every, better if name else None)
+      work = loop.Work(functools.partial(self.batches, left_out=left_out), self.count, self.evaluate, save, unsaved,
+                       dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)

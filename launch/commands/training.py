@@ -31,6 +31,10 @@ class Pretrain:
   """Where checkpoints and figures go; the same command resumes there."""
   config: Annotated[Config, tyro.conf.arg(name='')]
   """The run; its fields are flags without a name in front."""
+  rewind_to: int | None = None
+  """Go back to the checkpoint of this step, once; later ones are removed."""
+  skip_steps: str | None = None
+  """With --rewind-to: leave out the batches that these steps read, FIRST:END as in 390:410."""
   initialize_from: str | None = None
   """A checkpoint whose weights a new run begins with: a run, one of its steps, or a Hugging Face directory."""
   distributed: Distributed = Distributed()
@@ -52,12 +56,13 @@ def pretrain(argv: list[str]) -> int:
   """Trains; the exit code tells a run that was stopped from one that is done."""
   if flags.asks_for_help(argv):
     return flags.show_recipes(USAGE, 'pretrain', argv)
-  from bert_jax import distributed, early_stop, recipes, train
+  from bert_jax import distributed, early_stop, recipes, rewind, train
   default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
   args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
+  back = rewind.parse(args.rewind_to, args.skip_steps)
   early_stop.begin()
   distributed.start(args.distributed)
-  result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from)
+  result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from, back=back)
   return STOPPED if result.reason == 'signal' else 0
 
 # ---------------------------------------------------------------- finetune
