@@ -99,7 +99,9 @@ class Recorder:
   def _tell_of_a_spike(self, step: int, loss: float) -> None:
     before = np.array(self.losses)
     self.losses.append(loss)
-    if len(before) >= SPIKE_LINES // 5 and loss > before.mean() + SPIKE * max(before.std(), LEAST_DEVIATION) and self.writer:
+    if not self.writer or len(before) < SPIKE_LINES // 5:
+      return
+    if loss > before.mean() + SPIKE * max(before.std(), LEAST_DEVIATION):
       first = max(step - self.log_every, 0)
       print(f'bert-jax: the loss of steps {first:,} to {step - 1:,} is {loss:.3f}, far above the {before.mean():.3f} '
             f'before: where it does not come back, --rewind-to a checkpoint before step {first} and --skip-steps '
