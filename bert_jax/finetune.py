@@ -22,6 +22,7 @@ from bert_jax import (
     examples as examples_lib,
     loop,
     program as program_lib,
+    rewind,
     run_directory,
     train,
 )
@@ -152,7 +153,7 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
   record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial))
   speed, best = Speed(), list[Any]()
 
-  def steps(first: int) -> Generator[loop.HostBatch, None, None]:
+  def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     for step in range(first, config.run.steps):
       batch = batches.batch(step)
       speed.mark(len(batches.members(step)), batch['input_ids'].shape)

@@ -33,6 +33,12 @@ def finetune(argv: list[str]) -> int:
   return training.finetune(argv)
 
 
+def supervise(argv: list[str]) -> int:
+  """Train, and start again after what a restart may mend: `supervise -- pretrain …`."""
+  from launch.commands import supervising
+  return supervising.supervise(argv)
+
+
 def evaluate(argv: list[str]) -> int:
   """Held-out figures of a run, beside the unigram baseline where it was pretrained."""
   from launch.commands import training
@@ -113,8 +119,8 @@ def launch_files(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
-    'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'predict': predict,
-    'plot': plot,
+    'pretrain': pretrain, 'finetune': finetune, 'supervise': supervise,
+    'evaluate': evaluate, 'predict': predict, 'plot': plot,
     'plan': plan, 'benchmark': benchmark,
     'verify': verify, 'import': import_, 'export': export, 'launch-files': launch_files,
     'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,
