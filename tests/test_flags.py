@@ -169,7 +169,8 @@ def settings():
   from input_pipeline.vocabulary.training import VocabularySettings
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
-          'plot': training.Plot, 'report': training.Report, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
+          'plot': training.Plot, 'report': training.Report, 'plan': planning.Plan,
+          'benchmark step': measuring.BenchmarkStep,
           'benchmark input': measuring.BenchmarkInput, 'import': checkpoints.Import, 'export': checkpoints.Export,
           'verify': checkpoints.Verify, 'launch-files': launch_files.LaunchFiles,
           'fill-mask': using.FillMask, 'features': using.Features, 'score': using.Score,

@@ -57,7 +57,8 @@ def test_the_page_says_what_the_run_did(runs, written):
   assert f'{found["mlm_loss"]:.3f} nats held-out MLM loss' in text
   assert f'{found["nsp_accuracy"]:.1%} held-out NSP accuracy' in text
   assert f'held-out: unigram_loss {found["unigram_loss"]:.4g}' in text
-  assert f'last steps: gradient_norm {[x for x in metrics.read(runs[0]) if x["kind"] == "train"][-1]["gradient_norm"]:.4g}' in text
+  trained = [line for line in metrics.read(runs[0]) if line['kind'] == 'train']
+  assert f'last steps: gradient_norm {trained[-1]["gradient_norm"]:.4g}' in text
   assert 'optimizer.peak_learning_rate 0.001' in text
   assert page.count('<svg') == len(charts.charts([charts.told(runs[0])]))
   assert re.search(r'pieces 200 200 sentences', text)
@@ -156,7 +157,8 @@ def test_in_a_browser(written, width, tmp_path):
     parent.postMessage(told, '*');
   </script>"""
   page = written.read_text().replace('</body>', probe + '</body>')
-  frame = f"""<body><pre id="told"></pre><iframe style="width:{width}px;height:800px" srcdoc="{html.escape(page)}"></iframe>
+  frame = f"""<body><pre id="told"></pre>
+    <iframe style="width:{width}px;height:800px" srcdoc="{html.escape(page)}"></iframe>
     <script>onmessage = event => document.getElementById('told').textContent = JSON.stringify(event.data)</script>"""
   (tmp_path / 'frame.html').write_text('<!doctype html><meta charset="utf-8">' + frame)
   command = [CHROMIUM, '--headless', '--disable-gpu', '--no-sandbox', f'--user-data-dir={tmp_path}/profile',

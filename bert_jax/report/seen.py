@@ -95,8 +95,9 @@ def look(loaded: Loaded, batch: Mapping[str, np.ndarray],
   tokens = placed.tokenizer.tokens
   params = {name: placed.params[name] for name in ('encoder', *loaded.objective.heads)}
   found = jax.device_get(row_lib.outputs(predicted(loaded.objective), placed.settings, placed.mesh, params, batch))
-  made = [_row({name: array[i] for name, array in batch.items()}, jax.tree.map(lambda x: x[i], found),
-               loaded.objective, tokens, continues) for i in range(len(batch['input_ids']))]
+  of_row = lambda tree, i: jax.tree.map(lambda x: x[i], tree)
+  made = [_row(of_row(dict(batch), i), of_row(found, i), loaded.objective, tokens, continues)
+          for i in range(len(batch['input_ids']))]
   lengths = np.count_nonzero(batch['pair_ids'], axis=1)
   shortest = int(lengths.argmin())
   if lengths[shortest] > LONGEST_PAIR:

@@ -17,7 +17,8 @@ from input_pipeline.batches.pairs import PairKind
 from input_pipeline.inspection import copies, examples as examples_lib, findings, sample as sample_lib, tokens
 from input_pipeline.inspection.findings import Report
 
-VERIFIED = {'full': 'sizes, framing, SHA-256, ids and lengths of every shard', 'framing': 'sizes and framing of every shard'}
+VERIFIED = {'full': 'sizes, framing, SHA-256, ids and lengths of every shard',
+            'framing': 'sizes and framing of every shard'}
 BINS = 8  # of the histogram of lengths
 SAMPLED_WINDOWS = 16  # whose pairs are counted
 PACKED_PAIRS = 16  # pairs of a packed row, at most
@@ -45,7 +46,8 @@ def inspect(directory: storage.PathLike, examples: int = 1, seed: int = 12345, p
                        pairs=pairs, pack=pack, pairs_per_row=PACKED_PAIRS if pack else 1, masking=masking, seed=seed)
   vocabulary = manifest.vocabulary
   parts = sample_lib.parts_of(shards.read_vocabulary(directory, vocabulary), vocabulary)
-  streams = {name: open_stream(directory, name, config, verify) for name, split in manifest.splits.items() if split.pieces}
+  streams = {name: open_stream(directory, name, config, verify)
+             for name, split in manifest.splits.items() if split.pieces}
   samples = {name: sample_lib.read(stream, most_tokens) for name, stream in streams.items()}
   both = 'train' in samples and 'validation' in samples
   copied = copies.find(samples['train'], samples['validation'], parts) if both else None
