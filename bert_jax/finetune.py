@@ -1,12 +1,12 @@
 """Fine-tuning, wired as train.py wires pretraining: a task's examples, an encoder's weights, the same program and loop.
 
-DATA holds train.jsonl and validation.jsonl. B examples of a batch.
+B rows of a batch.
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,60 +27,68 @@ from bert_jax.model.attention import choose_implementation
 from bert_jax.objectives import PRETRAINING_HEADS
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.parallel.mesh import path_name
+from bert_jax.tasks import splits
+from bert_jax.tasks.batches import Batches
 from bert_jax.tasks.settings import Finetune
 from bert_jax.tasks.table import TASKS
+from bert_jax.tasks.task import Answer, Encoding, Row, Task
 from input_pipeline import records, storage
+from input_pipeline.errors import DataError
 
-TRAIN_FILE, VALIDATION_FILE = 'train.jsonl', 'validation.jsonl'
 # What a fine-tuning run says of the encoder; all else is the checkpoint's.
 OWN_FIELDS = ('hidden_dropout', 'attention_dropout', 'dtype', 'attention', 'remat', 'unroll', 'plain')
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples:
-  """The examples of a split, and the batch of a step: a function of (examples, seed, step)."""
-  items: list
-  encode: Callable[[list], dict[str, np.ndarray]]
-  seed: int
+class Split:
+  """The examples of a split as rows, with all that makes answers and figures of what a model says of them."""
+  task: Task
+  examples: Sequence[Any]
+  rows: Sequence[Row]
+  encoding: Encoding
 
-  def order(self, epoch: int) -> np.ndarray:  # -> [examples]
-    """The examples of an epoch, each once, in an order of its own."""
-    return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.items))
+  def batches(self, config: Finetune, index: int = 0, parts: int = 1) -> Batches:
+    """Its rows as batches, of which this process has part `index` of `parts`."""
+    return Batches(self.rows, config.batch.size, config.batch.max_length, config.batch.seed,
+                   self.encoding.tokenizer.pad_id, index, parts)
 
-  def batch(self, step: int, size: int, index: int = 0, parts: int = 1) -> dict[str, np.ndarray]:
-    """This process' rows of the batch of `step`: epochs follow each other without a gap."""
-    local = size // parts
-    first = step * size + index * local
-    places = [divmod(place, len(self.items)) for place in range(first, first + local)]
-    orders = {epoch: self.order(epoch) for epoch in {epoch for epoch, _ in places}}
-    return self.encode([self.items[orders[epoch][place]] for epoch, place in places])
+  def answers(self, program: program_lib.Program, params, config: Finetune,
+              progress: bool = False) -> tuple[list[Answer], dict[str, float]]:
+    """An answer for each example, and the figures of the objective over all rows."""
+    batches = self.batches(config, *mesh_lib.process_slice(program.mesh))
+    outputs: list[Any] = [None] * len(self.rows)
+    members: list[np.ndarray] = []
 
-  def once(self, size: int, index: int = 0, parts: int = 1) -> Iterator[dict[str, np.ndarray]]:
-    """Every example once, in order; the last batch is filled up with rows of weight 0."""
-    local = size // parts
-    for start in range(0, len(self.items), size):
-      mine = self.items[start + index * local:start + (index + 1) * local]
-      batch = self.encode(mine or self.items[:1])
-      rows = len(mine)
-      padding = lambda array, rows=rows: np.zeros((local - rows, *array.shape[1:]), array.dtype)
-      yield {name: np.concatenate([array[:rows], padding(array)]) for name, array in batch.items()}
+    def local() -> Iterator[dict[str, np.ndarray]]:
+      for numbers, batch in batches.once():
+        members.append(numbers)
+        yield batch
+
+    def keep(kept) -> None:
+      for place, number in enumerate(members.pop(0)):
+        outputs[number] = jax.tree.map(lambda x, place=place: x[place], kept)
+
+    count = -(-len(self.rows) // config.batch.size)
+    figures = held_out.figures(program, params, local(), count=count, keep=keep, progress=progress)
+    return self.task.answers(self.examples, self.rows, outputs, self.encoding), figures
+
+  def figures(self, program: program_lib.Program, params, config: Finetune, progress: bool = False) -> dict[str, float]:
+    """The official figures beside those of the objective."""
+    answers, figures = self.answers(program, params, config, progress)
+    return figures | self.task.metrics(self.examples, answers)
 
 
-def settings_for(config: Finetune, model: cfg.Model, data_dir: storage.PathLike) -> Finetune:
-  """`config` with what checkpoint and data decide: the encoder's shape, the labels, the steps that the epochs take.
+def settings_for(config: Finetune, model: cfg.Model, examples: list) -> Finetune:
+  """`config` with what checkpoint and training examples decide: the encoder's shape, the labels.
 
   Dropout, dtype and how it is computed stay as `config.model` says. Raises ConfigError, DataError.
   """
-  require(config.task in TASKS, f'there is no task {config.task!r}: wanted one of {", ".join(TASKS)}')
-  task, own = TASKS[config.task], config.model
-  examples = task.read(file_of(data_dir, TRAIN_FILE))
-  steps = max(-(-config.epochs * len(examples) // config.batch.size), 1)
+  own = config.model
   model = dataclasses.replace(model, **{name: getattr(own, name) for name in OWN_FIELDS})
   require(config.batch.max_length <= model.max_positions,
           f'batch.max_length {config.batch.max_length} is more than the {model.max_positions} positions of the '
           'checkpoint: lower --batch.max-length')
-  run = dataclasses.replace(config.run, steps=steps)
-  config = dataclasses.replace(config, model=model, labels=task.labels(examples), run=run)
+  config = dataclasses.replace(config, model=model, labels=TASKS[config.task].labels(examples))
   wanted = config.learns.causal
   require(model.causal == wanted,
           f'the task {config.task} wants model.causal {wanted}, the checkpoint has {model.causal}: '
@@ -88,59 +96,77 @@ def settings_for(config: Finetune, model: cfg.Model, data_dir: storage.PathLike)
   return config
 
 
-def file_of(data_dir: storage.PathLike, name: str) -> storage.Path:
-  path = storage.path(data_dir) / name
-  require(path.exists(), f'{data_dir} has no {name}: wanted a directory with {TRAIN_FILE} and {VALIDATION_FILE}')
-  return path
+def read(config: Finetune, data_dir: storage.PathLike, split: str) -> list[Any]:
+  """The examples of a split of DATA. Raises ConfigError, DataError."""
+  files = config.files
+  own = {'train': (files.train, files.train_examples), 'validation': (files.validation, files.validation_examples)}
+  return splits.read(TASKS[config.task], data_dir, split, config.own, *own.get(split, ()))
 
 
-def open_examples(config: Finetune, data_dir: storage.PathLike, name: str, tokenizer) -> Examples:
-  """The examples of DATA/`name`. Raises ConfigError, DataError."""
+def split_of(config: Finetune, examples: list[Any], tokenizer, training: bool = False) -> Split:
+  """These examples as rows. Raises DataError."""
   task = TASKS[config.task]
-  encode = lambda items: task.encode(items, tokenizer, config.batch.max_length, config.labels)
-  return Examples(task.read(file_of(data_dir, name)), encode, config.batch.seed)
+  encoding = Encoding(tokenizer, config.batch.max_length, config.labels, config.own, training)
+  rows = task.rows(examples, encoding)
+  if not rows:
+    raise DataError(f'none of the {len(examples)} examples gives a row to read: wanted one at least')
+  return Split(task, examples, rows, encoding)
 
 
 def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLike,
              checkpoint_path: storage.PathLike | None = None, *, devices=None, progress: bool = True,
              stop: Callable[[int], bool] | None = None) -> tuple[train.Result, dict[str, float]]:
-  """Fine-tunes a checkpoint on DATA/train.jsonl, or goes on where `run_dir` stopped.
+  """Fine-tunes a checkpoint on the training split of DATA, or goes on where `run_dir` stopped.
 
-  Returns how it ended, and the figures on DATA/validation.jsonl. `checkpoint_path` may be left out where `run_dir` is
+  Returns how it ended, and the figures on the validation split. `checkpoint_path` may be left out where `run_dir` is
   there already. Raises ConfigError, DataError, CheckpointError, NonFiniteError.
   """
   storage.probe(run_dir, '--run-dir', checkpoints=True)
   model, vocabulary, tokenizer, files = source_of(checkpoint_path, run_dir)
-  config = settings_for(config, model, data_dir)
+  examples = read(config, data_dir, 'train')
+  config = settings_for(config, model, examples)
+  training = split_of(config, examples, tokenizer, training=True)
+  validation = split_of(config, read(config, data_dir, 'validation'), tokenizer)
+  steps = max(-(-config.epochs * len(training.rows) // config.batch.size), 1)
+  config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps))
   program = program_lib.on(config, program_lib.mesh_of(config, devices))
   choose_implementation(config.model, program_lib.place_of(program.mesh), config.batch.max_length)
-  examples, validation = (open_examples(config, data_dir, name, tokenizer) for name in (TRAIN_FILE, VALIDATION_FILE))
-  decides = [hashlib.sha256(file_of(data_dir, TRAIN_FILE).read_bytes()).hexdigest(), vocabulary.sha256,
-             dataclasses.asdict(config.batch)]
-  fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+  fingerprint = fingerprint_of(training.rows, config, vocabulary)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the examples': fingerprint})
   load = lambda path, step: without_other_classes(train.initial_from(path, step, program, vocabulary), config)
   initial = None if checkpoint_path is None or run_directory.run_of(run_dir) else load(checkpoint_path, None)
   record = run_directory.Record(config, str(data_dir), vocabulary, train.origin_of(checkpoint_path, initial))
-  size, (index, parts) = config.batch.size, mesh_lib.process_slice(program.mesh)
+  train_batches = training.batches(config, *mesh_lib.process_slice(program.mesh))
 
   def batches(step: int) -> Generator[loop.HostBatch, None, None]:
     for at in range(step, config.run.steps):
-      yield examples.batch(at, size, index, parts)
+      yield train_batches.batch(at)
 
   def evaluate(state, step: int) -> dict[str, float]:
-    return held_out.figures(program, state.params, validation.once(size, index, parts))
+    return validation.figures(program, state.params, config)
 
-  tokens = dataclasses.replace(cfg.BatchConfig(), size=size, sequence_length=config.batch.max_length)
-  what = [f'{config.run.steps:,} steps of {size} examples: {config.epochs} epochs of {len(examples.items):,}'
+  tokens = dataclasses.replace(cfg.BatchConfig(), size=config.batch.size, sequence_length=config.batch.max_length)
+  what = [f'{config.run.steps:,} steps of {config.batch.size} rows: {config.epochs} epochs of {len(training.rows):,}'
           + (f', classes {", ".join(config.labels)}' if config.labels else '')]
-  training = train.Training(run_dir, record, files, program, fingerprint, batches, train.count_tokens, evaluate,
-                            lambda step: program.flops_per_step(tokens), what, load)
-  result = training.run(initial, progress, stop)
-  figures = evaluate(result.state, result.step) | {'examples': len(validation.items), 'step': result.step}
+  work = train.Training(run_dir, record, files, program, fingerprint, batches, train.count_tokens, evaluate,
+                        lambda step: program.flops_per_step(tokens), what, load)
+  result = work.run(initial, progress, stop)
+  figures = evaluate(result.state, result.step) | {'examples': len(validation.examples), 'step': result.step}
   if result.reason != 'signal':
     distributed.in_turn(lambda: held_out.write(run_dir, figures))
   return result, figures
+
+
+def fingerprint_of(rows: Sequence[Row], config: Finetune, vocabulary: records.Vocabulary) -> str:
+  """SHA-256 of all that decides the batches."""
+  found = hashlib.sha256(json.dumps([vocabulary.sha256, dataclasses.asdict(config.batch)]).encode())
+  for row in rows:
+    found.update(row.input_ids.tobytes())
+    for value in row.token_targets.values():
+      found.update(value.tobytes())
+    for value in row.targets.values():
+      found.update(np.asarray(value).tobytes())
+  return found.hexdigest()
 
 
 def without_other_classes(initial, config: Finetune):
@@ -178,18 +204,16 @@ def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLik
 
 def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None, step: int | None = None,
              progress: bool = True) -> dict[str, float]:
-  """The figures of a fine-tuned run's newest checkpoint, or of `step`, on DATA/validation.jsonl.
+  """The figures of a fine-tuned run's newest checkpoint, or of `step`, on the validation split of its data or of DATA.
 
   Also written to RUN/evaluation.json. Raises ConfigError, DataError, CheckpointError.
   """
   storage.probe(run_directory.run_of(run_dir) or run_dir, 'the run')
   loaded: Any = checkpoint.load(run_dir, step)  # of a run: it has a record and a step
   config, data_dir = loaded.record.config, data_dir or loaded.record.data
-  examples = open_examples(config, data_dir, VALIDATION_FILE, loaded.tokenizer())
+  validation = split_of(config, read(config, data_dir, 'validation'), loaded.tokenizer())
   program = program_lib.on_one_device(config)
-  size = config.batch.size
-  found = held_out.figures(program, loaded.params, examples.once(size), count=-(-len(examples.items) // size),
-                           progress=progress)
-  found |= {'examples': len(examples.items), 'step': loaded.step}
+  found = validation.figures(program, loaded.params, config, progress)
+  found |= {'examples': len(validation.examples), 'step': loaded.step}
   held_out.write(run_dir, found)
   return found

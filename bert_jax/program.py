@@ -81,7 +81,7 @@ class Program:
 
   @functools.cached_property
   def evaluation_step(self) -> jax.stages.Wrapped:
-    """(params, batch) -> ({term: sums}, {term: (predictions, labels, weights)}), without dropout."""
+    """(params, batch) -> ({term: sums}, {term: tree of [B ...]} of what terms keep), without dropout."""
     return jax.jit(functools.partial(evaluation_step, self), out_shardings=NamedSharding(self.mesh, P()))
 
   def flops_per_step(self, batch: cfg.BatchConfig) -> float:
@@ -233,7 +233,7 @@ def train_step(program: Program, key: jax.Array, state: TrainState, batch) -> tu
 
 
 def evaluation_step(program: Program, params, batch):
-  """Sums of the terms, and the predictions that they keep, in the order of the batch's rows; without dropout."""
+  """Sums of the terms, and what they keep of each row, in the order of the batch's rows; without dropout."""
   parts = mesh_lib.fsdp_parts(params, program.logical, program.mesh)
 
   def local(params, batch):
@@ -242,5 +242,5 @@ def evaluation_step(program: Program, params, batch):
     return collectives.sum_over_rows(sums, program.mesh), kept
 
   rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
-  keeping = {name: (mesh_lib.spec('batch'),) * 3 for name, term in program.objective.terms.items() if term.keep}
+  keeping = {name: mesh_lib.spec('batch') for name, term in program.objective.terms.items() if term.keep}
   return mesh_lib.per_device(local, program.mesh, (parts, rows), (P(), keeping))(params, batch)

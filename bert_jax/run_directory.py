@@ -19,7 +19,7 @@ import jax
 
 from bert_jax import config as cfg
 from bert_jax.errors import ConfigError, DriftError, require
-from bert_jax.tasks.settings import Finetune
+from bert_jax.tasks.settings import Finetune, classes_of
 from input_pipeline import records, storage
 
 CONFIG, CHECKPOINTS, LOG, BOARD = 'config.json', 'checkpoints', 'metrics.jsonl', 'tensorboard'
@@ -170,7 +170,9 @@ def _read(run_dir: storage.PathLike) -> Record | None:
   require(fields['kind'] in tuple(KINDS),
           f'{path} is of a run of the kind {fields["kind"]!r:.40}: wanted one of {", ".join(KINDS)}')
   try:
-    config = cfg.from_json(KINDS[fields['kind']], fields.get('config'))
+    kind, settings = KINDS[fields['kind']], fields.get('config')
+    narrowed = classes_of(settings) if kind is Finetune and isinstance(settings, dict) else {}
+    config = cfg.from_json(kind, settings, narrowed=narrowed)
     vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
     origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
     for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written')):

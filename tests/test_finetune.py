@@ -12,7 +12,6 @@ import pytest
 from bert_jax import (
   checkpoint,
   config as cfg,
-  evaluate,
   finetune,
   metrics,
   program as program_lib,
@@ -20,7 +19,6 @@ from bert_jax import (
   train,
 )
 from bert_jax.errors import ConfigError, DriftError
-from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.settings import Finetune, TaskBatch
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
@@ -78,7 +76,7 @@ def write_task(directory, example):
   """train.jsonl and validation.jsonl of `example(draw)`."""
   draw = random.Random(0)
   directory.mkdir()
-  for name, count in ((finetune.TRAIN_FILE, EXAMPLES), (finetune.VALIDATION_FILE, HELD_OUT)):
+  for name, count in (('train.jsonl', EXAMPLES), ('validation.jsonl', HELD_OUT)):
     (directory / name).write_text(''.join(json.dumps(example(draw)) + '\n' for _ in range(count)))
   return directory
 
@@ -134,7 +132,7 @@ def told(run_dir):
 def test_a_task_whose_classes_can_be_told_apart_is_learnt(tuned, pretrained, classes):
   run_dir, result, figures = tuned
   assert result.reason == 'steps' and result.step == 80  # 12 epochs of 80 in batches of 12
-  assert figures['task_accuracy'] == 1 and figures['examples'] == HELD_OUT
+  assert figures['accuracy'] == figures['task_accuracy'] == 1 and figures['examples'] == HELD_OUT
   assert run_directory.figures(run_dir) == figures
   record = run_directory.read(run_dir)
   assert record.kind == 'finetuned' and record.config.labels == ('bad', 'good')
@@ -166,30 +164,35 @@ def test_stopped_and_resumed_it_is_the_undisturbed_run(tuned, pretrained, classe
 def test_an_evaluation_reads_every_example_once_whatever_the_batches(tuned, classes, size):
   run_dir, _, figures = tuned
   loaded = checkpoint.load(run_dir)
-  examples = finetune.open_examples(loaded.record.config, classes, finetune.VALIDATION_FILE, loaded.tokenizer())
-  batches = list(examples.once(size))
+  run = dataclasses.replace(loaded.record.config.run, microbatches=1)
+  config = dataclasses.replace(loaded.record.config, run=run, batch=TaskBatch(size, 24))
+  split = finetune.split_of(config, finetune.read(config, classes, 'validation'), loaded.tokenizer())
+  numbers, batches = zip(*split.batches(config).once())
   assert {len(x) for batch in batches for x in batch.values()} == {size}
-  real = np.concatenate([batch['weight'] for batch in batches]) > 0
-  whole = examples.encode(examples.items)
-  for name, wanted in whole.items():
-    np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches])[real], wanted)
-  program = program_lib.on_one_device(loaded.record.config)
-  found = evaluate.figures(program, loaded.params, batches)
+  assert sorted(np.concatenate(numbers)) == list(range(HELD_OUT))
+  for members, batch in zip(numbers, batches):
+    assert list(batch['weight']) == [1] * len(members) + [0] * (size - len(members))
+    for i, number in enumerate(members):
+      row = split.rows[number]
+      assert batch['label'][i] == row.targets['label'] and batch['pair_ids'][i].sum() == len(row.input_ids)
+      np.testing.assert_array_equal(batch['input_ids'][i, :len(row.input_ids)], row.input_ids)
+  found = split.figures(program_lib.on_one_device(config), loaded.params, config)
   wanted = {name: value for name, value in figures.items() if name not in ('examples', 'step')}
   assert found == pytest.approx(wanted, abs=1e-6)
 
 
 def test_processes_share_out_an_evaluation_and_an_epoch(classes, pretrained):
   tokenizer = tokenizer_lib.load(pretrained, lower_case=True)
-  config = dataclasses.replace(settings(), labels=('bad', 'good'))
-  examples = finetune.open_examples(config, classes, finetune.VALIDATION_FILE, tokenizer)
+  config = dataclasses.replace(settings(), labels=('bad', 'good'), batch=TaskBatch(size=8, max_length=24))
+  split = finetune.split_of(config, finetune.read(config, classes, 'validation'), tokenizer)
   joined = lambda parts: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-  alone = list(examples.once(8))
-  for batch, *parts in zip(alone, *(list(examples.once(8, index, 4)) for index in range(4)), strict=True):
-    assert_equal(joined(parts), batch)
+  alone, parts = split.batches(config), [split.batches(config, index, 4) for index in range(4)]
+  for (members, batch), *others in zip(alone.once(), *(part.once() for part in parts), strict=True):
+    assert all(list(numbers) == list(members) for numbers, _ in others)
+    assert_equal(joined([part for _, part in others]), batch)
   for step in (0, 4, 100):
-    assert_equal(joined([examples.batch(step, 8, index, 4) for index in range(4)]), examples.batch(step, 8))
-  rows = joined([examples.batch(step, 8) for step in range(HELD_OUT)])['input_ids']  # eight epochs
+    assert_equal(joined([part.batch(step) for part in parts]), alone.batch(step))
+  rows = joined([alone.batch(step) for step in range(HELD_OUT)])['input_ids']  # eight epochs
   order = lambda epoch: rows[epoch * HELD_OUT:(epoch + 1) * HELD_OUT]
   assert all(sorted(map(tuple, order(epoch))) == sorted(map(tuple, order(0))) for epoch in range(8))
   assert (order(0) != order(1)).any()
@@ -198,16 +201,15 @@ def test_processes_share_out_an_evaluation_and_an_epoch(classes, pretrained):
 def test_regression_keeps_its_predictions(pretrained, numbers, tmp_path):
   config = dataclasses.replace(settings('regression'), epochs=40)
   _, figures = tune(config, numbers, tmp_path / 'run', pretrained)
-  assert figures['task_pearson'] > .97 and figures['task_loss'] < .1 and 'task_accuracy' not in figures
+  assert figures['pearson'] > .97 and figures['task_loss'] < .1 and 'task_accuracy' not in figures
   loaded = checkpoint.load(tmp_path / 'run')
-  examples = finetune.open_examples(loaded.record.config, numbers, finetune.VALIDATION_FILE, loaded.tokenizer())
-  program = program_lib.on_one_device(loaded.record.config)
-  _, kept = program.evaluation_step(loaded.params, mesh_lib.put_batch(examples.encode(examples.items), program.mesh))
-  predictions, labels, weights = map(np.asarray, kept['task'])
-  assert predictions.shape == labels.shape == weights.shape == (HELD_OUT,)
-  np.testing.assert_array_equal(labels, [example.label for example in examples.items])
-  assert figures['task_pearson'] == pytest.approx(np.corrcoef(predictions, labels)[0, 1], abs=1e-5)
-  assert figures['task_loss'] == pytest.approx(np.square(predictions - labels).mean(), rel=1e-4)
+  config = loaded.record.config
+  split = finetune.split_of(config, finetune.read(config, numbers, 'validation'), loaded.tokenizer())
+  answers, _ = split.answers(program_lib.on_one_device(config), loaded.params, config)
+  predictions, labels = [answer['label'] for answer in answers], [example.label for example in split.examples]
+  assert len(predictions) == HELD_OUT
+  assert figures['pearson'] == pytest.approx(np.corrcoef(predictions, labels)[0, 1], abs=1e-5)
+  assert figures['task_loss'] == pytest.approx(np.square(np.subtract(predictions, labels)).mean(), rel=1e-4)
 
 
 def test_what_is_another_run_is_refused(tuned, pretrained, classes, tmp_path):

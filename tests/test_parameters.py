@@ -15,10 +15,11 @@ from bert_jax.model import encoder, layers
 from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.table import TASKS
+from bert_jax.tasks.task import Settings
 from launch.plan import costs as hlo_costs
 
-LEARNT = OBJECTIVES | {'classification': TASKS['classification'].objective(('a', 'b', 'c')),
-                       'regression': TASKS['regression'].objective(())}
+LEARNT = OBJECTIVES | {'classification': TASKS['classification'].objective(('a', 'b', 'c'), Settings()),
+                       'regression': TASKS['regression'].objective((), Settings())}
 # Matrices of few columns, whose products run in float32 whatever the rest does: scores of 16 bits would often tie.
 WIDE = ('pair_classes/', 'classifier/')
 

@@ -9,17 +9,16 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.model.heads import Classes, Pooler
 from bert_jax.objectives import Objective, Term, squared_error
-from bert_jax.tasks.task import Task
+from bert_jax.tasks.task import Answer, Encoding, Row, Settings, Shown, Task
 from input_pipeline import storage
 from input_pipeline.errors import DataError
-from input_pipeline.vocabulary.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +29,9 @@ class Example:
   label: str | float
 
 
-def read(path: storage.Path, number: bool = False) -> list[Example]:
+def read(path: storage.Path, own: Settings, number: bool = False) -> list[Example]:
   """The examples of a file of JSON lines; labels are text, or numbers where `number`. Raises DataError."""
+  del own
   examples = []
   try:
     lines = path.read_text(encoding='utf-8').split('\n')
@@ -77,27 +77,26 @@ def classes(examples: Sequence[Example]) -> tuple[str, ...]:
   return labels
 
 
-def encode(examples: Sequence[Example], tokenizer: Tokenizer, length: int,
-           labels: tuple[str, ...]) -> dict[str, np.ndarray]:
-  """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], padded to `length`: {[B T]}, and label [B], weight [B].
+def rows(examples: Sequence[Example], encoding: Encoding) -> list[Row]:
+  """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], with the target `label`.
 
   Too long texts lose tokens from the end of the longer one (run_classifier.py _truncate_seq_pair). Raises DataError for
-  a label that is not among `labels`.
+  a label that is not among the encoding's.
   """
+  tokenizer = encoding.tokenizer
   firsts = tokenizer.encode([example.text for example in examples])
   seconds = tokenizer.encode([example.text_pair or '' for example in examples])
-  shape = len(examples), length
-  batch = {name: np.zeros(shape, np.int32) for name in ('token_type_ids', 'position_ids', 'pair_ids')}
-  batch['input_ids'] = np.full(shape, tokenizer.pad_id, np.int32)
+  numbers = label_numbers(examples, encoding.labels)
+  found = []
   for i, example in enumerate(examples):
-    a, b = truncate_pair(list(firsts[i]), list(seconds[i]), length - (2 if example.text_pair is None else 3))
+    specials = 2 if example.text_pair is None else 3
+    a, b = truncate_pair(list(firsts[i]), list(seconds[i]), encoding.max_length - specials)
     ids = [tokenizer.cls_id, *a, tokenizer.sep_id] + ([] if example.text_pair is None else [*b, tokenizer.sep_id])
-    used = len(ids)
-    batch['input_ids'][i, :used] = ids
-    batch['token_type_ids'][i, len(a) + 2:used] = 1
-    batch['position_ids'][i, :used] = np.arange(used)
-    batch['pair_ids'][i, :used] = 1
-  return batch | {'label': label_numbers(examples, labels), 'weight': np.ones(len(examples), np.float32)}
+    types = np.zeros(len(ids), np.int32)
+    types[len(a) + 2:] = 1
+    found.append(Row(np.array(ids, np.int32), types, np.arange(len(ids), dtype=np.int32), np.ones(len(ids), np.int32),
+                     {'label': numbers[i]}, i))
+  return found
 
 
 def truncate_pair(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
@@ -133,28 +132,55 @@ def head_flops(settings, batch, count: int) -> float:
   return Pooler.flops(settings, 1) + Classes.flops(settings, count)
 
 
-def of_classes(labels: tuple[str, ...]) -> Objective:
+def of_classes(labels: tuple[str, ...], own: Settings) -> Objective:
   head = functools.partial(Classes, count=len(labels))
-  return Objective({'task': Term(task_logits, task_targets, functools.partial(head_flops, count=len(labels)))},
-                   {'pooler': Pooler, 'classifier': head}, huggingface='BertForSequenceClassification')
-
-
-def correlations(predictions: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, float]:  # [M] x 3
-  """Pearson's r; 0 where either side is constant."""
-  real = weights > 0
-  x, y = predictions[real].astype(np.float64), labels[real].astype(np.float64)
-  if len(x) < 2 or not x.std() or not y.std():
-    return {'pearson': 0.0}
-  return {'pearson': float(np.corrcoef(x, y)[0, 1])}
-
-
-def of_numbers(labels: tuple[str, ...]) -> Objective:
-  head = functools.partial(Classes, count=1)
-  number = lambda model, hidden, batch, seed=None: task_logits(model, hidden, batch, seed)[:, 0]
-  term = Term(number, task_targets, functools.partial(head_flops, count=1), squared_error, keep=lambda x: x,
-              figures_of_all=correlations)
+  term = Term(task_logits, task_targets, functools.partial(head_flops, count=len(labels)), keep=lambda logits: logits)
   return Objective({'task': term}, {'pooler': Pooler, 'classifier': head}, huggingface='BertForSequenceClassification')
 
 
-CLASSIFICATION = Task(read, classes, encode, of_classes, 'task_accuracy')
-REGRESSION = Task(functools.partial(read, number=True), lambda examples: (), encode, of_numbers, 'task_pearson')
+def of_numbers(labels: tuple[str, ...], own: Settings) -> Objective:
+  head = functools.partial(Classes, count=1)
+  number = lambda model, hidden, batch, seed=None: task_logits(model, hidden, batch, seed)[:, 0]
+  term = Term(number, task_targets, functools.partial(head_flops, count=1), squared_error, keep=lambda x: x)
+  return Objective({'task': term}, {'pooler': Pooler, 'classifier': head}, huggingface='BertForSequenceClassification')
+
+# ---------------------------------------------------------------- what is said of an example
+
+
+def class_answers(examples: Sequence[Example], rows: Sequence[Row], outputs: Sequence[Mapping], encoding: Encoding):
+  """{'label': the class with the top score, 'probabilities': {class: …}}."""
+  def answer(logits):  # [C]
+    p = np.exp(logits - logits.max())
+    return {'label': encoding.labels[int(logits.argmax())],
+            'probabilities': dict(zip(encoding.labels, map(float, p / p.sum())))}
+  return [answer(np.asarray(output['task'], np.float64)) for output in outputs]
+
+
+def number_answers(examples: Sequence[Example], rows: Sequence[Row], outputs: Sequence[Mapping], encoding: Encoding):
+  """{'label': a number}."""
+  return [{'label': float(output['task'])} for output in outputs]
+
+
+def accuracy(examples: Sequence[Example], answers: Sequence[Answer]) -> dict[str, float]:
+  return {'accuracy': float(np.mean([example.label == answer['label'] for example, answer in zip(examples, answers)]))}
+
+
+def correlations(examples: Sequence[Example], answers: Sequence[Answer]) -> dict[str, float]:
+  """Pearson's r; 0 where either side is constant."""
+  x, y = (np.array(side, np.float64) for side in zip(*((a['label'], e.label) for e, a in zip(examples, answers))))
+  return {'pearson': float(np.corrcoef(x, y)[0, 1]) if len(x) > 1 and x.std() and y.std() else 0.0}
+
+
+def shown(example: Example, answer: Answer, number: bool = False) -> Shown:
+  """A number is right where it is off by less than half of 1."""
+  text = example.text if example.text_pair is None else f'{example.text} ||| {example.text_pair}'
+  found, wanted = answer['label'], example.label
+  if number:
+    return Shown(text, f'{found:.2f}', f'{wanted:.2f}', abs(found - float(wanted)) < .5)
+  return Shown(text, found, str(wanted), found == wanted)
+
+
+FILES = {split: (f'{split}.jsonl',) for split in ('train', 'validation', 'test')}
+CLASSIFICATION = Task(FILES, read, classes, rows, of_classes, class_answers, accuracy, 'accuracy', shown)
+REGRESSION = Task(FILES, functools.partial(read, number=True), lambda examples: (), rows, of_numbers, number_answers,
+                  correlations, 'pearson', functools.partial(shown, number=True))

@@ -96,7 +96,8 @@ def finetune(argv: list[str]) -> int:
   if argv[0] not in TASKS:
     raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
   from bert_jax import distributed, finetune
-  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, Finetune(argv[0]))
+  from bert_jax.tasks import settings
+  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, settings.of(argv[0]))
   args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
   distributed.start(args.distributed)
   result, figures = finetune.finetune(args.config, args.data, args.run_dir, args.checkpoint)
