@@ -65,6 +65,7 @@ NEEDS = {
     'evaluate': (['gs://bucket/run'], 'gcs'),
     'verify': (['gs://bucket/run'], 'gcs'),
     'plot': (['run'], 'plot'),
+    'report': (['run'], 'plot'),
     'export': (['run', '--output', 'gs://bucket/export'], 'gcs'),
     'import': (['gs://bucket/run', '--output', 'new'], 'gcs'),
     'fill-mask': (['gs://bucket/run', 'one [MASK]'], 'gcs'),

@@ -67,7 +67,7 @@ def test_a_run_goes_back_once_and_on_without_the_batches(still, data, tmp_path, 
   state = program.init()
   for batch in [0, 1, 2, 3, 4, *range(7, 14)]:
     state, _ = program.train_step(state, mesh_lib.put_batch(stream.batch(batch), program.mesh))
-  same = jax.tree.map(lambda a, b: np.array_equal(a, b), jax.device_get(state.params), jax.device_get(found.state.params))
+  same = jax.tree.map(np.array_equal, jax.device_get(state.params), jax.device_get(found.state.params))
   assert all(jax.tree.leaves(same))
   assert [line['step'] for line in metrics.read(tmp_path / 'run')] == list(range(1, 13))
   with pytest.raises(ConfigError, match='no checkpoint of step 5 to go back to: wanted one of .*4'):

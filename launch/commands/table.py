@@ -57,6 +57,12 @@ def plot(argv: list[str]) -> int:
   return training.plot(argv)
 
 
+def report(argv: list[str]) -> int:
+  """Write one page of HTML about a run, or about several side by side."""
+  from launch.commands import training
+  return training.report(argv)
+
+
 def plan(argv: list[str]) -> int:
   """Compile a recipe for a TPU pod, on any machine: memory, collectives, step time, days and cost."""
   from launch.commands import planning
@@ -120,7 +126,7 @@ def launch_files(argv: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
     'pretrain': pretrain, 'finetune': finetune, 'supervise': supervise,
-    'evaluate': evaluate, 'predict': predict, 'plot': plot,
+    'evaluate': evaluate, 'predict': predict, 'plot': plot, 'report': report,
     'plan': plan, 'benchmark': benchmark,
     'verify': verify, 'import': import_, 'export': export, 'launch-files': launch_files,
     'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,

@@ -1,4 +1,4 @@
-"""`bert-jax pretrain`, `finetune`, `evaluate`, `predict` and `plot`: a run, its figures, its answers, its curves."""
+"""`bert-jax pretrain`, `finetune`, `evaluate`, `predict`, `plot`, `report`: a run, its figures, answers and curves."""
 
 import dataclasses
 import json
@@ -208,4 +208,21 @@ def plot(argv: list[str]) -> int:
   args = flags.parse(Plot, argv, 'plot')
   from bert_jax import plot
   print(plot.plot(args.run_dir))
+  return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """Write one page of HTML about a run: curves, figures, settings, data, predictions, attention; or compare runs."""
+  run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional]
+  """A run directory of any kind; of several, the page shows them side by side."""
+  output: str | None = None
+  """The file to write; by default report.html in the first run."""
+
+
+def report(argv: list[str]) -> int:
+  """Writes the page of a run, or of several, and prints where it is."""
+  args = flags.parse(Report, argv, 'report')
+  from bert_jax.report import report
+  print(report(args.run_dirs, args.output))
   return 0
