@@ -4,9 +4,11 @@ B rows of a batch.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -17,65 +19,203 @@ from bert_jax import (
     config as cfg,
     distributed,
     evaluate as held_out,
+    examples as examples_lib,
     loop,
     program as program_lib,
+    rewind,
     run_directory,
     train,
 )
 from bert_jax.errors import ConfigError, require
+from bert_jax.examples import Answered, Split
 from bert_jax.model.attention import choose_implementation
 from bert_jax.objectives import PRETRAINING_HEADS
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.parallel.mesh import path_name
-from bert_jax.tasks import splits
-from bert_jax.tasks.batches import Batches
 from bert_jax.tasks.settings import Finetune
 from bert_jax.tasks.table import TASKS
-from bert_jax.tasks.task import Answer, Encoding, Row, Task
 from input_pipeline import records, storage
-from input_pipeline.errors import DataError
+from input_pipeline.vocabulary.tokenizer import Tokenizer
 
+UNTRAINED = 'untrained:'  # before a checkpoint: its model and vocabulary, with initial weights
 # What a fine-tuning run says of the encoder; all else is the checkpoint's.
 OWN_FIELDS = ('hidden_dropout', 'attention_dropout', 'dtype', 'attention', 'remat', 'unroll', 'plain')
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
-  """The examples of a split as rows, with all that makes answers and figures of what a model says of them."""
-  task: Task
-  examples: Sequence[Any]
-  rows: Sequence[Row]
-  encoding: Encoding
+class Source:
+  """What a run takes from the checkpoint that it begins with, or from its own directory."""
+  model: cfg.Model
+  vocabulary: records.Vocabulary
+  tokenizer: Tokenizer
+  files: dict[str, bytes]  # of the vocabulary
 
-  def batches(self, config: Finetune, index: int = 0, parts: int = 1) -> Batches:
-    """Its rows as batches, of which this process has part `index` of `parts`."""
-    return Batches(self.rows, config.batch.size, config.batch.max_length, config.batch.seed,
-                   self.encoding.tokenizer.pad_id, index, parts)
 
-  def answers(self, program: program_lib.Program, params, config: Finetune,
-              progress: bool = False) -> tuple[list[Answer], dict[str, float]]:
-    """An answer for each example, and the figures of the objective over all rows."""
-    batches = self.batches(config, *mesh_lib.process_slice(program.mesh))
-    outputs: list[Any] = [None] * len(self.rows)
-    members: list[np.ndarray] = []
+@dataclasses.dataclass(frozen=True)
+class Tuned(train.Result):
+  """How a run ended, and what its best checkpoint says of the validation split."""
+  run_dir: storage.PathLike
+  split: Split
+  answered: Answered | None  # None: it was asked to stop
+  examples_per_second: float | None  # of training, without compiling and evaluating; None: too few steps were made
 
-    def local() -> Iterator[dict[str, np.ndarray]]:
-      for numbers, batch in batches.once():
-        members.append(numbers)
-        yield batch
 
-    def keep(kept) -> None:
-      for place, number in enumerate(members.pop(0)):
-        outputs[number] = jax.tree.map(lambda x, place=place: x[place], kept)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+  """A task's rows and the program, which the runs of several seeds, learning rates, epochs and sizes share."""
+  config: Finetune
+  data: storage.PathLike
+  source: Source
+  training: Split
+  held_out: dict[str, Split]
+  program: program_lib.Program
+  checkpoint: storage.PathLike | None
 
-    count = -(-len(self.rows) // config.batch.size)
-    figures = held_out.figures(program, params, local(), count=count, keep=keep, progress=progress)
-    return self.task.answers(self.examples, self.rows, outputs, self.encoding), figures
+  @functools.cached_property
+  def initial(self):
+    """The checkpoint's parameters."""
+    return self.load(self.checkpoint)
 
-  def figures(self, program: program_lib.Program, params, config: Finetune, progress: bool = False) -> dict[str, float]:
-    """The official figures beside those of the objective."""
-    answers, figures = self.answers(program, params, config, progress)
-    return figures | self.task.metrics(self.examples, answers)
+  @functools.cached_property
+  def lengths(self) -> tuple[int, ...]:
+    """What rows are padded to, in training."""
+    return self.training.batches(self.config).lengths
+
+  def load(self, path: storage.PathLike, step: int | None = None, _: str | None = None):
+    """The parameters that a checkpoint has for the program, an exchange.Initial."""
+    where, untrained = trained(path)
+    found = train.initial_from(where, step, self.program, self.source.vocabulary)
+    if not untrained:
+      return without_other_classes(found, self.config)
+    none = jax.tree.map(lambda leaf: None, found.params)
+    return dataclasses.replace(found, params=none, fresh=('all of them',))
+
+  def origin(self, initial) -> run_directory.Origin | None:
+    """Where the weights are from."""
+    if self.checkpoint is None:
+      return None
+    where, untrained = trained(self.checkpoint)
+    origin = train.origin_of(where, initial)
+    return dataclasses.replace(origin, checkpoint=UNTRAINED + origin.checkpoint) if untrained else origin
+
+
+def trained(path: storage.PathLike) -> tuple[storage.PathLike, bool]:
+  """(the checkpoint that is named, whether only its model and vocabulary are wanted: untrained:C)."""
+  return (path[len(UNTRAINED):], True) if isinstance(path, str) and path.startswith(UNTRAINED) else (path, False)
+
+
+def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: storage.PathLike | None,
+            run_dir: storage.PathLike, devices=None) -> Job:
+  """The rows of DATA for a checkpoint, or for the run that is in `run_dir`. Nothing is written, compiled or computed.
+
+  Raises ConfigError, DataError, CheckpointError.
+  """
+  source = source_of(checkpoint_path, run_dir)
+  examples = examples_lib.read(config, data_dir, 'train')
+  config = settings_for(config, source.model, examples)
+  training = examples_lib.split_of(config, examples, source.tokenizer, training=True)
+  validation = examples_lib.held_out_splits(config, data_dir, source.tokenizer)
+  program = program_lib.on(config, program_lib.mesh_of(config, devices))
+  job = Job(config, data_dir, source, training, validation, program, checkpoint_path)
+  for length in job.lengths:
+    choose_implementation(config.model, program_lib.place_of(program.mesh), length)
+  return job
+
+
+def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLike,
+             checkpoint_path: storage.PathLike | None = None, *, devices=None, progress: bool = True,
+             stop: Callable[[int], bool] | None = None) -> tuple[Tuned, dict[str, float]]:
+  """Fine-tunes a checkpoint on the training split of DATA, or goes on where `run_dir` stopped.
+
+  Returns how it ended, and the figures of the best checkpoint on the validation split. `checkpoint_path` may be left
+  out where `run_dir` is there already. Raises ConfigError, DataError, CheckpointError, NonFiniteError.
+  """
+  storage.probe(run_dir, '--run-dir', checkpoints=True)
+  job = prepare(config, data_dir, checkpoint_path, run_dir, devices)
+  return run(job, job.config, run_dir, progress=progress, stop=stop)
+
+
+def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool = True,
+        stop: Callable[[int], bool] | None = None) -> tuple[Tuned, dict[str, float]]:
+  """One run of a job, in its own directory. `config`: the job's with other learning rate, epochs, size or seeds."""
+  mesh = job.program.mesh
+  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  batches = job.training.batches(config, job.lengths, *mesh_lib.process_slice(mesh))
+  config = config.of_length(batches.steps)
+  program = job.program.at_pace(config.optimizer, config.run.steps, config.run.seed)
+  decides = job.training.fingerprint, job.source.vocabulary.sha256, dataclasses.asdict(config.batch)
+  fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+  distributed.agree(cfg.flat(config) | {'the vocabulary': job.source.vocabulary.sha256, 'the examples': fingerprint})
+  goes_on = run_directory.run_of(run_dir)
+  require(bool(goes_on or job.checkpoint), f'{run_dir} is no run to go on with: name the checkpoint to begin with, '
+          '--checkpoint C')
+  initial = None if goes_on else job.initial
+  record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial))
+  speed, best = Speed(), list[Any]()
+
+  def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
+    for step in range(first, config.run.steps):
+      batch = batches.batch(step)
+      speed.mark(len(batches.members(step)), batch['input_ids'].shape)
+      yield batch
+
+  def evaluate(state, step: int) -> dict[str, float]:
+    speed.pause()
+    answered, figures = examples_lib.answer_all(job.held_out, program, state.params, config, job.lengths)
+    if not best or figures[config.best] > best[1][config.best]:
+      best[:] = answered, figures, step
+    return figures
+
+  tokens = int(np.mean([batches.length(batches.members(step)) for step in range(batches.steps)]))
+  flops = program.flops_per_step(dataclasses.replace(cfg.BatchConfig(), size=config.batch.size, sequence_length=tokens))
+  what = [f'{config.run.steps:,} steps of {config.batch.size} rows of {", ".join(map(str, batches.lengths))}: '
+          f'{config.epochs} epochs of {len(job.training.rows):,} rows'
+          + (f', classes {", ".join(config.labels)}' if config.labels else '')]
+  training = train.Training(run_dir, record, job.source.files, program, fingerprint, steps, train.count_tokens,
+                            evaluate, lambda step: flops, what, job.load, config.best)
+  result = training.run(initial, progress, stop)
+  answered, figures = None, {}
+  if result.reason != 'signal':
+    known = best and result.best and best[2] == result.best[0]
+    answered, figures, step = best if known else of_best(job, config, run_dir)
+    figures = figures | {'examples': len(job.held_out['validation'].examples), 'step': step}
+    distributed.in_turn(lambda: held_out.write(run_dir, figures))
+  own = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+  return Tuned(**own, run_dir=run_dir, split=job.held_out['validation'], answered=answered,
+               examples_per_second=speed.rate()), figures
+
+
+def of_best(job: Job, config: Finetune, run_dir: storage.PathLike) -> tuple[Answered, dict[str, float], int]:
+  """What the best checkpoint of a run that is done says of the validation split, its figures, and its step."""
+  loaded: Any = checkpoint.load(run_dir)
+  shardings = jax.tree.map(lambda x: x.sharding, job.program.abstract.params)
+  params = jax.tree.map(lambda x, sharding: jax.device_put(np.asarray(x), sharding), loaded.params, shardings)
+  answered, figures = examples_lib.answer_all(job.held_out, job.program, params, config, job.lengths)
+  return answered, figures, loaded.step
+
+
+class Speed:
+  """Examples a second of training: seconds between one batch's being asked for and the next one's, where no evaluation
+  and no length that must be compiled came between. Meanwhile the loop takes the step before the first of the two."""
+
+  def __init__(self):
+    self.shapes: set[tuple] = set()
+    self.asked: list[tuple[int, bool]] = []  # of the last two batches: rows, whether the length is compiled
+    self.rows, self.seconds, self.since = 0, 0.0, 0.0
+
+  def mark(self, rows: int, shape: tuple) -> None:
+    """A batch is asked for."""
+    now = time.perf_counter()
+    if len(self.asked) == 2 and self.asked[0][1] and self.since:
+      self.rows, self.seconds = self.rows + self.asked[0][0], self.seconds + now - self.since
+    self.asked, self.since = [*self.asked[-1:], (rows, shape in self.shapes)], now
+    self.shapes.add(shape)
+
+  def pause(self) -> None:
+    self.since = 0.0
+
+  def rate(self) -> float | None:
+    return self.rows / self.seconds if self.seconds else None
 
 
 def settings_for(config: Finetune, model: cfg.Model, examples: list) -> Finetune:
@@ -96,79 +236,6 @@ def settings_for(config: Finetune, model: cfg.Model, examples: list) -> Finetune
   return config
 
 
-def read(config: Finetune, data_dir: storage.PathLike, split: str) -> list[Any]:
-  """The examples of a split of DATA. Raises ConfigError, DataError."""
-  files = config.files
-  own = {'train': (files.train, files.train_examples), 'validation': (files.validation, files.validation_examples)}
-  return splits.read(TASKS[config.task], data_dir, split, config.own, *own.get(split, ()))
-
-
-def split_of(config: Finetune, examples: list[Any], tokenizer, training: bool = False) -> Split:
-  """These examples as rows. Raises DataError."""
-  task = TASKS[config.task]
-  encoding = Encoding(tokenizer, config.batch.max_length, config.labels, config.own, training)
-  rows = task.rows(examples, encoding)
-  if not rows:
-    raise DataError(f'none of the {len(examples)} examples gives a row to read: wanted one at least')
-  return Split(task, examples, rows, encoding)
-
-
-def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLike,
-             checkpoint_path: storage.PathLike | None = None, *, devices=None, progress: bool = True,
-             stop: Callable[[int], bool] | None = None) -> tuple[train.Result, dict[str, float]]:
-  """Fine-tunes a checkpoint on the training split of DATA, or goes on where `run_dir` stopped.
-
-  Returns how it ended, and the figures on the validation split. `checkpoint_path` may be left out where `run_dir` is
-  there already. Raises ConfigError, DataError, CheckpointError, NonFiniteError.
-  """
-  storage.probe(run_dir, '--run-dir', checkpoints=True)
-  model, vocabulary, tokenizer, files = source_of(checkpoint_path, run_dir)
-  examples = read(config, data_dir, 'train')
-  config = settings_for(config, model, examples)
-  training = split_of(config, examples, tokenizer, training=True)
-  validation = split_of(config, read(config, data_dir, 'validation'), tokenizer)
-  steps = max(-(-config.epochs * len(training.rows) // config.batch.size), 1)
-  config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps))
-  program = program_lib.on(config, program_lib.mesh_of(config, devices))
-  choose_implementation(config.model, program_lib.place_of(program.mesh), config.batch.max_length)
-  fingerprint = fingerprint_of(training.rows, config, vocabulary)
-  distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the examples': fingerprint})
-  load = lambda path, step: without_other_classes(train.initial_from(path, step, program, vocabulary), config)
-  initial = None if checkpoint_path is None or run_directory.run_of(run_dir) else load(checkpoint_path, None)
-  record = run_directory.Record(config, str(data_dir), vocabulary, train.origin_of(checkpoint_path, initial))
-  train_batches = training.batches(config, *mesh_lib.process_slice(program.mesh))
-
-  def batches(step: int) -> Generator[loop.HostBatch, None, None]:
-    for at in range(step, config.run.steps):
-      yield train_batches.batch(at)
-
-  def evaluate(state, step: int) -> dict[str, float]:
-    return validation.figures(program, state.params, config)
-
-  tokens = dataclasses.replace(cfg.BatchConfig(), size=config.batch.size, sequence_length=config.batch.max_length)
-  what = [f'{config.run.steps:,} steps of {config.batch.size} rows: {config.epochs} epochs of {len(training.rows):,}'
-          + (f', classes {", ".join(config.labels)}' if config.labels else '')]
-  work = train.Training(run_dir, record, files, program, fingerprint, batches, train.count_tokens, evaluate,
-                        lambda step: program.flops_per_step(tokens), what, load)
-  result = work.run(initial, progress, stop)
-  figures = evaluate(result.state, result.step) | {'examples': len(validation.examples), 'step': result.step}
-  if result.reason != 'signal':
-    distributed.in_turn(lambda: held_out.write(run_dir, figures))
-  return result, figures
-
-
-def fingerprint_of(rows: Sequence[Row], config: Finetune, vocabulary: records.Vocabulary) -> str:
-  """SHA-256 of all that decides the batches."""
-  found = hashlib.sha256(json.dumps([vocabulary.sha256, dataclasses.asdict(config.batch)]).encode())
-  for row in rows:
-    found.update(row.input_ids.tobytes())
-    for value in row.token_targets.values():
-      found.update(value.tobytes())
-    for value in row.targets.values():
-      found.update(np.asarray(value).tobytes())
-  return found.hexdigest()
-
-
 def without_other_classes(initial, config: Finetune):
   """`initial` without the task's own heads, where they were trained for another task or for other labels."""
   of = initial and initial.record and initial.record.config
@@ -181,39 +248,37 @@ def without_other_classes(initial, config: Finetune):
   return dataclasses.replace(initial, params=params, fresh=tuple(dict.fromkeys((*initial.fresh, *names))))
 
 
-def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLike):
-  """(settings, records.Vocabulary, tokenizer, vocabulary files) of the run that is there, or of the checkpoint.
-
-  Raises ConfigError.
-  """
+def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLike) -> Source:
+  """Of the run that is there, or of the checkpoint. Raises ConfigError."""
   from input_pipeline.vocabulary import tokenizer as tokenizer_lib
   if run_directory.run_of(run_dir):
     record = run_directory.read(run_dir)
-    tokenizer = tokenizer_lib.load(run_dir, record.vocabulary.lower_case)
-    return record.config.model, record.vocabulary, tokenizer, run_directory.vocabulary_files(run_dir)
+    tokenizer = tokenizer_lib.load(run_dir, record.vocabulary.lower_case, record.vocabulary.rules)
+    return Source(record.config.model, record.vocabulary, tokenizer, run_directory.vocabulary_files(run_dir))
   if checkpoint_path is None:
     raise ConfigError(f'{run_dir} is no run to go on with: name the checkpoint to begin with, --checkpoint C')
   from bert_jax.convert import exchange
-  loaded = exchange.load(checkpoint_path)
+  loaded = exchange.load(trained(checkpoint_path)[0])
   tokenizer = loaded.tokenizer()
   files = {records.VOCABULARY: tokenizer.vocab_txt}
   if tokenizer.kind == 'sentencepiece':
     files[records.SENTENCEPIECE] = tokenizer.model
-  return loaded.model, tokenizer.record, tokenizer, files
+  return Source(loaded.model, tokenizer.record, tokenizer, files)
 
 
 def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None, step: int | None = None,
              progress: bool = True) -> dict[str, float]:
-  """The figures of a fine-tuned run's newest checkpoint, or of `step`, on the validation split of its data or of DATA.
+  """The official figures of a fine-tuned run's best checkpoint, or of `step`, on the validation split of its data or of
+  DATA.
 
   Also written to RUN/evaluation.json. Raises ConfigError, DataError, CheckpointError.
   """
   storage.probe(run_directory.run_of(run_dir) or run_dir, 'the run')
   loaded: Any = checkpoint.load(run_dir, step)  # of a run: it has a record and a step
   config, data_dir = loaded.record.config, data_dir or loaded.record.data
-  validation = split_of(config, read(config, data_dir, 'validation'), loaded.tokenizer())
+  found = examples_lib.held_out_splits(config, data_dir, loaded.tokenizer())
   program = program_lib.on_one_device(config)
-  found = validation.figures(program, loaded.params, config, progress)
-  found |= {'examples': len(validation.examples), 'step': loaded.step}
-  held_out.write(run_dir, found)
-  return found
+  _, figures = examples_lib.answer_all(found, program, loaded.params, config, progress=progress)
+  figures |= {'examples': len(found['validation'].examples), 'step': loaded.step}
+  held_out.write(run_dir, figures)
+  return figures

@@ -37,6 +37,7 @@ class Origin:
   checkpoint: str  # the path that was given
   step: int | None  # of the run that it is; None of a directory of another format
   fresh: tuple[str, ...]  # parameters that it lacked, and that were initialised
+  longer_positions: str | None = None  # how it got more positions, where it has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,8 @@ def drift(old: Record, new: Record) -> list[str]:
     changes.append(f'vocabulary: SHA-256 {old.vocabulary.sha256[:12]} -> {new.vocabulary.sha256[:12]}')
   if new.origin and (old.origin is None or old.origin.checkpoint != new.origin.checkpoint):
     changes.append(f'initialize-from: {old.origin and old.origin.checkpoint} -> {new.origin.checkpoint}')
+  elif new.origin and old.origin and old.origin.longer_positions != new.origin.longer_positions:
+    changes.append(f'longer-positions: {old.origin.longer_positions} -> {new.origin.longer_positions}')
   return changes
 
 

@@ -4,12 +4,15 @@ B rows of a batch, T tokens they are padded to.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from bert_jax.tasks.task import Row
 
+STEP = 8  # tokens: lengths of batches are multiples
+TOGETHER = 32  # batches whose rows are sorted by length: more pad less, and put more of a length beside each other
 INPUTS = 'input_ids', 'token_type_ids', 'position_ids', 'pair_ids'
 
 
@@ -32,36 +35,88 @@ def pad(rows: Sequence[Row], B: int, T: int, pad_id: int, like: Row) -> dict[str
   return batch
 
 
-@dataclasses.dataclass(frozen=True)
+def choose_lengths(rows: Sequence[Row], most: int) -> tuple[int, ...]:
+  """At most `most` lengths T that pad these rows the least when each is padded to the next one: so many compilations.
+
+  They are multiples of STEP, the last one no shorter than any row.
+  """
+  units = np.array([-(-len(row.input_ids) // STEP) for row in rows])
+  shorter = np.concatenate([[0], np.cumsum(np.bincount(units))])  # rows of fewer than u units
+  longest = len(shorter) - 2
+  # cost[u]: of all rows of up to u units with the lengths so far, the last of them u.
+  cost, chosen = [u * shorter[u + 1] for u in range(longest + 1)], [[u] for u in range(longest + 1)]
+  for _ in range(min(most, longest) - 1):
+    before = list(zip(cost, chosen))
+    for u in range(1, longest + 1):
+      for v in range(1, u):
+        total = before[v][0] + u * (shorter[u + 1] - shorter[v + 1])
+        if total < cost[u]:
+          cost[u], chosen[u] = total, [*before[v][1], u]
+  return tuple(STEP * u for u in chosen[longest])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Batches:
-  """Rows in batches of `size`, of which this process has part `index` of `parts`."""
+  """Rows in batches of `size` at most, of which this process has part `index` of `parts`.
+
+  An epoch has every row once, in batches of rows of about one length: it is drawn in an order of its own, every
+  TOGETHER batches of which are sorted by length; then the batches are drawn in an order of their own. A batch that is
+  not full is filled up with rows of weight 0.
+  """
   rows: Sequence[Row]
   size: int
-  length: int  # T
+  lengths: tuple[int, ...]  # T, rising, of which a batch has the first that fits
   seed: int
   pad_id: int
   index: int = 0
   parts: int = 1
+  drawn: dict[int, list[np.ndarray]] = dataclasses.field(default_factory=dict)  # the last epoch that was asked for
 
-  def order(self, epoch: int) -> np.ndarray:  # -> [rows]
-    """The rows of an epoch, each once, in an order of its own."""
-    return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.rows))
+  @property
+  def steps(self) -> int:
+    """Batches of an epoch."""
+    return -(-len(self.rows) // self.size)
+
+  @functools.cached_property
+  def row_lengths(self) -> np.ndarray:  # -> [rows]
+    return np.array([len(row.input_ids) for row in self.rows])
+
+  def epoch(self, number: int) -> list[np.ndarray]:
+    """The numbers of the rows of each batch of an epoch."""
+    if number not in self.drawn:
+      self.drawn.clear()
+      self.drawn[number] = self.draw(number)
+    return self.drawn[number]
+
+  def draw(self, number: int) -> list[np.ndarray]:
+    random = np.random.Generator(np.random.Philox(key=[self.seed, number]))
+    order = random.permutation(len(self.rows))
+    windows = np.split(order, range(TOGETHER * self.size, len(order), TOGETHER * self.size))
+    alike = np.concatenate([window[np.argsort(self.row_lengths[window], kind='stable')] for window in windows])
+    batches = np.split(alike, range(self.size, len(alike), self.size))
+    return [batches[i] for i in random.permutation(len(batches))]
+
+  def members(self, step: int) -> np.ndarray:
+    """The numbers of the rows of the batch of `step`, of all processes."""
+    epoch, place = divmod(step, self.steps)
+    return self.epoch(epoch)[place]
+
+  def length(self, members: np.ndarray) -> int:
+    """What these rows are padded to."""
+    longest = self.row_lengths[members].max()
+    return next(length for length in self.lengths if length >= longest)
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
-    """This process' rows of the batch of `step`: epochs follow each other without a gap."""
-    local = self.size // self.parts
-    first = step * self.size + self.index * local
-    places = [divmod(place, len(self.rows)) for place in range(first, first + local)]
-    orders = {epoch: self.order(epoch) for epoch in {epoch for epoch, _ in places}}
-    return self._pad([orders[epoch][place] for epoch, place in places])
+    """This process' rows of the batch of `step`."""
+    return self._pad(self.members(step))
 
   def once(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """(numbers of the batch's rows, of all processes, in order; this process' rows of it), every row once."""
-    local = self.size // self.parts
-    for start in range(0, len(self.rows), self.size):
-      members = np.arange(start, min(start + self.size, len(self.rows)))
-      yield members, self._pad(members[self.index * local:(self.index + 1) * local])
+    """(numbers of the batch's rows, of all processes; this process' rows of it): every row once, the shortest first."""
+    order = np.argsort(self.row_lengths, kind='stable')
+    for members in np.split(order, range(self.size, len(order), self.size)):
+      yield members, self._pad(members)
 
-  def _pad(self, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-    rows = [self.rows[number] for number in numbers]
-    return pad(rows, self.size // self.parts, self.length, self.pad_id, self.rows[0])
+  def _pad(self, members: np.ndarray) -> dict[str, np.ndarray]:
+    local = self.size // self.parts
+    mine = [self.rows[number] for number in members[self.index * local:(self.index + 1) * local]]
+    return pad(mine, local, self.length(members), self.pad_id, self.rows[0])

@@ -1,7 +1,7 @@
 """What a task is: how files become examples, rows, targets, answers, and the official figures of these.
 
-    DATA --read--> examples --rows--> rows --(model, `keep` of the objective's terms)--> outputs --answers--> answers
-    (examples, answers) --metrics--> figures, --write--> official files
+    DATA -(read)-> examples -(rows)-> rows -(model, `keep` of the objective's terms)-> outputs -(answers)-> answers
+    (examples, answers) -(metrics)-> figures, -(write)-> official files
 
 B rows of a batch, T tokens of a row.
 """
@@ -79,8 +79,8 @@ class Task:
   files: Mapping[str, tuple[str, ...]]
   """{split: names of files, of which the first that is in DATA is read}: train, validation, test, and others such as
   validation_mismatched, which is evaluated beside validation."""
-  read: Callable[[storage.Path, Any], list[Any]]
-  """(file, own settings) -> the examples. Raises DataError that names file and line."""
+  read: Callable[[Any, Any], list[Any]]
+  """(file, or what `find` gives; own settings) -> the examples. Raises DataError that names file and line."""
   labels: Callable[[Sequence[Any]], tuple[str, ...]]
   """The classes among the training examples; () where the task has none."""
   rows: Callable[[Sequence[Any], Encoding], list[Row]]
@@ -100,3 +100,6 @@ class Task:
   """(directory, examples, answers, split): writes the official files of predictions; None: there are none."""
   settings: type[Settings] = Settings
   defaults: Defaults = Defaults()
+  find: Callable[[storage.PathLike, str, Any], Any | None] | None = None
+  """(DATA, split, own settings) -> what `read` reads of it in place of a file, None where there is no such split: of a
+  task whose DATA may be other than a folder with `files`. None: it is one."""
