@@ -37,7 +37,7 @@ def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLik
   from input_pipeline.vocabulary import tokenizer as tokenizer_lib
   if run_directory.run_of(run_dir):
     record = run_directory.read(run_dir)
-    tokenizer = tokenizer_lib.load(run_dir, record.vocabulary.lower_case)
+    tokenizer = tokenizer_lib.load(run_dir, record.vocabulary.lower_case, record.vocabulary.rules)
     return Source(record.config.model, record.vocabulary, tokenizer, run_directory.vocabulary_files(run_dir))
   if checkpoint_path is None:
     raise ConfigError(f'{run_dir} is no run to go on with: name the checkpoint to begin with, --checkpoint C')

@@ -23,6 +23,7 @@ from bert_jax import (
     manifest as manifest_lib,
     metrics,
     program as program_lib,
+    rewind,
     run_directory,
     steps,
 )
@@ -45,7 +46,9 @@ class Meta:
   minutes: float  # of training, over all resumptions
   window: dict[str, dict[str, float]]  # the sums since the last line of the log: a resumed run logs the same lines
   data_fingerprint: str  # of all that decides the batches
-  unsent: tuple[dict, ...] = ()  # lines of the log up to this step that no object holds yet: of runs in a bucket
+  unsent: tuple[dict, ...] = ()  # lines of the log up to this step that its file, or no object, holds yet
+  left_out: rewind.Ranges = ()  # batches that no step reads
+  rewinds: tuple[list[int], ...] = ()  # that were done: Rewind.key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,16 +272,17 @@ def remove(checkpoints: Checkpoints, step: int) -> None:
 # ---------------------------------------------------------------- restore
 
 
-def restore(checkpoints: Checkpoints,
-            abstract: program_lib.TrainState) -> tuple[program_lib.TrainState, Meta] | None:
+def restore(checkpoints: Checkpoints, abstract: program_lib.TrainState,
+            back: rewind.Rewind | None = None) -> tuple[program_lib.TrainState, Meta] | None:
   """The newest sound state on the layout of `abstract`, whatever mesh it was saved from; None where nothing was saved.
 
   Process 0 looks for it, and all restore the same. A step that is damaged, or not this run's, is told and left as it
-  is. What is left of saves that were cut off is removed: so only who trains may ask. Raises DamageError where steps are
-  there and none is sound, CheckpointError.
+  is. What is left of saves that were cut off is removed: so only who trains may ask. `back`: to this step instead,
+  once; those after it are removed. Raises DamageError where steps are there and none is sound, ConfigError where there
+  is no step to go back to, CheckpointError.
   """
   first = distributed.is_first()
-  found = steps.look(checkpoints.run_dir, checkpoints.fingerprints) if first else []
+  found, later = steps.look(checkpoints.run_dir, checkpoints.fingerprints) if first else [], []
   if first:
     checkpoints.there = steps.names(checkpoints.directory)
     checkpoints.ours = {step.number for step in found if step.usable}
@@ -287,6 +291,11 @@ def restore(checkpoints: Checkpoints,
         remove(checkpoints, step.number)
     for name in filter(manifest_lib.is_half, list(checkpoints.there)):
       storage.remove_tree(checkpoints.directory / name)
+    if back is not None and not any(step.usable and back.key in rewinds_of(step) for step in found):
+      require(back.step in checkpoints.ours, f'there is no checkpoint of step {back.step} to go back to: wanted one of '
+              f'{", ".join(map(str, sorted(checkpoints.ours))) or "none"} for --rewind-to')
+      found, later = [step for step in found if step.number == back.step], [
+          step.number for step in found if step.usable and step.number > back.step]
   rejected: list[steps.Step] = []
   search = steps.sound(found, rejected)
   target = arrays.tree_of(abstract)
@@ -304,11 +313,19 @@ def restore(checkpoints: Checkpoints,
     except DamageError as error:  # by what all processes see alike
       rejected.append(dataclasses.replace(step, reason=str(error)))
       continue
+    if back is not None and back.key not in meta.rewinds:
+      meta = dataclasses.replace(meta, left_out=back.left_out(meta.left_out), rewinds=(*meta.rewinds, back.key))
     if first:
       steps.tell(checkpoints.run_dir, step, rejected)
       checkpoints.sound = {number}
+      for after in later:
+        remove(checkpoints, after)
     count = jax.device_put(np.int32(meta.step), abstract.step.sharding)
     return program_lib.TrainState(count, saved['skipped'], saved['params'], saved['opt_state']), meta
+
+
+def rewinds_of(step: steps.Step) -> list[list[int]]:
+  return steps.meta_of(step).get('rewinds', [])
 
 
 def load(path: storage.PathLike, step: int | None = None) -> Loaded:
@@ -338,7 +355,7 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
 
   def tokenizer():
     from input_pipeline.vocabulary import tokenizer
-    found = tokenizer.load(path, record.vocabulary.lower_case)
+    found = tokenizer.load(path, record.vocabulary.lower_case, record.vocabulary.rules)
     require(found.sha256 == record.vocabulary.sha256,
             f'the vocabulary in {path} is not the one that the run began with: put the vocabulary of its data back')
     return found
@@ -351,7 +368,7 @@ def best_step(run_dir: storage.Path, record: run_directory.Record) -> int | None
   """The step of a fine-tuned run whose evaluation was best, where it is kept; None: the newest is to be taken."""
   if record.kind != 'finetuned':
     return None
-  found = metrics.best(run_dir, record.config.best)
+  found = metrics.best(run_dir, record.config.best)  # type: ignore[union-attr]
   there = {step.number for step in steps.look(run_dir, run_directory.fingerprints(run_dir)) if step.usable}
   return found[0] if found and found[0] in there else None
 

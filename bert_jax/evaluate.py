@@ -66,7 +66,7 @@ def on_the_way(program: program_lib.Program, data_dir: storage.PathLike,
   The split is opened once for each row length.
   Masks and pairs are those of the stream's first epoch, so the figures of two steps, and of two runs, compare.
   """
-  opened = functools.cache(lambda step_length: open_validation(data_dir, by_length[step_length], verify='framing'))
+  opened = functools.cache(lambda step_length: open_validation(data_dir, by_length[step_length]))
   by_length = {phase.config.batch.sequence_length: phase.config for phase in phases.phases(config)}
   index, parts = mesh_lib.process_slice(program.mesh)
 

@@ -15,16 +15,17 @@ import jax
 import numpy as np
 
 from bert_jax import (
-  beginning,
-  checkpoint,
-  config as cfg,
-  distributed,
-  evaluate as held_out,
-  examples as examples_lib,
-  loop,
-  program as program_lib,
-  run_directory,
-  train,
+    beginning,
+    checkpoint,
+    config as cfg,
+    distributed,
+    evaluate as held_out,
+    examples as examples_lib,
+    loop,
+    program as program_lib,
+    rewind,
+    run_directory,
+    train,
 )
 from bert_jax.errors import require
 from bert_jax.examples import Answered, Split
@@ -131,7 +132,7 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
   record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial))
   speed, best = Speed(), list[Any]()
 
-  def steps(first: int) -> Generator[loop.HostBatch, None, None]:
+  def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     for step in range(first, config.run.steps):
       batch = batches.batch(step)
       speed.mark(len(batches.members(step)), batch['input_ids'].shape)

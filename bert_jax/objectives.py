@@ -82,6 +82,8 @@ class Objective:
   """Of a causal one: only those after it."""
   masked: bool = True
   """Whether the batch has masks to predict."""
+  frozen: tuple[str, ...] = ()
+  """'encoder', or heads, whose parameters stay as they are; terms must take no gradient through a frozen encoder."""
   huggingface: str = ''
   """The class of transformers that computes the same loss, for comparisons; '': none."""
 
@@ -95,7 +97,8 @@ class Objective:
   def flops_per_row(self, settings: Model, batch: BatchConfig) -> float:
     """FLOP of one row's forward and backward pass without recomputation: backward costs twice the forward."""
     heads = sum(term.flops(settings, batch) for term in self.terms.values())
-    return 3.0 * (encoder_class(settings).flops(settings, batch.sequence_length) + heads)
+    encoder = encoder_class(settings).flops(settings, batch.sequence_length)
+    return 3.0 * heads + (1.0 if 'encoder' in self.frozen else 3.0) * encoder
 
   def untrained(self) -> tuple[str, ...]:
     """The heads that no term reads: they keep the values that they began with."""

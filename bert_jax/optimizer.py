@@ -20,11 +20,17 @@ class Traits:
   """What an optimizer is told of the parameters, as trees that are congruent to them."""
   decayed: optax.Params  # bool: whether weight decay shrinks it
   stacked: optax.Params  # bool: whether it is a stack of layers, whose norms are taken layer by layer
+  frozen: optax.Params = ()  # bool: whether it stays as it is, to the last bit; (): none does
 
 
-def traits(logical) -> Traits:
-  """The traits of parameters of which `logical` (a tree of parallel.mesh.Logical) is known."""
-  return Traits(decayed(logical), jax.tree.map(lambda known: known.stacked, logical))
+def traits(logical, frozen: tuple[str, ...] = ()) -> Traits:
+  """The traits of parameters of which `logical` (a tree of parallel.mesh.Logical) is known.
+
+  `frozen`: 'encoder', or heads, none of whose parameters is to move.
+  """
+  is_frozen = lambda path, _: path_name(path).split('/')[0] in frozen
+  return Traits(decayed(logical), jax.tree.map(lambda known: known.stacked, logical),
+                jax.tree.map_with_path(is_frozen, logical))
 
 
 def decayed(params):
@@ -213,6 +219,8 @@ def make(o: 'Optimizer', steps: int, about: Traits, pace=None) -> tuple[optax.Gr
   `pace`: a program.Pace, whose traced numbers the schedule has in place of the settings'.
   """
   direction = OPTIMIZERS[o.name](o, about)
+  if any(jax.tree.leaves(about.frozen)):  # last, since weight decay moves what has no gradient
+    direction = optax.chain(direction, optax.masked(optax.set_to_zero(), about.frozen))
   if pace is None:
     return direction, learning_rate(o, steps)
   traced: Any = types.SimpleNamespace(**vars(o) | {field.name: getattr(pace, field.name)

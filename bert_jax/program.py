@@ -107,7 +107,7 @@ class Program:
 
   @functools.cached_property
   def tx(self) -> optax.GradientTransformation:
-    return optimizer.make(self.optimizer, self.steps, optimizer.traits(self.logical))[0]
+    return optimizer.make(self.optimizer, self.steps, optimizer.traits(self.logical, self.objective.frozen))[0]
 
   @functools.cached_property
   def train_step(self) -> jax.stages.Wrapped:
@@ -136,7 +136,7 @@ def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: 
   mesh_lib.check_model(model, mesh)
   place = place_of(mesh)
   graphdef, params, logical = build.describe(model, objective.heads, place)
-  tx, _ = optimizer.make(optimizer_settings, steps, optimizer.traits(logical))
+  tx, _ = optimizer.make(optimizer_settings, steps, optimizer.traits(logical, objective.frozen))
   shapes = jax.eval_shape(lambda params: _fresh(params, tx), params)
   keys = [mesh_lib.path_name(path) for path, leaf in jax.tree.leaves_with_path(shapes.opt_state)
           if jnp.issubdtype(leaf.dtype, jax.dtypes.extended)]
@@ -252,7 +252,8 @@ def train_step(program: Program, key: jax.Array, state: TrainState, batch,
   `pace`: has learning rates and steps in place of the program's.
   A loss or gradient that is not finite leaves parameters and moments as they were, bit for bit, and is counted.
   """
-  tx, schedule = optimizer.make(program.optimizer, program.steps, optimizer.traits(program.logical), pace)
+  about = optimizer.traits(program.logical, program.objective.frozen)
+  tx, schedule = optimizer.make(program.optimizer, program.steps, about, pace)
   dropout = program.model.hidden_dropout or program.model.attention_dropout
   seed = jax.random.fold_in(key, state.step) if dropout else None
   grads, sums = gradients(program, state.params, batch, seed)

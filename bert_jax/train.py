@@ -24,12 +24,17 @@ from bert_jax import (
     chips,
     config as cfg,
     distributed,
+    early_stop,
     evaluate,
     loop,
     metrics,
     phases,
+    probes,
     program as program_lib,
+    replicas,
+    rewind,
     run_directory,
+    watchdog,
 )
 from bert_jax.errors import DriftError, require
 from bert_jax.parallel import mesh as mesh_lib
@@ -48,14 +53,15 @@ class Result:
 
 def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, *, devices=None,
           engine: str = 'auto', progress: bool = True, initialize_from: storage.PathLike | None = None,
-          longer_positions: str | None = None, stop: Callable[[int], bool] | None = None) -> Result:
+          longer_positions: str | None = None, stop: Callable[[int], bool] | None = None,
+          back: rewind.Rewind | None = None) -> Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
   `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading.
   `initialize_from`: a checkpoint whose weights a new run begins with, instead of random ones; where the data's
   vocabulary extends its own, they grow. `longer_positions`: a key of convert.growing.LONGER, how it gets more positions
   than it has. `stop`: asked with the number of each step that is done; where it says so, the run is saved and ends, as
-  after a signal.
+  after a signal. `back`: to an earlier step, and on without some batches.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
   require(longer_positions is None or initialize_from is not None, f'--longer-positions {longer_positions} changes '
@@ -73,22 +79,42 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   record = run_directory.Record(config, str(data_dir), vocabulary,
                                 origin_of(initialize_from, initial, longer_positions))
 
-  def batches(step: int) -> Generator[loop.HostBatch, None, None]:
+  def batches(step: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     """This process' batches from `step` on, phase after phase."""
     for phase, stream in streams:
       if phase.last > step:
-        first, part = max(step, phase.first), mesh_lib.process_slice(program.mesh)
-        found: Any = stream.batches(first, phase.last, *part, engine=engine)
-        with contextlib.closing(found):
-          yield from found
+        part = mesh_lib.process_slice(program.mesh)
+        for first, end in rewind.spans(max(step, phase.first), phase.last, phase.first, left_out):
+          found: Any = stream.batches(first, end, *part, engine=engine)
+          with contextlib.closing(found):
+            yield from found
 
   vocabulary_files = run_directory.vocabulary_files(phases.directory(data_dir, config))
   training = Training(
       run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
-      evaluate.on_the_way(program, data_dir, config),
+      probes.beside(evaluate.on_the_way(program, data_dir, config), config,
+                    lambda: tokenizer_of(data_dir, config, vocabulary)),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
-      [phase_text(phase, stream) for phase, stream in streams], load)
+      [phase_text(phase, stream) for phase, stream in streams], load, back=in_phase(back, config))
   return training.run(initial, progress, stop)
+
+
+def tokenizer_of(data_dir: storage.PathLike, config: cfg.Config, vocabulary):
+  """The tokenizer that the shards were made with."""
+  from input_pipeline.vocabulary import tokenizer
+  return tokenizer.load(phases.directory(data_dir, config), vocabulary.lower_case, vocabulary.rules)
+
+
+def in_phase(back: rewind.Rewind | None, config: cfg.Config) -> rewind.Rewind | None:
+  """`back` with the beginning of the phase whose batches it leaves out. Raises ConfigError where they are of two."""
+  if back is None or back.skip is None:
+    return back
+  first, end = back.skip
+  phase = next((phase for phase in phases.phases(config) if phase.first <= first < phase.last), None)
+  every = ' and '.join(f'{phase.first}:{phase.last}' for phase in phases.phases(config))
+  require(phase is not None and end <= phase.last,
+          f'--skip-steps {first}:{end} is not within one of the run\'s phases: {every}')
+  return dataclasses.replace(back, begin=phase.first if phase else 0)
 
 
 def phase_text(phase: phases.Phase, stream) -> str:
@@ -149,7 +175,7 @@ class Training:
   vocabulary_files: dict[str, bytes]
   program: program_lib.Program
   fingerprint: str  # of all that decides the batches
-  batches: Callable[[int], Generator[loop.HostBatch, None, None]]
+  batches: Callable[[int, rewind.Ranges], Generator[loop.HostBatch, None, None]]
   count: Callable[[loop.HostBatch], dict[str, float]]
   evaluate: Callable[[program_lib.TrainState, int], dict[str, float]]
   flops_per_step: Callable[[int], float]
@@ -159,20 +185,23 @@ class Training:
   exchange.Initial."""
   best: str | None = None
   """The figure of an evaluation, more is better, by which one checkpoint is kept beside the newest."""
+  back: rewind.Rewind | None = None
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
     distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
-    with (locked(self.run_dir) as lock,
+    with (watchdog.Watchdog(60 * settings.hang_minutes) as dog, locked(self.run_dir) as lock,
           checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints):
       record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))
-      restored = checkpoint.restore(checkpoints, self.program.abstract)
+      restored = checkpoint.restore(checkpoints, self.program.abstract, self.back)
       distributed.agree({'the step to resume from': restored and restored[1].step})
       state, meta = restored or self.begin(initial, record, say)
       if restored:
         require_same_data(meta, self.fingerprint, self.run_dir, self.record.data)
         say(f'{self.run_dir}: resuming from step {meta.step:,} of {settings.steps:,} '
             f'({meta.minutes:.1f} minutes of training so far)')
+        for first, end in meta.left_out:
+          say(f'  without the batches {first:,} to {end - 1:,}')
       mesh = self.program.mesh
       peak = chips.peak(mesh.devices.flat[0].device_kind)
       rates = metrics.Rates(self.flops_per_step, peak and peak * mesh.devices.size, mesh_lib.process_slice(mesh)[1])
@@ -193,23 +222,29 @@ class Training:
         checkpoints.pinned = step
         return True
 
+      left_out, rewinds = tuple((first, end) for first, end in meta.left_out), tuple(meta.rewinds)
+
       def save(state, step):
+        replicas.compare({'params': state.params, 'opt_state': state.opt_state}, mesh)
         meta = checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint,
-                               tuple(recorder.unsent()))
+                               tuple(recorder.unsent()), left_out, rewinds)
         checkpoint.save(checkpoints, state, meta)
 
       def unsaved() -> bool:
         lock.check()
         return checkpoint.failed(checkpoints)
 
-      work = loop.Work(self.batches, self.count, self.evaluate, save, unsaved, settings.checkpoint_every,
-                       settings.evaluate_every, better if name else None)
+      work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, unsaved,
+                       dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
+      dog.beat(watchdog.LONG)
       if checkpoint.failed(checkpoints, wait=True):
         save(state, step)
       checkpoint.finish(checkpoints)
+      if reason != 'signal':
+        early_stop.again()
     for told, values in recorder.diagnostics.items():
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
     say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))

@@ -14,7 +14,18 @@ import pytest
 from bert_jax import config as cfg, recipes
 from bert_jax.tasks.table import TASKS
 from launch import cli
-from launch.commands import checkpoints, flags, launch_files, measuring, planning, table, text, training, using
+from launch.commands import (
+    checkpoints,
+    flags,
+    launch_files,
+    measuring,
+    planning,
+    supervising,
+    table,
+    text,
+    training,
+    using,
+)
 
 ROOT = pathlib.Path(cli.__file__).parents[1]
 PACKAGES = ('bert_jax', 'input_pipeline', 'launch')
@@ -175,7 +186,8 @@ def settings():
   from input_pipeline.vocabulary.training import VocabularySettings
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
-          'predict': training.Predict, 'plot': training.Plot, 'plan': planning.Plan,
+          'predict': training.Predict, 'plot': training.Plot, 'report': training.Report,
+          'supervise': supervising.Supervise, 'plan': planning.Plan,
           'benchmark step': measuring.BenchmarkStep,
           'benchmark input': measuring.BenchmarkInput, 'benchmark tasks': measuring.BenchmarkTasks,
           'import': checkpoints.Import, 'export': checkpoints.Export,

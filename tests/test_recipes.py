@@ -32,7 +32,7 @@ def test_every_recipe_composes_with_every_variant_and_can_be_planned():
   for size, variant in itertools.product(recipes.RECIPES, ['', *recipes.VARIANTS]):
     config = recipes.recipe(f'{size}_{variant}' if variant else size)
     usual = recipes.RECIPES[size]()
-    assert config.run == usual.run and config.optimizer == usual.optimizer
+    assert config.run == usual.run and (config.optimizer == usual.optimizer or variant == '2018')
     objectives[size, variant] = config.objective
     for phase in phases.phases(config):
       assert config.learns.flops_per_row(config.model, phase.config.batch) > 1e8
@@ -41,7 +41,7 @@ def test_every_recipe_composes_with_every_variant_and_can_be_planned():
     assert build.parameter_count(build.describe(model, PRETRAINING_HEADS)[1]) == expected_parameters(model)
   assert {variant: objectives['base', variant] for variant in ('', *recipes.VARIANTS) if 'mask' not in variant} == {
       '': 'mlm_nsp', 'no_nsp': 'mlm', 'left_to_right': 'left_to_right', 'right_to_left': 'right_to_left',
-      'sop': 'mlm_sop'}
+      'sop': 'mlm_sop', '2018': 'mlm_nsp'}
 
 
 def test_tables_of_the_papers():
@@ -66,6 +66,21 @@ def test_tables_of_the_papers():
 def test_rates_are_the_published_ones(name, at, wanted):
   config = recipes.recipe(name)
   assert float(optimizer.learning_rate(config.optimizer, config.run.steps)(at)) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize('size', ['base', 'large'])
+def test_2_4_to_2_7_the_2018_mode_is_the_originals(size):
+  """FIDELITY 2.4 (data), 2.5 (optimizer), 2.6 (schedule) and 2.7 (model): each setting by name."""
+  config, o = recipes.recipe(f'{size}_2018'), recipes.recipe(f'{size}_2018').optimizer
+  assert (o.name, o.b1, o.b2, o.epsilon, o.weight_decay, o.clip_norm) == ('bert_adamw', .9, .999, 1e-6, .01, 1.0)
+  assert (o.schedule, o.decay_power, o.final_learning_rate, o.peak_learning_rate, o.warmup_steps) == (
+      'bert', 1.0, 0.0, 1e-4, 10_000)
+  model = config.model
+  assert (model.activation, model.layer_norm_epsilon, model.initializer_range) == ('gelu_tanh', 1e-12, .02)
+  assert (model.hidden_dropout, model.attention_dropout, model.max_positions, model.type_vocab_size) == (.1, .1, 512, 2)
+  assert (model.dtype, config.batch.pairs, config.batch.masking.unit) == ('float32', 'google', 'google')
+  assert [phase.config.batch.predictions for phase in phases.phases(config)] == [20, 77]
+  assert (config.objective, config.run.seed, config.batch.seed) == ('mlm_nsp', 12345, 12345)
 
 
 def test_from_left_to_right_the_text_stays_as_it_is():

@@ -189,8 +189,9 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
            architecture: str | None = None, layout: str = huggingface.LAYOUTS[0], tell: Tell = silent) -> storage.Path:
   """Writes the checkpoint `source` in `format` to `output`, RUN/export by default, and returns where.
 
-  `architecture` and `layout`: of huggingface. Its files are read again and run by another program before they appear;
-  `tell` hears what that found. Raises as `load` and the writers do, CheckpointError where something changed on the way.
+  `architecture`: the class of transformers whose heads go along; `layout`: of huggingface. The files are read again and
+  run by another program before they appear; `tell` hears what that found. Raises as `load` and the writers do,
+  ConfigError where a head cannot go, CheckpointError where something changed on the way.
   """
   source = storage.path(source)
   if output is None:
@@ -199,10 +200,11 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
     if run_dir is None:
       raise ConfigError(f'{source} is no run directory, so its export has no default place: name one with --output')
     output = run_dir / run_directory.EXPORT
-  require(format == huggingface.KIND or (architecture, layout) == (None, huggingface.LAYOUTS[0]),
-          f'--architecture and --layout are of --format {huggingface.KIND}: leave them out')
+  require(format == huggingface.KIND or layout == huggingface.LAYOUTS[0],
+          f'--layout {layout} is of --format {huggingface.KIND}: leave it out')
   storage.probe(output, '--output')
   loaded = huggingface.shaped(load(source), architecture, layout)
+  proof.check_heads(loaded)
 
   def verify(path: storage.Path) -> None:
     if format in IMPORTERS:

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_jax.benchmark import tasks
-from bert_jax.config import BatchConfig, Config, Distributed, Long
+from bert_jax.config import STORED, BatchConfig, Config, Distributed, Long, Masking
 from bert_jax.errors import STOPPED, require
 from input_pipeline import storage
 from input_pipeline.batches.reading import Engine
 from input_pipeline.benchmark import Peer as InputPeer
-from input_pipeline.records import read_manifest
+from input_pipeline.records import DYNAMIC, read_manifest
 from launch.commands import flags
 
 STEP_USAGE = '''usage: bert-jax benchmark step RECIPE [--data DATA] [--peer huggingface] [--profile DIR]
@@ -163,7 +163,8 @@ def batch_of(data: str) -> BatchConfig:
   length = manifest.sequence_length
   return BatchConfig(
       size=256, sequence_length=length, predictions=20 if length == 128 else round(length * 0.15),
-      pairs='google' if manifest.pairs == 'google' else 'nsp')
+      pairs='google' if manifest.pairs == 'google' else 'nsp',
+      masking=Masking(unit=STORED) if manifest.masks != DYNAMIC else Masking())
 
 
 # ---------------------------------------------------------------- tasks

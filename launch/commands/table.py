@@ -33,6 +33,12 @@ def finetune(argv: list[str]) -> int:
   return training.finetune(argv)
 
 
+def supervise(argv: list[str]) -> int:
+  """Train, and start again after what a restart may mend: `supervise -- pretrain …`."""
+  from launch.commands import supervising
+  return supervising.supervise(argv)
+
+
 def evaluate(argv: list[str]) -> int:
   """Held-out figures of a run, beside the unigram baseline where it was pretrained."""
   from launch.commands import training
@@ -49,6 +55,12 @@ def plot(argv: list[str]) -> int:
   """Draw a run's curves to RUN/loss.png."""
   from launch.commands import training
   return training.plot(argv)
+
+
+def report(argv: list[str]) -> int:
+  """Write one page of HTML about a run, or about several side by side."""
+  from launch.commands import training
+  return training.report(argv)
 
 
 def plan(argv: list[str]) -> int:
@@ -113,8 +125,8 @@ def launch_files(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
-    'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'predict': predict,
-    'plot': plot,
+    'pretrain': pretrain, 'finetune': finetune, 'supervise': supervise,
+    'evaluate': evaluate, 'predict': predict, 'plot': plot, 'report': report,
     'plan': plan, 'benchmark': benchmark,
     'verify': verify, 'import': import_, 'export': export, 'launch-files': launch_files,
     'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_jax.errors import require
-from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.prepare.settings import Prepare
-from input_pipeline.records import Manifest
+from input_pipeline.records import DYNAMIC, Manifest
 from launch.commands import flags
 
 RECIPE = 'small'  # that `prepare` names for what comes next
@@ -76,6 +76,8 @@ def next_commands(args: PrepareCommand, manifest: Manifest) -> list[list[str]]:
     wanted['model.max-positions'] = longest
   if manifest.pairs == 'google':
     wanted['batch.pairs'] = 'google'
+  if manifest.masks != DYNAMIC:
+    wanted['batch.masking.unit'] = STORED
   run = f'runs/{output.rstrip("/").rpartition("/")[2]}'
   return [['inspect', f'{output}/{short}' if long else output],
           ['pretrain', RECIPE, '--data', output, '--run-dir', run,

@@ -1,4 +1,4 @@
-"""`bert-jax pretrain`, `finetune`, `evaluate`, `predict` and `plot`: a run, its figures, its answers, its curves."""
+"""`bert-jax pretrain`, `finetune`, `evaluate`, `predict`, `plot`, `report`: a run, its figures, answers and curves."""
 
 import dataclasses
 import json
@@ -31,6 +31,10 @@ class Pretrain:
   """Where checkpoints and figures go; the same command resumes there."""
   config: Annotated[Config, tyro.conf.arg(name='')]
   """The run; its fields are flags without a name in front."""
+  rewind_to: int | None = None
+  """Go back to the checkpoint of this step, once; later ones are removed."""
+  skip_steps: str | None = None
+  """With --rewind-to: leave out the batches that these steps read, FIRST:END as in 390:410."""
   initialize_from: str | None = None
   """A checkpoint whose weights a new run begins with: a run, one of its steps, or a Hugging Face directory. Where the
   data's vocabulary extends its own (`bert-jax vocabulary --extend`), new tokens begin as the mean of their pieces."""
@@ -56,12 +60,14 @@ def pretrain(argv: list[str]) -> int:
   """Trains; the exit code tells a run that was stopped from one that is done."""
   if flags.asks_for_help(argv):
     return flags.show_recipes(USAGE, 'pretrain', argv)
-  from bert_jax import distributed, recipes, train
+  from bert_jax import distributed, early_stop, recipes, rewind, train
   default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
   args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
+  back = rewind.parse(args.rewind_to, args.skip_steps)
+  early_stop.begin()
   distributed.start(args.distributed)
   result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from,
-                       longer_positions=args.longer_positions)
+                       longer_positions=args.longer_positions, back=back)
   return STOPPED if result.reason == 'signal' else 0
 
 # ---------------------------------------------------------------- finetune
@@ -114,10 +120,11 @@ def finetune(argv: list[str]) -> int:
     return 0 if argv else 2
   if argv[0] not in TASKS:
     raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
-  from bert_jax import distributed, sweep
+  from bert_jax import distributed, early_stop, sweep
   from bert_jax.tasks import settings, showing
   default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
   args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
+  early_stop.begin()
   distributed.start(args.distributed)
   config = Finetune(**vars(args.config))
   found = sweep.sweep(config, args.data, args.run_dir, args.checkpoint, grid=args.grid, seeds=args.seeds)
@@ -201,4 +208,21 @@ def plot(argv: list[str]) -> int:
   args = flags.parse(Plot, argv, 'plot')
   from bert_jax import plot
   print(plot.plot(args.run_dir))
+  return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """Write one page of HTML about a run: curves, figures, settings, data, predictions, attention; or compare runs."""
+  run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional]
+  """A run directory of any kind; of several, the page shows them side by side."""
+  output: str | None = None
+  """The file to write; by default report.html in the first run."""
+
+
+def report(argv: list[str]) -> int:
+  """Writes the page of a run, or of several, and prints where it is."""
+  args = flags.parse(Report, argv, 'report')
+  from bert_jax.report import report
+  print(report(args.run_dirs, args.output))
   return 0
