@@ -134,8 +134,9 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
 
   def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     for step in range(first, config.run.steps):
-      batch = batches.batch(step)
-      speed.mark(len(batches.members(step)), batch['input_ids'].shape)
+      number = rewind.number(step, 0, left_out)
+      batch = batches.batch(number)
+      speed.mark(len(batches.members(number)), batch['input_ids'].shape)
       yield batch
 
   def evaluate(state, step: int) -> dict[str, float]:
