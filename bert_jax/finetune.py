@@ -27,7 +27,7 @@ from bert_jax import (
     run_directory,
     train,
 )
-from bert_jax.errors import require
+from bert_jax.errors import ConfigError, require
 from bert_jax.examples import Answered, Split
 from bert_jax.model.attention import choose_implementation
 from bert_jax.parallel import mesh as mesh_lib
@@ -58,6 +58,8 @@ class Job:
   @functools.cached_property
   def initial(self):
     """The checkpoint's parameters."""
+    if self.checkpoint is None:
+      raise ConfigError('no checkpoint was named to begin with: wanted --checkpoint C')
     return self.load(self.checkpoint)
 
   @functools.cached_property
@@ -80,7 +82,9 @@ class Job:
       return None
     where, untrained = beginning.trained(self.checkpoint)
     origin = train.origin_of(where, initial)
-    return dataclasses.replace(origin, checkpoint=beginning.UNTRAINED + origin.checkpoint) if untrained else origin
+    if origin is None or not untrained:
+      return origin
+    return dataclasses.replace(origin, checkpoint=beginning.UNTRAINED + origin.checkpoint)
 
 
 def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: storage.PathLike | None,
