@@ -11,10 +11,18 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST := -m pytest $(PYTEST_FLAGS)
 RUN := runs/sample
+# What `make proof` reads: files of text, of the first of which the vocabulary is made, and BLiMP.
+PROOF_DATA ?= ../shared/data
+PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/wikipedia/enwiki_articles_15044.txt.gz
+PROOF_BLIMP ?= $(PROOF_DATA)/blimp/BLiMP.zip
+# More for its runs, such as --run.steps 100000.
+PROOF_FLAGS ?=
+PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
-.PHONY: help pretrain test test-all test-bucket test-peers test-beam lint clean
+.PHONY: help pretrain proof test test-all test-bucket test-peers test-beam lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
+	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: about an hour and a half on a core; again: resumes'
 	@echo 'make test        the tests, in under 12 minutes on 2 cores;  make test-all: the slow ones too'
 	@echo 'make test-bucket every command on a bucket of the loopback'
 	@echo 'make test-peers  parity with transformers and torch'
@@ -40,16 +48,33 @@ $(BEAM_VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 data/sample-vocab.txt: | $(VENV)/.installed
-	$(BIN)/bert-jax vocabulary --input sample --size 8192 --output $@
+	$(BIN)/bert-jax vocabulary --input sample --size 4096 --output $@
 
 pretrain: $(VENV)/.installed data/sample-vocab.txt
-	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --validation-share 0.1 --output data/sample
+	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 32 --validation-share 0.1 \
+	  --output data/sample
 	$(BIN)/bert-jax pretrain sample --data data/sample --run-dir $(RUN)
 	$(BIN)/bert-jax evaluate $(RUN)
 	$(BIN)/bert-jax plot $(RUN)
 	$(BIN)/bert-jax export $(RUN)
 	$(BIN)/bert-jax fill-mask $(RUN)/export 'he was born in the [MASK] of the 19th century.' \
 	  'the city is the [MASK] of the country.' 'in 1945 , the war [MASK] .'
+
+data/proof-vocab.txt: | $(VENV)/.installed
+	@for file in $(PROOF_TEXT) '$(PROOF_BLIMP)'; do test -f "$$file" || { \
+	  echo "make proof: $$file is not there: name files by PROOF_TEXT='…' and PROOF_BLIMP=…, or their folder by PROOF_DATA=…" >&2; \
+	  exit 2; }; done
+	$(BIN)/bert-jax vocabulary --input $(firstword $(PROOF_TEXT)) --size 4096 --output $@
+
+# Each line goes on where it was stopped.
+proof: $(VENV)/.installed data/proof-vocab.txt
+	$(BIN)/bert-jax prepare --input $(PROOF_TEXT) --vocabulary data/proof-vocab.txt --validation-share 0.02 \
+	  --sequence-length 32 --long-sequence-length 128 --output data/proof
+	for run in $(PROOF_RUNS); do $(BIN)/bert-jax pretrain $$run --data data/proof --run-dir runs/$$run $(PROOF_FLAGS) \
+	  && $(BIN)/bert-jax evaluate runs/$$run && $(BIN)/bert-jax plot runs/$$run || exit; done
+	# The first update has the rate 0: these are the random weights that the others began with.
+	$(BIN)/bert-jax pretrain proof --data data/proof --run-dir runs/proof_untrained --run.steps 1 --optimizer.warmup-steps 1
+	for run in $(PROOF_RUNS) proof_untrained; do $(BIN)/bert-jax score runs/$$run --pairs $(PROOF_BLIMP) || exit; done
 
 test: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not bucket and not peers and not beam' tests
