@@ -59,6 +59,11 @@ pretrain: $(VENV)/.installed data/sample-vocab.txt
 	$(BIN)/bert-jax export $(RUN)
 	$(BIN)/bert-jax fill-mask $(RUN)/export 'he was born in the [MASK] of the 19th century.' \
 	  'the city is the [MASK] of the country.' 'in 1945 , the war [MASK] .'
+	@echo
+	@echo 'next'
+	@echo "  bert-jax fill-mask $(RUN)/export 'a text of your own with a [MASK] .'"
+	@echo '  bert-jax features $(RUN)/export --pooling mean --output vectors.npy < sentences.txt'
+	@echo '  make proof PROOF_DATA=…    what pretraining is worth, on more text; README.md: Your corpus'
 
 data/proof-vocab.txt: | $(VENV)/.installed
 	@for file in $(PROOF_TEXT) '$(PROOF_BLIMP)'; do test -f "$$file" || { \

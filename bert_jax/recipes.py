@@ -91,7 +91,7 @@ def proof() -> Config:
   """
   return Config(model=model_of(4, 128, vocab_size=4096, **FEW_TOKENS), batch=SMALL_ROWS,
                 long=Long(share=0.25, sequence_length=128, predictions=38, size=4), optimizer=SMALL_STEPS,
-                run=Run(steps=18_000, checkpoint_every=1_000, log_every=100, evaluate_every=2_000,
+                run=Run(steps=24_000, checkpoint_every=2_000, log_every=100, evaluate_every=4_000,
                         evaluation_rows=1_024))
 
 

@@ -78,7 +78,8 @@ def test_neighbour_heads_begin_by_looking_at_neighbours_and_all_else_at_random(h
   assert all(jnp.diagonal(weights[head], distance).mean() < .1 for head in range(2, heads) for distance in (-1, 0, 1))
   _, plain = build(dataclasses.replace(model, neighbour_heads=0))
   changed = {name for name, x in named(params).items() if (named(plain)[name] != x).any()}
-  assert changed == {'encoder/position_embeddings/embedding', 'encoder/blocks/query/kernel', 'encoder/blocks/key/kernel'}
+  assert changed == {'encoder/position_embeddings/embedding', *(f'encoder/blocks/{part}/kernel' for part in
+                                                                ('query', 'key'))}
   for part in ('query', 'key'):  # the second layer, and the other heads
     a, b = (tree['encoder']['blocks'][part]['kernel'] for tree in (params, plain))
     assert (a[1] == b[1]).all() and (a[0, :, 256 // heads:] == b[0, :, 256 // heads:]).all()

@@ -92,7 +92,8 @@ class BertEncoder(nnx.Module):
     self.position_embeddings.embedding[...] = neighbours.positions(s.max_positions, D, s.initializer_range)
     K = D // s.heads
     for head in range(s.neighbour_heads):
-      for linear, kernel in zip((self.blocks.query, self.blocks.key), neighbours.query_and_key(D, K, head), strict=True):
+      kernels = neighbours.query_and_key(D, K, head)
+      for linear, kernel in zip((self.blocks.query, self.blocks.key), kernels, strict=True):
         linear.kernel[...] = linear.kernel[...].at[0, :, head * K:(head + 1) * K].set(kernel)
 
   @staticmethod
