@@ -11,10 +11,10 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST := -m pytest $(PYTEST_FLAGS)
 RUN := runs/sample
-# What `make proof` reads: files of text, of the first of which the vocabulary is made, and BLiMP.
+# What `make proof` reads: a folder with tasks/glue/CoLA … and blimp/BLiMP.zip, and files of text, of the first of which
+# the vocabulary is made.
 PROOF_DATA ?= ../shared/data
 PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/wikipedia/enwiki_articles_15044.txt.gz
-PROOF_BLIMP ?= $(PROOF_DATA)/blimp/BLiMP.zip
 # More for its runs, such as --run.steps 100000.
 PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
@@ -66,9 +66,8 @@ pretrain: $(VENV)/.installed data/sample-vocab.txt
 	@echo '  make proof PROOF_DATA=…    what pretraining is worth, on more text; README.md: Your corpus'
 
 data/proof-vocab.txt: | $(VENV)/.installed
-	@for file in $(PROOF_TEXT) '$(PROOF_BLIMP)'; do test -f "$$file" || { \
-	  echo "make proof: $$file is not there: name files by PROOF_TEXT='…' and PROOF_BLIMP=…, or their folder by PROOF_DATA=…" >&2; \
-	  exit 2; }; done
+	@for file in $(PROOF_TEXT) $(PROOF_DATA)/tasks $(PROOF_DATA)/blimp; do test -e "$$file" || { echo "make proof: $$file is not \
+	there: name files of text by PROOF_TEXT='…', and the folder of tasks and blimp by PROOF_DATA=…" >&2; exit 2; }; done
 	$(BIN)/bert-jax vocabulary --input $(firstword $(PROOF_TEXT)) --size 4096 --output $@
 
 # Each line goes on where it was stopped.
@@ -77,9 +76,8 @@ proof: $(VENV)/.installed data/proof-vocab.txt
 	  --sequence-length 32 --long-sequence-length 128 --output data/proof
 	for run in $(PROOF_RUNS); do $(BIN)/bert-jax pretrain $$run --data data/proof --run-dir runs/$$run $(PROOF_FLAGS) \
 	  && $(BIN)/bert-jax evaluate runs/$$run && $(BIN)/bert-jax plot runs/$$run || exit; done
-	# The first update has the rate 0: these are the random weights that the others began with.
-	$(BIN)/bert-jax pretrain proof --data data/proof --run-dir runs/proof_untrained --run.steps 1 --optimizer.warmup-steps 1
-	for run in $(PROOF_RUNS) proof_untrained; do $(BIN)/bert-jax score runs/$$run --pairs $(PROOF_BLIMP) || exit; done
+	$(BIN)/bert-jax benchmark tasks runs/proof --suite proof --seeds 5 --data-root $(PROOF_DATA) --output runs/proof_tasks \
+	  --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not bucket and not peers and not beam' tests

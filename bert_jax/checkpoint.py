@@ -21,7 +21,9 @@ from bert_jax import (
     config as cfg,
     distributed,
     manifest as manifest_lib,
+    metrics,
     program as program_lib,
+    rewind,
     run_directory,
     steps,
 )
@@ -44,7 +46,9 @@ class Meta:
   minutes: float  # of training, over all resumptions
   window: dict[str, dict[str, float]]  # the sums since the last line of the log: a resumed run logs the same lines
   data_fingerprint: str  # of all that decides the batches
-  unsent: tuple[dict, ...] = ()  # lines of the log up to this step that no object holds yet: of runs in a bucket
+  unsent: tuple[dict, ...] = ()  # lines of the log up to this step that its file, or no object, holds yet
+  left_out: rewind.Ranges = ()  # batches that no step reads
+  rewinds: tuple[list[int], ...] = ()  # that were done: Rewind.key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Checkpoints:
     self.failures = 0  # saves in a row
     self.there: set[str] | None = None  # names in the folder, once it was looked at
     self.ours: set[int] = set()  # steps of this run, whole when they were saved
+    self.pinned: int | None = None  # a step that stays, however old it is
     self.sound: set[int] = set()  # of these, those that this process has restored from or written
     mode = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)  # renames nothing
     self.orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(), atomicity_options=mode)
@@ -251,7 +256,8 @@ def complete(checkpoints: Checkpoints, directory: storage.Path, manifest: manife
   kept = sorted(checkpoints.sound)[-checkpoints.keep:]
   try:
     for step in sorted(step for step in checkpoints.ours if len(kept) == checkpoints.keep and step < kept[0]):
-      remove(checkpoints, step)
+      if step != checkpoints.pinned:
+        remove(checkpoints, step)
   except (OSError, StorageError) as failure:  # the new step is there
     print(f'bert-jax: an old checkpoint could not be removed: {failure}', file=sys.stderr, flush=True)
 
@@ -266,16 +272,17 @@ def remove(checkpoints: Checkpoints, step: int) -> None:
 # ---------------------------------------------------------------- restore
 
 
-def restore(checkpoints: Checkpoints,
-            abstract: program_lib.TrainState) -> tuple[program_lib.TrainState, Meta] | None:
+def restore(checkpoints: Checkpoints, abstract: program_lib.TrainState,
+            back: rewind.Rewind | None = None) -> tuple[program_lib.TrainState, Meta] | None:
   """The newest sound state on the layout of `abstract`, whatever mesh it was saved from; None where nothing was saved.
 
   Process 0 looks for it, and all restore the same. A step that is damaged, or not this run's, is told and left as it
-  is. What is left of saves that were cut off is removed: so only who trains may ask. Raises DamageError where steps are
-  there and none is sound, CheckpointError.
+  is. What is left of saves that were cut off is removed: so only who trains may ask. `back`: to this step instead,
+  once; those after it are removed. Raises DamageError where steps are there and none is sound, ConfigError where there
+  is no step to go back to, CheckpointError.
   """
   first = distributed.is_first()
-  found = steps.look(checkpoints.run_dir, checkpoints.fingerprints) if first else []
+  found, later = steps.look(checkpoints.run_dir, checkpoints.fingerprints) if first else [], []
   if first:
     checkpoints.there = steps.names(checkpoints.directory)
     checkpoints.ours = {step.number for step in found if step.usable}
@@ -284,6 +291,12 @@ def restore(checkpoints: Checkpoints,
         remove(checkpoints, step.number)
     for name in filter(manifest_lib.is_half, list(checkpoints.there)):
       storage.remove_tree(checkpoints.directory / name)
+    done = lambda step: step.usable and back.key in steps.meta_of(step).get('rewinds', ())
+    if back is not None and not any(map(done, found)):
+      require(back.step in checkpoints.ours, f'there is no checkpoint of step {back.step} to go back to: wanted one of '
+              f'{", ".join(map(str, sorted(checkpoints.ours))) or "none"} for --rewind-to')
+      found, later = [step for step in found if step.number == back.step], [
+          step.number for step in found if step.usable and step.number > back.step]
   rejected: list[steps.Step] = []
   search = steps.sound(found, rejected)
   target = arrays.tree_of(abstract)
@@ -301,15 +314,19 @@ def restore(checkpoints: Checkpoints,
     except DamageError as error:  # by what all processes see alike
       rejected.append(dataclasses.replace(step, reason=str(error)))
       continue
+    if back is not None and back.key not in meta.rewinds:
+      meta = dataclasses.replace(meta, left_out=back.left_out(meta.left_out), rewinds=(*meta.rewinds, back.key))
     if first:
       steps.tell(checkpoints.run_dir, step, rejected)
       checkpoints.sound = {number}
+      for after in later:
+        remove(checkpoints, after)
     count = jax.device_put(np.int32(meta.step), abstract.step.sharding)
     return program_lib.TrainState(count, saved['skipped'], saved['params'], saved['opt_state']), meta
 
 
 def load(path: storage.PathLike, step: int | None = None) -> Loaded:
-  """The parameters of a run's newest sound step, or of `step`, on one device.
+  """The parameters of a run's newest sound step, or of `step`, on one device; of a fine-tuned run the best one's.
 
   `path`: RUN or RUN/checkpoints/STEP, of any kind of run. Raises ConfigError, DamageError, CheckpointError.
   """
@@ -324,17 +341,33 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   _, shapes, _ = build.describe(record.config.model, objective.heads)
   params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
-  chosen, saved = newest(path, record, step, {'params': params})
+  best = best_step(path, record) if step is None else None
+  try:
+    chosen, saved = newest(path, record, best or step, {'params': params})
+  except DamageError as error:
+    if best is None:
+      raise
+    print(f'bert-jax: {error}: the newest step is taken', file=sys.stderr, flush=True)
+    chosen, saved = newest(path, record, None, {'params': params})
 
   def tokenizer():
     from input_pipeline.vocabulary import tokenizer
-    found = tokenizer.load(path, record.vocabulary.lower_case)
+    found = tokenizer.load(path, record.vocabulary.lower_case, record.vocabulary.rules)
     require(found.sha256 == record.vocabulary.sha256,
             f'the vocabulary in {path} is not the one that the run began with: put the vocabulary of its data back')
     return found
 
   return Loaded(record.config.model, objective, saved['params'], tokenizer, record, chosen.number,
                 labels=getattr(record.config, 'labels', ()))
+
+
+def best_step(run_dir: storage.Path, record: run_directory.Record) -> int | None:
+  """The step of a fine-tuned run whose evaluation was best, where it is kept; None: the newest is to be taken."""
+  if record.kind != 'finetuned':
+    return None
+  found = metrics.best(run_dir, record.config.best)
+  there = {step.number for step in steps.look(run_dir, run_directory.fingerprints(run_dir)) if step.usable}
+  return found[0] if found and found[0] in there else None
 
 
 def newest(run_dir: storage.Path, record: run_directory.Record, number: int | None,

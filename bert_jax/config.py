@@ -10,7 +10,7 @@ from bert_jax.objectives import OBJECTIVES, Objective
 from bert_jax.optimizer import Optimizer, check_length
 from bert_jax.parallel.mesh import MeshShape
 from input_pipeline.batches.config import BatchConfig
-from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,10 +38,14 @@ class Run:
   """Steps between evaluations on the validation split; 0: only when asked (`bert-jax evaluate`)."""
   evaluation_rows: int = 2048
   """Rows of the validation split that an evaluation on the way reads."""
+  hang_minutes: float = 30.0
+  """Minutes without a step after which the process counts as stuck and ends, with the stacks of its threads; four times
+  as many to compile, restore, evaluate or save. 0: never."""
   seed: int = 12345
   """Of initial parameters and dropout; the data has batch.seed."""
 
   def __post_init__(self):
+    require(self.hang_minutes >= 0, f'run.hang_minutes is {self.hang_minutes}: wanted 0 or more')
     for name in ('steps', 'microbatches', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluation_rows'):
       require(getattr(self, name) >= 1, f'run.{name} is {getattr(self, name)}: wanted at least 1')
 
@@ -66,6 +70,30 @@ class Long:
 
 
 @dataclasses.dataclass(frozen=True)
+class Probe:
+  """Small measures of what is learnt, logged beside the held-out losses; they change nothing of the training."""
+  every: int = 0
+  """Steps between probes, a multiple of run.evaluate_every; 0: none."""
+  pairs: str = ''
+  """Minimal pairs, as `bert-jax score --pairs` reads them, such as BLiMP's."""
+  task: str = ''
+  """A task of classes of texts, which a linear probe learns from the encoder's vectors; needs `pip install
+  'bert_jax[tasks]'`."""
+  data: str = ''
+  """The directory of the task's files."""
+  examples: int = 500
+  """Of the pairs, and of each split of the task, only so many, the first ones."""
+
+  def __post_init__(self):
+    require(self.every >= 0, f'probe.every is {self.every}: wanted 0 (none) or more')
+    require(self.examples >= 1, f'probe.examples is {self.examples}: wanted at least 1')
+    require(bool(self.every) == bool(self.pairs or self.task), f'probe.every is {self.every}, and ' + (
+        'nothing is to be probed: wanted --probe.pairs or --probe.task' if self.every else
+        'something is to be probed: wanted --probe.every'))
+    require(bool(self.task) == bool(self.data), f'probe.task is {self.task!r}, probe.data {self.data!r}: wanted both')
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
   """A pretraining run, less its directories."""
   model: Model = Model()
@@ -77,6 +105,7 @@ class Config:
   optimizer: Optimizer = Optimizer()
   mesh: MeshShape = MeshShape()
   run: Run = Run()
+  probe: Probe = Probe()
 
   def __post_init__(self):
     require_choices(self)
@@ -94,6 +123,9 @@ class Config:
     require(self.batch.size % self.run.microbatches == 0,
             f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
     check_length(self.optimizer, self.run.steps)
+    evaluations = self.run.evaluate_every
+    require(not self.probe.every or evaluations > 0 and self.probe.every % evaluations == 0, f'probe.every is '
+            f'{self.probe.every}, run.evaluate_every {evaluations}: wanted a multiple of it')
     self.check_objective()
 
   @property
@@ -166,8 +198,8 @@ class Distributed:
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
 FREE_FIELDS = (
     'mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every',
-    'run.evaluation_rows', 'run.max_minutes', 'run.microbatches', 'model.attention', 'model.remat', 'model.unroll',
-    'model.plain')
+    'run.evaluation_rows', 'run.max_minutes', 'run.hang_minutes', 'run.microbatches', 'model.attention', 'model.remat',
+    'model.unroll', 'model.plain', 'probe')
 
 
 def drift(old, new) -> list[str]:
@@ -183,4 +215,4 @@ def drift(old, new) -> list[str]:
 
 __all__ = [
     'BatchConfig', 'Config', 'ConfigError', 'DataError', 'Distributed', 'FREE_FIELDS', 'Masking', 'MeshShape', 'Model',
-    'Optimizer', 'Run', 'drift', 'flat', 'from_json', 'require', 'to_json']
+    'Optimizer', 'Probe', 'Run', 'STORED', 'drift', 'flat', 'from_json', 'require', 'to_json']

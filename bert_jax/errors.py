@@ -1,6 +1,13 @@
 """Every expected error, and the exit code that it ends a command with. Imports nothing."""
 
-STOPPED = 3  # exit code, of no error: asked to stop, and saved
+# Exit codes of no error.
+STOPPED = 3  # asked to stop, and saved
+UNSAVED = 4  # asked to stop before there was anything new to save
+HUNG = 5  # stuck: nothing happened for longer than run.hang_minutes
+
+# The codes that come again however often a command is started again: a bug, wrong settings or damaged files, a loss
+# that is not finite, another run's directory.
+FINAL = 1, 2, 6, 8
 
 
 class ConfigError(ValueError):
@@ -30,6 +37,11 @@ class DamageError(CheckpointError):
 
 class PeerError(RuntimeError):
   """Another process of the run failed where this one did not."""
+  exit_code = 13
+
+
+class CorruptionError(RuntimeError):
+  """Devices that disagree on what they should all have: hardware at fault. A restart goes on from what was sound."""
   exit_code = 13
 
 

@@ -22,32 +22,28 @@ from input_pipeline.batches import loader
 
 
 def figures(program: program_lib.Program, params, batches: Iterable[dict[str, np.ndarray]], *, count: int = 0,
-            unigram: np.ndarray | None = None, progress: bool = False) -> dict[str, float]:
+            unigram: np.ndarray | None = None, keep: Callable[[dict[str, Any]], object] | None = None,
+            progress: bool = False) -> dict[str, float]:
   """Figures of the program's objective over `batches`, this process' rows each: mlm_loss, mlm_accuracy, nsp_loss …
 
   `count`: how many batches there are, for the bar. With `unigram`, log probabilities of the vocabulary [V], also
-  unigram_loss: what these cost on the same targets, in nats.
+  unigram_loss: what these cost on the same targets, in nats. `keep`: is given what the terms keep of each batch, of all
+  processes, {term: tree of host arrays [rows ...]}.
   """
   total: dict[str, dict[str, float]] = {}
-  kept: dict[str, list[tuple]] = {}
   baseline = np.zeros(2)
   term = program.objective.token_term()
   with contextlib.closing(metrics.Progress(0, count, progress)) as bar:
     for done, batch in enumerate(batches, 1):
-      sums, predictions = jax.device_get(program.evaluation_step(params, mesh_lib.put_batch(batch, program.mesh)))
+      sums, kept = jax.device_get(program.evaluation_step(params, mesh_lib.put_batch(batch, program.mesh)))
       total = metrics.add_sums(total, sums)
-      for name, arrays in predictions.items():
-        kept.setdefault(name, []).append(arrays)
+      if keep is not None:
+        keep(kept)
       if unigram is not None and term is not None:
         labels, weights = term.targets(batch)
         baseline += -(unigram[labels] * weights).sum(), weights.sum()
       bar.to(done)
   found = program.objective.figures(total)
-  for name, parts in kept.items():
-    of_all = program.objective.terms[name].figures_of_all
-    if of_all is not None:
-      arrays = (np.concatenate(column) for column in zip(*parts))
-      found |= {f'{name}_{figure}': value for figure, value in of_all(*arrays).items()}
   if unigram is not None and term is not None:
     found['unigram_loss'] = float(baseline[0] / max(baseline[1], 1))
   return found
@@ -70,7 +66,7 @@ def on_the_way(program: program_lib.Program, data_dir: storage.PathLike,
   The split is opened once for each row length.
   Masks and pairs are those of the stream's first epoch, so the figures of two steps, and of two runs, compare.
   """
-  opened = functools.cache(lambda step_length: open_validation(data_dir, by_length[step_length], verify='framing'))
+  opened = functools.cache(lambda step_length: open_validation(data_dir, by_length[step_length]))
   by_length = {phase.config.batch.sequence_length: phase.config for phase in phases.phases(config)}
   index, parts = mesh_lib.process_slice(program.mesh)
 

@@ -107,7 +107,8 @@ def check(encoders: Sequence[Placed], layers: Sequence[int] | None, pooling: str
   for encoder in encoders:
     check_heads(encoder, POOLING[pooling][1])
     require(encoder.tokenizer.sha256 == encoders[0].tokenizer.sha256
-            and encoder.tokenizer.lower_case == encoders[0].tokenizer.lower_case,
+            and encoder.tokenizer.lower_case == encoders[0].tokenizer.lower_case
+            and encoder.tokenizer.rules == encoders[0].tokenizer.rules,
             'the encoders to join have different tokenizers: wanted two that were trained on the same data')
   return tuple(layers)
 

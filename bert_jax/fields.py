@@ -44,15 +44,16 @@ def to_json(config) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + '\n'
 
 
-def from_json(kind, fields, name: str = ''):
+def from_json(kind, fields, name: str = '', narrowed: Mapping[str, type] | None = None):
   """The dataclass `kind` from its JSON fields. Raises ConfigError where they are others, or of other types.
 
-  `name`: of the settings within others, as flags have it: 'model.'.
+  `name`: of the settings within others, as flags have it: 'model.'. `narrowed`: fields that are of another class than
+  `kind` says, one below it.
   """
   require(isinstance(fields, dict), f'{name.rstrip(".") or kind.__name__} is {fields!r:.60}: wanted the fields of a '
           f'{kind.__name__}')
   values, known = {}, {field.name for field in dataclasses.fields(kind)}
-  hints = typing.get_type_hints(kind, include_extras=True)
+  hints = typing.get_type_hints(kind, include_extras=True) | dict(narrowed or {})
   for field, value in fields.items():
     require(field in known, f'{kind.__name__} has no field {field!r}: the file was written by another version')
     hint = hints[field]

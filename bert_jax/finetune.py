@@ -1,12 +1,14 @@
 """Fine-tuning, wired as train.py wires pretraining: a task's examples, an encoder's weights, the same program and loop.
 
-DATA holds train.jsonl and validation.jsonl. B examples of a batch.
+B rows of a batch.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -17,12 +19,15 @@ from bert_jax import (
     config as cfg,
     distributed,
     evaluate as held_out,
+    examples as examples_lib,
     loop,
     program as program_lib,
+    rewind,
     run_directory,
     train,
 )
 from bert_jax.errors import ConfigError, require
+from bert_jax.examples import Answered, Split
 from bert_jax.model.attention import choose_implementation
 from bert_jax.objectives import PRETRAINING_HEADS
 from bert_jax.parallel import mesh as mesh_lib
@@ -30,117 +35,205 @@ from bert_jax.parallel.mesh import path_name
 from bert_jax.tasks.settings import Finetune
 from bert_jax.tasks.table import TASKS
 from input_pipeline import records, storage
+from input_pipeline.vocabulary.tokenizer import Tokenizer
 
-TRAIN_FILE, VALIDATION_FILE = 'train.jsonl', 'validation.jsonl'
+UNTRAINED = 'untrained:'  # before a checkpoint: its model and vocabulary, with initial weights
 # What a fine-tuning run says of the encoder; all else is the checkpoint's.
 OWN_FIELDS = ('hidden_dropout', 'attention_dropout', 'dtype', 'attention', 'remat', 'unroll', 'plain')
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples:
-  """The examples of a split, and the batch of a step: a function of (examples, seed, step)."""
-  items: list
-  encode: Callable[[list], dict[str, np.ndarray]]
-  seed: int
-
-  def order(self, epoch: int) -> np.ndarray:  # -> [examples]
-    """The examples of an epoch, each once, in an order of its own."""
-    return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.items))
-
-  def batch(self, step: int, size: int, index: int = 0, parts: int = 1) -> dict[str, np.ndarray]:
-    """This process' rows of the batch of `step`: epochs follow each other without a gap."""
-    local = size // parts
-    first = step * size + index * local
-    places = [divmod(place, len(self.items)) for place in range(first, first + local)]
-    orders = {epoch: self.order(epoch) for epoch in {epoch for epoch, _ in places}}
-    return self.encode([self.items[orders[epoch][place]] for epoch, place in places])
-
-  def once(self, size: int, index: int = 0, parts: int = 1) -> Iterator[dict[str, np.ndarray]]:
-    """Every example once, in order; the last batch is filled up with rows of weight 0."""
-    local = size // parts
-    for start in range(0, len(self.items), size):
-      mine = self.items[start + index * local:start + (index + 1) * local]
-      batch = self.encode(mine or self.items[:1])
-      rows = len(mine)
-      padding = lambda array, rows=rows: np.zeros((local - rows, *array.shape[1:]), array.dtype)
-      yield {name: np.concatenate([array[:rows], padding(array)]) for name, array in batch.items()}
+class Source:
+  """What a run takes from the checkpoint that it begins with, or from its own directory."""
+  model: cfg.Model
+  vocabulary: records.Vocabulary
+  tokenizer: Tokenizer
+  files: dict[str, bytes]  # of the vocabulary
 
 
-def settings_for(config: Finetune, model: cfg.Model, data_dir: storage.PathLike) -> Finetune:
-  """`config` with what checkpoint and data decide: the encoder's shape, the labels, the steps that the epochs take.
+@dataclasses.dataclass(frozen=True)
+class Tuned(train.Result):
+  """How a run ended, and what its best checkpoint says of the validation split."""
+  run_dir: storage.PathLike
+  split: Split
+  answered: Answered | None  # None: it was asked to stop
+  examples_per_second: float | None  # of training, without compiling and evaluating; None: too few steps were made
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+  """A task's rows and the program, which the runs of several seeds, learning rates, epochs and sizes share."""
+  config: Finetune
+  data: storage.PathLike
+  source: Source
+  training: Split
+  held_out: dict[str, Split]
+  program: program_lib.Program
+  checkpoint: storage.PathLike | None
+
+  @functools.cached_property
+  def initial(self):
+    """The checkpoint's parameters."""
+    return self.load(self.checkpoint)
+
+  @functools.cached_property
+  def lengths(self) -> tuple[int, ...]:
+    """What rows are padded to, in training."""
+    return self.training.batches(self.config).lengths
+
+  def load(self, path: storage.PathLike, step: int | None = None, _: str | None = None):
+    """The parameters that a checkpoint has for the program, an exchange.Initial."""
+    where, untrained = trained(path)
+    found = train.initial_from(where, step, self.program, self.source.vocabulary)
+    if not untrained:
+      return without_other_classes(found, self.config)
+    none = jax.tree.map(lambda leaf: None, found.params)
+    return dataclasses.replace(found, params=none, fresh=('all of them',))
+
+  def origin(self, initial) -> run_directory.Origin | None:
+    """Where the weights are from."""
+    if self.checkpoint is None:
+      return None
+    where, untrained = trained(self.checkpoint)
+    origin = train.origin_of(where, initial)
+    return dataclasses.replace(origin, checkpoint=UNTRAINED + origin.checkpoint) if untrained else origin
+
+
+def trained(path: storage.PathLike) -> tuple[storage.PathLike, bool]:
+  """(the checkpoint that is named, whether only its model and vocabulary are wanted: untrained:C)."""
+  return (path[len(UNTRAINED):], True) if isinstance(path, str) and path.startswith(UNTRAINED) else (path, False)
+
+
+def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: storage.PathLike | None,
+            run_dir: storage.PathLike, devices=None) -> Job:
+  """The rows of DATA for a checkpoint, or for the run that is in `run_dir`. Nothing is written, compiled or computed.
+
+  Raises ConfigError, DataError, CheckpointError.
+  """
+  source = source_of(checkpoint_path, run_dir)
+  examples = examples_lib.read(config, data_dir, 'train')
+  config = settings_for(config, source.model, examples)
+  training = examples_lib.split_of(config, examples, source.tokenizer, training=True)
+  validation = examples_lib.held_out_splits(config, data_dir, source.tokenizer)
+  program = program_lib.on(config, program_lib.mesh_of(config, devices))
+  job = Job(config, data_dir, source, training, validation, program, checkpoint_path)
+  for length in job.lengths:
+    choose_implementation(config.model, program_lib.place_of(program.mesh), length)
+  return job
+
+
+def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLike,
+             checkpoint_path: storage.PathLike | None = None, *, devices=None, progress: bool = True,
+             stop: Callable[[int], bool] | None = None) -> tuple[Tuned, dict[str, float]]:
+  """Fine-tunes a checkpoint on the training split of DATA, or goes on where `run_dir` stopped.
+
+  Returns how it ended, and the figures of the best checkpoint on the validation split. `checkpoint_path` may be left
+  out where `run_dir` is there already. Raises ConfigError, DataError, CheckpointError, NonFiniteError.
+  """
+  storage.probe(run_dir, '--run-dir', checkpoints=True)
+  job = prepare(config, data_dir, checkpoint_path, run_dir, devices)
+  return run(job, job.config, run_dir, progress=progress, stop=stop)
+
+
+def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool = True,
+        stop: Callable[[int], bool] | None = None) -> tuple[Tuned, dict[str, float]]:
+  """One run of a job, in its own directory. `config`: the job's with other learning rate, epochs, size or seeds."""
+  mesh = job.program.mesh
+  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  batches = job.training.batches(config, job.lengths, *mesh_lib.process_slice(mesh))
+  config = config.of_length(batches.steps)
+  program = job.program.at_pace(config.optimizer, config.run.steps, config.run.seed)
+  decides = job.training.fingerprint, job.source.vocabulary.sha256, dataclasses.asdict(config.batch)
+  fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+  distributed.agree(cfg.flat(config) | {'the vocabulary': job.source.vocabulary.sha256, 'the examples': fingerprint})
+  goes_on = run_directory.run_of(run_dir)
+  require(bool(goes_on or job.checkpoint), f'{run_dir} is no run to go on with: name the checkpoint to begin with, '
+          '--checkpoint C')
+  initial = None if goes_on else job.initial
+  record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial))
+  speed, best = Speed(), list[Any]()
+
+  def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
+    for step in range(first, config.run.steps):
+      batch = batches.batch(step)
+      speed.mark(len(batches.members(step)), batch['input_ids'].shape)
+      yield batch
+
+  def evaluate(state, step: int) -> dict[str, float]:
+    speed.pause()
+    answered, figures = examples_lib.answer_all(job.held_out, program, state.params, config, job.lengths)
+    if not best or figures[config.best] > best[1][config.best]:
+      best[:] = answered, figures, step
+    return figures
+
+  tokens = int(np.mean([batches.length(batches.members(step)) for step in range(batches.steps)]))
+  flops = program.flops_per_step(dataclasses.replace(cfg.BatchConfig(), size=config.batch.size, sequence_length=tokens))
+  what = [f'{config.run.steps:,} steps of {config.batch.size} rows of {", ".join(map(str, batches.lengths))}: '
+          f'{config.epochs} epochs of {len(job.training.rows):,} rows'
+          + (f', classes {", ".join(config.labels)}' if config.labels else '')]
+  training = train.Training(run_dir, record, job.source.files, program, fingerprint, steps, train.count_tokens,
+                            evaluate, lambda step: flops, what, job.load, config.best)
+  result = training.run(initial, progress, stop)
+  answered, figures = None, {}
+  if result.reason != 'signal':
+    known = best and result.best and best[2] == result.best[0]
+    answered, figures, step = best if known else of_best(job, config, run_dir)
+    figures = figures | {'examples': len(job.held_out['validation'].examples), 'step': step}
+    distributed.in_turn(lambda: held_out.write(run_dir, figures))
+  own = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+  return Tuned(**own, run_dir=run_dir, split=job.held_out['validation'], answered=answered,
+               examples_per_second=speed.rate()), figures
+
+
+def of_best(job: Job, config: Finetune, run_dir: storage.PathLike) -> tuple[Answered, dict[str, float], int]:
+  """What the best checkpoint of a run that is done says of the validation split, its figures, and its step."""
+  loaded: Any = checkpoint.load(run_dir)
+  shardings = jax.tree.map(lambda x: x.sharding, job.program.abstract.params)
+  params = jax.tree.map(lambda x, sharding: jax.device_put(np.asarray(x), sharding), loaded.params, shardings)
+  answered, figures = examples_lib.answer_all(job.held_out, job.program, params, config, job.lengths)
+  return answered, figures, loaded.step
+
+
+class Speed:
+  """Examples a second of training: seconds between one batch's being asked for and the next one's, where no evaluation
+  and no length that must be compiled came between. Meanwhile the loop takes the step before the first of the two."""
+
+  def __init__(self):
+    self.shapes: set[tuple] = set()
+    self.asked: list[tuple[int, bool]] = []  # of the last two batches: rows, whether the length is compiled
+    self.rows, self.seconds, self.since = 0, 0.0, 0.0
+
+  def mark(self, rows: int, shape: tuple) -> None:
+    """A batch is asked for."""
+    now = time.perf_counter()
+    if len(self.asked) == 2 and self.asked[0][1] and self.since:
+      self.rows, self.seconds = self.rows + self.asked[0][0], self.seconds + now - self.since
+    self.asked, self.since = [*self.asked[-1:], (rows, shape in self.shapes)], now
+    self.shapes.add(shape)
+
+  def pause(self) -> None:
+    self.since = 0.0
+
+  def rate(self) -> float | None:
+    return self.rows / self.seconds if self.seconds else None
+
+
+def settings_for(config: Finetune, model: cfg.Model, examples: list) -> Finetune:
+  """`config` with what checkpoint and training examples decide: the encoder's shape, the labels.
 
   Dropout, dtype and how it is computed stay as `config.model` says. Raises ConfigError, DataError.
   """
-  require(config.task in TASKS, f'there is no task {config.task!r}: wanted one of {", ".join(TASKS)}')
-  task, own = TASKS[config.task], config.model
-  examples = task.read(file_of(data_dir, TRAIN_FILE))
-  steps = max(-(-config.epochs * len(examples) // config.batch.size), 1)
+  own = config.model
   model = dataclasses.replace(model, **{name: getattr(own, name) for name in OWN_FIELDS})
   require(config.batch.max_length <= model.max_positions,
           f'batch.max_length {config.batch.max_length} is more than the {model.max_positions} positions of the '
           'checkpoint: lower --batch.max-length')
-  run = dataclasses.replace(config.run, steps=steps)
-  config = dataclasses.replace(config, model=model, labels=task.labels(examples), run=run)
+  config = dataclasses.replace(config, model=model, labels=TASKS[config.task].labels(examples))
   wanted = config.learns.causal
   require(model.causal == wanted,
           f'the task {config.task} wants model.causal {wanted}, the checkpoint has {model.causal}: '
           f'name one that reads {"from left to right" if wanted else "from both sides"}')
   return config
-
-
-def file_of(data_dir: storage.PathLike, name: str) -> storage.Path:
-  path = storage.path(data_dir) / name
-  require(path.exists(), f'{data_dir} has no {name}: wanted a directory with {TRAIN_FILE} and {VALIDATION_FILE}')
-  return path
-
-
-def open_examples(config: Finetune, data_dir: storage.PathLike, name: str, tokenizer) -> Examples:
-  """The examples of DATA/`name`. Raises ConfigError, DataError."""
-  task = TASKS[config.task]
-  encode = lambda items: task.encode(items, tokenizer, config.batch.max_length, config.labels)
-  return Examples(task.read(file_of(data_dir, name)), encode, config.batch.seed)
-
-
-def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLike,
-             checkpoint_path: storage.PathLike | None = None, *, devices=None, progress: bool = True,
-             stop: Callable[[int], bool] | None = None) -> tuple[train.Result, dict[str, float]]:
-  """Fine-tunes a checkpoint on DATA/train.jsonl, or goes on where `run_dir` stopped.
-
-  Returns how it ended, and the figures on DATA/validation.jsonl. `checkpoint_path` may be left out where `run_dir` is
-  there already. Raises ConfigError, DataError, CheckpointError, NonFiniteError.
-  """
-  storage.probe(run_dir, '--run-dir', checkpoints=True)
-  model, vocabulary, tokenizer, files = source_of(checkpoint_path, run_dir)
-  config = settings_for(config, model, data_dir)
-  program = program_lib.on(config, program_lib.mesh_of(config, devices))
-  choose_implementation(config.model, program_lib.place_of(program.mesh), config.batch.max_length)
-  examples, validation = (open_examples(config, data_dir, name, tokenizer) for name in (TRAIN_FILE, VALIDATION_FILE))
-  decides = [hashlib.sha256(file_of(data_dir, TRAIN_FILE).read_bytes()).hexdigest(), vocabulary.sha256,
-             dataclasses.asdict(config.batch)]
-  fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-  distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the examples': fingerprint})
-  load = lambda path, step: without_other_classes(train.initial_from(path, step, program, vocabulary), config)
-  initial = None if checkpoint_path is None or run_directory.run_of(run_dir) else load(checkpoint_path, None)
-  record = run_directory.Record(config, str(data_dir), vocabulary, train.origin_of(checkpoint_path, initial))
-  size, (index, parts) = config.batch.size, mesh_lib.process_slice(program.mesh)
-
-  def batches(step: int) -> Generator[loop.HostBatch, None, None]:
-    for at in range(step, config.run.steps):
-      yield examples.batch(at, size, index, parts)
-
-  def evaluate(state, step: int) -> dict[str, float]:
-    return held_out.figures(program, state.params, validation.once(size, index, parts))
-
-  tokens = dataclasses.replace(cfg.BatchConfig(), size=size, sequence_length=config.batch.max_length)
-  what = [f'{config.run.steps:,} steps of {size} examples: {config.epochs} epochs of {len(examples.items):,}'
-          + (f', classes {", ".join(config.labels)}' if config.labels else '')]
-  training = train.Training(run_dir, record, files, program, fingerprint, batches, train.count_tokens, evaluate,
-                            lambda step: program.flops_per_step(tokens), what, load)
-  result = training.run(initial, progress, stop)
-  figures = evaluate(result.state, result.step) | {'examples': len(validation.items), 'step': result.step}
-  if result.reason != 'signal':
-    distributed.in_turn(lambda: held_out.write(run_dir, figures))
-  return result, figures
 
 
 def without_other_classes(initial, config: Finetune):
@@ -155,41 +248,37 @@ def without_other_classes(initial, config: Finetune):
   return dataclasses.replace(initial, params=params, fresh=tuple(dict.fromkeys((*initial.fresh, *names))))
 
 
-def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLike):
-  """(settings, records.Vocabulary, tokenizer, vocabulary files) of the run that is there, or of the checkpoint.
-
-  Raises ConfigError.
-  """
+def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLike) -> Source:
+  """Of the run that is there, or of the checkpoint. Raises ConfigError."""
   from input_pipeline.vocabulary import tokenizer as tokenizer_lib
   if run_directory.run_of(run_dir):
     record = run_directory.read(run_dir)
-    tokenizer = tokenizer_lib.load(run_dir, record.vocabulary.lower_case)
-    return record.config.model, record.vocabulary, tokenizer, run_directory.vocabulary_files(run_dir)
+    tokenizer = tokenizer_lib.load(run_dir, record.vocabulary.lower_case, record.vocabulary.rules)
+    return Source(record.config.model, record.vocabulary, tokenizer, run_directory.vocabulary_files(run_dir))
   if checkpoint_path is None:
     raise ConfigError(f'{run_dir} is no run to go on with: name the checkpoint to begin with, --checkpoint C')
   from bert_jax.convert import exchange
-  loaded = exchange.load(checkpoint_path)
+  loaded = exchange.load(trained(checkpoint_path)[0])
   tokenizer = loaded.tokenizer()
   files = {records.VOCABULARY: tokenizer.vocab_txt}
   if tokenizer.kind == 'sentencepiece':
     files[records.SENTENCEPIECE] = tokenizer.model
-  return loaded.model, tokenizer.record, tokenizer, files
+  return Source(loaded.model, tokenizer.record, tokenizer, files)
 
 
 def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None, step: int | None = None,
              progress: bool = True) -> dict[str, float]:
-  """The figures of a fine-tuned run's newest checkpoint, or of `step`, on DATA/validation.jsonl.
+  """The official figures of a fine-tuned run's best checkpoint, or of `step`, on the validation split of its data or of
+  DATA.
 
   Also written to RUN/evaluation.json. Raises ConfigError, DataError, CheckpointError.
   """
   storage.probe(run_directory.run_of(run_dir) or run_dir, 'the run')
   loaded: Any = checkpoint.load(run_dir, step)  # of a run: it has a record and a step
   config, data_dir = loaded.record.config, data_dir or loaded.record.data
-  examples = open_examples(config, data_dir, VALIDATION_FILE, loaded.tokenizer())
+  found = examples_lib.held_out_splits(config, data_dir, loaded.tokenizer())
   program = program_lib.on_one_device(config)
-  size = config.batch.size
-  found = held_out.figures(program, loaded.params, examples.once(size), count=-(-len(examples.items) // size),
-                           progress=progress)
-  found |= {'examples': len(examples.items), 'step': loaded.step}
-  held_out.write(run_dir, found)
-  return found
+  _, figures = examples_lib.answer_all(found, program, loaded.params, config, progress=progress)
+  figures |= {'examples': len(found['validation'].examples), 'step': loaded.step}
+  held_out.write(run_dir, figures)
+  return figures

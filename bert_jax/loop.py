@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import distributed
+from bert_jax import distributed, early_stop
 from bert_jax.metrics import Recorder
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.program import Program, TrainState
+from bert_jax.watchdog import LONG
 
 HostBatch = Mapping[str, np.ndarray]  # {name: [rows ...]}: this process' rows of a batch
 WAIT_SECONDS = 10.0  # for a save, after which it is told
@@ -35,8 +36,13 @@ class Work:
   """(state, step): begins a checkpoint; asked for only where there is something new."""
   unsaved: Callable[[], bool]
   """Asked after each step: whether a checkpoint failed, so that this step is to be saved."""
+  alive: Callable[[float], None]
+  """Told before each step, with how many times the usual the next one may take."""
   checkpoint_every: int
   evaluate_every: int  # 0: never
+  better: Callable[[dict[str, float], int], bool] | None = None
+  """(figures, step) -> whether they are the best so far, so that this step is to be saved; with it the last step is
+  evaluated too."""
 
 
 def run(program: Program, state: TrainState, step: int, work: Work, recorder: Recorder,
@@ -49,12 +55,16 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
   """
   train_step = program.train_step  # made out here: its key goes to the devices
   saved, pending = step, None
+  compiled: set[tuple] = set()  # the shapes of batches so far
   every = lambda steps: bool(steps) and step % steps == 0
   if reason := stopper.reason(step):
     return state, step, reason
   with contextlib.closing(work.batches(step)) as host_batches, jax.transfer_guard('disallow'):
     recorder.clock.mark(step)
     for batch, counts in device_batches(host_batches, program.mesh, work.count, recorder):
+      shape = tuple(array.shape for array in batch.values())
+      work.alive(1.0 if shape in compiled else LONG)
+      compiled.add(shape)
       state, report = train_step(state, batch)
       if pending:
         recorder.step(*pending)
@@ -62,22 +72,30 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
       pending = report, counts, step
       reason = stopper.reason(step)
       save = work.unsaved() or bool(reason) or every(work.checkpoint_every)
-      if save or every(work.evaluate_every):
+      evaluate = every(work.evaluate_every) or bool(work.better and reason and reason != 'signal')
+      if save or evaluate:
+        work.alive(LONG)
         recorder.step(*pending)
         pending = None
       # Held-out figures come first, so that a run that goes on from the checkpoint has them; a signal leaves no time.
-      evaluate = every(work.evaluate_every)
       if evaluate and reason != 'signal':
-        recorder.evaluated(step, work.evaluate(state, step))
+        save |= told(work, state, step, recorder)
       if save and step > saved:
         with jax.transfer_guard('allow'):
           tell_of_waiting(work.save, state, step)
         saved = step
       if evaluate and reason == 'signal':
-        recorder.evaluated(step, work.evaluate(state, step))
+        told(work, state, step, recorder)
       if reason:
         return state, step, reason
   raise RuntimeError('the data ended before the steps did')
+
+
+def told(work: Work, state: TrainState, step: int, recorder: Recorder) -> bool:
+  """Evaluates and logs; whether the figures are the best so far."""
+  figures = work.evaluate(state, step)
+  recorder.evaluated(step, figures)
+  return work.better is not None and work.better(figures, step)
 
 
 def tell_of_waiting(save: Callable[[TrainState, int], None], state: TrainState, step: int) -> None:
@@ -122,7 +140,10 @@ class Stopper:
 
   def reason(self, step: int) -> str | None:
     """Why the run ends after `step`; every process asks after every step."""
-    self.first = step if self.first is None else self.first
+    if self.first is None:
+      self.first = step
+    elif step > self.first:
+      early_stop.over()
     if distributed.asked_to_stop(next(self.calls)):  # on every step, whatever else is the case: it is said once
       self.heard.set()
     if self.asked and self.asked(step):

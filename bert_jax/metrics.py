@@ -1,5 +1,7 @@
 """What a run reports: sums that travel and means taken last, to console, JSON lines and TensorBoard."""
 
+import collections
+import contextlib
 import dataclasses
 import re
 import sys
@@ -10,13 +12,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import object_log, optimizer, run_directory
+from bert_jax import board, object_log, optimizer, run_directory
 from bert_jax.errors import NonFiniteError
 from bert_jax.objectives import Objective
 from input_pipeline import storage
 
 MOST_SKIPPED = 20  # non-finite steps in a row that end a run
+SPIKE = 6.0  # standard deviations of the losses before it, above which a line's loss is told
+LEAST_DEVIATION = 0.05  # nats: less is no noise, but a loss that stands still
+SPIKE_LINES = 50  # of the log that it is compared with, ten at least
 COUNTS = 'counts'  # where a window keeps what is no term's
+PROBE = 'probe_'  # what the names of the probes' figures begin with
 
 
 class Window:
@@ -61,7 +67,9 @@ class Recorder:
     self.progress = Progress(step, steps, progress and first)
     self.skipped: int | None = None
     self.skipped_in_row = 0
+    self.losses: collections.deque[float] = collections.deque(maxlen=SPIKE_LINES)
     self.diagnostics: dict[str, dict[str, float]] = {}
+    self.probed = ''  # what the last probes found
 
   def due(self, step: int) -> bool:
     """Whether a line of the log is due after `step`."""
@@ -75,6 +83,9 @@ class Recorder:
     diagnostics, report = report['diagnostics'], jax.device_get(report | {'diagnostics': {}})
     skipped = int(report['skipped'])
     self.skipped_in_row = self.skipped_in_row + 1 if self.skipped is not None and skipped > self.skipped else 0
+    if self.skipped is not None and skipped > self.skipped and self.writer:
+      print(f'bert-jax: step {step:,} changed nothing, as its loss or gradient was not finite; {skipped:,} such steps '
+            'so far', file=sys.stderr, flush=True)
     self.skipped = skipped
     if self.skipped_in_row >= MOST_SKIPPED:
       raise NonFiniteError(f'the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, up to step '
@@ -84,7 +95,19 @@ class Recorder:
       scalars = self.objective.figures(self.window.of_terms()) | {
           'learning_rate': float(report['learning_rate']), 'gradient_norm': float(report['gradient_norm']),
           'skipped_steps': skipped}
+      self._tell_of_a_spike(step, scalars['loss'])
       self._line(step, scalars, diagnostics)
+
+  def _tell_of_a_spike(self, step: int, loss: float) -> None:
+    before = np.array(self.losses)
+    self.losses.append(loss)
+    if not self.writer or len(before) < SPIKE_LINES // 5:
+      return
+    if loss > before.mean() + SPIKE * max(before.std(), LEAST_DEVIATION):
+      first = max(step - self.log_every, 0)
+      print(f'bert-jax: the loss of steps {first:,} to {step - 1:,} is {loss:.3f}, far above the {before.mean():.3f} '
+            f'before: where it does not come back, --rewind-to a checkpoint before step {first} and --skip-steps '
+            f'{first}:{step} go on without these batches', file=sys.stderr, flush=True)
 
   def _line(self, step: int, scalars: dict[str, float], diagnostics) -> None:
     tokens = self.window.count('tokens') * self.rates.processes
@@ -97,10 +120,12 @@ class Recorder:
       for kind, values in self.diagnostics.items():
         self.writer.write(step, kind, values)
     minutes_left = self.max_minutes and self.max_minutes - self.clock.minutes()
-    self.progress.update(step, progress_text(scalars | rates), rates['steps_per_second'], minutes_left)
+    self.progress.update(step, progress_text(scalars | rates) + self.probed, rates['steps_per_second'], minutes_left)
 
   def evaluated(self, step: int, figures: dict[str, float]) -> None:
-    """Held-out figures after `step`."""
+    """Held-out figures after `step`; those of probes are told from here on."""
+    probed = {name: value for name, value in figures.items() if name.startswith(PROBE)}
+    self.probed = probes_text(probed) or self.probed
     if self.writer:
       self.writer.write(step, 'validation', figures)
 
@@ -127,14 +152,17 @@ def layer_table(values: Mapping[str, float]) -> str:
 class Writer:
   """Scalars to RUN/metrics.jsonl and, where tensorboardX is installed, to RUN/tensorboard.
 
-  Lines after `step`, of a run that was cut off, are dropped; the old file stays until the new one is whole. `unsent`:
-  lines that a checkpoint kept, as no object held them yet. In a bucket the log is object_log's.
+  Lines after `step`, of a run that was cut off, are dropped; the old file stays until the new one is whole, and what in
+  it is no line of ours stays too. Lines that a full disk does not take wait; a checkpoint keeps them. `unsent`: those
+  that one kept. In a bucket the log is object_log's.
   """
 
   def __init__(self, run_dir: storage.PathLike, step: int, unsent: Iterable[dict] = ()):
     run_dir = storage.path(run_dir)
     self._file: Any = None
-    self._board: Any = None
+    self._board: board.Board | None = None
+    self._waiting: list[dict] = []  # lines that the file has not taken
+    self._told = False
     self._objects: object_log.ObjectLog | None = None
     unsent = list(unsent)
     lines = read(run_dir) if storage.is_local(run_dir) else of_file(run_dir)
@@ -143,15 +171,18 @@ class Writer:
       self._objects = object_log.ObjectLog(run_dir, step, kept)
       return
     path, segments = run_dir / run_directory.LOG, run_dir / run_directory.SEGMENTS
-    if kept != lines or segments.exists() or not path.exists() or not path.read_text().endswith('\n'):
-      storage.write_whole(path, object_log.encode(kept))
+    text = text_of(path) if path.exists() else None
+    if kept != lines or segments.exists() or text is None or not text.endswith('\n'):
+      foreign = object_log.foreign(text or '')
+      if foreign:
+        print(f'bert-jax: {path}: {len(foreign)} lines are none of ours, the first {foreign[0]!r:.60}: they stand at '
+              'its beginning now', file=sys.stderr, flush=True)
+      whole = ''.join(f'{line}\n' for line in foreign) + object_log.encode(kept)
+      storage.write_whole(path, whole.encode(errors='surrogateescape'))
       storage.remove_tree(segments)  # of a run that was in a bucket
-    self._file = path.open('a')
-    try:
-      from tensorboardX import SummaryWriter
-      self._board = SummaryWriter(str(run_dir / run_directory.BOARD), purge_step=step + 1)
-    except ImportError:
-      print('tensorboardX is not installed: scalars go only to metrics.jsonl', file=sys.stderr)
+    self._file = open(path, 'ab', buffering=0)
+    self._size = self._file.tell()
+    self._board = board.Board(str(run_dir / run_directory.BOARD), step)
 
   def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
     """One line of `kind`: train, validation, or what an optimizer tells (trust_ratio)."""
@@ -159,20 +190,39 @@ class Writer:
     if self._objects:
       self._objects.write(line)
       return
-    self._file.write(object_log.encode([line]))
-    self._file.flush()
+    self._waiting.append(line)
+    self._append()
     if self._board:
-      for name, value in scalars.items():
-        self._board.add_scalar(f'{kind}/{name}', value, step)
+      self._board.write(step, kind, scalars)
+
+  def _append(self) -> None:
+    """Adds the lines that wait to the file, all or none; where it takes none, that is told once."""
+    data = memoryview(object_log.encode(self._waiting).encode())
+    try:
+      while data:
+        data = data[self._file.write(data):]
+      self._size = self._file.tell()
+      self._waiting, self._told = [], False
+    except OSError as error:
+      with contextlib.suppress(OSError):
+        self._file.truncate(self._size)
+      if not self._told:
+        print(f'bert-jax: {self._file.name} cannot be written ({error.strerror}): training goes on, and its lines wait',
+              file=sys.stderr, flush=True)
+      self._told = True
 
   def unsent(self) -> list[dict]:
     """The lines that a checkpoint has to keep."""
-    return self._objects.unsent() if self._objects else []
+    return self._objects.unsent() if self._objects else list(self._waiting)
 
   def close(self) -> None:
     if self._objects:
       self._objects.close()
     if self._file:
+      if self._waiting:
+        self._append()
+      if self._waiting:
+        print(f'bert-jax: {len(self._waiting)} lines of the log did not reach {self._file.name}', file=sys.stderr)
       self._file.close()
     if self._board:
       self._board.close()
@@ -184,12 +234,29 @@ def read(run_dir: storage.PathLike) -> list[dict]:
   return object_log.merged([*lines, *segments]) if segments else lines
 
 
+def text_of(path: storage.Path) -> str:
+  """What a file holds, also where a byte of it is damaged."""
+  return path.read_bytes().decode(errors='surrogateescape')
+
+
 def of_file(run_dir: storage.PathLike) -> list[dict]:
   """The lines of RUN/metrics.jsonl; none where it is missing."""
   try:
-    return object_log.decode((storage.path(run_dir) / run_directory.LOG).read_text())
+    return object_log.decode(text_of(storage.path(run_dir) / run_directory.LOG))
   except FileNotFoundError:
     return []
+
+
+def best(run_dir: storage.PathLike, name: str, until: int | None = None,
+         unsent: Iterable[dict] = ()) -> tuple[int, float] | None:
+  """(step, value) of the evaluation up to step `until` with the highest figure of that name, the first of several.
+
+  `unsent`: lines that are not in the log yet.
+  """
+  found = [(line['step'], line[name]) for line in object_log.merged([*unsent, *read(run_dir)])
+           if line['kind'] == 'validation' and name in line and line[name] == line[name]  # not a number is not the best
+           and (until is None or line['step'] <= until)]
+  return max(found, key=lambda at: at[1], default=None)
 
 
 class Clock:
@@ -258,6 +325,11 @@ def progress_text(scalars: Mapping[str, float]) -> str:
             for term, value in scalars.items() if term.endswith('_accuracy')]
   parts += [f'{scalars["tokens_per_second"]:,.0f} tok/s']
   return '  '.join(parts + ([f'MFU {scalars["mfu"]:.1%}'] if 'mfu' in scalars else []))
+
+
+def probes_text(probed: Mapping[str, float]) -> str:
+  """'  pairs accuracy 0.531 …', of the figures of probes."""
+  return ''.join(f'  {name.removeprefix(PROBE).replace("_", " ")} {value:.3f}' for name, value in probed.items())
 
 
 def add_sums(total: dict[str, dict[str, float]],

@@ -16,9 +16,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable
-from typing import Any
 
-from bert_jax import run_directory
+from bert_jax import board, run_directory
 from input_pipeline import storage
 
 UPLOAD_SECONDS = 60.0  # between two uploads
@@ -39,7 +38,7 @@ class ObjectLog:
     self.waiting = [line for line in kept if key(line) not in sent]  # lines that no object holds yet
     self.segment: list[dict] = []  # lines of the segment at hand that were sent
     self.folder = tempfile.TemporaryDirectory(prefix='bert_jax_board_')
-    self.board: Any = None  # a SummaryWriter
+    self.board: board.Board | None = None
     self.thread = threading.Thread(target=self._run, name='log', daemon=True)
     self.thread.start()
 
@@ -94,20 +93,11 @@ class ObjectLog:
 
   def _show(self, lines: list[dict]) -> None:
     """Adds lines to a file of events in a local folder, and sends that."""
-    if self.board is None:
-      try:
-        from tensorboardX import SummaryWriter
-      except ImportError:
-        return
-      # the first file says which steps of a run that was cut off count no more
-      purge = {'purge_step': self.step + 1} if self.step is not None else {}
-      self.step = None
-      self.board = SummaryWriter(self.folder.name, filename_suffix=f'.{self.number:08d}', **purge)
+    if self.board is None:  # the first file says which steps of a run that was cut off count no more
+      self.board, self.step = board.Board(self.folder.name, self.step, f'.{self.number:08d}'), None
     for line in lines:
-      for name, value in line.items():
-        if name not in ('step', 'kind', 'time'):
-          self.board.add_scalar(f'{line["kind"]}/{name}', value, line['step'], walltime=line.get('time'))
-    self.board.flush()
+      values = {name: value for name, value in line.items() if name not in ('step', 'kind', 'time')}
+      self.board.write(line['step'], line['kind'], values, line.get('time'))
     for file in pathlib.Path(self.folder.name).iterdir():
       storage.copy(file, self.board_directory / file.name)
 
@@ -134,21 +124,27 @@ def encode(lines: Iterable[dict]) -> str:
 
 def decode(text: str) -> list[dict]:
   """Lines of JSON; one that was cut off is none, nor is one without a step and a kind."""
-  lines = []
-  for line in text.splitlines():
-    try:
-      found = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-      continue
-    if isinstance(found, dict) and isinstance(found.get('step'), int) and isinstance(found.get('kind'), str):
-      lines.append(found)
-  return lines
+  return [found for line in text.split('\n') if (found := _line(line)) is not None]
+
+
+def foreign(text: str) -> list[str]:
+  """What is no line of a log, but for a last one that was cut off."""
+  return [line for line in text.split('\n')[:-1] if line.strip() and _line(line) is None]
+
+
+def _line(text: str) -> dict | None:
+  try:
+    found = json.loads(text)
+  except (ValueError, RecursionError):
+    return None
+  right = isinstance(found, dict) and isinstance(found.get('step'), int) and isinstance(found.get('kind'), str)
+  return found if right else None
 
 
 def read(directory: storage.Path) -> list[dict]:
   """The lines of all segments, each once, in the order of their steps."""
   return merged(line for data in storage.read_all(storage.files_in(directory, '*.jsonl'))
-                for line in decode(data.decode()))
+                for line in decode(data.decode(errors='surrogateescape')))
 
 
 def merged(lines: Iterable[dict]) -> list[dict]:
@@ -161,7 +157,7 @@ def _cut(directory: storage.Path, step: int, first: int) -> tuple[set[tuple[int,
   the next segment's number. Steps grow from segment to segment, so it begins at the end and reads few."""
   files, sent = storage.files_in(directory, '*.jsonl'), set()
   for file in reversed(files):
-    lines = decode(file.read_text())
+    lines = decode(file.read_bytes().decode(errors='surrogateescape'))
     kept = [line for line in lines if line['step'] <= step]
     sent |= set(map(key, kept))
     if len(kept) < len(lines):

@@ -8,11 +8,10 @@ Sums travel and means are taken last: the sums of a term add up over microbatche
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bert_jax.model.build import EncoderWithHeads, Heads, encoder_class
 from bert_jax.model.heads import MaskedTokens, PairClasses, Pooler
@@ -57,18 +56,13 @@ class Term:
   """(logits [M ...], labels [M ...], weights [M]) -> sums"""
   figures: Callable[[Mapping[str, float]], dict[str, float]] = mean_figures
   """Sums -> what the log and an evaluation say, each under the term's name: mlm_loss, mlm_accuracy."""
-  keep: Callable[[jax.Array], jax.Array] | None = None
-  """Logits [M ...] -> predictions [M ...] that an evaluation keeps, for figures that no sum can give."""
-  figures_of_all: Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]] | None = None
-  """(predictions, labels, weights), of a whole split -> figures: Pearson's r, F1 …"""
+  keep: Callable[[jax.Array], Any] | None = None
+  """Logits [M ...] -> a tree of arrays [M ...] that an evaluation keeps, for answers and figures that no sum gives."""
   predicts_tokens: bool = False
   """Whether labels are of the vocabulary, so that its unigram frequencies are a baseline."""
   ends: Literal['sep', 'cls'] | None = None
   """Which special token is among them."""
 
-  def __post_init__(self):
-    if (self.keep is None) != (self.figures_of_all is None):
-      raise ValueError('a term has both `keep` and `figures_of_all`, or neither: the one gives what the other reads')
   heads: tuple[str, ...] | None = None
   """The heads that it reads, and so trains; None: all of the objective's."""
   classes: tuple[str, ...] = ()
@@ -88,6 +82,8 @@ class Objective:
   """Of a causal one: only those after it."""
   masked: bool = True
   """Whether the batch has masks to predict."""
+  frozen: tuple[str, ...] = ()
+  """'encoder', or heads, whose parameters stay as they are; terms must take no gradient through a frozen encoder."""
   huggingface: str = ''
   """The class of transformers that computes the same loss, for comparisons; '': none."""
 
@@ -101,7 +97,8 @@ class Objective:
   def flops_per_row(self, settings: Model, batch: BatchConfig) -> float:
     """FLOP of one row's forward and backward pass without recomputation: backward costs twice the forward."""
     heads = sum(term.flops(settings, batch) for term in self.terms.values())
-    return 3.0 * (encoder_class(settings).flops(settings, batch.sequence_length) + heads)
+    encoder = encoder_class(settings).flops(settings, batch.sequence_length)
+    return 3.0 * heads + (1.0 if 'encoder' in self.frozen else 3.0) * encoder
 
   def untrained(self) -> tuple[str, ...]:
     """The heads that no term reads: they keep the values that they began with."""
@@ -199,7 +196,7 @@ def totals(objective: Objective, batch) -> dict[str, jax.Array]:
 
 
 def term_sums(objective: Objective, model: EncoderWithHeads, batch, seed=None, kept: bool = False):
-  """{term: sums}, and {term: (predictions, labels, weights), [M ...] each} of the terms that keep some.
+  """{term: sums}, and {term: tree of [B ...]} of what the terms keep: M/B predictions of each row.
 
   The second is empty unless `kept`. `seed` (a typed PRNG key) turns dropout on.
   """
@@ -213,7 +210,8 @@ def term_sums(objective: Objective, model: EncoderWithHeads, batch, seed=None, k
     with jax.named_scope(f'{name}_loss'):
       sums[name] = term.loss(logits, labels, weights, **extra)
     if kept and term.keep:
-      kept_by_term[name] = term.keep(logits), labels, weights
+      of_row = lambda x: x if len(x) == len(hidden) else x.reshape(len(hidden), -1, *x.shape[1:])
+      kept_by_term[name] = jax.tree.map(of_row, term.keep(logits))
   return sums, kept_by_term
 
 

@@ -1,8 +1,9 @@
 """BERT's AdamW, textbook AdamW and LAMB, the learning rate schedules, and which parameters decay."""
 
 import dataclasses
+import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,17 @@ class Traits:
   """What an optimizer is told of the parameters, as trees that are congruent to them."""
   decayed: optax.Params  # bool: whether weight decay shrinks it
   stacked: optax.Params  # bool: whether it is a stack of layers, whose norms are taken layer by layer
+  frozen: optax.Params = ()  # bool: whether it stays as it is, to the last bit; (): none does
 
 
-def traits(logical) -> Traits:
-  """The traits of parameters of which `logical` (a tree of parallel.mesh.Logical) is known."""
-  return Traits(decayed(logical), jax.tree.map(lambda known: known.stacked, logical))
+def traits(logical, frozen: tuple[str, ...] = ()) -> Traits:
+  """The traits of parameters of which `logical` (a tree of parallel.mesh.Logical) is known.
+
+  `frozen`: 'encoder', or heads, none of whose parameters is to move.
+  """
+  is_frozen = lambda path, _: path_name(path).split('/')[0] in frozen
+  return Traits(decayed(logical), jax.tree.map(lambda known: known.stacked, logical),
+                jax.tree.map_with_path(is_frozen, logical))
 
 
 def decayed(params):
@@ -140,13 +147,18 @@ OPTIMIZERS: dict[str, Callable[['Optimizer', Traits], optax.GradientTransformati
 # (settings, steps) -> step -> the learning rate after the warmup.
 
 
+def one_at_least(count):
+  """Of a number, or of one that is traced."""
+  return max(count, 1) if isinstance(count, int) else jnp.maximum(count, 1)
+
+
 def falling(o: 'Optimizer', first: int, steps: int, shape=None) -> optax.Schedule:
   """The peak until step `first`, then down to the final rate at `steps`.
 
   `shape` bends the share of the steps left, 1 … 0; without it the share is raised to decay_power.
   """
   def rate(step):
-    left = jnp.clip((steps - step) / max(steps - first, 1), 0, 1)
+    left = jnp.clip((steps - step) / one_at_least(steps - first), 0, 1)
     share = shape(left) if shape else left ** o.decay_power
     return o.final_learning_rate + (o.peak_learning_rate - o.final_learning_rate) * share
   return rate
@@ -192,7 +204,7 @@ UNREAD = {'constant': ('final_learning_rate', 'decay_power', 'decay_share'), 'co
 def learning_rate(o: 'Optimizer', steps: int) -> optax.Schedule:
   """The rate of each step from 0: a linear warmup from 0, then the schedule's."""
   after = SCHEDULES[o.schedule](o, steps)
-  warmup = lambda step: o.peak_learning_rate * step / max(o.warmup_steps, 1)
+  warmup = lambda step: o.peak_learning_rate * step / one_at_least(o.warmup_steps)
   return lambda step: jnp.where(step < o.warmup_steps, warmup(step), after(step))
 
 
@@ -201,9 +213,19 @@ def clip_by_global_norm(limit: float, norm: jax.Array, grads):
   return grads if limit == 0 else jax.tree.map(lambda g: g * (limit / jnp.maximum(norm, limit)), grads)
 
 
-def make(o: 'Optimizer', steps: int, about: Traits) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """The direction of each update (before the learning rate) and the learning rate of each step, from 0."""
-  return OPTIMIZERS[o.name](o, about), learning_rate(o, steps)
+def make(o: 'Optimizer', steps: int, about: Traits, pace=None) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """The direction of each update (before the learning rate) and the learning rate of each step, from 0.
+
+  `pace`: a program.Pace, whose traced numbers the schedule has in place of the settings'.
+  """
+  direction = OPTIMIZERS[o.name](o, about)
+  if any(jax.tree.leaves(about.frozen)):  # last, since weight decay moves what has no gradient
+    direction = optax.chain(direction, optax.masked(optax.set_to_zero(), about.frozen))
+  if pace is None:
+    return direction, learning_rate(o, steps)
+  traced: Any = types.SimpleNamespace(**vars(o) | {field.name: getattr(pace, field.name)
+                                                   for field in dataclasses.fields(pace)})
+  return direction, learning_rate(traced, pace.steps)
 
 # ---------------------------------------------------------------- settings, whose choices are the tables above
 

@@ -32,6 +32,17 @@ class TrainState:
   opt_state: optax.OptState
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pace:
+  """What runs that share a compiled step may have apart from each other; scalars on the devices."""
+  key: jax.Array  # of dropout
+  peak_learning_rate: jax.Array
+  final_learning_rate: jax.Array
+  warmup_steps: jax.Array
+  steps: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
   """A training program for one mesh. Its functions are compiled when they are first called, for each row length."""
@@ -67,9 +78,27 @@ class Program:
     make = lambda key: build.build(self.model, self.objective.heads, key)[1]
     return jax.jit(make, out_shardings=shardings)(jax.random.key(self.seed))
 
+  def at_pace(self, optimizer_settings: cfg.Optimizer, steps: int, seed: int) -> 'Program':
+    """The same program for another seed, length, learning rate and warmup: what is compiled is shared with it."""
+    other = dataclasses.replace(self, optimizer=optimizer_settings, steps=steps, seed=seed)
+    everywhere = NamedSharding(self.mesh, P())
+    numbers = (jnp.float32(optimizer_settings.peak_learning_rate), jnp.float32(optimizer_settings.final_learning_rate),
+               jnp.int32(optimizer_settings.warmup_steps), jnp.int32(steps))
+    pace = jax.device_put(Pace(jax.random.key(seed + 1), *numbers), everywhere)
+    shared = {'paced_step': self.paced_step, 'evaluation_step': self.evaluation_step}
+    vars(other).update(shared, train_step=functools.partial(self.paced_step, pace))  # where cached_property has them
+    return other
+
+  @functools.cached_property
+  def paced_step(self) -> jax.stages.Wrapped:
+    """(pace, state, batch) -> (state, report): `train_step` for `at_pace`."""
+    shardings = jax.tree.map(lambda x: x.sharding, self.abstract)
+    step = lambda pace, state, batch: train_step(self, pace.key, state, batch, pace)
+    return jax.jit(step, donate_argnums=1, out_shardings=(shardings, NamedSharding(self.mesh, P())))
+
   @functools.cached_property
   def tx(self) -> optax.GradientTransformation:
-    return optimizer.make(self.optimizer, self.steps, optimizer.traits(self.logical))[0]
+    return optimizer.make(self.optimizer, self.steps, optimizer.traits(self.logical, self.objective.frozen))[0]
 
   @functools.cached_property
   def train_step(self) -> jax.stages.Wrapped:
@@ -81,7 +110,7 @@ class Program:
 
   @functools.cached_property
   def evaluation_step(self) -> jax.stages.Wrapped:
-    """(params, batch) -> ({term: sums}, {term: (predictions, labels, weights)}), without dropout."""
+    """(params, batch) -> ({term: sums}, {term: tree of [B ...]} of what terms keep), without dropout."""
     return jax.jit(functools.partial(evaluation_step, self), out_shardings=NamedSharding(self.mesh, P()))
 
   def flops_per_step(self, batch: cfg.BatchConfig) -> float:
@@ -98,7 +127,7 @@ def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: 
   mesh_lib.check_model(model, mesh)
   place = place_of(mesh)
   graphdef, params, logical = build.describe(model, objective.heads, place)
-  tx, _ = optimizer.make(optimizer_settings, steps, optimizer.traits(logical))
+  tx, _ = optimizer.make(optimizer_settings, steps, optimizer.traits(logical, objective.frozen))
   shapes = jax.eval_shape(lambda params: _fresh(params, tx), params)
   keys = [mesh_lib.path_name(path) for path, leaf in jax.tree.leaves_with_path(shapes.opt_state)
           if jnp.issubdtype(leaf.dtype, jax.dtypes.extended)]
@@ -206,13 +235,16 @@ def accumulate(f: Callable, batch, count: int):
   return jax.lax.scan(add, zeros, microbatches)[0]
 
 
-def train_step(program: Program, key: jax.Array, state: TrainState, batch) -> tuple[TrainState, dict]:
+def train_step(program: Program, key: jax.Array, state: TrainState, batch,
+               pace: Pace | None = None) -> tuple[TrainState, dict]:
   """One update. Returns the next state and what happened: sums of the terms, gradient norm, learning rate, skipped
   steps, all float32 scalars; and the optimizer's diagnostics.
 
+  `pace`: has learning rates and steps in place of the program's.
   A loss or gradient that is not finite leaves parameters and moments as they were, bit for bit, and is counted.
   """
-  tx, schedule = optimizer.make(program.optimizer, program.steps, optimizer.traits(program.logical))
+  about = optimizer.traits(program.logical, program.objective.frozen)
+  tx, schedule = optimizer.make(program.optimizer, program.steps, about, pace)
   dropout = program.model.hidden_dropout or program.model.attention_dropout
   seed = jax.random.fold_in(key, state.step) if dropout else None
   grads, sums = gradients(program, state.params, batch, seed)
@@ -233,7 +265,7 @@ def train_step(program: Program, key: jax.Array, state: TrainState, batch) -> tu
 
 
 def evaluation_step(program: Program, params, batch):
-  """Sums of the terms, and the predictions that they keep, in the order of the batch's rows; without dropout."""
+  """Sums of the terms, and what they keep of each row, in the order of the batch's rows; without dropout."""
   parts = mesh_lib.fsdp_parts(params, program.logical, program.mesh)
 
   def local(params, batch):
@@ -242,5 +274,9 @@ def evaluation_step(program: Program, params, batch):
     return collectives.sum_over_rows(sums, program.mesh), kept
 
   rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)
-  keeping = {name: (mesh_lib.spec('batch'),) * 3 for name, term in program.objective.terms.items() if term.keep}
-  return mesh_lib.per_device(local, program.mesh, (parts, rows), (P(), keeping))(params, batch)
+  keeping = {name: mesh_lib.spec('batch') for name, term in program.objective.terms.items() if term.keep}
+  sums, kept = mesh_lib.per_device(local, program.mesh, (parts, rows), (P(), keeping))(params, batch)
+  if 'row_numbers' in batch:  # of several processes on a torus the rows do not lie in the order in which they were read
+    order = jnp.argsort(batch['row_numbers'])
+    kept = jax.tree.map(lambda x: x[order], kept)
+  return sums, kept

@@ -19,7 +19,7 @@ import jax
 
 from bert_jax import config as cfg
 from bert_jax.errors import ConfigError, DriftError, require
-from bert_jax.tasks.settings import Finetune
+from bert_jax.tasks.settings import Finetune, classes_of
 from input_pipeline import records, storage
 
 CONFIG, CHECKPOINTS, LOG, BOARD = 'config.json', 'checkpoints', 'metrics.jsonl', 'tensorboard'
@@ -37,6 +37,7 @@ class Origin:
   checkpoint: str  # the path that was given
   step: int | None  # of the run that it is; None of a directory of another format
   fresh: tuple[str, ...]  # parameters that it lacked, and that were initialised
+  longer_positions: str | None = None  # how it got more positions, where it has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,8 @@ def drift(old: Record, new: Record) -> list[str]:
     changes.append(f'vocabulary: SHA-256 {old.vocabulary.sha256[:12]} -> {new.vocabulary.sha256[:12]}')
   if new.origin and (old.origin is None or old.origin.checkpoint != new.origin.checkpoint):
     changes.append(f'initialize-from: {old.origin and old.origin.checkpoint} -> {new.origin.checkpoint}')
+  elif new.origin and old.origin and old.origin.longer_positions != new.origin.longer_positions:
+    changes.append(f'longer-positions: {old.origin.longer_positions} -> {new.origin.longer_positions}')
   return changes
 
 
@@ -170,7 +173,9 @@ def _read(run_dir: storage.PathLike) -> Record | None:
   require(fields['kind'] in tuple(KINDS),
           f'{path} is of a run of the kind {fields["kind"]!r:.40}: wanted one of {", ".join(KINDS)}')
   try:
-    config = cfg.from_json(KINDS[fields['kind']], fields.get('config'))
+    kind, settings = KINDS[fields['kind']], fields.get('config')
+    narrowed = classes_of(settings) if kind is Finetune and isinstance(settings, dict) else {}
+    config = cfg.from_json(kind, settings, narrowed=narrowed)
     vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
     origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
     for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written')):

@@ -161,8 +161,10 @@ def compare(encoder: Placed, pairs: Iterable[Pair], unit: str = 'token', *, batc
             progress: bool = False) -> dict:
   """How often the model finds the good sentence of a pair likelier.
 
-  {'pairs': count, 'accuracy', 'by': {phenomenon: accuracy}}. Equal scores count half. Raises ConfigError, also where
-  there is no pair.
+  {'pairs': count, 'accuracy', 'by': {phenomenon: accuracy}}. Equal scores count half, so who finds both of each pair
+  as likely has 0.5. Scores are sums over tokens, as in the literature (arXiv:1910.14659, arXiv:1912.00582): who finds
+  every token as likely prefers the sentence of fewer tokens, and has 0.5 only where a pair's are equally many. Raises
+  ConfigError, also where there is no pair.
   """
   check(encoder, unit)
   hits: dict[str, float] = collections.defaultdict(float)

@@ -10,6 +10,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -23,12 +25,17 @@ from bert_jax import (
     chips,
     config as cfg,
     distributed,
+    early_stop,
     evaluate,
     loop,
     metrics,
     phases,
+    probes,
     program as program_lib,
+    replicas,
+    rewind,
     run_directory,
+    watchdog,
 )
 from bert_jax.errors import DriftError, require
 from bert_jax.parallel import mesh as mesh_lib
@@ -42,44 +49,73 @@ class Result:
   resumed_from: int | None  # None: it began at step 0
   reason: str  # 'steps', 'minutes', or 'signal'
   state: program_lib.TrainState
+  best: tuple[int, float] | None  # the step whose evaluation was best, and its figure
 
 
 def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, *, devices=None,
           engine: str = 'auto', progress: bool = True, initialize_from: storage.PathLike | None = None,
-          stop: Callable[[int], bool] | None = None) -> Result:
+          longer_positions: str | None = None, stop: Callable[[int], bool] | None = None,
+          back: rewind.Rewind | None = None) -> Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
   `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading.
-  `initialize_from`: a checkpoint whose weights a new run begins with, instead of random ones. `stop`: asked with the
-  number of each step that is done; where it says so, the run is saved and ends, as after a signal.
+  `initialize_from`: a checkpoint whose weights a new run begins with, instead of random ones; where the data's
+  vocabulary extends its own, they grow. `longer_positions`: a key of convert.growing.LONGER, how it gets more positions
+  than it has. `stop`: asked with the number of each step that is done; where it says so, the run is saved and ends, as
+  after a signal. `back`: to an earlier step, and on without some batches.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
+  require(longer_positions is None or initialize_from is not None, f'--longer-positions {longer_positions} changes '
+          'nothing without --initialize-from: leave it out')
   program = program_lib.of(config, devices)
   storage.probe(run_dir, '--run-dir', checkpoints=True)
   streams = phases.open_streams(data_dir, config)
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
-  load = lambda path, step: initial_from(path, step, program, vocabulary)
-  initial = None if initialize_from is None or run_directory.run_of(run_dir) else load(initialize_from, None)
-  record = run_directory.Record(config, str(data_dir), vocabulary, origin_of(initialize_from, initial))
+  tokens = lambda: tokens_of(phases.directory(data_dir, config))
+  load = lambda path, step, longer: initial_from(path, step, program, vocabulary, tokens, longer)
+  begins = initialize_from is not None and not run_directory.run_of(run_dir)
+  initial = load(initialize_from, None, longer_positions) if begins else None
+  record = run_directory.Record(config, str(data_dir), vocabulary,
+                                origin_of(initialize_from, initial, longer_positions))
 
-  def batches(step: int) -> Generator[loop.HostBatch, None, None]:
+  def batches(step: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     """This process' batches from `step` on, phase after phase."""
     for phase, stream in streams:
       if phase.last > step:
-        first, part = max(step, phase.first), mesh_lib.process_slice(program.mesh)
-        found: Any = stream.batches(first, phase.last, *part, engine=engine)
-        with contextlib.closing(found):
-          yield from found
+        part = mesh_lib.process_slice(program.mesh)
+        for first, end in rewind.spans(max(step, phase.first), phase.last, phase.first, left_out):
+          found: Any = stream.batches(first, end, *part, engine=engine)
+          with contextlib.closing(found):
+            yield from found
 
   vocabulary_files = run_directory.vocabulary_files(phases.directory(data_dir, config))
   training = Training(
       run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
-      evaluate.on_the_way(program, data_dir, config),
+      probes.beside(evaluate.on_the_way(program, data_dir, config), config,
+                    lambda: tokenizer_of(data_dir, config, vocabulary)),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
-      [phase_text(phase, stream) for phase, stream in streams], load)
+      [phase_text(phase, stream) for phase, stream in streams], load, in_phase(back, config))
   return training.run(initial, progress, stop)
+
+
+def tokenizer_of(data_dir: storage.PathLike, config: cfg.Config, vocabulary):
+  """The tokenizer that the shards were made with."""
+  from input_pipeline.vocabulary import tokenizer
+  return tokenizer.load(phases.directory(data_dir, config), vocabulary.lower_case, vocabulary.rules)
+
+
+def in_phase(back: rewind.Rewind | None, config: cfg.Config) -> rewind.Rewind | None:
+  """`back` with the beginning of the phase whose batches it leaves out. Raises ConfigError where they are of two."""
+  if back is None or back.skip is None:
+    return back
+  first, end = back.skip
+  phase = next((phase for phase in phases.phases(config) if phase.first <= first < phase.last), None)
+  every = ' and '.join(f'{phase.first}:{phase.last}' for phase in phases.phases(config))
+  require(phase is not None and end <= phase.last,
+          f'--skip-steps {first}:{end} is not within one of the run\'s phases: {every}')
+  return dataclasses.replace(back, begin=phase.first if phase else 0)
 
 
 def phase_text(phase: phases.Phase, stream) -> str:
@@ -104,24 +140,32 @@ def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
 # ---------------------------------------------------------------- what fine-tuning shares
 
 
-def initial_from(path: storage.PathLike, step: int | None, program: program_lib.Program, vocabulary):
+def initial_from(path: storage.PathLike, step: int | None, program: program_lib.Program, vocabulary, tokens=None,
+                 longer: str | None = None):
   """The parameters that a checkpoint has for this program, of `step` where it is a run, by default the newest.
 
-  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's. Raises ConfigError, DataError,
-  CheckpointError.
+  `vocabulary`: records.Vocabulary of the data, which must be the checkpoint's, or extend it where `tokens` and `longer`
+  are given as to exchange.initial_parameters. Raises ConfigError, DataError, CheckpointError.
   """
   from bert_jax.convert import exchange
   run_dir = run_directory.run_of(path)
   if step is not None and run_dir is not None:
     path = run_dir / run_directory.CHECKPOINTS / str(step)
-  return exchange.initial_parameters(path, program.model, program.objective.heads, vocabulary)
+  return exchange.initial_parameters(path, program.model, program.objective.heads, vocabulary, tokens, longer)
 
 
-def origin_of(checkpoint_path: storage.PathLike | None, initial) -> run_directory.Origin | None:
+def tokens_of(data_dir: storage.PathLike) -> tuple[str, ...]:
+  """The vocabulary of prepared data; the index is the id. Raises DataError."""
+  from input_pipeline.vocabulary import tokenizer
+  return tokenizer.load(data_dir).tokens
+
+
+def origin_of(checkpoint_path: storage.PathLike | None, initial, longer: str | None = None
+              ) -> run_directory.Origin | None:
   if checkpoint_path is None:
     return None
   path = os.fspath(storage.normal(storage.absolute(checkpoint_path)))  # the same however it is spelled
-  return run_directory.Origin(path, initial and initial.step, tuple(initial.fresh) if initial else ())
+  return run_directory.Origin(path, initial and initial.step, tuple(initial.fresh) if initial else (), longer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,27 +176,33 @@ class Training:
   vocabulary_files: dict[str, bytes]
   program: program_lib.Program
   fingerprint: str  # of all that decides the batches
-  batches: Callable[[int], Generator[loop.HostBatch, None, None]]
+  batches: Callable[[int, rewind.Ranges], Generator[loop.HostBatch, None, None]]
   count: Callable[[loop.HostBatch], dict[str, float]]
   evaluate: Callable[[program_lib.TrainState, int], dict[str, float]]
   flops_per_step: Callable[[int], float]
   what: list[str]  # lines that say what a new run will do
-  load: Callable[[storage.PathLike, int | None], Any]
-  """(checkpoint, its step or None for the newest) -> the parameters to begin with, an exchange.Initial."""
+  load: Callable[[storage.PathLike, int | None, str | None], Any]
+  """(checkpoint, its step or None for the newest, Origin.longer_positions) -> the parameters to begin with, an
+  exchange.Initial."""
+  back: rewind.Rewind | None = None
+  best: str | None = None
+  """The figure of an evaluation, more is better, by which one checkpoint is kept beside the newest."""
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
     distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
-    with (locked(self.run_dir) as lock,
+    with (watchdog.Watchdog(60 * settings.hang_minutes) as dog, locked(self.run_dir) as lock,
           checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints):
       record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))
-      restored = checkpoint.restore(checkpoints, self.program.abstract)
+      restored = checkpoint.restore(checkpoints, self.program.abstract, self.back)
       distributed.agree({'the step to resume from': restored and restored[1].step})
       state, meta = restored or self.begin(initial, record, say)
       if restored:
         require_same_data(meta, self.fingerprint, self.run_dir, self.record.data)
         say(f'{self.run_dir}: resuming from step {meta.step:,} of {settings.steps:,} '
             f'({meta.minutes:.1f} minutes of training so far)')
+        for first, end in meta.left_out:
+          say(f'  without the batches {first:,} to {end - 1:,}')
       mesh = self.program.mesh
       peak = chips.peak(mesh.devices.flat[0].device_kind)
       rates = metrics.Rates(self.flops_per_step, peak and peak * mesh.devices.size, mesh_lib.process_slice(mesh)[1])
@@ -161,32 +211,50 @@ class Training:
           minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates, progress=progress,
           max_minutes=settings.max_minutes)
 
+      name = self.best or ''
+      found = metrics.best(self.run_dir, name, meta.step, meta.unsent) if name else None
+      checkpoints.pinned = found and found[0]
+
+      def better(figures: dict[str, float], step: int) -> bool:
+        nonlocal found
+        if not figures[name] > (found[1] if found else -math.inf):
+          return False
+        found = step, figures[name]
+        checkpoints.pinned = step
+        return True
+
+      left_out, rewinds = tuple((first, end) for first, end in meta.left_out), tuple(meta.rewinds)
+
       def save(state, step):
+        replicas.compare({'params': state.params, 'opt_state': state.opt_state}, mesh)
         meta = checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint,
-                               tuple(recorder.unsent()))
+                               tuple(recorder.unsent()), left_out, rewinds)
         checkpoint.save(checkpoints, state, meta)
 
       def unsaved() -> bool:
         lock.check()
         return checkpoint.failed(checkpoints)
 
-      work = loop.Work(self.batches, self.count, self.evaluate, save, unsaved, settings.checkpoint_every,
-                       settings.evaluate_every)
+      work = loop.Work(functools.partial(self.batches, left_out=left_out), self.count, self.evaluate, save, unsaved,
+                       dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
+      dog.beat(watchdog.LONG)
       if checkpoint.failed(checkpoints, wait=True):
         save(state, step)
       checkpoint.finish(checkpoints)
+      if reason != 'signal':
+        early_stop.again()
     for told, values in recorder.diagnostics.items():
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
     say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))
-    return Result(step, meta.step if restored else None, reason, state)
+    return Result(step, meta.step if restored else None, reason, state, found)
 
   def begin(self, initial, record: run_directory.Record, say) -> tuple[program_lib.TrainState, checkpoint.Meta]:
     """The state of step 0, and what it is said to be."""
     if initial is None and record.origin is not None:  # it was begun, and nothing was saved since
-      initial = self.load(record.origin.checkpoint, record.origin.step)
+      initial = self.load(record.origin.checkpoint, record.origin.step, record.origin.longer_positions)
     mesh = ' x '.join(f'{axis} {size}' for axis, size in self.program.mesh.shape.items())
     say(f'{self.run_dir}: starting; mesh {mesh}')
     for line in self.what:
@@ -196,6 +264,8 @@ class Training:
     step = '' if initial.step is None else f', step {initial.step:,}'
     fresh = f'; initialised here, as it lacks them: {", ".join(initial.fresh)}' if initial.fresh else ''
     say(f'  weights from {record.origin and record.origin.checkpoint}{step}{fresh}')
+    for line in initial.changes:
+      say(f'  {line}')
     params = with_initial_values(initial.params, self.program)
     return self.program.init(params), checkpoint.Meta(0, 0.0, {}, self.fingerprint)
 

@@ -78,6 +78,8 @@ def spread(values: list[float]) -> Spread:
 def against_huggingface(stream: loader.Stream, seconds: float = 10.0) -> dict[str, Spread]:
   """Masking, in turns with DataCollatorForLanguageModeling (NumPy) on the same rows. Needs the extra `peers`."""
   config = stream.config
+  require(config.masking.unit != masking.STORED, f'--peer huggingface compares masking, and this data has its masks '
+          f'already (batch.masking.unit {masking.STORED}): name data that was prepared with --masks dynamic')
   collate = huggingface_collator(stream)
   epoch, window, begin, end = next(stream.spans(0, config.size))
   arrangement = stream.arrangement(epoch, window)

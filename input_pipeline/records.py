@@ -28,6 +28,9 @@ VOCABULARY = 'vocab.txt'  # one token a line, for both kinds of vocabulary
 SENTENCEPIECE = 'spm.model'
 DATASET_NAME = 'pieces'  # tfds: pieces-train.tfrecord-00000-of-00004
 PAIRS = ('dynamic', 'google')  # made by the loader, epoch by epoch; or by `prepare`, once, by the original's procedure
+RULES = LIBRARY, GOOGLE = 'library', 'google'  # of splitting text: of `tokenizers`; of the original (original_rules.py)
+# Drawn by the loader, epoch by epoch; or by `prepare`, once, by the original's procedure, of tokens or of whole words.
+MASKS = DYNAMIC, GOOGLE, GOOGLE_WORDS = 'dynamic', 'google', 'google_words'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,10 @@ class Block:
   # Whether each token starts a word [T / 8]; only with --words.
   word_starts: Annotated[np.ndarray | None,
                          Column('token', 'u1', bits=True, when=lambda data: data.words != 'none')] = None
+  # Only with static masks: whether each token is to be predicted [T / 8], and the id that stands in its place [T].
+  predicted: Annotated[np.ndarray | None,
+                       Column('token', 'u1', bits=True, when=lambda data: data.masks != DYNAMIC)] = None
+  shown_ids: Annotated[np.ndarray | None, Column('token', None, when=lambda data: data.masks != DYNAMIC)] = None
 
 
 COLUMNS: dict[str, Column] = {
@@ -93,6 +100,7 @@ class Vocabulary:
   cls_id: int
   sep_id: int
   mask_id: int
+  rules: str = LIBRARY  # one of RULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +115,7 @@ class Manifest:
   format: str = FORMAT
   version: int = VERSION
   words: str = 'none'  # what stored the words' starts beside the tokens: none (the vocabulary tells), or jieba
+  masks: str = DYNAMIC  # one of MASKS
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -118,7 +127,7 @@ def id_dtype(vocabulary_size: int) -> np.dtype:
 
 
 def columns_of(data: 'Manifest') -> dict[str, Column]:
-  """The columns of data with these `pairs` and `words`: a manifest's, or those of the settings that are to make it."""
+  """The columns of data with these `pairs`, `words`, `masks`: a manifest's, or of the settings that are to make it."""
   return {name: column for name, column in COLUMNS.items() if column.when is None or column.when(data)}
 
 

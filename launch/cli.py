@@ -9,15 +9,15 @@ import os
 import sys
 import warnings
 
-from bert_jax.errors import STOPPED, ConfigError
+from bert_jax.errors import STOPPED, CheckpointError, ConfigError
 from launch import extras, without_tpu
 from launch.commands.table import COMMANDS
 
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
 # takes a third less, and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
-COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'import', 'export', 'fill-mask', 'features', 'score',
-            'next-sentence', 'benchmark')
+COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'import', 'export', 'fill-mask', 'features',
+            'score', 'next-sentence', 'benchmark')
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 
@@ -47,15 +47,29 @@ def main() -> None:
     code = ConfigError.exit_code if missing else exit_code(error)
     if code is None:
       raise
-    print(f'bert-jax: {missing or error}', file=sys.stderr)
+    print(f'bert-jax: {missing or sentence(error)}', file=sys.stderr)
   if code not in (0, STOPPED) and 'bert_jax.distributed' in sys.modules:
     sys.modules['bert_jax.distributed'].leave(code)
+  if code == CheckpointError.exit_code:  # threads that wait for the storage that failed would keep the process
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
   sys.exit(code)
 
 
 def exit_code(error: Exception) -> int | None:
   """The exit code that stands on the class of an expected error; None of a bug."""
+  if isinstance(error, OSError) and error.errno is not None and not hasattr(error, 'exit_code'):
+    return CheckpointError.exit_code
   return getattr(error, 'exit_code', None)
+
+
+def sentence(error: Exception) -> str:
+  """What is said of an expected error; of one of the system, on which file."""
+  if isinstance(error, OSError) and not hasattr(error, 'exit_code') and error.errno is not None:
+    files = ' and '.join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f'{files or "a file or device"}: {error.strerror}; see to it, and run the same command again'
+  return str(error)
 
 
 def run(argv: list[str]) -> int:

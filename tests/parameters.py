@@ -43,3 +43,9 @@ def write_run(directory, config, vocabulary, *, steps=(7,), origin=None, params=
       state = program.TrainState(zero + step, zero, jax.device_put(params), {'nothing': jax.device_put(zero)})
       checkpoint.save(checkpoints, state, checkpoint.Meta(step, 0.0, {}, ''))
   return params
+
+
+def task(labels):
+  """The objective of classification into these classes; of regression where there are none."""
+  from bert_jax.tasks.settings import Finetune
+  return Finetune('classification' if labels else 'regression', tuple(labels)).learns

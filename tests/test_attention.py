@@ -142,7 +142,7 @@ def test_attention_is_chosen_for_each_row_length_of_one_model(monkeypatch):
 
 
 def test_two_phases_of_one_run_attend_as_their_rows_want():
-  config = recipes.base()
+  config = recipes.recipe('base')
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, max_positions=2048),
                                long=dataclasses.replace(config.long, sequence_length=2048, predictions=307))
   found = [phase.config for phase in phases.phases(config)]

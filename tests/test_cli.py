@@ -94,9 +94,13 @@ def test_the_whole_way(capsys, corpus, tmp_path, monkeypatch, kind, name, size):
   task.mkdir()
   for split in ('train', 'validation'):
     (task / f'{split}.jsonl').write_text('{"text": "one two", "label": "a"}\n{"text": "three", "label": "b"}\n' * 4)
-  done('finetune', 'classification', '--data', task, '--run-dir', 'tuned', '--checkpoint', run, '--epochs', 1,
-       '--batch.size', 4, '--batch.max-length', 16, '--optimizer.warmup-steps', 1, '--distributed.no-auto')
+  out = done('finetune', 'classification', '--data', task, '--run-dir', 'tuned', '--checkpoint', run, '--epochs', 1,
+             '--batch.size', 4, '--batch.max-length', 16, '--batch.lengths', 1, '--optimizer.warmup-steps', 1,
+             '--distributed.no-auto')[0]
+  assert 'one two\n    ' in out and 'classification, 1 seed' in out and 'best run: tuned' in out
   done('evaluate', 'tuned')
+  done('predict', 'tuned', '--split', 'validation', '--output', 'answers')
+  assert len(pathlib.Path('answers/predictions.jsonl').read_text().splitlines()) == 8
 
 
 def test_help_teaches(capsys):

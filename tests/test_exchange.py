@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +12,16 @@ import parameters
 import pytest
 import synthetic
 from etils import epath
+from flax import nnx
 
 from bert_jax import config as cfg, run_directory
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import exchange, huggingface, names, plain, programs, proof
 from bert_jax.errors import CheckpointError
-from bert_jax.model import build
+from bert_jax.model import build, layers
 from bert_jax.model.encoder import BertEncoder
 from bert_jax.model.heads import MaskedTokens, PairClasses, Pooler
-from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS
-from bert_jax.tasks import sentences
+from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
 from bert_jax.tasks.settings import Finetune
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 from launch import cli
@@ -144,13 +145,13 @@ def test_a_run_begins_with_what_there_is(pretrained, tuned, of_others):
   given = exchange.initial_parameters(pretrained[0] / 'checkpoints' / '3', MODEL, PRETRAINING_HEADS)
   assert given.step == 3 and given.fresh == () and given.record.kind == 'pretrained'
   assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(given.params))
-  heads = sentences.of_classes(LABELS).heads
+  heads = parameters.task(LABELS).heads
   given = exchange.initial_parameters(pretrained[0], MODEL, heads)
   assert given.step == 7 and given.fresh == ('classifier/dense/bias', 'classifier/dense/kernel')
   assert given.params['classifier'] == {'dense': {'bias': None, 'kernel': None}}
   assert_equal({name: given.params[name] for name in ('encoder', 'pooler')},
                {name: pretrained[1][name] for name in ('encoder', 'pooler')})
-  given = exchange.initial_parameters(tuned[0], MODEL, sentences.of_classes(('a', 'b', 'c')).heads)
+  given = exchange.initial_parameters(tuned[0], MODEL, parameters.task(('a', 'b', 'c')).heads)
   assert given.fresh == ('classifier/dense/bias', 'classifier/dense/kernel')  # of two classes there
   given = exchange.initial_parameters(of_others[0], MODEL_OF_OTHERS, PRETRAINING_HEADS)
   assert given.step is None and given.record is None and heads_of(given.fresh) == {'pooler', 'pair_classes'}
@@ -158,7 +159,7 @@ def test_a_run_begins_with_what_there_is(pretrained, tuned, of_others):
 
 def test_the_tree_is_that_of_the_program(pretrained):
   """Where a leaf is lacking the caller's own goes there."""
-  heads = sentences.of_classes(LABELS).heads
+  heads = parameters.task(LABELS).heads
   given = exchange.initial_parameters(pretrained[0], MODEL, heads)
   own = parameters.random(MODEL, heads, seed=9)
   merged = jax.tree.map(lambda own, given: own if given is None else given, own, given.params)
@@ -179,8 +180,7 @@ def test_what_only_training_sees_may_differ(pretrained):
 @pytest.mark.parametrize('change, flags', [
     ({'vocab_size': 50}, '--model.vocab_size 40'), ({'hidden_size': 24}, '--model.hidden_size 12'),
     ({'layers': 3}, '--model.layers 2'),
-    ({'heads': 3}, '--model.heads 2'), ({'max_positions': 32}, '--model.max_positions 16'),
-    ({'max_positions': 8}, '--model.max_positions 16'),
+    ({'heads': 3}, '--model.heads 2'),
     ({'activation': 'gelu'}, '--model.activation gelu_tanh'), ({'causal': True}, '--model.no-causal'),
     ({'layers': 3, 'intermediate_size': 40}, '--model.layers 2 --model.intermediate_size 20')])
 def test_what_does_not_fit_is_refused_by_its_flag(request, which, change, flags):
@@ -287,6 +287,8 @@ def plainly(monkeypatch):
 
 HEADS_OF = {'BertForPreTraining': {'pooler', 'masked_tokens', 'pair_classes'}, 'BertForMaskedLM': {'masked_tokens'},
             'BertModel': {'pooler'}}
+OUTPUTS_OF = {'BertForPreTraining': ['pooler_output', 'prediction_logits', 'seq_relationship_logits'],
+              'BertForMaskedLM': ['logits'], 'BertModel': ['pooler_output']}
 
 
 @pytest.mark.parametrize('architecture', HEADS_OF)
@@ -300,9 +302,7 @@ def test_an_export_is_of_the_class_that_is_asked_for(folder, pretrained, plainly
   assert set(found.params) == {'encoder'} | HEADS_OF[architecture]
   assert_equal(dict(found.params), {name: params[name] for name in found.params})
   assert said[0].endswith('equal to the last bit') and 'plain forward pass in float64' in said[1]
-  outputs = ['hidden states', *(['MLM logits'] if 'masked_tokens' in found.params else []),
-             *(['pooled'] if 'pooler' in found.params else []), *(['NSP logits'] if len(found.params) == 4 else [])]
-  assert [line.split('  ')[0] for line in said[2:]] == outputs
+  assert [line.split()[0] for line in said[2:]] == ['last_hidden_state', *OUTPUTS_OF[architecture]]
   assert f'{architecture}.from_pretrained' in read_card(output, capsys)
 
 
@@ -311,8 +311,8 @@ def test_a_class_whose_head_lacks_is_refused(folder, of_others, tuned):
                                     (tuned[0], 'BertForMaskedLM', 'no masked language model head, which')):
     with pytest.raises(cfg.ConfigError, match=match):
       exchange.export('huggingface', path, folder / 'never', architecture)
-  with pytest.raises(cfg.ConfigError, match='--architecture and --layout are of --format huggingface'):
-    exchange.export('tf1', of_others[0], folder / 'never', 'BertModel')
+  with pytest.raises(cfg.ConfigError, match='--layout sentence-transformers is of --format huggingface'):
+    exchange.export('tf1', of_others[0], folder / 'never', layout='sentence-transformers')
   with pytest.raises(cfg.ConfigError, match='sentence-transformers wants BertModel'):
     exchange.export('huggingface', of_others[0], folder / 'never', 'BertForMaskedLM', 'sentence-transformers')
   assert not (folder / 'never').exists()
@@ -353,8 +353,8 @@ def test_what_comes_back_is_what_went_out(folder, pretrained, plainly, format):
 
 
 @pytest.mark.parametrize('name, match', [
-    ('encoder.layer.1.output.dense.weight', 'hidden states differ by .* MLM logits'),
-    ('cls.seq_relationship.bias', 'with a plain forward pass in float64, NSP logits differ by')])
+    ('encoder.layer.1.output.dense.weight', 'last_hidden_state differ by .* prediction_logits'),
+    ('cls.seq_relationship.bias', 'with a plain forward pass in float64, seq_relationship_logits differ by')])
 def test_a_fault_on_the_way_leaves_nothing(folder, pretrained, plainly, monkeypatch, name, match):
   """What another program would read is not what we wrote."""
   linear = plain.HuggingFace.__getitem__
@@ -386,8 +386,8 @@ def test_a_bit_that_changes_is_found(folder, pretrained, plainly, monkeypatch):
 
 def test_numbers_that_are_none_are_a_difference(pretrained):
   batch = {'pair_ids': np.ones((1, 2), np.int32)}
-  found = proof.compare({'pooled': np.full((1, 2), np.nan)}, {'pooled': np.zeros((1, 2))}, batch)
-  with pytest.raises(CheckpointError, match='pooled differ by nan'):
+  found = proof.compare({'logits': np.full((1, 2), np.nan)}, {'logits': np.zeros((1, 2))}, batch)
+  with pytest.raises(CheckpointError, match='logits differ by nan'):
     proof.check(found, 'x', batch)
   with pytest.raises(CheckpointError, match='no output that both have'):
     proof.check([], 'x', batch)
@@ -404,7 +404,7 @@ def test_a_program_gives_what_we_give_at_any_size(folder, pretrained, format):
   said: list[str] = []
   output = exchange.export(format, source, folder / format, tell=lambda text: said.extend(text.split('\n')))
   assert 'at 3 sizes on 12 rows of 4 to 16 tokens' in said[0]
-  assert [line.split('  ')[0] for line in said[1:]] == ['hidden states', 'MLM logits', 'pooled', 'NSP logits']
+  assert [line.split()[0] for line in said[1:]] == ['last_hidden_state', *OUTPUTS_OF['BertForPreTraining']]
   assert {'vocab.txt', 'README.md'} <= {path.name for path in output.iterdir()}
   rng = np.random.default_rng(1)
   loaded = exchange.load(pretrained[0])
@@ -417,7 +417,56 @@ def test_a_program_gives_what_we_give_at_any_size(folder, pretrained, format):
     proof.check(proof.compare(proof.ours(loaded, batch), theirs, batch), format, batch)
 
 
-def test_a_program_of_a_task(folder, tuned):
+@pytest.mark.parametrize('labels, format', [
+    (LABELS, 'huggingface'), (LABELS, 'tf1'), (LABELS, 'stablehlo'), (LABELS, 'savedmodel'), (LABELS, 'onnx'),
+    ((), 'huggingface'), ((), 'tf1'), ((), 'onnx')])
+def test_a_task_goes_out_in_every_format(folder, vocabulary, plainly, labels, format):
+  """Classes and numbers: one exporter, whatever the head."""
+  if format in ('tf1', 'savedmodel'):
+    pytest.importorskip('tensorflow')
+  run, said = folder / f'of {len(labels)} classes', []
+  if not run.exists():
+    settings = dataclasses.replace(TUNED, task='classification' if labels else 'regression', labels=labels)
+    parameters.write_run(run, settings, vocabulary)
+  output = exchange.export(format, run, folder / f'{format} of {len(labels)} classes',
+                           tell=lambda text: said.extend(text.split('\n')))
+  found = [line.split()[0] for line in said if 'differ by' in line]
+  assert found == ['last_hidden_state', 'logits', 'pooler_output']
+  if format in exchange.IMPORTERS:
+    assert_equal(exchange.load(output).params, exchange.load(run).params)
+  else:
+    assert 'logits [B, ' in (output / 'README.md').read_text()
+    assert all(label in (output / 'README.md').read_text() for label in labels)
+
+
+class Lengths(nnx.Module):
+  """A head that only we have."""
+  NAMES: ClassVar = {'huggingface': {'dense': 'lengths'}}
+
+  def __init__(self, settings, rngs):
+    self.dense = layers.LayerMaker(settings, rngs).linear(settings.hidden_size, 3, ('embed', None), dtype='float32')
+
+  def outputs(self, model, hidden):  # [B T D] -> {[B T], [B T], [B]}
+    scores = self.dense(hidden)
+    return {'start_logits': scores[..., 0], 'end_logits': scores[:, :, 1], 'length': scores[:, 0, 2]}
+
+
+def test_a_head_that_a_format_cannot_carry_is_named(folder, vocabulary, monkeypatch):
+  heads = {'lengths': Lengths}
+  loaded = Loaded(MODEL, Objective({}, heads), parameters.random(MODEL, heads), lambda: tokenizer_lib.load(vocabulary))
+  monkeypatch.setattr(exchange, 'load', lambda source: loaded)
+  for format in ('huggingface', 'tf1'):
+    with pytest.raises(cfg.ConfigError, match='no class of transformers is known that has the head lengths'):
+      exchange.export(format, folder, folder / 'never')
   said: list[str] = []
-  exchange.export('stablehlo', tuned[0], folder / 'program of a task', tell=lambda text: said.extend(text.split('\n')))
-  assert [line.split('  ')[0] for line in said[1:]] == ['hidden states', 'pooled', 'classes']
+  exchange.export('onnx', folder, folder / 'own head', tell=lambda text: said.extend(text.split('\n')))
+  assert [line.split()[0] for line in said[1:]] == ['end_logits', 'last_hidden_state', 'length', 'start_logits']
+  monkeypatch.delattr(Lengths, 'outputs')
+  with pytest.raises(cfg.ConfigError, match='the head lengths does not say what it gives.*add Lengths.outputs'):
+    exchange.export('onnx', folder, folder / 'never')
+  objective = dataclasses.replace(TUNED.learns, huggingface='BertForTokenClassification')
+  loaded = Loaded(MODEL, objective, parameters.random(MODEL, objective.heads), lambda: tokenizer_lib.load(vocabulary))
+  monkeypatch.setattr(exchange, 'load', lambda source: loaded)
+  with pytest.raises(cfg.ConfigError, match='Google\'s code has no head as BertForTokenClassification has'):
+    exchange.export('tf1', folder, folder / 'never')
+  assert not (folder / 'never').exists()

@@ -17,7 +17,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / 'setup.cfg')
 # Packages whose module has another name.
-MODULES = {'google_cloud_storage': 'google.cloud.storage', 'tensorflow_cpu': 'tensorflow'}
+MODULES = {'google_cloud_storage': 'google.cloud.storage', 'tensorflow_cpu': 'tensorflow',
+           'scikit_learn': 'sklearn'}
 NEVER = {'google_cloud_storage_control'}  # which Orbax imports by itself, where a bucket has real folders
 
 
@@ -35,7 +36,7 @@ def call(folder: pathlib.Path, *argv: str, absent: str = '') -> tuple[int, str]:
   return process.returncode, process.stderr
 
 
-@pytest.mark.parametrize('extra', ['input', 'sample', 'chinese', 'beam', 'plot', 'gcs', 'peers'])
+@pytest.mark.parametrize('extra', ['input', 'sample', 'chinese', 'beam', 'plot', 'gcs', 'tasks', 'onnx', 'peers'])
 def test_every_package_of_an_extra_is_known(extra):
   assert {name for name, brought in extras.EXTRAS.items() if brought == extra} == modules(extra)
 
@@ -64,6 +65,7 @@ NEEDS = {
     'evaluate': (['gs://bucket/run'], 'gcs'),
     'verify': (['gs://bucket/run'], 'gcs'),
     'plot': (['run'], 'plot'),
+    'report': (['run'], 'plot'),
     'export': (['run', '--output', 'gs://bucket/export'], 'gcs'),
     'import': (['gs://bucket/run', '--output', 'new'], 'gcs'),
     'fill-mask': (['gs://bucket/run', 'one [MASK]'], 'gcs'),

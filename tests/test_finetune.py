@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import shutil
 
 import jax
 import numpy as np
@@ -12,16 +13,20 @@ import pytest
 from bert_jax import (
   checkpoint,
   config as cfg,
-  evaluate,
+  examples,
   finetune,
   metrics,
+  predict,
   program as program_lib,
   run_directory,
+  sweep,
   train,
 )
 from bert_jax.errors import ConfigError, DriftError
-from bert_jax.parallel import mesh as mesh_lib
-from bert_jax.tasks.settings import Finetune, TaskBatch
+from bert_jax.tasks import showing
+from bert_jax.tasks.sentences import Example
+from bert_jax.tasks.settings import Files, Finetune, Grid, TaskBatch
+from bert_jax.tasks.table import TASKS
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 from tests import synthetic
@@ -78,7 +83,7 @@ def write_task(directory, example):
   """train.jsonl and validation.jsonl of `example(draw)`."""
   draw = random.Random(0)
   directory.mkdir()
-  for name, count in ((finetune.TRAIN_FILE, EXAMPLES), (finetune.VALIDATION_FILE, HELD_OUT)):
+  for name, count in (('train.jsonl', EXAMPLES), ('validation.jsonl', HELD_OUT)):
     (directory / name).write_text(''.join(json.dumps(example(draw)) + '\n' for _ in range(count)))
   return directory
 
@@ -104,10 +109,11 @@ def numbers(tmp_path_factory):
 
 def settings(task='classification'):
   """Dropout, microbatches, an epoch that no batch ends with, and a log line that no stop falls on."""
-  return Finetune(task=task, epochs=12, batch=TaskBatch(size=12, max_length=24), mesh=cfg.MeshShape(data=1),
+  return Finetune(task=task, epochs=12, batch=TaskBatch(size=12, max_length=24, lengths=2), mesh=cfg.MeshShape(data=1),
                   model=cfg.Model(dtype='float32', hidden_dropout=.1, attention_dropout=.1),
                   optimizer=cfg.Optimizer(name='adamw', schedule='linear', peak_learning_rate=3e-3, warmup_steps=4),
-                  run=cfg.Run(microbatches=2, log_every=9, checkpoint_every=40, evaluate_every=40, seed=3))
+                  run=cfg.Run(microbatches=2, log_every=9, checkpoint_every=40, evaluate_every=40, keep_checkpoints=1,
+                              seed=3))
 
 
 def tune(config, task, run_dir, checkpoint_path=None, stop_at=None):
@@ -133,8 +139,8 @@ def told(run_dir):
 
 def test_a_task_whose_classes_can_be_told_apart_is_learnt(tuned, pretrained, classes):
   run_dir, result, figures = tuned
-  assert result.reason == 'steps' and result.step == 80  # 12 epochs of 80 in batches of 12
-  assert figures['task_accuracy'] == 1 and figures['examples'] == HELD_OUT
+  assert result.reason == 'steps' and result.step == 84  # 12 epochs of 80 in 7 batches of up to 12
+  assert figures['accuracy'] == figures['task_accuracy'] == 1 and figures['examples'] == HELD_OUT
   assert run_directory.figures(run_dir) == figures
   record = run_directory.read(run_dir)
   assert record.kind == 'finetuned' and record.config.labels == ('bad', 'good')
@@ -162,52 +168,116 @@ def test_stopped_and_resumed_it_is_the_undisturbed_run(tuned, pretrained, classe
   assert told(tmp_path / 'run') == told(run_dir) and figures == run_directory.figures(run_dir)
 
 
+def test_the_best_checkpoint_is_kept_beside_the_newest_and_is_the_one_that_is_used(tuned):
+  run_dir, result, figures = tuned
+  step, accuracy = metrics.best(run_dir, 'accuracy')
+  assert result.best == (step, accuracy) and figures['step'] == step == 40 and accuracy == 1  # the first of the best
+  kept = {path.name for path in (run_dir / run_directory.CHECKPOINTS).iterdir()}
+  assert kept == {'40', '84'} and checkpoint.load(run_dir).step == 40 and checkpoint.load(run_dir, 84).step == 84
+  held_out = [line['step'] for line in metrics.read(run_dir) if line['kind'] == 'validation']
+  assert held_out == [40, 80, 84]  # the last one, too
+  shutil.rmtree(run_dir / run_directory.CHECKPOINTS / '40' / 'state')
+  assert checkpoint.load(run_dir).step == 84
+
+
+def test_a_run_answers_examples_without_labels(tuned, tmp_path):
+  run_dir, *_ = tuned
+  lines = [{'text': 'sun rose and milk'}, {'text': 'the tar', 'text_pair': 'rain and mud noise'}, {'text': 'song'}]
+  (tmp_path / 'texts.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  assert predict.predict(run_dir, tmp_path / 'texts.jsonl', 'test', tmp_path / 'answers', progress=False) == 3
+  answers = [json.loads(line) for line in (tmp_path / 'answers' / predict.PREDICTIONS).read_text().splitlines()]
+  assert [(answer['example'], answer['label']) for answer in answers] == [(0, 'good'), (1, 'bad'), (2, 'good')]
+  assert all(sum(answer['probabilities'].values()) == pytest.approx(1) for answer in answers)
+  shown = showing.shown(TASKS['classification'], [Example('a b', None, 'bad'), Example('c', None, 'good')] * 9,
+                        [{'label': 'bad'}] * 18)
+  assert 'right: 9 of 18' in shown and 'a b\n    bad\n' in shown and '    bad, wanted good\n' in shown
+  assert shown.splitlines()[-2:] == ['bad          9         18        9', 'good         9          0        0']
+
+
+def test_seeds_and_a_grid_share_a_program_and_go_on_where_they_stopped(pretrained, classes, tmp_path):
+  config = Finetune(epochs=1, batch=TaskBatch(size=16, max_length=24, lengths=1), mesh=cfg.MeshShape(data=1),
+                    model=cfg.Model(dtype='float32'), files=Files(train_examples=40))
+  grid = Grid(rates=(1e-3, 1e-2))
+  run = lambda stop=None: sweep.sweep(config, classes, tmp_path / 'runs', pretrained, grid=grid, seeds=2,
+                                      devices=jax.devices()[:1], progress=False, stop=stop)
+  begun = iter([0, 0, 0, 1])
+  stopped = run(lambda step: step == 1 and next(begun) == 1)  # in the fourth run
+  assert stopped.reason == 'signal' and stopped.report is None
+  done = run()
+  assert done.tuned.resumed_from == 1 and done.reason == 'steps'
+  report = done.report
+  assert (report['task'], report['seeds'], len(report['grid']), len(report['runs'])) == ('classification', 2, 2, 4)
+  for point, rate in zip(report['grid'], ('0.001', '0.01')):
+    values = [report['runs'][f'rate-{rate}-batch-16-epochs-1/seed-{seed}']['metrics']['accuracy'] for seed in (1, 2)]
+    assert point['metrics']['accuracy'] == {
+        'mean': np.mean(values), 'std': pytest.approx(np.std(values, ddof=1)), 'best': max(values)}
+  best = run_directory.read(report['best']).config
+  assert report['metrics'] == max((point['metrics'] for point in report['grid']), key=lambda m: m['accuracy']['mean'])
+  assert run_directory.figures(report['best'])['accuracy'] == report['metrics']['accuracy']['best']
+  assert best.run.steps == 3 and best.optimizer.warmup_steps == 0 and '±' in sweep.table(report)
+  assert run().tuned is None and run().report == report  # nothing is made again
+  assert sweep.best_of(tmp_path / 'runs') == report['best'] and sweep.best_of(pretrained) == pretrained
+  with pytest.raises(DriftError, match='files.train_examples: 40 -> 50'):
+    sweep.sweep(dataclasses.replace(config, files=Files(train_examples=50)), classes, tmp_path / 'runs', pretrained,
+                grid=grid, seeds=2, devices=jax.devices()[:1], progress=False)
+  job = finetune.prepare(config, classes, pretrained, tmp_path / 'none', jax.devices()[:1])
+  assert not (tmp_path / 'none').exists()
+  for seed, rate in ((1, 1e-3), (2, 1e-2)):
+    one = dataclasses.replace(job.config, run=dataclasses.replace(job.config.run, seed=seed),
+                              optimizer=dataclasses.replace(job.config.optimizer, peak_learning_rate=rate))
+    finetune.run(job, one, tmp_path / f'run-{seed}', progress=False)
+  assert job.program.paced_step._cache_size() == job.program.evaluation_step._cache_size() == 1
+
+
 @pytest.mark.parametrize('size', [1, 8, 37, 64])
 def test_an_evaluation_reads_every_example_once_whatever_the_batches(tuned, classes, size):
   run_dir, _, figures = tuned
   loaded = checkpoint.load(run_dir)
-  examples = finetune.open_examples(loaded.record.config, classes, finetune.VALIDATION_FILE, loaded.tokenizer())
-  batches = list(examples.once(size))
+  run = dataclasses.replace(loaded.record.config.run, microbatches=1)
+  config = dataclasses.replace(loaded.record.config, run=run, batch=TaskBatch(size, 24))
+  split = examples.split_of(config, examples.read(config, classes, 'validation'), loaded.tokenizer())
+  numbers, batches = zip(*split.batches(config).once())
   assert {len(x) for batch in batches for x in batch.values()} == {size}
-  real = np.concatenate([batch['weight'] for batch in batches]) > 0
-  whole = examples.encode(examples.items)
-  for name, wanted in whole.items():
-    np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches])[real], wanted)
-  program = program_lib.on_one_device(loaded.record.config)
-  found = evaluate.figures(program, loaded.params, batches)
+  assert sorted(np.concatenate(numbers)) == list(range(HELD_OUT))
+  for members, batch in zip(numbers, batches):
+    assert list(batch['weight']) == [1] * len(members) + [0] * (size - len(members))
+    for i, number in enumerate(members):
+      row = split.rows[number]
+      assert batch['label'][i] == row.targets['label'] and batch['pair_ids'][i].sum() == len(row.input_ids)
+      np.testing.assert_array_equal(batch['input_ids'][i, :len(row.input_ids)], row.input_ids)
+  found = split.answer(program_lib.on_one_device(config), loaded.params, config).figures
   wanted = {name: value for name, value in figures.items() if name not in ('examples', 'step')}
   assert found == pytest.approx(wanted, abs=1e-6)
 
 
 def test_processes_share_out_an_evaluation_and_an_epoch(classes, pretrained):
   tokenizer = tokenizer_lib.load(pretrained, lower_case=True)
-  config = dataclasses.replace(settings(), labels=('bad', 'good'))
-  examples = finetune.open_examples(config, classes, finetune.VALIDATION_FILE, tokenizer)
+  config = dataclasses.replace(settings(), labels=('bad', 'good'), batch=TaskBatch(size=8, max_length=24))
+  split = examples.split_of(config, examples.read(config, classes, 'validation'), tokenizer)
   joined = lambda parts: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-  alone = list(examples.once(8))
-  for batch, *parts in zip(alone, *(list(examples.once(8, index, 4)) for index in range(4)), strict=True):
-    assert_equal(joined(parts), batch)
+  alone, parts = split.batches(config), [split.batches(config, (), index, 4) for index in range(4)]
+  for (members, batch), *others in zip(alone.once(), *(part.once() for part in parts), strict=True):
+    assert all(list(numbers) == list(members) for numbers, _ in others)
+    assert_equal(joined([part for _, part in others]), batch)
   for step in (0, 4, 100):
-    assert_equal(joined([examples.batch(step, 8, index, 4) for index in range(4)]), examples.batch(step, 8))
-  rows = joined([examples.batch(step, 8) for step in range(HELD_OUT)])['input_ids']  # eight epochs
-  order = lambda epoch: rows[epoch * HELD_OUT:(epoch + 1) * HELD_OUT]
-  assert all(sorted(map(tuple, order(epoch))) == sorted(map(tuple, order(0))) for epoch in range(8))
-  assert (order(0) != order(1)).any()
+    assert_equal(joined([part.batch(step) for part in parts]), alone.batch(step))
+  orders = [np.concatenate([alone.members(epoch * 5 + step) for step in range(5)]) for epoch in range(8)]
+  assert alone.steps == 5 and all(sorted(order) == list(range(HELD_OUT)) for order in orders)
+  assert (orders[0] != orders[1]).any()
 
 
 def test_regression_keeps_its_predictions(pretrained, numbers, tmp_path):
   config = dataclasses.replace(settings('regression'), epochs=40)
   _, figures = tune(config, numbers, tmp_path / 'run', pretrained)
-  assert figures['task_pearson'] > .97 and figures['task_loss'] < .1 and 'task_accuracy' not in figures
+  assert figures['pearson'] > .97 and figures['task_loss'] < .1 and 'task_accuracy' not in figures
   loaded = checkpoint.load(tmp_path / 'run')
-  examples = finetune.open_examples(loaded.record.config, numbers, finetune.VALIDATION_FILE, loaded.tokenizer())
-  program = program_lib.on_one_device(loaded.record.config)
-  _, kept = program.evaluation_step(loaded.params, mesh_lib.put_batch(examples.encode(examples.items), program.mesh))
-  predictions, labels, weights = map(np.asarray, kept['task'])
-  assert predictions.shape == labels.shape == weights.shape == (HELD_OUT,)
-  np.testing.assert_array_equal(labels, [example.label for example in examples.items])
-  assert figures['task_pearson'] == pytest.approx(np.corrcoef(predictions, labels)[0, 1], abs=1e-5)
-  assert figures['task_loss'] == pytest.approx(np.square(predictions - labels).mean(), rel=1e-4)
+  config = loaded.record.config
+  split = examples.split_of(config, examples.read(config, numbers, 'validation'), loaded.tokenizer())
+  answers = split.answer(program_lib.on_one_device(config), loaded.params, config).answers
+  predictions, labels = [answer['label'] for answer in answers], [example.label for example in split.examples]
+  assert len(predictions) == HELD_OUT
+  assert figures['pearson'] == pytest.approx(np.corrcoef(predictions, labels)[0, 1], abs=1e-5)
+  assert figures['task_loss'] == pytest.approx(np.square(np.subtract(predictions, labels)).mean(), rel=1e-4)
 
 
 def test_what_is_another_run_is_refused(tuned, pretrained, classes, tmp_path):

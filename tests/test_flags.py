@@ -12,8 +12,20 @@ import typing
 import pytest
 
 from bert_jax import config as cfg, recipes
+from bert_jax.tasks.table import TASKS
 from launch import cli
-from launch.commands import checkpoints, flags, launch_files, measuring, planning, table, text, training, using
+from launch.commands import (
+    checkpoints,
+    flags,
+    launch_files,
+    measuring,
+    planning,
+    supervising,
+    table,
+    text,
+    training,
+    using,
+)
 
 ROOT = pathlib.Path(cli.__file__).parents[1]
 PACKAGES = ('bert_jax', 'input_pipeline', 'launch')
@@ -116,7 +128,7 @@ def test_numbers_that_cannot_work_are_refused(argv, says):
 
 def test_what_a_recipe_brings_with_it_is_not_refused():
   """`sample` ends after ten minutes, and left_to_right has other long rows: nobody gave these flags."""
-  for name in (*recipes.RECIPES, 'base_left_to_right', 'sample_no_nsp'):
+  for name in ('sample', 'proof', 'base', *recipes.OTHERS, 'base_left_to_right', 'sample_no_nsp'):
     default = planning.Plan(recipes.recipe(name))
     assert flags.parse(planning.Plan, [], 'plan', default, planning.check) == default
   default = training.Pretrain('d', 'r', recipes.recipe('base_left_to_right'))
@@ -128,7 +140,7 @@ def test_what_a_recipe_brings_with_it_is_not_refused():
     ['--topology', 'v5e:2x2', '--slices', '2', '--price', '1'], ['--topology', 'v5e:2x2', '--search', '--tries', '3'],
     ['--sequence-length', '512', '--predictions', '80'], ['--all-lengths', '--batch.predictions', '21']])
 def test_a_flag_that_changes_something_is_taken(argv):
-  flags.parse(planning.Plan, argv, 'plan', planning.Plan(recipes.base()), planning.check)
+  flags.parse(planning.Plan, argv, 'plan', planning.Plan(recipes.recipe('base')), planning.check)
 
 
 @pytest.mark.parametrize('command', [['pretrain'], ['plan'], ['benchmark', 'step']])
@@ -136,15 +148,18 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
   assert cli.run([*command, '--help']) == 0 and cli.run(command) == 2
   printed = capsys.readouterr().out
   assert max(map(len, printed.splitlines())) <= flags.WIDTH
-  assert all(printed.count(f'  {name} ') >= 2 for name in recipes.RECIPES) and printed.count('_no_nsp') >= 2
+  titles = [*recipes.RECIPE_GROUPS, *recipes.VARIANT_GROUPS]
+  assert all(printed.count(f'\n\n{title}:\n') == 2 for title in titles)
+  shown = {**recipes.NAMED, **recipes.BY_SIZE, **recipes.OTHERS, **{f'_{name}': None for name in recipes.VARIANTS}}
+  assert all(printed.count(f'  {name} ') >= 2 for name in shown)
   with pytest.raises(cfg.ConfigError, match="did you mean 'base_no_nsp'"):
     cli.run([*command, 'base_no_nps'])
 
 
 def test_choices_are_those_of_the_tables():
   from bert_jax import features, score
-  from bert_jax.benchmark import peers
-  from bert_jax.convert import exchange, huggingface
+  from bert_jax.benchmark import peers, tasks
+  from bert_jax.convert import exchange, growing, huggingface
   from input_pipeline import benchmark
   from input_pipeline.batches.config import BatchConfig
 
@@ -157,9 +172,11 @@ def test_choices_are_those_of_the_tables():
   assert choices(checkpoints.Export, 'architecture') == tuple(huggingface.ARCHITECTURES)
   assert choices(checkpoints.Export, 'layout') == huggingface.LAYOUTS
   assert choices(measuring.BenchmarkStep, 'peer') == tuple(peers.PEERS)
+  assert choices(measuring.BenchmarkTasks, 'suite') == tuple(tasks.SUITES)
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
   assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
   assert choices(using.Score, 'unit') == tuple(score.UNITS)
+  assert choices(training.Pretrain, 'longer_positions') == tuple(growing.LONGER)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
@@ -169,8 +186,11 @@ def settings():
   from input_pipeline.vocabulary.training import VocabularySettings
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
-          'plot': training.Plot, 'plan': planning.Plan, 'benchmark step': measuring.BenchmarkStep,
-          'benchmark input': measuring.BenchmarkInput, 'import': checkpoints.Import, 'export': checkpoints.Export,
+          'predict': training.Predict, 'plot': training.Plot, 'report': training.Report,
+          'supervise': supervising.Supervise, 'plan': planning.Plan,
+          'benchmark step': measuring.BenchmarkStep,
+          'benchmark input': measuring.BenchmarkInput, 'benchmark tasks': measuring.BenchmarkTasks,
+          'import': checkpoints.Import, 'export': checkpoints.Export,
           'verify': checkpoints.Verify, 'launch-files': launch_files.LaunchFiles,
           'fill-mask': using.FillMask, 'features': using.Features, 'score': using.Score,
           'next-sentence': using.NextSentence}
@@ -178,7 +198,7 @@ def settings():
 
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
-NAMELESS = ('config', 'settings', 'reading', 'running')  # whose fields are flags without a name in front
+NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 PLACEHOLDER = '…'
 # Beam's own flags.
 FOREIGN = {'--direct_num_workers', '--runner'}
@@ -203,7 +223,7 @@ def flags_of(kind, before=''):
   return found
 
 
-FLAGS = set().union(*map(flags_of, SETTINGS.values()))
+FLAGS = set().union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
 
 
 def strings(path):

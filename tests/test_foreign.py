@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import time
+import warnings
 
 import jax
 import ml_dtypes
@@ -151,6 +152,55 @@ def test_what_that_library_refuses_is_refused(data):
   except safetensors.SafetensorError as error:
     assert 'unknown variant' in str(error)  # a type that the library does not know: for us bytes, refused as a weight
 
+@pytest.mark.parametrize('change', [
+    lambda header: header.decode().encode('utf-16'), lambda header: b'\xef\xbb\xbf' + header,
+    lambda header: header.replace(b'{"format":"pt"}', b'["pt"]'), lambda header: header.replace(b'bert', b'b\xffrt')])
+def test_a_header_is_an_object_in_utf_8(exported, change):
+  data = (exported / weights.WEIGHTS).read_bytes()
+  end = 8 + int.from_bytes(data[:8], 'little')
+  header = change(data[8:end])
+  (exported / weights.WEIGHTS).write_bytes(len(header).to_bytes(8, 'little') + header + data[end:])
+  refused(exported, 'model.safetensors cannot be read')
+
+
+@pytest.mark.parametrize('name', ['a\nb', '\x1b[2Jred', 'x' * 10**5, '\u2028', '\u202e', '\0', '\ud800'])
+def test_names_of_others_cannot_write_on_the_terminal(exported, name):
+  """In tensors, an index, the marker and settings: each message is one line of printable characters."""
+  one_line = lambda text: text.isprintable() and len(text) < 700
+  tensors = safetensors.numpy.load((exported / weights.WEIGHTS).read_bytes())
+  for where in ('bert.encoder.layer.0.', 'other.'):
+    whole = tensors | {f'{where}NAME': np.zeros(2, np.float32)}
+    data = safetensors.numpy.save(whole)
+    header = data[8:8 + int.from_bytes(data[:8], 'little')]
+    escaped = header.rstrip().replace(b'NAME', json.dumps(name)[1:-1].encode())
+    (exported / weights.WEIGHTS).write_bytes(
+        len(escaped).to_bytes(8, 'little') + escaped + data[8 + len(header):])
+    with warnings.catch_warnings(record=True) as said:
+      warnings.simplefilter('always')
+      try:
+        exchange.load(exported)
+      except REFUSED as error:
+        assert where == 'bert.encoder.layer.0.' and one_line(str(error))
+      else:
+        assert where == 'other.' and [one_line(str(one.message)) for one in said] == [True]
+  update(exported / huggingface.CONFIG, **{name: 1})
+  with pytest.warns(UserWarning, match='which bert_jax does not know') as said:
+    exchange.load(exported)
+  assert all(one_line(str(one.message)) for one in said)
+  for file, content in ((directory.MARKER, {'kind': 'huggingface', 'files': {name: 'x'}}),
+                        (huggingface.MODULES, [{'path': name, 'type': 'a.Transformer'}])):
+    (exported / file).write_text(json.dumps(content))
+    with pytest.raises(REFUSED) as caught:
+      exchange.load(exported)
+    assert one_line(str(caught.value))
+    (exported / file).unlink()
+  (exported / weights.WEIGHTS).unlink()
+  (exported / weights.INDEX).write_text(json.dumps({'weight_map': {'a': name}}))
+  with pytest.raises(REFUSED) as caught:
+    exchange.load(exported)
+  assert one_line(str(caught.value))
+
+
 # ---------------------------------------------------------------- names, devices, settings
 
 
@@ -201,10 +251,24 @@ def test_settings_of_a_terabyte(exported, name):
     {'hidden_act': {'a': 1}}, {'is_decoder': 1}, {'position_embedding_type': 'relative_key_query'},
     {'add_cross_attention': True}, {'tie_word_embeddings': False}, {'pruned_heads': {'1': [0]}},
     {'is_encoder_decoder': True}, {'problem_type': 'multi_label_classification'}, {'id2label': 3},
+    {'hidden_act': 'relu'}, {'hidden_act': 'quick_gelu'}, {'hidden_act': 'gelu_fast'}, {'hidden_act': 'silu'},
+    {'position_embedding_type': 'rotary'}, {'position_embedding_type': None}, {'pruned_heads': {'0': [1]}},
+    {'quantization_config': {'bits': 4}}, {'problem_type': 'a\nb'}, {'hidden_size': 12.5}, {'num_hidden_layers': True},
     {'hidden_size': [12]}, {'hidden_dropout_prob': '0.1'}], ids=lambda fields: '_'.join(fields))
 def test_settings_that_cannot_be(exported, fields):
   update(exported / huggingface.CONFIG, **fields)
   refused(exported, f'{next(iter(fields))}|its settings make it|is no model: model.heads|not a multiple of model.heads')
+
+
+def test_settings_that_change_nothing_are_taken_in_silence(exported, params):
+  update(exported / huggingface.CONFIG, chunk_size_feed_forward=4, classifier_dropout=0.3, pruned_heads={},
+         add_cross_attention=False, position_embedding_type='absolute', tie_word_embeddings=True, problem_type=None,
+         gradient_checkpointing=False, output_attentions=True, torch_dtype='float16', use_cache=False, pad_token_id=3)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    loaded = exchange.load(exported)
+  assert loaded.model == MODEL
+  jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
 
 
 def test_settings_that_nobody_knows_are_named(exported):
@@ -232,6 +296,13 @@ def test_any_settings_give_a_model_or_a_sentence(tmp_path_factory, fields):
     assert str(path) in str(error) and len(str(error)) < 500
   else:
     assert isinstance(model, cfg.Model)
+
+def test_a_classifier_of_no_class(exported):
+  tensors = safetensors.numpy.load((exported / weights.WEIGHTS).read_bytes())
+  tensors |= {'classifier.weight': np.zeros((0, 12), np.float32), 'classifier.bias': np.zeros(0, np.float32)}
+  (exported / weights.WEIGHTS).write_bytes(safetensors.numpy.save(tensors))
+  update(exported / huggingface.CONFIG, architectures=['BertForSequenceClassification'])
+  refused(exported, 'has no class')
 
 # ---------------------------------------------------------------- vocabularies
 

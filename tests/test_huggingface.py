@@ -22,7 +22,6 @@ from bert_jax.model import build
 from bert_jax.model.encoder import ENCODERS, BertEncoder, Block
 from bert_jax.model.layers import LayerMaker, parameter
 from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
-from bert_jax.tasks import sentences
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
@@ -107,7 +106,7 @@ def test_round_trip_is_exact(tmp_path, loaded, vocabulary, activation):
 
 @pytest.mark.parametrize('labels', [('no', 'yes', 'perhaps'), ()])
 def test_a_fine_tuned_model(tmp_path, loaded, labels):
-  objective = sentences.of_classes(labels) if labels else sentences.of_numbers(labels)
+  objective = parameters.task(labels)
   tuned = dataclasses.replace(loaded, objective=objective, params=parameters.random(MODEL, objective.heads),
                               labels=labels)
   path = huggingface.export_checkpoint(tmp_path / 'tuned', tuned, dataclasses.replace(CARD, kind='finetuned'))
@@ -123,7 +122,7 @@ def test_a_fine_tuned_model(tmp_path, loaded, labels):
   pretraining = huggingface.read(path, PRETRAINING_HEADS)
   assert {name.split('/')[0] for name in pretraining.fresh} == {'masked_tokens', 'pair_classes'}
   assert_equal(pretraining.params['pooler'], tuned.params['pooler'])
-  other = huggingface.read(path, sentences.of_classes(tuple('abcd')).heads)  # a classifier of other classes is another
+  other = huggingface.read(path, parameters.task('abcd').heads)  # a classifier of other classes is another
   assert other.fresh == ('classifier/dense/bias', 'classifier/dense/kernel')
   assert other.params['classifier']['dense']['bias'] is None
 

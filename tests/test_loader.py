@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -188,6 +190,27 @@ def test_shards_that_change_during_a_run_are_noticed(tmp_path):
   path.write_bytes(path.read_bytes()[:2000])
   with pytest.raises(records.DataError, match='became shorter'):
     stream.batch(0)
+
+
+@pytest.mark.parametrize('seed', range(25))
+def test_a_bit_that_flips_during_a_run_is_noticed(data, tmp_path, seed):
+  """Wherever it is in a record, and whatever it makes of it: another id, one beyond the vocabulary, another length."""
+  rng = np.random.default_rng(seed)
+  copied = shutil.copytree(data, tmp_path / 'data')
+  stream = loader.open_split(copied, 'train', CONFIG)
+  block = int(rng.integers(len(stream.index.shard)))
+  path = pathlib.Path(stream.index.paths[stream.index.shard[block]])
+  place = int(stream.index.start[block] + rng.integers(stream.index.bytes[block]))
+  before = [stream.batch(step) for step in range(2)]
+  content = bytearray(path.read_bytes())
+  content[place] ^= 1 << int(rng.integers(8))
+  path.write_bytes(content)
+  again = loader.open_split(data, 'train', CONFIG)
+  assert all(equal(batch, again.batch(step)) for step, batch in enumerate(before))  # the control
+  stream._cache.clear()
+  with pytest.raises(records.DataError, match=f'{path.name}, record at byte {stream.index.start[block]}, is not what'):
+    for step in range(stream.rows_per_epoch // CONFIG.size + 1):
+      stream.batch(step)
 
 
 def test_a_missing_or_empty_split_is_refused(data, tmp_path):

@@ -1,6 +1,8 @@
 """What a run reports: the log is never cut before its replacement is whole, and a window of sums goes through JSON."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -82,3 +84,41 @@ def test_a_window_does_not_write_into_what_it_was_made_from():
   begun = {'mlm': {'loss': 1.0, 'weight': 2.0}}
   metrics.Window(begun).add({'mlm': {'loss': 1.0, 'weight': 1.0}}, {})
   assert begun == {'mlm': {'loss': 1.0, 'weight': 2.0}}
+
+
+FULL = '''
+import json, pathlib, resource, sys
+from bert_jax import metrics
+run = pathlib.Path(sys.argv[1])
+writer = metrics.Writer(run, 0)
+for step in range(1, 301):
+  if step == 100:  # no file may grow from here on, as on a full disk
+    sizes = [path.stat().st_size for path in run.rglob('*') if path.is_file()]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(sizes), resource.RLIM_INFINITY))
+  if step == 200:
+    before = writer.unsent()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+  writer.write(step, 'train', {'loss': 1 / step})
+writer.close()
+print(json.dumps([len(before), writer.unsent(), [line['step'] for line in metrics.read(run)]]))
+'''
+
+
+def test_a_full_disk_stops_no_run_and_loses_no_line(tmp_path):
+  """As 300 steps of a run that cannot write for 100 of them: TensorBoard's queue held ten, and then waited for ever."""
+  done = subprocess.run([sys.executable, '-c', FULL, tmp_path], capture_output=True, text=True, timeout=120)
+  waited, unsent, steps = json.loads(done.stdout)
+  assert waited == 100 and unsent == [] and steps == list(range(1, 301))
+  told = [line for line in done.stderr.splitlines() if line.startswith('bert-jax:')]
+  assert len(told) == 2 and 'metrics.jsonl cannot be written' in told[0] and "TensorBoard's file" in told[1]
+
+
+def test_lines_that_are_none_of_ours_are_told_and_stay(tmp_path, capsys):
+  write(tmp_path, 1, 4)
+  log = tmp_path / run_directory.LOG
+  lines = log.read_bytes().split(b'\n')
+  log.write_bytes(b'\n'.join([lines[0], b'{"step": 2, garb\xff', b'[1]', *lines[1:]]))
+  assert steps(tmp_path) == [1, 2, 3, 4]
+  write(tmp_path, 3, 3)
+  assert steps(tmp_path) == [1, 2, 3] and b'{"step": 2, garb\xff\n[1]\n' in log.read_bytes()
+  assert '2 lines are none of ours' in capsys.readouterr().err

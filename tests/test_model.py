@@ -34,6 +34,7 @@ def named(params):
 @pytest.mark.parametrize('config, with_heads, without', [
     (BASE, 110_106_428, 109_482_240), (LARGE, 336_226_108, 335_141_888),
     (dataclasses.replace(BASE, vocab_size=28996), None, 108_310_272),
+    (dataclasses.replace(BASE, vocab_size=21_128), None, 102_267_648),
     (dataclasses.replace(BASE, vocab_size=119_547), None, 177_853_440)])
 def test_published_parameter_counts(config, with_heads, without):
   params = build_lib.describe(config, PRETRAINING_HEADS)[1]

@@ -16,7 +16,7 @@ def made(tmp_path_factory):
   return corpora.make(tmp_path_factory.mktemp('corpus'))
 
 
-def originals(all_documents, document_index, max_num_tokens, short_seq_prob, rng):
+def originals(all_documents, document_index, max_num_tokens, short_seq_prob, rng, instance=lambda *pair: pair):
   """google-research/bert @ eedf571, create_instances_from_document, less what makes tokens and masks of A and B
   (Apache-2.0)."""
   document = all_documents[document_index]
@@ -62,7 +62,7 @@ def originals(all_documents, document_index, max_num_tokens, short_seq_prob, rng
             del trunc_tokens[0]
           else:
             trunc_tokens.pop()
-        instances.append((tokens_a, tokens_b, is_random_next))
+        instances.append(instance(tokens_a, tokens_b, is_random_next))
       current_chunk, current_length = [], 0
     i += 1
   return instances
@@ -77,8 +77,8 @@ def test_the_same_draws_give_the_originals_pairs(short_share):
   for _ in range(5):
     for index in range(len(documents)):
       wanted = originals(documents, index, 125, short_share, theirs)
-      pairs = original_pairs.pairs_of_document(
-          ours, index, lambda i: [len(sentence) for sentence in documents[i]], len(documents), 125, short_share)
+      pairs = list(original_pairs.pairs_of_document(
+          ours, index, lambda i: [len(sentence) for sentence in documents[i]], len(documents), 125, short_share))
       assert [(flat[index][p.a_start:p.a_end], flat[p.b_document][p.b_start:p.b_end], p.is_random)
               for p in pairs] == wanted
   assert ours.getstate() == theirs.getstate()

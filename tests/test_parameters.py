@@ -15,12 +15,17 @@ from bert_jax.model import encoder, layers
 from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.table import TASKS
+from bert_jax.tasks.task import Settings
 from launch.plan import costs as hlo_costs
 
-LEARNT = OBJECTIVES | {'classification': TASKS['classification'].objective(('a', 'b', 'c')),
-                       'regression': TASKS['regression'].objective(())}
+LEARNT = OBJECTIVES | {'classification': TASKS['classification'].objective(('a', 'b', 'c'), Settings()),
+                       'regression': TASKS['regression'].objective((), Settings()),
+                       'squad': TASKS['squad'].objective((), Settings()),
+                       'swag': TASKS['swag'].objective(('0', '1', '2', '3'), Settings()),
+                       'tagging': TASKS['tagging'].objective(('O', 'B-X', 'I-X'), Settings())}
+FEATURES = {'ner_features': TASKS['ner_features'].objective(('O', 'B-X', 'I-X'), TASKS['ner_features'].settings())}
 # Matrices of few columns, whose products run in float32 whatever the rest does: scores of 16 bits would often tie.
-WIDE = ('pair_classes/', 'classifier/')
+WIDE = ('pair_classes/', 'classifier/', 'ends/', 'choice/', 'tags/', 'tagger/')
 
 
 def named(tree) -> dict:
@@ -37,12 +42,12 @@ def cube() -> jax.sharding.Mesh:
   return mesh_lib.make_mesh(cfg.MeshShape(data=2, fsdp=2, tensor=2))
 
 
-@pytest.mark.parametrize('learnt', LEARNT)
+@pytest.mark.parametrize('learnt', LEARNT | FEATURES)
 @pytest.mark.parametrize('architecture', encoder.ENCODERS)
 def test_no_matrix_is_on_every_device_whole(tiny, cube, architecture, learnt):
   """Nor its moments; and each is sent in what its products read it in."""
   model = dataclasses.replace(tiny.model, architecture=architecture, dtype='bfloat16')
-  program = program_on(cube, model, LEARNT[learnt])
+  program = program_on(cube, model, (LEARNT | FEATURES)[learnt])
   params, logical, moments = named(program.abstract.params), named(program.logical), named(program.abstract.opt_state)
   assert params.keys() == logical.keys() and any(name.startswith('encoder/') for name in params)
   for name, x in params.items():
@@ -128,6 +133,7 @@ def test_flops_by_the_class_are_those_of_the_program(architecture, learnt, packe
   arrays = synthetic.batch(model.vocab_size, batch.size, batch.sequence_length, batch.predictions, batch.pairs_per_row)
   label = np.zeros(batch.size, np.float32 if learnt == 'regression' else np.int32)
   arrays |= {'label': label, 'weight': np.ones(batch.size, np.float32)}
+  arrays |= {'tag': np.zeros(arrays['input_ids'].shape, np.int32), 'first': (arrays['pair_ids'] > 0).astype(np.float32)}
   compiled = program.train_step.lower(program.abstract, arrays).compile()
   costs = hlo_costs.read(compiled.as_text())
   assert costs.endless == () and costs.flops == pytest.approx(program.flops_per_step(batch), rel=.02)

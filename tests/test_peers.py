@@ -7,6 +7,7 @@ import bz2
 import dataclasses
 import gzip
 import itertools
+import json
 import os
 import pathlib
 import random
@@ -25,7 +26,8 @@ from bert_jax.checkpoint import Loaded
 from bert_jax.convert import directory, exchange, huggingface
 from bert_jax.model import build
 from bert_jax.objectives import OBJECTIVES, Objective
-from bert_jax.tasks import sentences
+from bert_jax.tasks import batches, sentences
+from bert_jax.tasks.task import Encoding
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib, training as vocabulary_lib
 
 pytestmark = pytest.mark.peers
@@ -201,11 +203,13 @@ def test_losses_and_gradients(tmp_path, activation):
 def test_classes_and_numbers(tmp_path, labels):
   """A fine-tuned model is BertForSequenceClassification there: its scores, its labels, its loss."""
   import torch
-  objective = sentences.of_classes(labels) if labels else sentences.of_numbers(labels)
+  objective = parameters.task(labels)
   loaded, path = exported(tmp_path, MODEL, objective, labels)
   texts = [('t5 t6 t7', None), ('t8 ' * 30, 't9 t10'), ('t11', 't12 ' * 9)]
   examples = [sentences.Example(text, pair, label) for (text, pair), label in zip(texts, labels or (0.5, 1.5, -2.0))]
-  batch = sentences.encode(examples, loaded.tokenizer(), 48, labels)
+  tokenizer = loaded.tokenizer()
+  made = sentences.rows(examples, Encoding(tokenizer, 48, labels, None))
+  batch = batches.pad(made, len(made), 48, tokenizer.pad_id, made[0])
   assert 0.3 < (batch['pair_ids'] > 0).mean() < 0.9
   graphdef, _, _ = build.describe(MODEL, objective.heads)
 
@@ -301,11 +305,20 @@ def test_each_class_runs_there_as_here(tmp_path, architecture):
   _, path = exported(tmp_path, MODEL)
   said = []
   output = exchange.export('huggingface', path, tmp_path / 'out', architecture, tell=said.append)
-  assert 'compared with transformers' in said[1] and 'hidden states' in said[1]
+  assert 'compared with transformers' in said[1] and 'last_hidden_state' in said[1]
   load(output, name=architecture or 'BertForPreTraining')
   back = exchange.bring_in(output, tmp_path / 'back')
   for name, value in parameters.named(exchange.load(back).params).items():
     np.testing.assert_array_equal(value, parameters.named(exchange.load(path).params)[name])
+
+
+def test_settings_of_an_export_are_those_that_transformers_knows(tmp_path, peers):
+  _, path = exported(tmp_path, MODEL)
+  fields = json.loads((path / 'config.json').read_text())
+  known = peers.BertConfig().to_dict().keys() | {'architectures'}
+  assert fields.keys() <= known, fields.keys() - known
+  assert fields['hidden_act'] == 'gelu_pytorch_tanh'
+  assert peers.AutoTokenizer.from_pretrained(path).model_max_length == MODEL.max_positions
 
 
 def test_what_transformers_saves_is_read(tmp_path):

@@ -33,7 +33,7 @@ def run(config, data, run_dir, stop_at=None):
 
 
 def test_the_papers_recipes_have_two_phases():
-  for name, recipe in recipes.RECIPES.items():
+  for name, recipe in {**recipes.NAMED, **recipes.BY_SIZE}.items():
     if name not in ('sample', 'proof'):
       short, long = phases.phases(recipe())
       assert (short.first, short.last, short.config.batch.sequence_length) == (0, 900_000, 128)

@@ -120,7 +120,7 @@ def test_an_unknown_recipe():
 
 def test_lengths_of_a_recipe_and_others():
   def shapes(length=None, predictions=None, every=False):
-    chosen = lengths.chosen(recipes.base(), length, predictions, every)
+    chosen = lengths.chosen(recipes.recipe('base'), length, predictions, every)
     return [(config.batch.sequence_length, config.batch.predictions, steps) for config, steps in chosen]
 
   assert shapes() == [(128, 20, 900_000)]
@@ -181,8 +181,8 @@ def fake(config, mesh, steps, topology, price):
 def test_search_finds_the_best_in_few_programs(monkeypatch):
   calls = []
   monkeypatch.setattr(plan_step, 'figures', lambda *args: calls.append(args) or fake(*args))
-  batch = dataclasses.replace(recipes.tiny().batch, size=64)
-  config = dataclasses.replace(recipes.tiny(), batch=batch, mesh=cfg.MeshShape(data=-1, fsdp=1))
+  batch = dataclasses.replace(recipes.recipe('tiny').batch, size=64)
+  config = dataclasses.replace(recipes.recipe('tiny'), batch=batch, mesh=cfg.MeshShape(data=-1, fsdp=1))
   config = with_model(config, remat='none')
   best, *others = plan_search.search(config, 10, jax.devices(), 'v5e:2x4', None, tries=12)
   assert (best.batch // 8, best.remat, best.mesh['fsdp']) == (16, 'none', 4)
@@ -211,3 +211,12 @@ def test_base_on_sixteen_chips(capsys):
   assert printed['fits'] and 0.99 < printed['flops_compiled'] / printed['flops_formula'] < 1.15
   assert printed['ideal_step_seconds'] == pytest.approx(22.7e-3, rel=0.01)
   assert sum(printed['collective_bytes'].values()) >= 2 * 110e6  # the gradient of 110 M parameters, in bfloat16
+
+
+@tpu
+@pytest.mark.slow
+@pytest.mark.parametrize('name, chips', [('nvidia_phase1', 'v5e:16x16'), ('L-6_H-768_A-3_mask_80_0_20', 'v5e:2x2')])
+def test_others_recipes(capsys, name, chips):
+  assert cli.run(['plan', name, '--topology', chips, '--json']) == 0
+  printed = json.loads(capsys.readouterr().out)
+  assert 0.99 < printed['flops_compiled'] / printed['flops_formula'] < 1.3 and printed['chips'] in (4, 256)

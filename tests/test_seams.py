@@ -19,7 +19,7 @@ from bert_jax.convert import exchange
 from bert_jax.model import encoder, layers
 from bert_jax.tasks import table
 from bert_jax.tasks.settings import Finetune, TaskBatch
-from bert_jax.tasks.task import Task
+from bert_jax.tasks.task import Row, Settings, Shown, Task
 from tests import synthetic
 
 VOCABULARY = 120
@@ -98,8 +98,7 @@ def test_an_objective_with_a_loss_of_its_own(data, tmp_path, monkeypatch):
   term = objectives.Term(
       lambda model, hidden, batch, seed: model.length(hidden), targets,
       lambda settings, batch: 2.0 * settings.hidden_size,
-      loss=objectives.squared_error, keep=lambda predictions: predictions,
-      figures_of_all=lambda predictions, labels, weights: {'bias': float((predictions - labels)[weights > 0].mean())})
+      loss=lambda x, y, w: objectives.squared_error(x, y, w) | {'bias': ((x - y) * w).sum()})
   with_length = objectives.Objective(
       {'mlm': objectives.MLM, 'length': term}, objectives.PRETRAINING_HEADS | {'length': Length})
   monkeypatch.setitem(objectives.OBJECTIVES, 'mlm_length', with_length)
@@ -176,6 +175,12 @@ class Tagged:
   tags: list[int]
 
 
+@dataclasses.dataclass(frozen=True)
+class Own(Settings):
+  lower: int = 50
+  """The last of the low tokens."""
+
+
 def test_a_task(data, tmp_path, monkeypatch):
   """Tagging: a class for every token, with a head and an objective of its own, on the loop of pretraining."""
   class Tags(nnx.Module):
@@ -188,40 +193,54 @@ def test_a_task(data, tmp_path, monkeypatch):
     def __call__(self, hidden):  # [B T D] -> [B T C]
       return self.dense(hidden)
 
-  def read(path):
+  def read(path, own):
+    assert own.lower < 70
     return [Tagged(**json.loads(line)) for line in path.read_text().splitlines()]
 
-  def encode(examples, tokenizer, length, labels):
-    batch = {name: np.zeros((len(examples), length), np.int32)
-             for name in ('input_ids', 'token_type_ids', 'position_ids', 'pair_ids', 'tags')}
-    for i, example in enumerate(examples):
-      n = len(example.tokens)
-      batch['input_ids'][i, :n], batch['tags'][i, :n], batch['pair_ids'][i, :n] = example.tokens, example.tags, 1
-      batch['position_ids'][i, :n] = np.arange(n)
-    return batch
+  def rows(examples, encoding):
+    of = lambda values: np.array(values, np.int32)
+    return [Row(of(example.tokens), of([0] * n), np.arange(n, dtype=np.int32), of([1] * n), {}, i,
+                {'tags': of(example.tags)})
+            for i, example in enumerate(examples) for n in [len(example.tokens)]]
 
-  def objective(labels):
+  def answers(examples, rows, outputs, encoding):
+    return [{'tags': output['tag'][:len(example.tags)].tolist()} for example, output in zip(examples, outputs)]
+
+  def metrics_of(examples, answers):
+    wrong = sum(example.tags != answer['tags'] for example, answer in zip(examples, answers))
+    return {'sentences': 1 - wrong / len(examples)}
+
+  def shown(example, answer):
+    return Shown(str(example.tokens), str(answer['tags']), str(example.tags), answer['tags'] == example.tags)
+
+  def objective(labels, own):
     term = objectives.Term(
         lambda model, hidden, batch, seed: model.tags(hidden).reshape(-1, len(labels)),
         lambda batch: (batch['tags'], (batch['pair_ids'] > 0).astype('float32')),
-        lambda settings, batch: 2.0 * batch.sequence_length * settings.hidden_size * len(labels))
+        lambda settings, batch: 2.0 * batch.sequence_length * settings.hidden_size * len(labels),
+        keep=lambda logits: logits.argmax(-1))
     return objectives.Objective({'tag': term}, {'tags': functools.partial(Tags, count=len(labels))})
 
-  tagging = Task(read, lambda examples: ('low', 'high'), encode, objective, 'tag_accuracy')
+  files = {'train': ('train.jsonl',), 'validation': ('dev.jsonl', 'validation.jsonl')}
+  tagging = Task(files, read, lambda examples: ('low', 'high'), rows, objective, answers, metrics_of, 'sentences',
+                 shown, settings=Own)
   monkeypatch.setitem(table.TASKS, 'tagging', tagging)
   train.train(config(run=cfg.Run(steps=2)), data, tmp_path / 'pretrained', progress=False, devices=jax.devices()[:1])
   rng = np.random.default_rng(0)
   (tmp_path / 'task').mkdir()
-  for name, count in ((finetune.TRAIN_FILE, 96), (finetune.VALIDATION_FILE, 21)):
+  for name, count in (('train.jsonl', 96), ('validation.jsonl', 21)):
     lines = [rng.integers(5, VOCABULARY, rng.integers(3, 16)).tolist() for _ in range(count)]
     text = ''.join(json.dumps({'tokens': tokens, 'tags': [int(t > 60) for t in tokens]}) + '\n' for tokens in lines)
     (tmp_path / 'task' / name).write_text(text)
   settings = Finetune(
-      'tagging', epochs=10, batch=TaskBatch(16, 16), mesh=cfg.MeshShape(2, 2, 2), model=cfg.Model(dtype='float32'),
+      'tagging', epochs=10, batch=TaskBatch(16, 16), own=Own(60), mesh=cfg.MeshShape(2, 2, 2),
+      model=cfg.Model(dtype='float32'),
       optimizer=cfg.Optimizer(name='adamw', peak_learning_rate=3e-3, warmup_steps=0, schedule='linear'))
   result, figures = finetune.finetune(
       settings, tmp_path / 'task', tmp_path / 'run', tmp_path / 'pretrained', progress=False)
   assert result.step == 60 and figures['tag_accuracy'] > .95 and figures['examples'] == 21
+  assert figures['tag_accuracy'] - .5 < figures['sentences'] <= figures['tag_accuracy']
+  assert run_directory.read(tmp_path / 'run').config.own == Own(60)
   assert run_directory.read(tmp_path / 'run').config.labels == ('low', 'high')
   again = finetune.evaluate(tmp_path / 'run', progress=False)
   assert again['tag_accuracy'] == pytest.approx(figures['tag_accuracy'])

@@ -20,6 +20,7 @@ LOCAL = {
     'input_pipeline/prepare/splits.py': 'runs in the folder in which `prepare` works',
     'input_pipeline/prepare/tfds_layout.py': 'the folder in which `prepare` works',
     'input_pipeline/prepare/writing.py': 'the folder in which `prepare` works',
+    'input_pipeline/vocabulary/extending.py': 'a temporary file for lines that are needed twice',
     'input_pipeline/vocabulary/training.py': 'a temporary file for lines that are needed twice',
     'input_pipeline/vocabulary/word_cache.py': 'words that workers exchange in the folder in which `prepare` works',
     'bert_jax/benchmark/huggingface.py': 'what the peer is given in a temporary folder',

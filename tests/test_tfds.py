@@ -6,6 +6,7 @@ import corpora
 import numpy as np
 import pytest
 
+from bert_jax.tasks import glue, sentences, tables
 from input_pipeline import records, storage
 from input_pipeline.prepare import corpus, settings
 from input_pipeline.text import data_sets, sources
@@ -151,3 +152,57 @@ def test_other_content_under_the_same_name_is_noticed(tmp_path):
     corpus.prepare(prepare, progress=False)
   [stamp] = [part.stamp for part in sources.mixture(f'tfds:{tmp_path / "before"}')]
   assert made.settings['contents'] == [stamp.content]  # wherever it lies
+
+# ---------------------------------------------------------------- examples of tasks
+
+
+@pytest.fixture(scope='module')
+def examples_of_tasks(tmp_path_factory):
+  """glue/mrpc and glue/mnli as TFDS has them."""
+  folder = tmp_path_factory.mktemp('tasks')
+  text, classes = tfds.features.Text(), tfds.features.ClassLabel
+  mrpc = [{'sentence1': f'"a {i}', 'sentence2': f'b {i}\n', 'label': i % 2, 'idx': i} for i in range(40)]
+  unlabelled = [example | {'label': -1} for example in mrpc[:3]]
+  of = {'sentence1': text, 'sentence2': text, 'label': classes(names=['not_equivalent', 'equivalent']), 'idx': np.int32}
+  pairs = build(folder, 'mrpc', {'train': mrpc, 'validation': mrpc[:4], 'test': unlabelled}, of)
+  mnli = [{'premise': f'a {i}', 'hypothesis': f'b {i}', 'label': i % 3, 'idx': i} for i in range(5)]
+  of = {'premise': text, 'hypothesis': text, 'label': classes(names=['entailment', 'neutral', 'contradiction']),
+        'idx': np.int32}
+  parts = {'train': mnli, 'validation_matched': mnli[:2], 'validation_mismatched': mnli[2:], 'test_matched': mnli[:1]}
+  return pairs, build(folder, 'mnli', parts, of)
+
+
+def read_task(task, name, split):
+  part = task.find(name, split, task.settings())
+  return None if part is None else task.read(part, task.settings())
+
+
+def test_the_examples_of_a_task(examples_of_tasks, capfd):
+  mrpc, mnli = (f'tfds:{name}' for name in examples_of_tasks)
+  task = glue.TASKS['mrpc']
+  train = read_task(task, mrpc, 'train')
+  assert [(e.text, e.text_pair, e.label, e.index) for e in train[:2]] == [
+      ('"a 0', 'b 0\n', '0', '0'), ('"a 1', 'b 1\n', '1', '1')]
+  assert len(train) == 40 and len(read_task(task, mrpc, 'validation')) == 4
+  assert [e.label for e in read_task(task, mrpc, 'test')] == [None] * 3
+  own = glue.TASKS['mnli']
+  assert [len(read_task(own, mnli, split) or ()) for split in own.files] == [5, 2, 3, 1, 0, 0]
+  assert [e.label for e in read_task(own, mnli, 'validation_mismatched')] == ['contradiction', 'entailment', 'neutral']
+  words = read_task(sentences.CLASSIFICATION, mrpc, 'train')
+  assert [e.label for e in words[:2]] == ['not_equivalent', 'equivalent'] and words[0].text_pair == 'b 0\n'
+  assert "'sentence1', with 'sentence2', the label 'label'" in capfd.readouterr().err
+  one = [read_task(sentences.CLASSIFICATION, f'{mrpc}:train', split) for split in ('train', 'validation')]
+  assert sum(map(len, one)) == 40 and all(one)  # a split that is named is divided
+
+
+def test_what_is_wrong_with_the_examples_of_a_task_is_named(examples_of_tasks):
+  mrpc, mnli = (f'tfds:{name}' for name in examples_of_tasks)
+  for name in ('train', 'validation'):
+    with pytest.raises(records.DataError, match="mnli.*no column '#1 String' or 'sentence1'.*'premise'"):
+      read_task(glue.TASKS['mrpc'], mnli, name)
+  with pytest.raises(records.DataError, match="mrpc.*no column 'premise'"):
+    task = sentences.CLASSIFICATION
+    own = tables.Columns(text_column='premise')
+    task.read(task.find(mrpc, 'train', own), own)
+  with pytest.raises(records.DataError, match='--data tfds:no_such_set'):
+    read_task(glue.TASKS['mrpc'], 'tfds:no_such_set', 'train')

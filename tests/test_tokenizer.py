@@ -1,15 +1,18 @@
 """Our ids are the library's on any text, special tokens never come from text, and a bad vocabulary is refused."""
 
+import gzip
 import io
+import itertools
 import pathlib
 import re
 
 import numpy as np
+import original_tokenizer
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from input_pipeline import records
-from input_pipeline.vocabulary import tokenizer, word_cache
+from input_pipeline.vocabulary import original_rules, tokenizer, word_cache
 
 VOCAB = pathlib.Path(__file__).parents[2] / 'shared/data/vocab'
 TOKENS = [*tokenizer.SPECIAL, *'abcdefghijklmnopqrstuvwxyz', *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'), 'want',
@@ -151,3 +154,68 @@ def test_missing_or_damaged_files(tmp_path):
   (tmp_path / 'spm.model').write_bytes(b'nonsense')
   with pytest.raises(records.DataError, match='not a SentencePiece model'):
     tokenizer.load(tmp_path / 'spm.model')
+
+# ---------------------------------------------------------------- the original's rules
+
+SCRIPTS = st.text(st.one_of(
+    st.sampled_from('ab cDÉßİΣσς.ΑΒ\'^`:\x00\x01\t\n\r\x0b\x1c\x85\xa0\u2028\u3000\u200b\ufeff\ufffd\xad\ue000\u0378'
+                    '中文博推한かな\u0301\u08d4##[]MASK.,-_“…😀\U0002b830\U0002f800\U0001f9ff'),
+    st.characters(exclude_categories=['Cs']), st.characters(categories=['Mn', 'Mc', 'Cc', 'Cf', 'Co', 'Zs', 'Pd'])),
+    max_size=40)
+BOUNDS = st.builds(lambda letter, count: letter * count, st.sampled_from(['a', 'É', 'ß', 'x\u0301', 'か', '.', '博']),
+                   st.sampled_from([50, 99, 100, 101, 199, 200, 201]))
+
+
+@pytest.fixture(scope='module')
+def originals(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('vocabularies')
+  paths = [write(folder / name, [*tokens, 'σ', 'ς', 'α', '##σ', '##ς', '##α', 'ab', '\ue000', '##\ue000', '\U0002b830'])
+           for name, tokens in (('uncased.txt', TOKENS), ('cased.txt', CASED))]
+  return [(tokenizer.load(path, lower_case, rules='google'), lower_case) for path in paths
+          for lower_case in (True, False)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.one_of(SCRIPTS, BOUNDS, st.sampled_from(['[MASK]', '[SEP] ', 'unwanted', '##ing'])),
+                         max_size=5).map(''.join), max_size=4))
+def test_2_9_ids_are_the_originals(originals, texts):
+  """FIDELITY 2.9; texts of every script, with controls, combining marks, brackets, words of up to 201 characters."""
+  for ours, lower_case in originals:
+    reference = original_tokenizer.Original(ours.tokens, lower_case)
+    for text, ids in zip(texts, ours.encode(texts), strict=True):
+      assert ids.tolist() == reference.ids(text)
+      assert not set(ids.tolist()) & {ours.pad_id, ours.cls_id, ours.sep_id, ours.mask_id}
+
+
+@pytest.mark.parametrize('text, original, library', [
+    ('ab\ue000', ['ab', '\ue000'], ['ab']),  # of private use, and so no text to the library
+    ('ΑΣ σ', ['ας', 'σ'], ['ασ', 'σ']),  # Python's lower case ends words with ς
+    ('Α.Σ', ['α', '.', 'ς'], ['α', '.', 'σ']),
+    ('a\U0002b830b', ['a', '\U0002b830', 'b'], ['a\U0002b830b']),  # the library's range of ideographs begins later
+    ('a\u08d4b', ['ab'], ['a\u08d4b'])])  # a mark since Unicode 9: the library knows those of Unicode 8
+def test_2_9_where_the_rules_differ(text, original, library):
+  """What docs/fidelity.md lists: should the library change, its table is to change too."""
+  split = tokenizer.wordpiece_library(TOKENS, True)
+  assert [word for word, _ in split.pre_tokenizer.pre_tokenize_str(split.normalizer.normalize_str(text))] == library
+  joined = lambda words: [''.join(words)] if original == ['ab', '\ue000'] else words
+  assert original_rules.words(original_rules.settle_case(text), True) == joined(original)
+
+
+def test_2_9_a_word_of_more_than_200_characters_is_unknown(both):
+  for ours, _ in both:
+    assert [set(ids.tolist()) == {ours.unk_id} for ids in ours.encode(['x' * 100, 'x' * 200, 'x' * 201])] == [
+        False, False, True]
+
+
+@pytest.mark.skipif(not VOCAB.exists(), reason='../shared/data is not here')
+@pytest.mark.parametrize('name, files', [
+    ('uncased', ['wikipedia/enwiki_featured_4012.txt.gz', 'tasks/wnut17/emerging.test.conll']),
+    ('cased', ['wikipedia/enwiki_featured_4012.txt.gz', 'tasks/wnut17/emerging.test.conll']),
+    ('chinese', ['wikipedia/zhwiki-one-page.xml', 'tasks/cmrc2018/cmrc2018_trial.json'])])
+def test_2_9_real_lines(name, files):
+  ours = tokenizer.load(VOCAB / f'bert-base-{name}-vocab.txt', rules='google')
+  reference = original_tokenizer.Original(ours.tokens, ours.lower_case)
+  for file in files:
+    with (gzip.open if file.endswith('.gz') else open)(VOCAB.parent / file, 'rb') as stream:
+      lines = [line.decode('utf-8', 'ignore') for line in itertools.islice(stream, 300)]
+    assert [ids.tolist() for ids in ours.encode(lines)] == [reference.ids(line) for line in lines]

@@ -218,6 +218,8 @@ def test_who_cannot_tell_what_is_next(folder, encoder):
     (['score', 'whole'], None, 'no text was given: write one after the checkpoint, name a file'),
     (['fill-mask', 'whole', '--input', 'nowhere'], '', 'nowhere does not exist: wanted a file of lines'),
     (['fill-mask', 'whole'], '[MASK]\n\nT5\n', r"standard input, line 3: 'T5' has no \[MASK\]"),
+    (['fill-mask', 'whole', ''], None, r"text 1: '' has no \[MASK\]"),
+    (['next-sentence', 'whole', ' '], None, 'text 1 has no two texts'),
     (['score', 'whole'], 'T5\n' + 'T5 ' * 70, 'standard input, line 2: .* has 72 tokens'),
     (['features', 'whole'], 'T5\n' * 300 + 'T5 ' * 70, 'standard input, line 301: .* has 72 tokens'),
     (['features', 'whole', 'T5 ' * 70], None, 'text 1: .* has 72 tokens .*truncate'),

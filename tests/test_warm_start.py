@@ -110,3 +110,27 @@ def test_other_sizes_are_refused_by_the_setting(data, origin, tmp_path):
   with pytest.raises(ConfigError, match='intermediate'):
     run(wide, data, tmp_path / 'run', initialize_from=origin)
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_larger_vocabulary_and_more_positions(data, origin, tmp_path, capsys):
+  """Said in a line each; a run that died before its first save begins in the same way."""
+  larger = synthetic.write_data(tmp_path / 'larger', vocabulary_size=VOCABULARY + 9, pieces=200, documents=30,
+                                sequence_length=32)
+  settings = config(steps=2)
+  settings = dataclasses.replace(settings, model=dataclasses.replace(
+      settings.model, vocab_size=VOCABULARY + 9, max_positions=700))
+  with pytest.raises(ConfigError, match='has 512 positions.*--longer-positions repeat or interpolate, or set --model'):
+    run(settings, larger, tmp_path / 'run', initialize_from=origin)
+  with pytest.raises(ConfigError, match='repeat changes nothing without --initialize-from'):
+    run(settings, larger, tmp_path / 'run', longer_positions='repeat')
+  assert not (tmp_path / 'run').exists()
+  begin = dict(initialize_from=origin, longer_positions='repeat')
+  killed_before_its_first_save(settings, larger, tmp_path / 'run', **begin)
+  assert run_directory.read(tmp_path / 'run').origin.longer_positions == 'repeat'
+  capsys.readouterr()
+  again = train.train(settings, larger, tmp_path / 'run', devices=jax.devices()[:1]).state.params
+  told = capsys.readouterr().err
+  assert '120 tokens become 129' in told and '512 positions become 700: repeat' in told
+  assert_equal(again, run(settings, larger, tmp_path / 'straight', **begin).state.params)
+  with pytest.raises(DriftError, match='longer-positions: repeat -> interpolate'):
+    run(settings, larger, tmp_path / 'run', initialize_from=origin, longer_positions='interpolate')

@@ -51,7 +51,7 @@ def test_a_column_of_a_wrong_length_is_found(name):
   """As is one that is missing, of those that all data has."""
   block = records.Block(
       np.arange(24, dtype='<u2'), np.full(6, 4, '<u2'), np.full(3, 2, '<u2'), np.arange(3, dtype='<i4'),
-      np.zeros(3, '<u2'), np.packbits(np.ones(24, bool)))
+      np.zeros(3, '<u2'), np.packbits(np.ones(24, bool)), np.packbits(np.ones(24, bool)), np.arange(24, dtype='<u2'))
   decode = lambda block: records.decode_block(records.encode_block(block), np.dtype('<u2'))
   assert records.block_features(decode(block)) == records.block_features(block)
   values = getattr(block, name)
@@ -79,7 +79,8 @@ def test_the_description_is_tfdss(tmp_path, dtype, static, words):
       (folder / name).touch()  # TFDS looks for them
   kinds = {'input_ids': np.uint16 if dtype == '<u2' else np.int32, 'sentence_lengths': np.uint16,
            'piece_sentences': np.uint16, 'document_ids': np.int32}
-  kinds |= {'next_sentence_labels': np.uint16} if static else {}
+  if static:
+    kinds |= {'next_sentence_labels': np.uint16, 'predicted': np.uint8, 'shown_ids': kinds['input_ids']}
   kinds |= {'word_starts': np.uint8} if words else {}
   infos = [tfds.core.SplitInfo(
       name=name, shard_lengths=[shard.records for shard in split.shards],
@@ -92,7 +93,8 @@ def test_the_description_is_tfdss(tmp_path, dtype, static, words):
           {name: tfds.features.Tensor(shape=(None,), dtype=kind, encoding='bytes') for name, kind in kinds.items()}))
   vocabulary = records.Vocabulary('wordpiece', 2**16 if dtype == '<u2' else 2**16 + 1, '', True, 0, 1, 2, 3, 4)
   tfds_layout.write(ours, records.Manifest(
-      128, 'google' if static else 'dynamic', vocabulary, splits, {}, {}, {}, words='jieba' if words else 'none'))
+      128, 'google' if static else 'dynamic', vocabulary, splits, {}, {}, {}, words='jieba' if words else 'none',
+      masks='google' if static else 'dynamic'))
   assert {path.name: path.read_text() for path in ours.iterdir()} == {path.name: path.read_text()
       for path in theirs.iterdir()}
 

@@ -103,6 +103,8 @@ def fields_of(model: Model) -> dict[str, object]:
 
 def labels_of(config: BertConfig, count: int, path: storage.Path) -> tuple[str, ...]:
   """The names of a classifier's `count` classes; () where it gives one number. Raises DataError."""
+  if not count:
+    raise DataError(f'the classifier beside {path} has no class: wanted one at least')
   if count == 1:
     return ()
   names = {str(i): f'LABEL_{i}' for i in range(count)} if config.id2label is None else config.id2label

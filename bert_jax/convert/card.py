@@ -3,12 +3,17 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from bert_jax.convert.foreign import shown
 from bert_jax.model.settings import Model
 from bert_jax.objectives import Objective
 
 # What a head is called in a sentence; one that is not here goes by its name.
 HEADS = {'pooler': 'pooler', 'masked_tokens': 'masked language model head', 'pair_classes': 'next-sentence head',
-         'classifier': 'classifier'}
+         'classifier': 'classifier', 'ends': 'head of starts and ends', 'choice': 'head of choices',
+         'tags': 'classifier of words'}
+# The hub's names for what the classes of tasks do.
+PURPOSES = {'BertForSequenceClassification': 'text-classification', 'BertForQuestionAnswering': 'question-answering',
+            'BertForMultipleChoice': 'multiple-choice', 'BertForTokenClassification': 'token-classification'}
 DONE = {'finetuned': 'fine-tuned'}  # what a kind of run is in a sentence
 KINDS = {'wordpiece': 'WordPiece', 'sentencepiece': 'SentencePiece'}
 CITATION = """@inproceedings{devlin-etal-2019-bert,
@@ -102,8 +107,8 @@ def purpose(card: ModelCard, model: Model, objective: Objective) -> str:
   """The hub's name for what the model does."""
   if card.sentences:
     return 'sentence-similarity'
-  if card.architecture == 'BertForSequenceClassification':
-    return 'text-classification'
+  if card.architecture in PURPOSES:
+    return PURPOSES[card.architecture]
   if 'masked_tokens' in objective.heads and 'masked_tokens' not in idle_heads(card, objective) and not model.causal:
     return 'fill-mask'
   return 'text-generation' if model.causal else 'feature-extraction'
@@ -114,7 +119,7 @@ def training(card: ModelCard, objective: Objective) -> list[str]:
   unknown = 'Converted from a checkpoint of another format, which says nothing of its training.'
   said = [f'{card.steps:,} steps.' if card.steps else unknown, card.origin, card.data]
   if card.labels:
-    said.append(f'Classes, in the order of their scores: {", ".join(card.labels)}.')
+    said.append(f'Classes, in the order of their scores: {", ".join(map(shown, card.labels))}.')
   idle = idle_heads(card, objective)
   if idle:
     said.append(f'This run did not train the {heads_named(idle)}.')
@@ -123,7 +128,8 @@ def training(card: ModelCard, objective: Objective) -> list[str]:
 
 def use(card: ModelCard, model: Model, objective: Objective, task: str) -> str:
   """How to load it, and what its scores mean."""
-  example = {'fill-mask': "'The capital of France is [MASK].'", 'text-classification': "'A text.'"}.get(task)
+  example = {'fill-mask': "'The capital of France is [MASK].'", 'text-classification': "'A text.'",
+             'token-classification': "'She moved to Paris.'"}.get(task)
   code = """```python
 from sentence_transformers import SentenceTransformer
 

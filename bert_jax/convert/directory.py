@@ -7,7 +7,7 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from bert_jax.convert.foreign import check_file
+from bert_jax.convert.foreign import check_file, shown
 from bert_jax.errors import require
 from input_pipeline import storage
 from input_pipeline.errors import DataError
@@ -117,14 +117,15 @@ def verify(directory: storage.Path, names: Iterable[str]) -> None:
     if name not in wanted:
       continue
     if name.startswith('/') or '..' in name.split('/'):
-      raise DataError(f'{directory / MARKER} names {name:.60}: wanted files of its directory')
+      raise DataError(f'{directory / MARKER} names {shown(name)}: wanted files of its directory')
     check_file(directory / name)
+    shows = directory / shown(name)
     try:
       found = hashlib.sha256((directory / name).read_bytes()).hexdigest()
-    except OSError as error:
-      raise DataError(f'{directory / name} cannot be read ({error}), and the export wrote it: export again') from error
+    except (OSError, ValueError) as error:
+      raise DataError(f'{shows} cannot be read ({shown(error)}), and the export wrote it: export again') from error
     if found != wanted[name]:
-      raise DataError(f'{directory / name} is not what the export wrote: export again, or remove {MARKER} if the '
+      raise DataError(f'{shows} is not what the export wrote: export again, or remove {MARKER} if the '
                       'change is wanted')
 
 

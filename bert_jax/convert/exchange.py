@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from bert_jax import checkpoint, metrics, phases, run_directory
 from bert_jax.checkpoint import Loaded
 from bert_jax.config import Config
-from bert_jax.convert import card as card_lib, foreign, google, huggingface, names, programs, proof
+from bert_jax.convert import card as card_lib, foreign, google, growing, huggingface, names, programs, proof
 from bert_jax.convert.card import ModelCard
 from bert_jax.convert.directory import Verify
 from bert_jax.errors import ConfigError, require
@@ -117,24 +117,29 @@ class Initial:
   fresh: tuple[str, ...]  # the names of those
   step: int | None  # of the run that they are from; None of another format
   record: run_directory.Record | None  # of that run
+  changes: tuple[str, ...] = ()  # a line for each that made them fit
 
 
 def initial_parameters(path: storage.PathLike, settings: Model, heads: Heads,
-                       vocabulary: records.Vocabulary | None = None) -> Initial:
+                       vocabulary: records.Vocabulary | None = None, tokens: Callable[[], Sequence[str]] | None = None,
+                       longer: str | None = None) -> Initial:
   """The parameters that a checkpoint has for a model of these settings and heads, wherever it is from.
 
-  `vocabulary`: that of the data. Raises ConfigError, by the setting to change, where the model or the vocabulary is
-  another; a head that is not there, or is of another size, is no error, but named in `fresh`. Raises DataError,
-  CheckpointError.
+  `vocabulary`: that of the data, and `tokens`, () -> its tokens, where it may extend the checkpoint's; `longer`: a key
+  of growing.LONGER, where the model may have more positions. Raises ConfigError, by the setting to change, where the
+  model or the vocabulary is another; a head that is not there, or is of another size, is no error, but named in
+  `fresh`. Raises DataError, CheckpointError.
   """
-  loaded = read(path, heads)
+  before = read(path, heads)
+  loaded, changes = growing.grown(path, before, settings, tokens, longer)
   found, wanted = flat(loaded.model, 'model.'), flat(settings, 'model.')
   other = [name for name in wanted if name.removeprefix('model.') not in FREE and found[name] != wanted[name]]
   require(not other, f'{path} does not fit: '
           + '; '.join(f'it has {name} {found[name]}, wanted {wanted[name]}' for name in other)
           + f': set {" ".join(flag(name, found[name]) for name in other)}, or name another checkpoint')
-  check_vocabulary(path, loaded, vocabulary)
-  return Initial(jax.tree.map(np.asarray, loaded.params), loaded.fresh, loaded.step, loaded.record)
+  if loaded.model.vocab_size == before.model.vocab_size:
+    check_vocabulary(path, loaded, vocabulary)
+  return Initial(jax.tree.map(np.asarray, loaded.params), loaded.fresh, loaded.step, loaded.record, changes)
 
 
 def flag(name: str, value) -> str:
@@ -185,8 +190,9 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
            architecture: str | None = None, layout: str = huggingface.LAYOUTS[0], tell: Tell = silent) -> storage.Path:
   """Writes the checkpoint `source` in `format` to `output`, RUN/export by default, and returns where.
 
-  `architecture` and `layout`: of huggingface. Its files are read again and run by another program before they appear;
-  `tell` hears what that found. Raises as `load` and the writers do, CheckpointError where something changed on the way.
+  `architecture`: the class of transformers whose heads go along; `layout`: of huggingface. The files are read again and
+  run by another program before they appear; `tell` hears what that found. Raises as `load` and the writers do,
+  ConfigError where a head cannot go, CheckpointError where something changed on the way.
   """
   source = storage.path(source)
   if output is None:
@@ -195,10 +201,11 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
     if run_dir is None:
       raise ConfigError(f'{source} is no run directory, so its export has no default place: name one with --output')
     output = run_dir / run_directory.EXPORT
-  require(format == huggingface.KIND or (architecture, layout) == (None, huggingface.LAYOUTS[0]),
-          f'--architecture and --layout are of --format {huggingface.KIND}: leave them out')
+  require(format == huggingface.KIND or layout == huggingface.LAYOUTS[0],
+          f'--layout {layout} is of --format {huggingface.KIND}: leave it out')
   storage.probe(output, '--output')
   loaded = huggingface.shaped(load(source), architecture, layout)
+  proof.check_heads(loaded)
 
   def verify(path: storage.Path) -> None:
     if format in IMPORTERS:

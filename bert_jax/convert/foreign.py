@@ -11,9 +11,25 @@ SETTINGS = '.json', '.txt', '.model'  # how the names of settings and vocabulari
 MOST_BYTES = 64 << 20  # of such a file: the tokenizers of all languages have 20 MB
 
 
+def shown(text: object, most: int = 80) -> str:
+  """What others wrote, for a message of one line: printable characters, and not too many."""
+  text = str(text)
+  found = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most])
+  return found + '…' * (len(text) > most)
+
+
+def is_name(text: object) -> bool:
+  """Whether it is the name of a file in its own directory, of characters that can be shown."""
+  return isinstance(text, str) and text.isprintable() and storage.path(text).name == text != '..'
+
+
 def check_file(path: storage.Path) -> None:
   """Raises DataError where reading might never end, or fill the memory: a pipe, a device, settings of gigabytes."""
-  if path.exists() and not path.is_dir() and not path.is_file():
+  try:
+    special = path.exists() and not path.is_dir() and not path.is_file()
+  except (OSError, ValueError) as error:  # a name that no file can have
+    raise DataError(f'{shown(path, 200)} cannot be read ({shown(error)}): wanted a file') from error
+  if special:
     raise DataError(f'{path} is a pipe or a device: wanted a file')
   if path.suffix in SETTINGS and path.is_file() and storage.size(path) > MOST_BYTES:
     raise DataError(f'{path} has {storage.size(path):,} bytes, more than settings or vocabularies have: fetch it again')

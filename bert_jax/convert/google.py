@@ -25,7 +25,7 @@ from bert_jax.convert import (
 from bert_jax.convert.names import Entry
 from bert_jax.errors import require
 from bert_jax.model.build import Heads
-from bert_jax.model.heads import Classes, Pooler
+from bert_jax.model.heads import Classes, Ends, Pooler
 from bert_jax.model.settings import Model
 from bert_jax.objectives import PRETRAINING_HEADS
 from input_pipeline import records, storage
@@ -34,6 +34,9 @@ from input_pipeline.errors import DataError
 KIND = 'tf1'
 CONFIG, WEIGHTS = 'bert_config.json', 'bert_model.ckpt'
 INDEX = '.index'  # what a checkpoint of TensorFlow has beside its .data-00000-of-00001
+# The classes of transformers whose heads are made by run_pretraining.py, run_classifier.py and run_squad.py.
+CLASSES = ('BertModel', 'BertForPreTraining', 'BertForMaskedLM', 'BertForNextSentencePrediction',
+           'BertForSequenceClassification', 'BertForQuestionAnswering')
 SLOTS = 'adam_m', 'adam_v', 'global_step'  # of the optimizer
 ACTIVATIONS = {'gelu': 'gelu_tanh'}  # modeling.py gelu, since 2019; exact in the code of 2018
 DEFAULTS = {'type_vocab_size': 16}  # modeling.py BertConfig
@@ -55,10 +58,10 @@ def variable(name: str) -> str:
   return name.replace('.', '/')
 
 
-def entries(model: Model, heads: Heads) -> list[Entry]:
-  """Every parameter of a model with these heads, in Google's names."""
+def entries(model: Model, heads: Heads, named: bool = True) -> list[Entry]:
+  """Every parameter of a model with these heads, in Google's names, as names.entries has them."""
   found = []
-  for entry in names.entries(model, heads, huggingface.FORMAT):
+  for entry in names.entries(model, heads, huggingface.FORMAT, named):
     theirs = tuple(map(variable, entry.theirs))
     found.append(dataclasses.replace(entry, theirs=theirs,
                                      transposed=entry.transposed and theirs[0].endswith('output_weights')))
@@ -94,11 +97,11 @@ def read(path: storage.PathLike, heads: Heads | None = None) -> Loaded:
               if not name.split('/')[-1].startswith(SLOTS)}
     task, labels = task_of(config, shapes, directory)
     found = assemble.Foreign(prefix, CONFIG, model, {name: np.zeros(0) for name in shapes},
-                             lambda heads: entries(model, heads), '/', lambda: tokenizer_files.load(directory), task,
-                             labels)
+                             lambda heads: entries(model, heads, named=False), '/',
+                             lambda: tokenizer_files.load(directory), task, labels)
     assemble.check_size(found)
-    wanted = {name: entry.their_shape for entry in entries(model, {**PRETRAINING_HEADS, **task, **(heads or {})})
-              for name in entry.theirs}
+    known = found.entries({**PRETRAINING_HEADS, **task, **(heads or {})})
+    wanted = {name: entry.their_shape for entry in known for name in entry.theirs}
     stand_in = functools.partial(np.broadcast_to, np.float32(0))  # where only the shape is looked at
     tensors = {name: values_of(reader, name, prefix) if wanted.get(name) == shape else stand_in(shape)
                for name, shape in shapes.items()}
@@ -107,7 +110,9 @@ def read(path: storage.PathLike, heads: Heads | None = None) -> Loaded:
 
 def task_of(config: bert_config.BertConfig, shapes: Mapping[str, tuple[int, ...]],
             directory: storage.Path) -> tuple[Heads, tuple[str, ...]]:
-  """The head that run_classifier.py makes, what it reads, and its labels."""
+  """The head that run_squad.py or run_classifier.py makes, what it reads, and its labels."""
+  if 'cls/squad/output_weights' in shapes:
+    return {'ends': Ends}, ()
   shape = shapes.get('output_weights', ())
   if len(shape) != 2:
     return {}, ()
@@ -146,6 +151,8 @@ def export_checkpoint(directory: storage.PathLike, loaded: Loaded, overwrite: bo
   model, vocabulary = loaded.model, loaded.tokenizer()
   huggingface.check_vocabulary(loaded)
   require(vocabulary.kind == 'wordpiece', f'the vocabulary is {vocabulary.kind}: Google\'s code reads WordPiece')
+  kind = huggingface.architecture(loaded.objective)
+  require(kind in CLASSES, f'Google\'s code has no head as {kind} has: wanted one of {", ".join(CLASSES)}')
   config = bert_config.fields_of(model) | {'model_type': model.architecture}
   for name, wanted in FIXED.items():
     require(config.pop(name) == wanted, f'the model has another {name} than {wanted}, which is fixed in Google\'s code')

@@ -15,11 +15,11 @@ import safetensors.numpy
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import assemble, bert_config, card as card_lib, directory as directory_lib, names, tokenizer_files
 from bert_jax.convert.card import ModelCard
-from bert_jax.convert.foreign import read_json
+from bert_jax.convert.foreign import is_name, read_json, shown
 from bert_jax.convert.weights import WEIGHTS, read_tensors
 from bert_jax.errors import ConfigError, require
 from bert_jax.model.build import Heads, encoder_class
-from bert_jax.model.heads import Classes, Pooler
+from bert_jax.model.heads import Classes, Ends, OneScore, Pooler, TokenClasses
 from bert_jax.model.settings import Model
 from bert_jax.objectives import PRETRAINING_HEADS, Objective
 from input_pipeline import storage
@@ -40,6 +40,10 @@ TIED = {'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weigh
 ARCHITECTURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'BertForPreTraining': (tuple(PRETRAINING_HEADS), ()), 'BertForMaskedLM': (('masked_tokens',), ()),
     BARE: ((), ('pooler',))}
+
+# The class that has the head of a task.
+OF_TASKS = {'classifier': 'BertForSequenceClassification', 'ends': 'BertForQuestionAnswering',
+            'choice': 'BertForMultipleChoice', 'tags': 'BertForTokenClassification'}
 
 SENTENCES = 'sentence-transformers'
 LAYOUTS = 'transformers', SENTENCES  # what lies beside an encoder
@@ -106,12 +110,16 @@ def shaped(loaded: Loaded, architecture: str | None, layout: str) -> Loaded:
 
 
 def architecture(objective: Objective) -> str:
-  """The class of transformers that has the objective's heads."""
+  """The class of transformers that has the objective's heads. Raises ConfigError where none is known."""
   heads = set(objective.heads)
   if objective.huggingface:
     return objective.huggingface
-  if 'classifier' in heads:
-    return 'BertForSequenceClassification'
+  others = sorted(heads - {*PRETRAINING_HEADS, *OF_TASKS})
+  require(not others, f'no class of transformers is known that has the head {names.some(others)}: name it in '
+          'Objective.huggingface')
+  for head, kind in OF_TASKS.items():
+    if head in heads:
+      return kind
   if 'masked_tokens' in heads:
     return 'BertForPreTraining' if 'pair_classes' in heads else 'BertForMaskedLM'
   return 'BertForNextSentencePrediction' if 'pair_classes' in heads else BARE
@@ -137,12 +145,15 @@ def to_config(model: Model, pad_id: int, objective: Objective, labels: tuple[str
   fields = bert_config.fields_of(model) | {
       'model_type': model_type(model), 'architectures': [architecture(objective)], 'hidden_act': activation,
       'pad_token_id': pad_id, 'tie_word_embeddings': True}
-  if architecture(objective) != 'BertForSequenceClassification':
+  kind = architecture(objective)
+  if kind not in (OF_TASKS['classifier'], OF_TASKS['tags']):
     return fields
   shown = labels or ('LABEL_0',)  # one number
-  return fields | {'id2label': {str(i): label for i, label in enumerate(shown)},
-                   'label2id': {label: i for i, label in enumerate(shown)},
-                   'problem_type': 'single_label_classification' if labels else 'regression'}
+  fields |= {'id2label': {str(i): label for i, label in enumerate(shown)},
+             'label2id': {label: i for i, label in enumerate(shown)}}
+  if kind == OF_TASKS['classifier']:
+    fields['problem_type'] = 'single_label_classification' if labels else 'regression'
+  return fields
 
 
 def sentence_files(model: Model) -> dict[str, bytes]:
@@ -188,7 +199,7 @@ def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   check_tied(tensors, directory)
   task, labels = task_of(config, tensors, directory)
   return assemble.loaded(assemble.Foreign(
-      directory, CONFIG, model, tensors, lambda heads: names.entries(model, heads, FORMAT), '.',
+      directory, CONFIG, model, tensors, lambda heads: names.entries(model, heads, FORMAT, named=False), '.',
       lambda: tokenizer_files.load(directory), task, labels, BUFFERS), heads)
 
 
@@ -206,9 +217,9 @@ def modules_of(directory: storage.Path) -> tuple[str, list[str]]:
   if not isinstance(modules, list) or not modules or not all(text(x, 'path') and text(x, 'type') for x in modules):
     raise DataError(f'{directory / MODULES} cannot be used: wanted a list of modules with path and type')
   folder, kinds = modules[0]['path'], [module['type'].rpartition('.')[2] for module in modules]
-  if kinds[0] != 'Transformer' or storage.path(folder).name != folder or folder == '..':
-    raise DataError(f'{directory / MODULES} begins with a {kinds[0]:.40} in {folder:.40}: wanted a Transformer, in '
-                    'a folder of its directory')
+  if kinds[0] != 'Transformer' or not is_name(folder):
+    raise DataError(f'{directory / MODULES} begins with a {shown(kinds[0])} in {shown(folder)}: wanted a '
+                    'Transformer, in a folder of its directory')
   return folder, kinds
 
 
@@ -233,13 +244,19 @@ def canonical(tensors: Mapping[str, np.ndarray], model: Model, directory: storag
 
 def task_of(config: bert_config.BertConfig, tensors: Mapping[str, np.ndarray],
             directory: storage.Path) -> tuple[Heads, tuple[str, ...]]:
-  """The head of a task and what it reads, and its labels; of BertForTokenClassification the same name is another's."""
-  weight = tensors.get('classifier.weight')
-  if weight is None or weight.ndim != 2 or 'BertForSequenceClassification' not in (config.architectures or ()):
+  """The head of a task and what it reads, and its labels; of other classes the same name is another's."""
+  if 'qa_outputs.weight' in tensors:
+    return {'ends': Ends}, ()
+  weight, kinds = tensors.get('classifier.weight'), config.architectures or ()
+  if weight is not None and OF_TASKS['choice'] in kinds:
+    return {'pooler': Pooler, 'choice': OneScore}, ()
+  if weight is None or weight.ndim != 2 or not {OF_TASKS['classifier'], OF_TASKS['tags']} & set(kinds):
     return {}, ()
   count = weight.shape[0]
-  head = functools.partial(Classes, count=count)
-  return {'pooler': Pooler, 'classifier': head}, bert_config.labels_of(config, count, directory / CONFIG)
+  heads: Heads = {'pooler': Pooler, 'classifier': functools.partial(Classes, count=count)}
+  if OF_TASKS['tags'] in kinds:
+    heads = {'tags': functools.partial(TokenClasses, count=count)}
+  return heads, bert_config.labels_of(config, count, directory / CONFIG)
 
 
 def check_tied(tensors: dict[str, np.ndarray], directory: storage.PathLike) -> None:

@@ -12,11 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from bert_jax.convert.foreign import shown
 from bert_jax.errors import ConfigError
 from bert_jax.model import build
 from bert_jax.model.settings import Model
 from bert_jax.parallel.mesh import path_name
 from input_pipeline.errors import DataError
+
+NOWHERE = '\0'  # in front of names for what a format has no name for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +51,10 @@ class Entry:
     return shape[::-1] if self.transposed else shape
 
 
-def entries(settings: Model, heads: build.Heads, form: Format) -> list[Entry]:
-  """Every parameter of a model with these heads. Raises ConfigError where a class has no names in the format."""
+def entries(settings: Model, heads: build.Heads, form: Format, named: bool = True) -> list[Entry]:
+  """Every parameter of a model with these heads. Raises ConfigError where a class has no names in the format; where not
+  `named`, `theirs` is of names that no file has.
+  """
   graphdef, shapes, logical = build.describe(settings, heads)
   model = nnx.merge(graphdef, shapes)
   found = []
@@ -59,6 +64,8 @@ def entries(settings: Model, heads: build.Heads, form: Format) -> list[Entry]:
     kind = type(getattr(model, head))
     names = getattr(kind, 'NAMES', {}).get(form.name, {})
     pattern = _pattern(names, rest, form)
+    if pattern is None and not named:
+      pattern = f'{NOWHERE}{name}{{}}'
     if pattern is None:
       raise ConfigError(f'{kind.__name__} has no name for its parameter {rest} in the format {form.name}: add one to '
                         f'{kind.__name__}.NAMES[{form.name!r}]')
@@ -114,4 +121,4 @@ def tree(arrays: Mapping[str, Any], settings: Model, heads: build.Heads):
 def some(names, limit: int = 3) -> str:
   """For a message: the first few, and how many more."""
   names = list(names)
-  return ', '.join(names[:limit]) + (f' and {len(names) - limit} more' if len(names) > limit else '')
+  return ', '.join(map(shown, names[:limit])) + (f' and {len(names) - limit} more' if len(names) > limit else '')

@@ -70,6 +70,7 @@ class Google(HuggingFace):
     self.gelu, self.epsilon = tanh_gelu, 1e-12
 
   def _theirs(self, name: str) -> str:
+    name = name.replace('qa_outputs', 'cls.squad')
     before = '' if name.startswith('cls.') or name == 'classifier' else 'bert.'
     return (before + name).replace('.layer.', '.layer_').replace('.', '/').replace('classifier', '').strip('/')
 
@@ -126,14 +127,20 @@ def outputs(weights: HuggingFace, batch: Mapping[str, np.ndarray]) -> dict[str, 
                      f'{layer}.attention.output.LayerNorm')
     wide = weights.gelu(weights.linear(x, f'{layer}.intermediate.dense'))
     x = weights.norm(x + weights.linear(wide, f'{layer}.output.dense'), f'{layer}.output.LayerNorm')
-  found = {'hidden states': x}
+  found = {'last_hidden_state': x}
   if weights.has('cls.predictions.transform.dense'):
     h = weights.gelu(weights.linear(x, 'cls.predictions.transform.dense'))
     h = weights.norm(h, 'cls.predictions.transform.LayerNorm')
-    found['MLM logits'] = h @ weights.table('word_embeddings').T + weights.decoder_bias()
-  if weights.has('pooler.dense'):
+    found['prediction_logits'] = h @ weights.table('word_embeddings').T + weights.decoder_bias()
+  if weights.has('qa_outputs'):
+    ends = weights.linear(x, 'qa_outputs')
+    found |= {'start_logits': ends[..., 0], 'end_logits': ends[..., 1]}
+  if 'BertForTokenClassification' in (weights.config.get('architectures') or ()):
+    found['logits'] = weights.linear(x, 'classifier')
+  elif weights.has('pooler.dense'):
     pooled = np.tanh(weights.linear(x[:, 0], 'pooler.dense'))
-    found['pooled'] = pooled
-    found |= {name: weights.linear(pooled, head) for name, head in (('NSP logits', 'cls.seq_relationship'),
-                                                                  ('classes', 'classifier')) if weights.has(head)}
-  return found
+    found['pooler_output'] = pooled
+    found |= {name: weights.linear(pooled, head) for name, head in (
+        ('seq_relationship_logits', 'cls.seq_relationship'), ('logits', 'classifier')) if weights.has(head)}
+  scores = [name for name in found if name.endswith('logits')]
+  return {'logits' if [name] == scores else name: value for name, value in found.items()}

@@ -1,6 +1,6 @@
 """That nothing changes at a border: both sides run on the same text, and the largest differences are told.
 
-B rows, T tokens, D hidden, V vocabulary, C classes.
+B rows, T tokens, D hidden.
 """
 
 import dataclasses
@@ -8,13 +8,12 @@ import importlib.util
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import google, huggingface, plain
-from bert_jax.errors import CheckpointError
+from bert_jax.errors import CheckpointError, require
 from bert_jax.model import build
 from bert_jax.parallel.mesh import path_name
 from bert_jax.tasks.sentences import truncate_pair
@@ -34,9 +33,7 @@ TEXTS: tuple[tuple[str, ...], ...] = (
     ('北京是中華人民共和國的首都。', '它位於華北平原。'), ('Die Brücke über die Elbe kostete 3,7 Mio. € (netto).',),
     ('def area(r): return 3.14159 * r ** 2  # m²', 'e = mc^2'))
 
-# [B T D], [B T V], [B D], [B 2], [B C]
-OUTPUTS = 'hidden states', 'MLM logits', 'pooled', 'NSP logits', 'classes'
-Outputs = Mapping[str, np.ndarray]  # some of OUTPUTS, by their names
+Outputs = Mapping[str, np.ndarray]  # by the names of transformers' outputs: last_hidden_state [B T D], logits …
 Batch = dict[str, np.ndarray]  # {[B T]}: input_ids, token_type_ids, position_ids, pair_ids
 Run = Callable[[storage.Path, Loaded, Batch], tuple[str, Outputs]]  # by a format's runtime: its name, what it gives
 
@@ -71,22 +68,24 @@ def batch_of(loaded: Loaded) -> Batch:
   return batch
 
 
+def check_heads(loaded: Loaded) -> None:
+  """Raises ConfigError where a head does not say what it gives."""
+  graphdef, shapes, _ = build.describe(loaded.model, loaded.objective.heads)
+  model = nnx.merge(graphdef, shapes)
+  for name in loaded.objective.heads:
+    kind = type(getattr(model, name))
+    require(hasattr(kind, 'outputs'), f'the head {name} does not say what it gives, so that no other program can be '
+            f'compared with it: add {kind.__name__}.outputs')
+
+
 def forward(model: nnx.Module, heads, batch) -> dict[str, jax.Array]:
-  """What the heads of our model give."""
+  """What our model and its heads give, by the names of transformers' outputs."""
   hidden = model.encoder(batch)
-  found = {'hidden states': hidden}
-  if 'masked_tokens' in heads:
-    each = hidden.reshape(-1, 1, hidden.shape[-1])  # rows of one token: nothing depends on T, which may be a symbol
-    logits = model.masked_tokens(each, jnp.zeros(each.shape[:2], jnp.int32), model.encoder.word_embeddings)
-    found['MLM logits'] = logits.reshape(*hidden.shape[:2], -1)
-  if 'pooler' in heads:
-    pooled = model.pooler(hidden[:, :1], jnp.zeros((hidden.shape[0], 1), jnp.int32))
-    found['pooled'] = pooled[:, 0]
-    if 'pair_classes' in heads:
-      found['NSP logits'] = model.pair_classes(pooled)[:, 0]
-    if 'classifier' in heads:
-      found['classes'] = model.classifier(pooled[:, 0], jnp.zeros(hidden.shape[:1], jnp.int32))
-  return found
+  found = {'last_hidden_state': hidden}
+  for name in heads:
+    found |= getattr(model, name).outputs(model, hidden)
+  scores = [name for name in found if name.endswith('logits')]
+  return {'logits' if [name] == scores else name: value for name, value in found.items()}
 
 
 def ours(loaded: Loaded, batch: Batch) -> Outputs:
@@ -107,12 +106,13 @@ def compare(one: Outputs, other: Outputs, batch: Batch) -> list[Difference]:
   """The largest difference of each output that both have, on tokens that are no padding."""
   real = batch['pair_ids'] > 0
   found = []
-  for name in OUTPUTS:
-    if name in one and name in other:
+  for name in one:
+    if name in other:
       a, b = one[name], other[name]
-      if name == 'MLM logits':  # a padded vocabulary has more
+      if name.endswith('logits') and a.ndim == 3:  # a padded vocabulary has more
         a, b = (x[..., :min(a.shape[-1], b.shape[-1])] for x in (a, b))
-      a, b = (x[real] if x.ndim == 3 else x for x in (a, b))
+      if a.ndim == 3 or name.endswith('logits') and a.shape == real.shape:
+        a, b = a[real], b[real]
       size = float(np.sqrt(np.square(b).mean()))
       found.append(Difference(name, float(np.abs(a - b).max()), TOLERANCE * max(1.0, size)))
   return found
@@ -121,7 +121,7 @@ def compare(one: Outputs, other: Outputs, batch: Batch) -> list[Difference]:
 def check(differences: list[Difference], runtime: str, batch: Batch) -> str:
   """Lines for people. Raises CheckpointError where a difference is too large, or is no number."""
   rows = batch['pair_ids'].sum(axis=1)
-  lines = [f'{found.output:<15} differ by {found.largest:.1e} at most, of {found.allowed:.1e} allowed'
+  lines = [f'{found.output:<24} differ by {found.largest:.1e} at most, of {found.allowed:.1e} allowed'
            for found in differences]
   wrong = [found for found in differences if not found.largest <= found.allowed]
   if wrong or not differences:
@@ -156,12 +156,8 @@ def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple
     return 'a plain forward pass in float64', plain.outputs(plain.HuggingFace(directory), batch)
   import torch
   import transformers
-  heads = loaded.objective.heads
-  name = ('BertForSequenceClassification' if 'classifier' in heads else
-          'BertForPreTraining' if {'masked_tokens', 'pair_classes'} <= heads.keys() else
-          'BertForMaskedLM' if 'masked_tokens' in heads else
-          'BertForNextSentencePrediction' if 'pair_classes' in heads else 'BertModel')
-  options = {'add_pooling_layer': 'pooler' in heads} if name == 'BertModel' else {}
+  heads, name = loaded.objective.heads, huggingface.architecture(loaded.objective)
+  options = {'add_pooling_layer': 'pooler' in heads} if name == huggingface.BARE else {}
   bars = transformers.utils.logging
   shown = bars.is_progress_bar_enabled()
   bars.disable_progress_bar()
@@ -170,16 +166,14 @@ def _huggingface(directory: storage.Path, loaded: Loaded, batch: Batch) -> tuple
     bars.enable_progress_bar()
   inputs = {'input_ids': batch['input_ids'], 'token_type_ids': batch['token_type_ids'],
             'attention_mask': batch['pair_ids']}
+  if name == huggingface.OF_TASKS['choice']:  # it reads [B C T]: of one choice here
+    inputs = {name: value[:, None] for name, value in inputs.items()}
   with torch.no_grad():
     given = model.float().eval()(**{name: torch.from_numpy(value.astype(np.int64)) for name, value in inputs.items()},
                                  output_hidden_states=True)
-  scores = {'BertForSequenceClassification': 'classes', 'BertForMaskedLM': 'MLM logits',
-            'BertForNextSentencePrediction': 'NSP logits'}
-  found = {'hidden states': given.hidden_states[-1], 'MLM logits': given.get('prediction_logits'),
-           'NSP logits': given.get('seq_relationship_logits'), 'pooled': given.get('pooler_output'),
-           scores.get(name, ''): given.get('logits')}
+  found = {**given, 'last_hidden_state': given.hidden_states[-1]}
   return f'transformers {transformers.__version__}', {
-      name: value.numpy() for name, value in found.items() if value is not None}
+      name: value.numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
 def run_google(path: storage.Path, loaded: Loaded, batch: Batch) -> tuple[str, Outputs]:

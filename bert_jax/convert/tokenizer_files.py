@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import tempfile
+import warnings
 from collections.abc import Sequence
 
 from bert_jax.convert import foreign
@@ -25,6 +26,9 @@ def files(tokenizer: Tokenizer, max_length: int) -> dict[str, bytes]:
   own, with words over 100 characters unknown instead of over 200. Raises DataError for a SentencePiece model that is
   not a unigram.
   """
+  if tokenizer.rules != records.LIBRARY:
+    warnings.warn(f'{TOKENIZER} splits text by the rules of the tokenizers library, and this checkpoint was trained by '
+                  f'those of {tokenizer.rules}: they differ in rare characters (docs/fidelity.md)', stacklevel=2)
   special = {'unk_token': UNK, 'sep_token': SEP, 'pad_token': PAD, 'cls_token': CLS, 'mask_token': MASK}
   named = dict(zip((UNK, SEP, PAD, CLS, MASK),
                    (tokenizer.unk_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.cls_id, tokenizer.mask_id)))
@@ -108,7 +112,8 @@ def load(directory: storage.PathLike) -> Tokenizer:
   directory = storage.path(directory)
   foreign.check_files(directory)
   if (directory / records.MANIFEST).exists():
-    return tokenizer_lib.load(directory, records.read_manifest(directory).vocabulary.lower_case)
+    vocabulary = records.read_manifest(directory).vocabulary
+    return tokenizer_lib.load(directory, vocabulary.lower_case, vocabulary.rules)
   lower_case, tokens = _rules(directory)
   if any((directory / name).exists() for name in (records.SENTENCEPIECE, records.VOCABULARY)):
     tokenizer = tokenizer_lib.load(directory, lower_case)
@@ -211,4 +216,4 @@ def _require(fine: bool, path: storage.Path, name: str, found, wanted: Sequence)
   """Raises DataError for a rule that is not one of the `wanted`."""
   if not fine:
     shown = ' or '.join(dict.fromkeys('nothing' if value is None else str(value) for value in wanted))
-    raise DataError(f'{path} has {name} {str(found):.60}, which bert_jax cannot do: wanted {shown}')
+    raise DataError(f'{path} has {name} {foreign.shown(found)}, which bert_jax cannot do: wanted {shown}')

@@ -6,7 +6,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.convert.foreign import check_file, read_object
+from bert_jax.convert.foreign import check_file, is_name, read_object, shown
 from input_pipeline import storage
 from input_pipeline.errors import DataError
 
@@ -34,8 +34,7 @@ def read_tensors(directory: storage.Path) -> dict[str, np.ndarray]:
                        'transformers write it again with save_pretrained(…, safe_serialization=True)' if pickled
                        else ''))
   where = read_object(directory / INDEX).get('weight_map')
-  if not isinstance(where, dict) or not all(isinstance(name, str) and storage.path(name).name == name != '..'
-                                            for name in where.values()):
+  if not isinstance(where, dict) or not all(map(is_name, where.values())):
     raise DataError(f'{directory / INDEX} has no weight_map of names of files in its directory: fetch or export '
                     'it again')
   tensors: dict[str, np.ndarray] = {}
@@ -43,7 +42,7 @@ def read_tensors(directory: storage.Path) -> dict[str, np.ndarray]:
     found = read_file(directory / file)
     lies = sorted({name for name, said in where.items() if said == file} ^ found.keys())
     if lies:
-      raise DataError(f'{directory / INDEX} and {file} differ in {lies[0]}: fetch or export them again')
+      raise DataError(f'{directory / INDEX} and {file} differ in {shown(lies[0])}: fetch or export them again')
     tensors |= found
   return tensors
 
@@ -69,19 +68,19 @@ def tensors_of(data: memoryview) -> dict[str, np.ndarray]:
   length = int.from_bytes(data[:8], 'little')
   if len(data) < 8 or length > min(len(data) - 8, MOST_HEADER):
     raise ValueError(f'its header would have {length:,} bytes, of {len(data):,} of the file')
-  header = json.loads(bytes(data[8:8 + length]))
-  if not isinstance(header, dict):
-    raise ValueError('its header is no object')
-  header.pop('__metadata__', None)
+  header = json.loads(bytes(data[8:8 + length]).decode())  # of bytes json would take UTF-16 too
+  if not isinstance(header, dict) or not isinstance(header.pop('__metadata__', {}), dict):
+    raise ValueError('its header, or the metadata there, is no object')
   body, place, tensors = data[8 + length:], 0, {}
   for name, (start, end), kind, shape in sorted(map(_entry, header.items()), key=lambda entry: entry[1]):
     if start != place or end < start or end > len(body):
-      raise ValueError(f'its header puts {name} at bytes {start:,} to {end:,} of {len(body):,}, after {place:,}')
+      raise ValueError(f'its header puts {shown(name)} at bytes {start:,} to {end:,} of {len(body):,}, after {place:,}')
     place, dtype = end, np.dtype(TYPES.get(kind, np.uint8))
     if kind not in TYPES:
       shape = [end - start]
     if math.prod(shape) * dtype.itemsize != end - start:
-      raise ValueError(f'its header gives {name} {end - start:,} bytes, and the shape {str(shape):.60} of {dtype}')
+      raise ValueError(f'its header gives {shown(name)} {end - start:,} bytes, and the shape {str(shape):.60} of '
+                       f'{dtype}')
     tensors[name] = np.frombuffer(body[start:end] or b'', dtype).reshape(shape)
   if place != len(body):
     raise ValueError(f'its tensors end at byte {place:,} of {len(body):,}')
@@ -95,5 +94,5 @@ def _entry(item) -> tuple[str, list[int], str, list[int]]:
   counts = lambda value: isinstance(value, list) and all(type(x) is int and 0 <= x < 2**63 for x in value)
   if (not isinstance(entry, dict) or entry.keys() != wanted or not isinstance(entry['dtype'], str)
       or not counts(entry['shape']) or not counts(entry['data_offsets']) or len(entry['data_offsets']) != 2):
-    raise ValueError(f'its header says of {name} {str(entry):.60}: wanted {", ".join(sorted(wanted))}')
+    raise ValueError(f'its header says of {shown(name)} {str(entry):.60}: wanted {", ".join(sorted(wanted))}')
   return name, entry['data_offsets'], entry['dtype'], entry['shape']

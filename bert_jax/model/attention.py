@@ -32,15 +32,19 @@ def is_seen(T: int, direction: int) -> jax.Array:  # -> [T T] bool
   return (jnp.arange(T)[:, None] - jnp.arange(T)[None]) * direction >= 0
 
 
-def attend_xla(q, k, v, pair_ids, token_numbers, rate, seed, direction):
-  """Attention in plain JAX; scores and softmax in float32. [B T H K] x 3, [B T] -> [B T H K]"""
-  T, H = q.shape[1:3]
+def weigh(q, k, pair_ids, direction):  # [B T H K] x 2, [B T] -> [B H T T]
+  """The attention weights: softmax(q k' / sqrt K) over the tokens that are seen; scores and softmax in float32."""
   scores = jnp.einsum('BTHK,BSHK->BHTS', q, k, preferred_element_type=wide(q.dtype)) * q.shape[-1]**-0.5
   same = pair_ids[:, None, :, None] == pair_ids[:, None, None, :]  # [B 1 T S]
   if direction:
-    same &= is_seen(T, direction)[None, None]
-  weights = jax.nn.softmax(jnp.where(same, scores, -1e9), axis=-1).astype(q.dtype)
-  weights = checkpoint_name(weights, 'weights')
+    same &= is_seen(q.shape[1], direction)[None, None]
+  return jax.nn.softmax(jnp.where(same, scores, -1e9), axis=-1).astype(q.dtype)
+
+
+def attend_xla(q, k, v, pair_ids, token_numbers, rate, seed, direction):
+  """Attention in plain JAX. [B T H K] x 3, [B T] -> [B T H K]"""
+  H = q.shape[2]
+  weights = checkpoint_name(weigh(q, k, pair_ids, direction), 'weights')
   heads = jnp.arange(H, dtype=jnp.uint32)[None, :, None, None]
   of_weights = token_numbers[:, None, :, None] * jnp.uint32(H) + heads  # [B H T 1]
   return jnp.einsum('BHTS,BSHK->BTHK', dropout(weights, of_weights, rate, seed), v)

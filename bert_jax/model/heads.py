@@ -3,7 +3,8 @@
 B rows, T tokens, P positions of a row, M = B P of all rows, S pairs of a row (1 where rows are not packed), D hidden,
 V vocabulary, C classes.
 
-A head says beside its layers what its forward pass costs (`flops`) and its names in other formats (`NAMES`).
+A head says beside its layers what its forward pass costs (`flops`), its names in other formats (`NAMES`), and what it
+gives where each row is one text or pair (`outputs`), by the names of transformers' outputs.
 """
 
 from collections.abc import Mapping
@@ -44,6 +45,12 @@ class Pooler(nnx.Module):
     with jax.named_scope('pooler'):
       return jnp.tanh(self.dense(at_positions(hidden, cls_positions, self.settings.plain)))
 
+  def of_rows(self, hidden):  # [B T D] -> [B D]
+    return self(hidden[:, :1], jnp.zeros((hidden.shape[0], 1), jnp.int32))[:, 0]
+
+  def outputs(self, model, hidden):  # [B T D] -> {[B D]}
+    return {'pooler_output': self.of_rows(hidden)}
+
 
 class MaskedTokens(nnx.Module):
   """Scores of the vocabulary at chosen positions; the decoder is the word embedding table.
@@ -74,6 +81,11 @@ class MaskedTokens(nnx.Module):
       scores = jax.lax.dot_general(h, decoder, (((1,), (1,)), ((), ())), preferred_element_type=wide(h.dtype))
       return (add_bias_plainly if 'add_bias' in self.settings.plain else add_bias)(scores, self.bias[...])
 
+  def outputs(self, model, hidden):  # [B T D] -> {[B T V]}
+    each = hidden.reshape(-1, 1, hidden.shape[-1])  # rows of one token: nothing depends on T, which may be a symbol
+    logits = self(each, jnp.zeros(each.shape[:2], jnp.int32), model.encoder.word_embeddings)
+    return {'prediction_logits': logits.reshape(*hidden.shape[:2], -1)}
+
 
 class PairClasses(nnx.Module):
   """Two scores for each pair (run_pretraining.py get_next_sentence_output), in float32: 16 bits would often tie."""
@@ -90,6 +102,30 @@ class PairClasses(nnx.Module):
   def __call__(self, pooled):  # [B S D] -> [B S 2] float32
     with jax.named_scope('pair_classes'):
       return self.dense(pooled)
+
+  def outputs(self, model, hidden):  # [B T D] -> {[B 2]}
+    return {'seq_relationship_logits': self(model.pooler.of_rows(hidden)[:, None])[:, 0]}
+
+
+class Ends(nnx.Module):
+  """Scores of each token as the first and as the last of an answer (run_squad.py create_model), in float32."""
+  NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'qa_outputs'}}
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs):
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None), dtype=wide(settings.dtype))
+
+  @staticmethod
+  def flops(settings: Model, tokens: int) -> float:
+    """FLOP of the forward pass for `tokens` of a row."""
+    return 4.0 * tokens * settings.hidden_size
+
+  def __call__(self, hidden):  # [B T D] -> [B T 2] float32
+    with jax.named_scope('ends'):
+      return self.dense(hidden)
+
+  def outputs(self, model, hidden):  # [B T D] -> {[B T]}
+    ends = self(hidden)
+    return {'start_logits': ends[..., 0], 'end_logits': ends[..., 1]}
 
 
 class Classes(nnx.Module):
@@ -108,6 +144,25 @@ class Classes(nnx.Module):
 
   def __call__(self, pooled, row_numbers=None, seed=None):  # [B D], [B], key -> [B C] float32
     with jax.named_scope('classes'):
-      numbers = jnp.arange(len(pooled)) if row_numbers is None else row_numbers
-      bits = None if seed is None else jax.random.bits(jax.random.fold_in(seed, 1), (), jnp.uint32)
-      return self.dense(dropout(pooled, numbers.astype(jnp.uint32)[:, None], self.settings.hidden_dropout, bits))
+      if seed is not None:
+        numbers = jnp.arange(len(pooled)) if row_numbers is None else row_numbers
+        bits = jax.random.bits(jax.random.fold_in(seed, 1), (), jnp.uint32)
+        pooled = dropout(pooled, numbers.astype(jnp.uint32)[:, None], self.settings.hidden_dropout, bits)
+      return self.dense(pooled)
+
+  def outputs(self, model, hidden):  # [B T D] -> {[B C]}
+    return {'logits': self(model.pooler.of_rows(hidden))}
+
+
+class TokenClasses(Classes):
+  """The same of each token (arXiv:1810.04805 section 5.3)."""
+
+  def outputs(self, model, hidden):  # [B T D] -> {[B T C]}
+    return {'logits': self(hidden)}
+
+
+class OneScore(Classes):
+  """One score, by which choices compare (arXiv:1810.04805 section 4.4)."""
+
+  def __init__(self, settings: Model, rngs: nnx.Rngs):
+    super().__init__(settings, rngs, count=1)

@@ -1,27 +1,46 @@
 """The settings of a fine-tuning run."""
 
 import dataclasses
+import itertools
 
 from bert_jax import config as cfg
 from bert_jax.errors import require
 from bert_jax.objectives import Objective
 from bert_jax.optimizer import check_length
 from bert_jax.tasks.table import TASKS
+from bert_jax.tasks.task import Settings
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskBatch:
   """What a batch of a task is made of."""
   size: int = 32
-  """Examples of a batch."""
+  """Rows of a batch: 16 or 32 in the paper."""
   max_length: int = 128
-  """Tokens of an example, [CLS] and [SEP] included; longer texts are cut (run_classifier.py max_seq_length)."""
+  """Tokens of a row, [CLS] and [SEP] included; longer texts are cut (run_classifier.py max_seq_length)."""
+  lengths: int = 4
+  """Rows are padded to one of so many lengths, chosen by the training rows, with rows of about one length in a batch;
+  each is compiled. 1: all to the longest row."""
   seed: int = 12345
-  """Of the order of the examples, drawn again in each epoch."""
+  """Of the order of the rows, drawn again in each epoch."""
 
   def __post_init__(self):
+    require(self.lengths >= 1, f'batch.lengths is {self.lengths}: wanted at least 1')
     require(self.size >= 1, f'batch.size is {self.size}: wanted at least 1')
     require(self.max_length >= 8, f'batch.max_length is {self.max_length}: wanted at least 8')
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+  """Which examples of DATA are used."""
+  train: str = ''
+  """The file of DATA to train on, where its name is none of those that the task knows."""
+  validation: str = ''
+  """The file of DATA to evaluate on, likewise."""
+  train_examples: int = 0
+  """Only so many of the training examples, the first ones; 0: all."""
+  validation_examples: int = 0
+  """Only so many of the validation examples, the first ones; 0: all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +54,23 @@ class Finetune:
   epochs: int = 3
   """Times that each training example is seen: 2 to 4 in the paper."""
   batch: TaskBatch = TaskBatch()
+  own: Settings = Settings()
+  """The task's own settings, of the class TASKS[task].settings."""
+  files: Files = Files()
+  warmup_share: float = 0.1
+  """Share of the steps in which the learning rate rises (run_classifier.py warmup_proportion), where
+  --optimizer.warmup-steps is 0."""
   optimizer: cfg.Optimizer = cfg.Optimizer(peak_learning_rate=3e-5, warmup_steps=0)
   mesh: cfg.MeshShape = cfg.MeshShape()
-  run: cfg.Run = cfg.Run(checkpoint_every=500, evaluate_every=0)
+  run: cfg.Run = cfg.Run(checkpoint_every=500, keep_checkpoints=1, evaluate_every=0)
+  """The best checkpoint is kept beside the newest; evaluate_every 0: after each epoch."""
 
   def __post_init__(self):
     require(self.task in TASKS, f'there is no task {self.task!r}: wanted one of {", ".join(TASKS)}')
+    if self.own == Settings():  # of a call that says nothing of them
+      object.__setattr__(self, 'own', TASKS[self.task].settings())
     require(self.epochs >= 1, f'epochs is {self.epochs}: wanted at least 1')
+    require(0 <= self.warmup_share <= 1, f'warmup_share is {self.warmup_share}: wanted 0 up to 1')
     require(self.batch.size % self.run.microbatches == 0,
             f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
     check_length(self.optimizer, self.run.steps)
@@ -49,4 +78,57 @@ class Finetune:
   @property
   def learns(self) -> Objective:
     """What is learnt: the task's objective for these labels."""
-    return TASKS[self.task].objective(self.labels)
+    return TASKS[self.task].objective(self.labels, self.own)
+
+  @property
+  def best(self) -> str:
+    """The figure of an evaluation by which checkpoints compare."""
+    return TASKS[self.task].best
+
+  def of_length(self, epoch: int) -> 'Finetune':
+    """Where an epoch has so many steps: with the steps of the run, of its warmup, and between evaluations."""
+    steps = self.epochs * epoch
+    warmup = self.optimizer.warmup_steps or int(self.warmup_share * steps)
+    return dataclasses.replace(
+        self, optimizer=dataclasses.replace(self.optimizer, warmup_steps=warmup),
+        run=dataclasses.replace(self.run, steps=steps, evaluate_every=self.run.evaluate_every or epoch))
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """What is tried in place of the one learning rate, batch size and number of epochs of a run; --grid: the paper's
+  lists (arXiv:1810.04805 appendix A.3)."""
+  rates: tuple[float, ...] = ()
+  """Peak learning rates; in the paper 5e-5 3e-5 2e-5."""
+  sizes: tuple[int, ...] = ()
+  """Rows of a batch; in the paper 16 32."""
+  epochs: tuple[int, ...] = ()
+  """Epochs; in the paper 2 3 4."""
+
+  def cells(self, config: Finetune) -> list[Finetune]:
+    """The settings of each of its points."""
+    points = itertools.product(self.rates or (config.optimizer.peak_learning_rate,),
+                               self.sizes or (config.batch.size,), self.epochs or (config.epochs,))
+    return [dataclasses.replace(config, epochs=epochs, batch=dataclasses.replace(config.batch, size=size),
+                                optimizer=dataclasses.replace(config.optimizer, peak_learning_rate=rate))
+            for rate, size, epochs in points]
+
+
+PAPER = Grid((5e-5, 3e-5, 2e-5), (16, 32), (2, 3, 4))
+
+
+def of(task: str) -> Finetune:
+  """The settings with which a task is fine-tuned where nothing else is said. Raises ConfigError."""
+  require(task in TASKS, f'there is no task {task!r}: wanted one of {", ".join(TASKS)}')
+  usual = TASKS[task].defaults
+  plain = Finetune(task)
+  return dataclasses.replace(
+      plain, epochs=usual.epochs,
+      batch=dataclasses.replace(plain.batch, size=usual.size, max_length=usual.max_length),
+      optimizer=dataclasses.replace(plain.optimizer, peak_learning_rate=usual.learning_rate))
+
+
+def classes_of(fields: dict) -> dict[str, type]:
+  """For fields.from_json: the class of `own` in the JSON fields of a Finetune."""
+  task = fields.get('task')
+  return {'own': TASKS[task].settings} if isinstance(task, str) and task in TASKS else {}

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from input_pipeline.batches.checks import require, require_ranges, require_types
-from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.batches.pairs import PairKind
 from input_pipeline.batches.shards import SPECIALS
 
@@ -59,6 +59,9 @@ class BatchConfig:
     require(not self.pack or self.pairs_per_row > 1, 'batch.pack with batch.pairs_per_row 1 packs nothing: '
             'set batch.pairs_per_row, to 16 for rows of 512')
     self.masking.check()
+    require(self.masking.unit != STORED or self.pairs == 'google',
+            f'batch.masking.unit is {STORED}, and batch.pairs {self.pairs}: such masks are stored beside google pairs; '
+            'set batch.pairs to google, or batch.masking.unit to token')
     share = self.masking.greatest_share
     wanted = round(share * self.sequence_length)
     require(wanted <= MOST_WANTED_PER_SLOT * self.predictions,

@@ -14,7 +14,7 @@ from input_pipeline.batches.config import BatchConfig
 from input_pipeline.batches.packing import Trials
 from input_pipeline.batches.pairs import MAKERS
 from input_pipeline.batches.segments import Pairs
-from input_pipeline.batches.shards import Window
+from input_pipeline.batches.shards import StoredMasks, Window
 
 TRIAL_WINDOWS = 4  # windows that are packed for trial, under keys that no epoch has
 
@@ -30,6 +30,7 @@ class Arrangement:
   pairs: Pairs
   first_pairs: np.ndarray  # [R + 1] of each row: row r has the pairs first_pairs[r] … first_pairs[r + 1] - 1
   word_starts: np.ndarray | None  # of the window, where the data has them
+  masks: StoredMasks | None  # likewise
 
 
 def arrange(window: Window, epoch: int, number: int, row_count: int, trials: Trials | None, config: BatchConfig,
@@ -39,7 +40,8 @@ def arrange(window: Window, epoch: int, number: int, row_count: int, trials: Tri
   if trials is None:
     pairs = make_pairs(window, key('pairs'), config, continues)
     order = random.permutation(key('order'), len(pairs.label))
-    return Arrangement(epoch, number, window.tokens, pairs.take(order), np.arange(len(order) + 1), window.word_starts)
+    return Arrangement(epoch, number, window.tokens, pairs.take(order), np.arange(len(order) + 1), window.word_starts,
+                       window.masks)
   best = None
   for attempt, more_splits in enumerate(packing.MORE_SPLITS):
     key_of = lambda purpose, attempt=attempt: key(purpose, attempt)
@@ -54,7 +56,7 @@ def arrange(window: Window, epoch: int, number: int, row_count: int, trials: Tri
   row_of = random.permutation(key('order'), row_count)[row_of]
   order = np.lexsort((random.bits(key('within'), 0, len(row_of)), row_of))  # by row, at random within a row
   first_pairs = np.searchsorted(row_of[order], np.arange(row_count + 1))
-  return Arrangement(epoch, number, window.tokens, pairs.take(order), first_pairs, window.word_starts)
+  return Arrangement(epoch, number, window.tokens, pairs.take(order), first_pairs, window.word_starts, window.masks)
 
 
 def make_pairs(window: Window, key: int, config: BatchConfig, continues: np.ndarray) -> Pairs:

@@ -61,6 +61,11 @@ def open_split(directory: storage.PathLike, split: str, config: BatchConfig, ver
   require((manifest.pairs == 'google') == (config.pairs == 'google'),
           f'{directory} was prepared with pairs={manifest.pairs!r}, batch.pairs is {config.pairs!r}: '
           f'set batch.pairs to {fit}, or prepare the data again')
+  stored = config.masking.unit == masking.STORED
+  require((manifest.masks != records.DYNAMIC) == stored,
+          f'{directory} was prepared with masks={manifest.masks!r}, batch.masking.unit is {config.masking.unit!r}: set '
+          f'batch.masking.unit to {"another" if stored else masking.STORED}, or prepare the data again with --masks '
+          f'{records.GOOGLE if stored else records.DYNAMIC}')
   kinds = shards.read_token_kinds(directory, manifest.vocabulary)
   stream = Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, kinds, first_step)
   if config.masking.unit == 'word':
@@ -163,25 +168,41 @@ class Stream:
   def laid_out(self, arrangement: epochs.Arrangement, begin: int, end: int) -> tuple[Batch, layout.PlacedPairs]:
     # -> {[B T]}, [M]
     """Rows begin … end - 1 of a window before masking, and their pairs."""
+    placed = self._placed(arrangement, begin, end)
+    return self._lay_out(arrangement.tokens, placed, end - begin), placed
+
+  def _placed(self, arrangement: epochs.Arrangement, begin: int, end: int) -> layout.PlacedPairs:  # -> [M]
     first_pairs = arrangement.first_pairs[begin:end + 1]
     row = np.repeat(np.arange(end - begin), np.diff(first_pairs))
     pairs = arrangement.pairs.take(slice(int(first_pairs[0]), int(first_pairs[-1])))
-    placed = layout.place(pairs, row, self.separators)
-    batch = layout.lay_out(arrangement.tokens, placed, end - begin, self.config.sequence_length, self.separators,
-                           self.vocabulary)
-    return batch, placed
+    return layout.place(pairs, row, self.separators)
+
+  def _lay_out(self, tokens: np.ndarray, placed: layout.PlacedPairs, rows: int) -> Batch:  # [window's tokens], [M]
+    return layout.lay_out(tokens, placed, rows, self.config.sequence_length, self.separators, self.vocabulary)
 
   def _masked(self, arrangement: epochs.Arrangement, begin: int, end: int, step: int) -> Batch:
     """Rows begin … end - 1 of a window, complete."""
     config = self.config
     batch, placed = self.laid_out(arrangement, begin, end)
+    slots = layout.pair_slots(placed, end - begin, config.pairs_per_row, predict=config.pairs != 'none')
+    if config.masking.unit == masking.STORED:
+      return batch | self._stored(arrangement.masks, placed, batch['input_ids']) | slots
     draws = masking.bits_per_pair(config.masking.unit, config.sequence_length, config.predictions)
     key = random.key(config.seed, 'masks', arrangement.epoch, arrangement.number)
     bits = random.bits(key, int(arrangement.first_pairs[begin]) * draws, len(placed.row) * draws).reshape(-1, draws)
     share = masking.share_at(config.masking, step)
     batch |= masking.mask_batch(batch['input_ids'], placed, bits, config.masking, share, config.predictions,
                                 self.kinds, arrangement.word_starts)
-    return batch | layout.pair_slots(placed, end - begin, config.pairs_per_row, predict=config.pairs != 'none')
+    return batch | slots
+
+  def _stored(self, masks: shards.StoredMasks, placed: layout.PlacedPairs, input_ids: np.ndarray) -> Batch:
+    # -, [M], [B T] -> {[B P]}
+    """The masks that the data has; changes `input_ids` in place."""
+    shown, predicted = (self._lay_out(values, placed, len(input_ids))['input_ids']
+                        for values in (masks.shown_ids, masks.predicted))
+    special = self.vocabulary.pad_id, self.vocabulary.cls_id, self.vocabulary.sep_id  # which are in no piece
+    return masking.stored_masks(input_ids, shown, (predicted > 0) & ~np.isin(input_ids, special),
+                                self.config.predictions)
 
   def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
     """This process' rows of the global batch of `step`: a contiguous slice, the same whatever came before."""

@@ -21,16 +21,22 @@ most predictions of one pair, Q predictions of the batch, V vocabulary.
 """
 
 import dataclasses
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from input_pipeline import random
 from input_pipeline.batches import layout
 from input_pipeline.batches.checks import require, require_ranges, require_types
-from input_pipeline.batches.choosing import CHOOSERS, Unit
+from input_pipeline.batches.choosing import CHOOSERS
 from input_pipeline.batches.layout import PlacedPairs
 from input_pipeline.batches.shards import TokenKinds
 
+STORED = 'google'  # in place of a unit: as prepared
+if TYPE_CHECKING:
+  Source = str
+else:
+  Source = Literal[*CHOOSERS, STORED]
 ROUNDING = 1e-9  # 0.7 + 0.3 may be a little more than 1
 
 
@@ -43,8 +49,9 @@ class Masking:
   """Of the predicted tokens, the share that [MASK] replaces."""
   random: float = 0.1
   """Of the predicted tokens, the share that a random token replaces; the rest stays as it is."""
-  unit: Unit = 'token'
-  """What is chosen: single tokens, whole words, or SpanBERT's spans of whole words."""
+  unit: Source = 'token'
+  """What is chosen: single tokens, whole words, or SpanBERT's spans of whole words; google: nothing, as the masks are
+  those that `prepare` stored."""
   schedule: tuple[tuple[int, float], ...] = ()
   """Points (step, share) between which the share runs in straight lines, in place of `share`; none: the share stays."""
 
@@ -60,6 +67,9 @@ class Masking:
     require_ranges(self, 'masking.', mask=(0, 1), random=(0, 1))
     require(self.mask + self.random <= 1 + ROUNDING,
             f'masking.mask + masking.random is {self.mask + self.random:g}; wanted at most 1: lower one of the two')
+    for name in ('share', 'mask', 'random', 'schedule') if self.unit == STORED else ():
+      require(getattr(self, name) == type(self).__dataclass_fields__[name].default, f'masking.{name} changes nothing '
+              f'with masking.unit {STORED}, whose masks were drawn by `bert-jax prepare`: leave it out')
     steps, shares = [step for step, _ in self.schedule], [share for _, share in self.schedule]
     require(all(0 <= share < 1 for share in shares),
             f'masking.schedule has the shares {shares}; wanted less than 1 and not less than 0, as 0.15')
@@ -114,12 +124,29 @@ def mask_batch(input_ids: np.ndarray, pairs: PlacedPairs, bits: np.ndarray, mask
   own = slot_bits[pair, nth]
   decisive = own if choice.decisive is None else slot_bits[pair, choice.decisive[choice.used]]
   flat_ids[place] = replacement(original, decisive, own, masking, kinds)
+  return in_slots(slot, place % row_length, original, row_count, slots)
+
+
+def in_slots(slot: np.ndarray, position: np.ndarray, original: np.ndarray, row_count: int,
+             slots: int) -> dict[str, np.ndarray]:  # [Q] of the flat slots, [Q], [Q] -> {[B P]}
   positions, ids = (np.zeros((row_count, slots), np.int32) for _ in range(2))
   weights = np.zeros((row_count, slots), np.float32)
-  positions.reshape(-1)[slot] = place % row_length
+  positions.reshape(-1)[slot] = position
   ids.reshape(-1)[slot] = original
   weights.reshape(-1)[slot] = 1
   return {'masked_lm_positions': positions, 'masked_lm_ids': ids, 'masked_lm_weights': weights}
+
+
+def stored_masks(input_ids: np.ndarray, shown: np.ndarray, predicted: np.ndarray,
+                 slots: int) -> dict[str, np.ndarray]:  # [B T], [B T], bool [B T], - -> {[B P]}
+  """As mask_batch, of masks that `prepare` drew; where a row has more of them than slots, the last ones are left out.
+  """
+  row, position = np.nonzero(predicted)
+  nth = np.arange(len(row)) - np.searchsorted(row, row)
+  row, position, nth = (values[nth < slots] for values in (row, position, nth))
+  original = input_ids[row, position]
+  input_ids[row, position] = shown[row, position]
+  return in_slots(row * slots + nth, position, original, len(input_ids), slots)
 
 
 def replacement(original: np.ndarray, decisive: np.ndarray, own: np.ndarray, masking: Masking,

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import itertools
 import os
+import zlib
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Index:
   pieces: np.ndarray  # [K]
   tokens: np.ndarray  # [K]
   documents: np.ndarray  # [K 2] least and greatest document number
+  crc: np.ndarray | None  # [K] CRC-32 of each payload when every byte was verified; None where that was not asked for
   dtype: np.dtype  # of the token ids
   held: tuple[memoryview, ...] = ()  # the contents of the shards, where they are kept in memory
 
@@ -49,6 +51,13 @@ class Index:
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredMasks:
+  """The masks that `prepare` drew for the tokens of a window."""
+  predicted: np.ndarray  # [T] bool
+  shown_ids: np.ndarray  # [T] what stands in the place of each; its own id where it is not predicted
+
+
+@dataclasses.dataclass(frozen=True)
 class Window:
   """The pieces of consecutive blocks, joined."""
   tokens: np.ndarray  # [T] ids
@@ -57,6 +66,7 @@ class Window:
   document_ids: np.ndarray  # [N]
   labels: np.ndarray | None  # [N] of google pairs
   word_starts: np.ndarray | None = None  # [T] bool, where the data has them
+  masks: StoredMasks | None = None  # likewise
 
   @property
   def piece_lengths(self) -> np.ndarray:  # -> [N] tokens
@@ -94,10 +104,11 @@ def open_index(directory: storage.PathLike, split: str, manifest: Manifest, veri
   scan = functools.partial(scan_shard, manifest=manifest, verify=verify)
   with concurrent.futures.ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
     scanned = list(pool.map(scan, [directory / shard.file for shard in shards], shards, itertools.repeat(hold)))
-  table = np.concatenate([blocks for blocks, _ in scanned])  # [K 6]
+  table = np.concatenate([blocks for blocks, _ in scanned])  # [K 7]
   shard_of = np.repeat(np.arange(len(shards)), [len(blocks) for blocks, _ in scanned])
   paths, dtype = tuple(directory / shard.file for shard in shards), records.id_dtype(manifest.vocabulary.size)
-  return Index(paths, shard_of, *table[:, :4].T, table[:, 4:], dtype, tuple(data for _, data in scanned if hold))
+  crc = table[:, 6] if verify == 'full' else None
+  return Index(paths, shard_of, *table[:, :4].T, table[:, 4:6], crc, dtype, tuple(data for _, data in scanned if hold))
 
 
 def check_names(directory: storage.Path, split: str, shards: tuple[Shard, ...]) -> None:
@@ -119,7 +130,7 @@ def check_names(directory: storage.Path, split: str, shards: tuple[Shard, ...]) 
 
 def scan_shard(path: storage.Path, shard: Shard, hold: bool, manifest: Manifest,
                verify: str) -> tuple[np.ndarray, memoryview | None]:
-  # -> [blocks 6] start, bytes, pieces, tokens, least and greatest document number; and the content, to hold it
+  # -> [blocks 7] start, bytes, pieces, tokens, least and greatest document number, CRC; and the content, to hold it
   data = storage.map_file(path)
   if len(data) != shard.bytes:
     raise DataError(f'{path} has {len(data)} bytes, the manifest says {shard.bytes}: it is truncated or was changed; '
@@ -130,7 +141,7 @@ def scan_shard(path: storage.Path, shard: Shard, hold: bool, manifest: Manifest,
   spans = records.frame_spans(data, str(path))
   if len(spans) != shard.records:
     raise DataError(f'{path} has {len(spans)} records, the manifest says {shard.records}; copy or prepare it again')
-  table = np.zeros((len(spans), 6), np.int64)
+  table = np.zeros((len(spans), 7), np.int64)
   dtype = records.id_dtype(manifest.vocabulary.size)
   for entry, (start, length) in zip(table, spans):
     try:
@@ -139,7 +150,8 @@ def scan_shard(path: storage.Path, shard: Shard, hold: bool, manifest: Manifest,
     except DataError as error:
       raise DataError(f'{path}, record at byte {start}: {error}') from error
     least, greatest = block.document_ids.min(), block.document_ids.max()
-    entry[:] = start, length, len(block.piece_sentences), len(block.input_ids), least, greatest
+    crc = zlib.crc32(data[start:start + length]) if verify == 'full' else 0
+    entry[:] = start, length, len(block.piece_sentences), len(block.input_ids), least, greatest, crc
   if (found := tuple(table[:, 2:4].sum(0))) != (shard.pieces, shard.tokens):
     raise DataError(f'{path} holds {found[0]} pieces of {found[1]} tokens, the manifest says {shard.pieces} '
                     f'of {shard.tokens}')
@@ -153,6 +165,9 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
     raise DataError(f'the manifest says pairs={manifest.pairs!r}, the block says otherwise')
   if (manifest.words == 'none') != (block.word_starts is None):
     raise DataError(f'the manifest says words={manifest.words!r}, the block says otherwise')
+  for name in ('predicted', 'shown_ids'):
+    if (manifest.masks == records.DYNAMIC) != (getattr(block, name) is None):
+      raise DataError(f'the manifest says masks={manifest.masks!r}, the block says otherwise')
   if verify != 'full':
     return
   room = manifest.sequence_length - SPECIALS
@@ -160,8 +175,9 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
   lengths = np.diff(np.cumsum(block.sentence_lengths, dtype=np.int64)[sentences - 1], prepend=0)
   if lengths.max() > room:
     raise DataError(f'a piece has {lengths.max()} tokens; at most {room} fit in rows of {manifest.sequence_length}')
-  if int(block.input_ids.max()) >= manifest.vocabulary.size or int(block.input_ids.min()) < 0:
-    raise DataError(f'a token id is {block.input_ids.max()}, outside the vocabulary of {manifest.vocabulary.size}')
+  for ids in (block.input_ids, block.shown_ids):
+    if ids is not None and (int(ids.max()) >= manifest.vocabulary.size or int(ids.min()) < 0):
+      raise DataError(f'a token id is {ids.max()}, outside the vocabulary of {manifest.vocabulary.size}')
   vocabulary = manifest.vocabulary
   for name in ('pad', 'cls', 'sep', 'mask'):
     if (block.input_ids == getattr(vocabulary, f'{name}_id')).any():
@@ -172,7 +188,10 @@ def check_block(block: Block, manifest: Manifest, verify: str) -> None:
 
 
 def read_window(index: Index, first: int, last: int) -> Window:
-  """Blocks first … last - 1, by one sequential read of each shard that they lie in. Raises DataError."""
+  """Blocks first … last - 1, by one sequential read of each shard that they lie in.
+
+  Raises DataError where a block is not what it was when the split was verified.
+  """
   blocks = []
   for shard in np.unique(index.shard[first:last]):
     inside = first + np.flatnonzero(index.shard[first:last] == shard)
@@ -180,18 +199,26 @@ def read_window(index: Index, first: int, last: int) -> Window:
     data = index.read(shard, int(starts[0]), int(ends[-1]))
     if len(data) != ends[-1] - starts[0]:
       raise DataError(f'{index.paths[shard]} became shorter while it was read: it must not change during a run')
-    blocks += [records.decode_block(data[a - starts[0]:b - starts[0]], index.dtype) for a, b in zip(starts, ends)]
+    parts = [data[a - starts[0]:b - starts[0]] for a, b in zip(starts, ends)]
+    for number, part in zip(inside, parts):
+      if index.crc is not None and zlib.crc32(part) != index.crc[number]:
+        raise DataError(f'{index.paths[shard]}, record at byte {index.start[number]}, is not what it was when the run '
+                        'began: shards must not change during a run, and disk or memory may be at fault; copy it again')
+    blocks += [records.decode_block(part, index.dtype) for part in parts]
   joined = lambda name: np.concatenate([getattr(block, name) for block in blocks])
   starts_of = lambda lengths: np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
   labels = None if blocks[0].next_sentence_labels is None else joined('next_sentence_labels')
+  predicted = _bits(blocks, 'predicted')
   return Window(joined('input_ids'), starts_of(joined('sentence_lengths')), starts_of(joined('piece_sentences')),
-                joined('document_ids'), labels, _word_starts(blocks))
+                joined('document_ids'), labels, _bits(blocks, 'word_starts'),
+                None if predicted is None else StoredMasks(predicted, joined('shown_ids')))
 
 
-def _word_starts(blocks: list[Block]) -> np.ndarray | None:  # -> [T] bool
-  if blocks[0].word_starts is None:
+def _bits(blocks: list[Block], name: str) -> np.ndarray | None:  # -> [T] bool
+  if getattr(blocks[0], name) is None:
     return None
-  return np.concatenate([np.unpackbits(block.word_starts, count=len(block.input_ids)) for block in blocks]).view(bool)
+  bits = [np.unpackbits(getattr(block, name), count=len(block.input_ids)) for block in blocks]
+  return np.concatenate(bits).view(bool)
 
 
 def read_token_kinds(directory: storage.PathLike, vocabulary: Vocabulary) -> TokenKinds:

@@ -12,12 +12,13 @@ from input_pipeline import counts as counts_lib, records, storage
 from input_pipeline.batches import loader, shards
 from input_pipeline.batches.checks import require
 from input_pipeline.batches.loader import BatchConfig
-from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.batches.pairs import PairKind
 from input_pipeline.inspection import copies, examples as examples_lib, findings, sample as sample_lib, tokens
 from input_pipeline.inspection.findings import Report
 
-VERIFIED = 'sizes, framing, SHA-256, ids and lengths of every shard'
+VERIFIED = {'full': 'sizes, framing, SHA-256, ids and lengths of every shard',
+            'framing': 'sizes and framing of every shard'}
 BINS = 8  # of the histogram of lengths
 SAMPLED_WINDOWS = 16  # whose pairs are counted
 PACKED_PAIRS = 16  # pairs of a packed row, at most
@@ -28,29 +29,33 @@ QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 
 def inspect(directory: storage.PathLike, examples: int = 1, seed: int = 12345, pairs: PairKind | None = None,
             masking: Masking = BatchConfig.masking, pack: bool = False,
-            most_tokens: int = sample_lib.SAMPLE_TOKENS) -> Report:
+            most_tokens: int = sample_lib.SAMPLE_TOKENS, verify: str = 'full') -> Report:
   """Verifies every checksum and describes the data. Raises DataError at the first fault.
 
   `pairs`: as BatchConfig.pairs; None: as the data was prepared. `examples`: rows of each split that are shown.
-  `most_tokens`: of a split, about, that are read for what the manifest does not count.
+  `most_tokens`: of a split, about, that are read for what the manifest does not count. `verify`: as in
+  shards.open_index.
   """
   require(examples >= 0, f'examples is {examples}; wanted 0 or more')
   manifest = records.read_manifest(directory)
   length = manifest.sequence_length
   pairs = pairs or ('google' if manifest.pairs == 'google' else 'nsp')
+  if manifest.masks != records.DYNAMIC and masking == Masking():
+    masking = Masking(unit=STORED)
   masking.check()
   slots = max(1, round(length * masking.greatest_share) + PACKED_SLOTS * pack)
   config = BatchConfig(size=max(examples, 1), sequence_length=length, predictions=slots,
                        pairs=pairs, pack=pack, pairs_per_row=PACKED_PAIRS if pack else 1, masking=masking, seed=seed)
   vocabulary = manifest.vocabulary
   parts = sample_lib.parts_of(shards.read_vocabulary(directory, vocabulary), vocabulary)
-  streams = {name: open_stream(directory, name, config) for name, split in manifest.splits.items() if split.pieces}
+  streams = {name: open_stream(directory, name, config, verify)
+             for name, split in manifest.splits.items() if split.pieces}
   samples = {name: sample_lib.read(stream, most_tokens) for name, stream in streams.items()}
   both = 'train' in samples and 'validation' in samples
   copied = copies.find(samples['train'], samples['validation'], parts) if both else None
   return Report(
       directory=str(directory), sequence_length=length, pairs=manifest.pairs, vocabulary=vocabulary,
-      verified=VERIFIED, documents=counts_lib.documents(manifest),
+      verified=VERIFIED[verify], documents=counts_lib.documents(manifest),
       splits={name: describe(directory, name, stream, manifest, samples[name], parts, examples)
               for name, stream in streams.items()},
       tokens=tokens.describe(list(samples.values()), parts, vocabulary.unk_id), copies=copied,
@@ -58,11 +63,11 @@ def inspect(directory: storage.PathLike, examples: int = 1, seed: int = 12345, p
       settings=manifest.settings, counts=manifest.counts)
 
 
-def open_stream(directory: storage.PathLike, split: str, config: BatchConfig) -> loader.Stream:
+def open_stream(directory: storage.PathLike, split: str, config: BatchConfig, verify: str) -> loader.Stream:
   try:
-    return loader.open_split(directory, split, config)
+    return loader.open_split(directory, split, config, verify)
   except loader.OneDocument:  # worth a look all the same
-    return loader.open_split(directory, split, dataclasses.replace(config, pairs='none'))
+    return loader.open_split(directory, split, dataclasses.replace(config, pairs='none'), verify)
 
 
 def describe(directory: storage.PathLike, split: str, stream: loader.Stream, manifest: records.Manifest,

@@ -34,7 +34,7 @@ def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
 
 def _prepare(settings: Prepare, progress: bool) -> records.Manifest:
   engine = 'processes' if settings.beam_runner is None else 'beam'
-  vocabulary = tokenizer.load(settings.vocabulary, settings.lower_case)
+  vocabulary = tokenizer.load(settings.vocabulary, settings.lower_case, settings.rules)
   parts = sources.mixture(settings.input, settings.format, settings.reading)
   if settings.pairs == 'google' and any(part.weight != 1 for part in parts):
     raise records.DataError(
@@ -62,8 +62,9 @@ def _prepare(settings: Prepare, progress: bool) -> records.Manifest:
 def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer) -> dict:
   """The settings that decide what the shards hold, for the manifest: the same ones make the same data."""
   chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _ELSEWHERE}
-  if settings.words == 'none':
-    del chosen['words']  # data from before there was this setting is the same data
+  for name, default in {'words': 'none', 'rules': records.LIBRARY, 'masks': records.DYNAMIC}.items():
+    if chosen[name] == default:
+      del chosen[name]  # data from before there was this setting is the same data
   usual = dataclasses.asdict(type(settings.reading)())
   chosen |= {name: value for name, value in chosen.pop('reading').items() if value != usual[name]}  # likewise
   if contents := [part.stamp.content for part in parts if part.stamp.content]:
@@ -82,7 +83,8 @@ def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[st
       (data / name).write_bytes(content)
   manifest = records.Manifest(
       sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written,
-      settings=description, counts=counts_lib.for_manifest(counts), packages=_packages(), words=settings.words)
+      settings=description, counts=counts_lib.for_manifest(counts), packages=_packages(), words=settings.words,
+      masks=settings.masks)
   if (documents := counts_lib.documents(manifest)) and documents.unexplained:
     raise RuntimeError(f'a bug of `bert-jax prepare`: of {documents.read:,} documents {documents.unexplained:,} are in '
                        f'no split and were not counted as dropped: {manifest.counts}')

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 
 from input_pipeline import records
-from input_pipeline.prepare import original_pairs, pieces, processes, publishing, spill, splits, stages
+from input_pipeline.prepare import original_masks, original_pairs, pieces, processes, publishing, spill, splits, stages
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
@@ -23,7 +23,10 @@ def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokeni
     counts = _make_runs(settings, parts, runs, submit, progress)
     paths = sorted(runs.glob('*.run'))
     decisions = splits.decide(paths, settings, counts)
-    if settings.pairs == 'google':
+    if settings.masks != records.DYNAMIC:
+      paths, decisions = original_masks.make_runs(paths, decisions, settings, vocabulary,
+                                                  publishing.empty(workplace / 'pairs'))
+    elif settings.pairs == 'google':
       paths, decisions = original_pairs.make_runs(
           paths, decisions, settings.sequence_length - pieces.SPECIAL_TOKENS, settings.short_piece_share, settings.seed,
           settings.dupe_factor, publishing.empty(workplace / 'pairs'), submit)
@@ -62,7 +65,7 @@ def _make_run(chunk: sources.Chunk, path: pathlib.Path, settings: Prepare, limit
   """
   if path.exists():
     return collections.Counter(spill.read_counts(path))
-  cache = stages.load_vocabulary(settings.vocabulary, settings.lower_case).cache
+  cache = stages.load_vocabulary(settings.vocabulary, settings.lower_case, settings.rules).cache
   if settings.workers > 1 and cache is not None:
     cache.exchange(path.parents[1] / _WORDS)
   run, counts = stages.make_run(chunk, settings, limit)

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import pathlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -47,14 +47,14 @@ class Job:
 
 
 def pairs_of_document(rng: random.Random, index: int, lengths: Callable[[int], Sequence[int]], documents: int,
-                      most: int, short_share: float) -> list[Pair]:
+                      most: int, short_share: float, own_document: bool = False) -> Iterator[Pair]:
   """The pairs of document `index` of `documents`; lengths(i) are the tokens of each sentence of document i, none empty.
 
   Draws from `rng` what the original draws, in its order, except for the masks. `most` is max_num_tokens, the row
-  without its three special tokens. One departure: where ten draws found only the document itself, the next one is
-  taken, so that a negative never comes from the same document.
+  without its three special tokens. One departure, but with `own_document`: where ten draws found only the document
+  itself, the next one is taken, so that a negative never comes from the same document.
   """
-  document, pairs = lengths(index), []
+  document = lengths(index)
   target = rng.randint(2, most) if rng.random() < short_share else most
   first, size, i, start = 0, 0, 0, 0  # the chunk is sentences first … i, from token `start` on
   while i < len(document):
@@ -66,24 +66,23 @@ def pairs_of_document(rng: random.Random, index: int, lengths: Callable[[int], S
       a, b, other = (start, middle), (middle, start + size), index
       is_random = count == 1 or rng.random() < 0.5
       if is_random:
-        other, b = _random_segment(rng, index, lengths, documents, target - (middle - start))
+        other, b = _random_segment(rng, index, lengths, documents, target - (middle - start), own_document)
         i -= count - a_count  # put back, so that they are not lost
         size = middle - start
-      pairs.append(Pair(*_truncated(rng, a, b, most), other, is_random))
+      yield Pair(*_truncated(rng, a, b, most), other, is_random)
       first, start, size = i + 1, start + size, 0
     i += 1
-  return pairs
 
 
 def _random_segment(rng: random.Random, index: int, lengths: Callable[[int], Sequence[int]], documents: int,
-                    target: int) -> tuple[int, tuple[int, int]]:
+                    target: int, own_document: bool) -> tuple[int, tuple[int, int]]:
   """Whole sentences of another document from a random one on, at least one, until there are `target` tokens."""
   for _ in range(_TRIES):
     other = rng.randint(0, documents - 1)
     if other != index:
       break
   else:
-    other = (index + 1) % documents
+    other = index if own_document else (index + 1) % documents
   document = lengths(other)
   sentence = rng.randint(0, len(document) - 1)
   start = end = sum(document[:sentence])
@@ -108,6 +107,43 @@ def _truncated(rng: random.Random, a: tuple[int, int], b: tuple[int, int], most:
 # ---------------------------------------------------------------- over a corpus
 
 
+class Documents:
+  """The documents of a split in the order of an index [D 4], each read where it lies."""
+
+  def __init__(self, runs: Sequence[pathlib.Path], index: np.ndarray):
+    self.runs, self.index = runs, index
+    self.open = functools.lru_cache(maxsize=1024)(_open)
+
+  def __len__(self) -> int:
+    return len(self.index)
+
+  def lengths(self, document: int) -> list[int]:
+    """Tokens of each of its sentences."""
+    number, place, _, _ = self.index[document]
+    run, sentences, _ = self.open(self.runs[number])
+    return run.pieces['sentence_lengths'][sentences[place]:sentences[place + 1]].tolist()
+
+  def segment(self, document: int, start: int, end: int) -> dict[str, np.ndarray]:
+    """Tokens start … end-1 of a document, of every column that has a value for each token."""
+    number, place, _, _ = self.index[document]
+    run, _, starts = self.open(self.runs[number])
+    return {name: values[starts[place] + start:starts[place] + end]
+            for name, values in run.pieces.columns.items() if COLUMNS[name].per == 'token'}
+
+  def segments(self, document: int, pair: Pair) -> list[dict[str, np.ndarray]]:
+    """A and B."""
+    return [self.segment(document, pair.a_start, pair.a_end), self.segment(pair.b_document, pair.b_start, pair.b_end)]
+
+  def key(self, document: int) -> int:
+    number, place, _, _ = self.index[document]
+    return int(self.open(self.runs[number])[0].pieces.keys[place])
+
+  def rank(self, document: int) -> np.uint64:
+    number, place, _, _ = self.index[document]
+    run, _, _ = self.open(self.runs[number])
+    return run.ranks[run.documents[place]]
+
+
 def make_runs(paths: list[pathlib.Path], decisions: list[spill.Decisions], most: int, short_share: float, seed: int,
               dupe_factor: int,
               directory: pathlib.Path, submit: Callable) -> tuple[list[pathlib.Path], list[spill.Decisions]]:
@@ -116,87 +152,88 @@ def make_runs(paths: list[pathlib.Path], decisions: list[spill.Decisions], most:
   Raises DataError.
   """
   made = []
-  for split, name in spill.SPLITS.items():
-    index = _index(paths, decisions, split)
-    if len(index) == 1:
-      raise records.DataError(
-          f'--pairs google: the {name} split holds one document, and a random B comes from another; wanted at '
-          'least 2: give more text, or change --validation-share (0: none is held out)')
-    if not len(index):
-      continue
-    table = directory / f'{name}.npy'
+  for split, index in indices(paths, decisions).items():
+    table = directory / f'{spill.SPLITS[split]}.npy'
     np.save(table, index)
     starts = np.flatnonzero(np.diff(np.cumsum(index[:, 2]) // _JOB_TOKENS, prepend=-1))
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(index)]):
-      path = directory / f'{name}-{start:012d}.run'
+      path = directory / f'{spill.SPLITS[split]}-{start:012d}.run'
       job = Job(tuple(paths), table, start, end, most, short_share, seed, dupe_factor)
       made.append((path, split, submit(make_run, job, path)))
   for _, _, future in made:
     future.result()
-  return [path for path, _, _ in made], [_all_of(split, len(spill.read(path).ranks)) for path, split, _ in made]
+  return [path for path, _, _ in made], [all_of(split, len(spill.read(path).ranks)) for path, split, _ in made]
 
 
-def _all_of(split: int, documents: int) -> spill.Decisions:
+def all_of(split: int, documents: int) -> spill.Decisions:
   return spill.Decisions(np.full(documents, split, np.uint8), np.zeros(documents, bool))
 
 
-def _index(paths: list[pathlib.Path], decisions: list[spill.Decisions], split: int) -> np.ndarray:  # -> [D 4]
-  """(run, place in it, tokens, document's number) of every document of this split, sorted by key: so it does not depend
-  on how runs were cut."""
-  rows, keys = [np.zeros((0, 4), np.int64)], [np.zeros(0, np.uint64)]
-  for number, (path, own) in enumerate(zip(paths, decisions)):
-    run = spill.read(path)
-    places = np.flatnonzero(own.splits[run.documents] == split)
-    numbers = spill.document_numbers(run, own, run.documents[places], run.pieces['document_ids'][places])
-    columns = np.full(len(places), number), places, run.pieces.tokens[places], numbers
-    rows.append(np.stack(columns, 1).astype(np.int64))
-    keys.append(run.pieces.keys[places])
-  return np.concatenate(rows)[np.argsort(np.concatenate(keys), kind='stable')]
+def indices(paths: list[pathlib.Path], decisions: list[spill.Decisions],
+            as_read: bool = False) -> dict[int, np.ndarray]:  # -> {split: [D 4]}
+  """(run, place in it, tokens, document's number) of every document of each split that is not empty.
+
+  They are sorted by key, so that it does not depend on how runs were cut; or in the order of the input. Raises
+  DataError.
+  """
+  found = {}
+  for split, name in spill.SPLITS.items():
+    rows, keys = [np.zeros((0, 4), np.int64)], [np.zeros(0, np.uint64)]
+    for number, (path, own) in enumerate(zip(paths, decisions)):
+      run = spill.read(path)
+      places = np.flatnonzero(own.splits[run.documents] == split)
+      if as_read:
+        places = places[np.argsort(run.documents[places], kind='stable')]
+      numbers = spill.document_numbers(run, own, run.documents[places], run.pieces['document_ids'][places])
+      columns = np.full(len(places), number), places, run.pieces.tokens[places], numbers
+      rows.append(np.stack(columns, 1).astype(np.int64))
+      keys.append(run.pieces.keys[places])
+    index = np.concatenate(rows)
+    if len(index) == 1:
+      raise records.DataError(
+          f'--pairs google: the {name} split holds one document, and a random B comes from another; wanted at '
+          'least 2: give more text, or change --validation-share (0: none is held out)')
+    if len(index):
+      found[split] = index if as_read else index[np.argsort(np.concatenate(keys), kind='stable')]
+  return found
 
 
 def make_run(job: Job, path: pathlib.Path) -> None:
   """The pairs of documents start … end-1, each `dupe_factor` times, as one run."""
   if path.exists():
     return
-  index = np.load(job.table, mmap_mode='r')
-  opened = functools.lru_cache(maxsize=1024)(_open)
-
-  def lengths(document: int) -> list[int]:
-    number, place, _, _ = index[document]
-    run, sentences, _ = opened(job.runs[number])
-    return run.pieces['sentence_lengths'][sentences[place]:sentences[place + 1]].tolist()
-
-  def segment(document: int, start: int, end: int) -> dict[str, np.ndarray]:
-    """Tokens start … end-1 of a document, of every column that has a value for each token."""
-    number, place, _, _ = index[document]
-    run, _, starts = opened(job.runs[number])
-    return {name: values[starts[place] + start:starts[place] + end]
-            for name, values in run.pieces.columns.items() if COLUMNS[name].per == 'token'}
-
-  segments, pairs, keys, documents, document_ids, ranks = [], [], [], [], [], []
+  corpus = Documents(job.runs, np.load(job.table, mmap_mode='r'))
+  segments, pairs, keys, documents = [], [], [], []
   for document in range(job.start, job.end):
-    run, _, _ = opened(job.runs[index[document][0]])
-    place = index[document][1]
-    key = int(run.pieces.keys[place])
+    key = corpus.key(document)
     for copy in range(job.dupe_factor):
       rng = random.Random(f'{job.seed} {key} {copy}')
-      made = pairs_of_document(rng, document, lengths, len(index), job.most, job.short_share)
+      made = list(pairs_of_document(rng, document, corpus.lengths, len(corpus), job.most, job.short_share))
       for pair in made:
-        segments += [segment(document, pair.a_start, pair.a_end), segment(pair.b_document, pair.b_start, pair.b_end)]
+        segments += corpus.segments(document, pair)
       pairs += made
-      documents += [document - job.start] * len(made)
-      document_ids += [index[document][3]] * len(made)
+      documents += [document] * len(made)
       keys.append(pieces.piece_keys(pieces.mixed_key(key, copy), len(made)))
-    ranks.append(run.ranks[run.documents[place]])
+  write(path, corpus, range(job.start, job.end), pairs, documents, np.concatenate(keys), joined(segments))
+
+
+def joined(segments: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """Their columns, one segment after the other."""
+  return {name: np.concatenate([one[name] for one in segments]) for name in segments[0]}
+
+
+def write(path: pathlib.Path, corpus: Documents, of: range, pairs: list[Pair], documents: list[int], keys: np.ndarray,
+          tokens: dict[str, np.ndarray]) -> None:
+  """A run of pairs: of each its document, which is one of `of`, and its key; `tokens`: the columns of all tokens."""
   sizes = np.array([[pair.a_end - pair.a_start, pair.b_end - pair.b_start] for pair in pairs], '<u4')
-  tokens = {name: np.concatenate([one[name] for one in segments]) for name in segments[0]}
+  numbers = np.array(documents, np.int64)
   spill.write(path, spill.order(spill.Run(
-      texts=np.zeros((0, 2), '<u8'), ranks=np.array(ranks, '<u8'), contents=np.zeros(len(ranks), '<u8'),
-      signatures=np.zeros((0, 0), '<u4'),
-      documents=np.array(documents, '<i4'),
-      pieces=Pieces(np.concatenate(keys), sizes.sum(1).astype('<u4'), tokens | {
+      texts=np.zeros((0, 2), '<u8'), ranks=np.array([corpus.rank(document) for document in of], '<u8'),
+      contents=np.zeros(len(of), '<u8'), signatures=np.zeros((0, 0), '<u4'),
+      documents=(numbers - of.start).astype('<i4'),
+      pieces=Pieces(keys, sizes.sum(1).astype('<u4'), tokens | {
           'sentence_lengths': sizes.reshape(-1), 'piece_sentences': np.full(len(pairs), 2, '<u4'),
-          'document_ids': np.array(document_ids, '<i4'),
+          'document_ids': corpus.index[numbers, 3].astype('<i4'),
           'next_sentence_labels': np.array([pair.is_random for pair in pairs], '<u4')}))), {})
 
 

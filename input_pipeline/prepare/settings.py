@@ -27,6 +27,9 @@ class Prepare:
   """jieba: store where Chinese words start, for masks of whole words; none: ## and ▁ of the vocabulary tell."""
   lower_case: bool | None = None
   """Lower-case the text; None: as the files beside the vocabulary say, or else its tokens."""
+  rules: Literal[*records.RULES] = records.LIBRARY
+  """Who splits text into words for WordPiece: the tokenizers library; or google: the original's code, which differs in
+  rare characters."""
   format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
   reading: formats.Options = formats.USUAL
@@ -37,6 +40,9 @@ class Prepare:
   """The share of documents whose pieces aim at a random shorter length (short_seq_prob of the original)."""
   pairs: Literal[*records.PAIRS] = 'dynamic'
   """dynamic: the loader pairs again in each epoch; google: the original's procedure, once, here."""
+  masks: Literal[*records.MASKS] = records.DYNAMIC
+  """dynamic: the loader masks again in each epoch; google: the original's, once, here; google_words: likewise, of
+  whole words. With them documents, pairs and masks follow from one stream of random numbers, in one process."""
   dupe_factor: int = 10
   """With google pairs: how often each document is paired, each time differently (dupe_factor of the original)."""
   shards: int | None = None
@@ -65,6 +71,8 @@ class Prepare:
         'validation_share': (0 <= self.validation_share <= 0.5, 'between 0 and 0.5'),
         'short_piece_share': (0 <= self.short_piece_share <= 1, 'between 0 and 1'),
         'pairs': (self.pairs in records.PAIRS, f'one of {", ".join(records.PAIRS)}'),
+        'rules': (self.rules in records.RULES, f'one of {", ".join(records.RULES)}'),
+        'masks': (self.masks in records.MASKS, f'one of {", ".join(records.MASKS)}'),
         'near_duplicates': (self.near_duplicates is None or 0.3 <= self.near_duplicates <= 1, 'between 0.3 and 1'),
         'shards': (self.shards is None or 1 <= self.shards <= 10**5, 'between 1 and 100000'),
         'seed': (-2**63 <= self.seed < 2**63, 'an integer of 64 bits'),
@@ -74,11 +82,15 @@ class Prepare:
     for name, (fine, wanted) in checks.items():
       if not fine:
         raise records.DataError(f'{_flag(name)} {getattr(self, name)}: wanted {wanted}')
+    if self.words != 'none' and (self.rules, self.masks) != (records.LIBRARY, records.DYNAMIC):
+      raise records.DataError(f'--words {self.words} does not go with --rules google or --masks google, which know '
+                              'no words but those of the vocabulary: leave one of them out')
     self._refuse_what_has_no_effect()
 
   def _refuse_what_has_no_effect(self) -> None:
     needs = {
         'dupe_factor': (self.pairs == 'google', '--pairs google'),
+        'masks': (self.pairs == 'google', '--pairs google'),
         'beam_arguments': (self.beam_runner is not None, '--beam-runner'),
         'workers': (self.beam_runner is None, 'processes, and --beam-runner has workers of its own')}
     defaults = {field.name: field.default for field in dataclasses.fields(self)}

@@ -24,7 +24,7 @@ from input_pipeline.vocabulary import tokenizer
 def make_run(chunk: sources.Chunk, settings: Prepare,
              limit: int | None = None) -> tuple[spill.Run, collections.Counter]:
   """The pieces of the documents of a chunk, of the first `limit` only, and the counts of what the chunk held."""
-  vocabulary = load_vocabulary(settings.vocabulary, settings.lower_case)
+  vocabulary = load_vocabulary(settings.vocabulary, settings.lower_case, settings.rules)
   parsed = sources.parse(chunk)
   counts = parsed.counts
   rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed,
@@ -69,8 +69,8 @@ def _run(documents: list[formats.Document], made: list[columns.Pieces], hashes: 
 
 
 @functools.lru_cache(maxsize=2)
-def load_vocabulary(path: str, lower_case: bool | None) -> tokenizer.Tokenizer:
-  return tokenizer.load(path, lower_case)  # once a process, so that its cache of words warms up
+def load_vocabulary(path: str, lower_case: bool | None, rules: str) -> tokenizer.Tokenizer:
+  return tokenizer.load(path, lower_case, rules)  # once a process, so that its cache of words warms up
 
 
 def _rank(document_id: str) -> int:

@@ -6,7 +6,7 @@ Only the columns that are wanted are read, a few rows at once; each row travels 
 import contextlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from input_pipeline import records
@@ -16,6 +16,8 @@ from input_pipeline.text.document import Options
 _BATCH_BYTES = 4 << 20  # of the rows that are in memory at once, about
 _MAGIC = b'ARROW1\x00\x00'
 _STREAM = b'\xff\xff\xff\xff'  # then comes the length of the schema
+
+Choice = Callable[[Any], list[str]]  # schema -> the columns that are read
 
 
 def is_parquet(start: bytes, name: str) -> bool:
@@ -27,23 +29,38 @@ def is_arrow(start: bytes, name: str) -> bool:
 
 
 def split_parquet(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
+  for number, batch in _parquet(stream, name, lambda schema: _columns(schema, name, options)):
+    yield from _rows(batch, number, name)
+
+
+def split_arrow(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
+  for number, batch in _arrow(stream, name, lambda schema: _columns(schema, name, options)):
+    yield from _rows(batch, number, name)
+
+
+def batches(stream: io.BufferedReader, name: str, choose: Choice) -> Iterator[tuple[int, Any]]:
+  """(number of its first row, batch of rows with the columns that `choose` takes) of a file of either kind."""
+  yield from (_parquet if is_parquet(stream.peek(document.READ), name) else _arrow)(stream, name, choose)
+
+
+def _parquet(stream: io.BufferedReader, name: str, choose: Choice) -> Iterator[tuple[int, Any]]:
   import pyarrow.parquet
   file = compression.file_of(stream)
   if file is None:
     raise records.DataError(f'{name}: Parquet is read from its end: wanted a file that is not compressed, and no pipe')
   with _named(name):
     parquet = pyarrow.parquet.ParquetFile(file, memory_map=False, pre_buffer=False, buffer_size=document.READ)
-    columns = _columns(parquet.schema_arrow, name, options)
+    columns = choose(parquet.schema_arrow)
     number = 0
     for group in range(parquet.num_row_groups):
       about = parquet.metadata.row_group(group)
       rows = max(1, min(1024, about.num_rows * _BATCH_BYTES // max(1, about.total_byte_size)))
       for batch in parquet.iter_batches(rows, [group], columns, use_threads=False):
-        yield from _rows(batch, number, name)
+        yield number, batch
         number += batch.num_rows
 
 
-def split_arrow(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
+def _arrow(stream: io.BufferedReader, name: str, choose: Choice) -> Iterator[tuple[int, Any]]:
   """A file is a stream with a few bytes before and after it."""
   import pyarrow
   is_file = stream.peek(len(_MAGIC)).startswith(_MAGIC)
@@ -51,12 +68,12 @@ def split_arrow(stream: io.BufferedReader, name: str, options: Options) -> Itera
     stream.read(len(_MAGIC))
   with _named(name):
     reader = pyarrow.ipc.open_stream(stream)
-    columns, number = _columns(reader.schema, name, options), 0
+    columns, number = choose(reader.schema), 0
     for batch in reader:
       wanted = batch.select(columns)
       rows = max(1, batch.num_rows * _BATCH_BYTES // max(1, wanted.nbytes))
       for start in range(0, batch.num_rows, rows):
-        yield from _rows(wanted.slice(start, rows), number + start, name)
+        yield number + start, wanted.slice(start, rows)
       number += batch.num_rows
     if is_file and not _last(stream).endswith(_MAGIC.rstrip(b'\x00')):  # whole batches, but perhaps not all
       raise pyarrow.ArrowInvalid('it has no end')

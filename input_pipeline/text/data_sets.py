@@ -73,7 +73,7 @@ class DataSet:
     """Its identity is where it lies; its content, what of it changes with other data: no name or version tells that."""
     builder, split = self._opened()
     info = builder.info.splits[split]
-    with self._named_errors():
+    with named_errors(f'--input {self.name}'):
       shards = [storage.path(str(shard)) for shard in dict.fromkeys(info.filepaths)]
       sizes = storage.beside_each_other(storage.size, shards)
     described = [builder.info.full_name, split, [int(length) for length in info.shard_lengths], info.num_examples,
@@ -98,11 +98,8 @@ class DataSet:
   def _opened(self) -> tuple[Any, str]:
     """(TFDS's builder, split) of a data set that has a text and that split; it is downloaded where it is not here."""
     wanted = reference(self.name)
-    import tensorflow_datasets as tfds
-    with self._named_errors():
-      builder = tfds.builder_from_directory(wanted.folder) if wanted.folder else tfds.builder(wanted.builder)
-      if not storage.path(str(builder.data_dir)).exists():
-        builder.download_and_prepare()
+    builder = opened(wanted, f'--input {self.name}')
+    with named_errors(f'--input {self.name}'):
       builder.info.splits[wanted.split]  # refuses one that is not there
     features = builder.info.features
     names = {'text': self.options.text_field, 'id': self.options.id_field, 'title': self.options.title_field}
@@ -117,24 +114,7 @@ class DataSet:
     return builder, wanted.split
 
   def _examples(self) -> Iterator[dict[str, Any]]:
-    builder, split = self._opened()
-    import tensorflow_datasets as tfds
-    with self._named_errors():
-      yield from tfds.as_numpy(builder.as_dataset(
-          split=split, read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)))
-
-  @contextlib.contextmanager
-  def _named_errors(self) -> Iterator[None]:
-    """TFDS and TensorFlow raise many kinds: each becomes a sentence, but for a package that is not installed."""
-    try:
-      yield
-    except (ModuleNotFoundError, DataError, StorageError):
-      raise
-    except Exception as error:
-      said = ' '.join(_NOISE.sub('', str(error)).split())[:300]
-      if type(error).__name__ == 'DataLossError':
-        said = f'a file of it is truncated or damaged ({said}); make or download it again'
-      raise DataError(f'--input {self.name}: {said}') from error
+    yield from examples(*self._opened(), f'--input {self.name}')
 
   def _fields(self, number: int, example: dict[str, Any]) -> dict[str, str]:
     """The id, the title and the text of an example; a sequence of texts is the lines of one document."""
@@ -152,11 +132,49 @@ class DataSet:
     return found | {self.options.text_field: prose}
 
   def _decoded(self, number: int, value: bytes) -> str:
-    try:
-      return value.decode()
-    except UnicodeDecodeError as error:
-      raise DataError(f'--input {self.name} is not UTF-8: byte 0x{value[error.start]:02x} at byte {error.start} '
-                      f'of a text of example {number} (counted from 0); wanted UTF-8 text') from error
+    return decoded(value, f'--input {self.name}', number)
+
+
+def opened(wanted: Reference, what: str) -> Any:
+  """TFDS's builder of a data set, which is downloaded where it is not here. `what`: the flag with its value, as errors
+  name it. Raises DataError."""
+  import tensorflow_datasets as tfds
+  with named_errors(what):
+    builder = tfds.builder_from_directory(wanted.folder) if wanted.folder else tfds.builder(wanted.builder)
+    if not storage.path(str(builder.data_dir)).exists():
+      builder.download_and_prepare()
+    return builder
+
+
+def examples(builder: Any, split: str, what: str) -> Iterator[dict[str, Any]]:
+  """The examples of a split in their order: {feature: bytes, number, array …}. Raises DataError."""
+  import tensorflow_datasets as tfds
+  with named_errors(what):
+    yield from tfds.as_numpy(builder.as_dataset(
+        split=split, read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)))
+
+
+@contextlib.contextmanager
+def named_errors(what: str) -> Iterator[None]:
+  """TFDS and TensorFlow raise many kinds: each becomes a sentence, but for a package that is not installed."""
+  try:
+    yield
+  except (ModuleNotFoundError, DataError, StorageError):
+    raise
+  except Exception as error:
+    said = ' '.join(_NOISE.sub('', str(error)).split())[:300]
+    if type(error).__name__ == 'DataLossError':
+      said = f'a file of it is truncated or damaged ({said}); make or download it again'
+    raise DataError(f'{what}: {said}') from error
+
+
+def decoded(value: bytes, what: str, number: int) -> str:
+  """A text of an example. Raises DataError."""
+  try:
+    return value.decode()
+  except UnicodeDecodeError as error:
+    raise DataError(f'{what} is not UTF-8: byte 0x{value[error.start]:02x} at byte {error.start} '
+                    f'of a text of example {number} (counted from 0); wanted UTF-8 text') from error
 
 
 def _is_text(feature: Any) -> bool:

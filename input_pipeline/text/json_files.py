@@ -161,7 +161,7 @@ def split_cirrus(stream: io.BufferedReader, name: str, options: Options) -> Iter
 
 
 def parse(text: str, context: tuple, place: str, counts: collections.Counter, options: Options) -> Document | str:
-  value = _value(text, place)
+  value = value_of(text, place)
   if isinstance(value, dict) and wikiextractor.is_json(value):
     value |= {name: wikiextractor.unescaped(value[name]) for name in ('title', 'text') if isinstance(value[name], str)}
   return _document(value, place, options)
@@ -170,7 +170,7 @@ def parse(text: str, context: tuple, place: str, counts: collections.Counter, op
 def parse_cirrus(text: str, context: tuple, place: str, counts: collections.Counter,
                  options: Options) -> Document | str:
   first, _, second = text.partition('\n')
-  index, page = _value(first, place), _value(second, place)
+  index, page = value_of(first, place), value_of(second, place)
   if not isinstance(index, dict) or not isinstance(page, dict):
     raise records.DataError(f'{place}: wanted two lines of CirrusSearch, {{"index": …}} and the page')
   if page.get('namespace', 0) != 0:
@@ -180,7 +180,7 @@ def parse_cirrus(text: str, context: tuple, place: str, counts: collections.Coun
   return _document({'id': number, 'text': None} | page, place, options)
 
 
-def _value(text: str, place: str) -> Any:
+def value_of(text: str, place: str) -> Any:
   try:
     value, end = _DECODER.raw_decode(text, _SPACE.match(text).end())
   except json.JSONDecodeError as error:

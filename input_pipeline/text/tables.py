@@ -17,7 +17,7 @@ _CSV, _TSV = re.compile(r'\.csv\b', re.IGNORECASE), re.compile(r'\.(tsv|tab)\b',
 _SEPARATORS = ',;|'
 _COLUMN = re.compile(r'[\w#]([\w .:/()#-]{0,62}[\w)])?')  # of text, after whose commas come spaces, no two are
 _ROWS = 5  # that a table without a name that tells has at least, all of as many cells
-_LOOKED_AT = 1 << 16  # bytes
+LOOKED_AT = 1 << 16  # bytes
 
 Shape = tuple[str, bool, tuple[str, ...]]  # (separator, whether cells are quoted, names of the columns)
 
@@ -32,11 +32,11 @@ def is_tsv(start: bytes, name: str) -> bool:
 
 def _is_table(start: bytes, separator: str) -> bool:
   """Whether all its first rows have as many cells as the first, which is made of names; of tabs the rows are enough."""
-  text = start[:_LOOKED_AT].decode('latin-1')
+  text = start[:LOOKED_AT].decode('latin-1')
   if separator not in text.partition('\n')[0]:
     return False
-  rows = _first_rows(text, separator, _quoted(text, separator))
-  if rows is None or len(rows) <= _ROWS and len(start) > _LOOKED_AT:
+  rows = _first_rows(text, separator, is_quoted(text, separator))
+  if rows is None or len(rows) <= _ROWS and len(start) > LOOKED_AT:
     return False
   if len({len(row) for row in rows}) != 1 or len(rows) < 2:
     return False
@@ -47,15 +47,15 @@ def _is_table(start: bytes, separator: str) -> bool:
 
 def _first_rows(text: str, separator: str, quoted: bool) -> list[list[str]] | None:
   """The first rows, without the last where it may not be whole; None where it is no table."""
-  whole = text if len(text) < _LOOKED_AT else text[:text.rfind('\n') + 1]
+  whole = text if len(text) < LOOKED_AT else text[:text.rfind('\n') + 1]
   try:
-    rows = [row for row in _reader(io.StringIO(whole, newline=''), separator, quoted, False) if row]
+    rows = [row for row in reader(io.StringIO(whole, newline=''), separator, quoted, False) if row]
   except csv.Error:
     return None
-  return rows[:-1] if len(text) >= _LOOKED_AT else rows
+  return rows[:-1] if len(text) >= LOOKED_AT else rows
 
 
-def _reader(lines, separator: str, quoted: bool, after_spaces: bool = True):
+def reader(lines, separator: str, quoted: bool, after_spaces: bool = True):
   """`after_spaces`: whether a cell, and so a quote, may begin after spaces; where prose is told from tables it may not.
   """
   csv.field_size_limit(document.LONGEST_RECORD)
@@ -63,7 +63,7 @@ def _reader(lines, separator: str, quoted: bool, after_spaces: bool = True):
                     skipinitialspace=after_spaces and separator != '\t')
 
 
-def _quoted(text: str, separator: str) -> bool:
+def is_quoted(text: str, separator: str) -> bool:
   """Whether quotes enclose cells. Of tabs: whether each that begins with one ends with one, or else has line ends."""
   if separator != '\t':
     return True
@@ -75,11 +75,16 @@ def _quoted(text: str, separator: str) -> bool:
   return bool(opened) and all(len(cell) > 1 and cell.endswith('"') for cell in opened)
 
 
-def split_csv(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
-  first = stream.peek(document.READ).partition(b'\n')[0].decode('latin-1')
+def separator_of(start: bytes, wanted: str = '') -> str:
+  """What separates the cells of a CSV that begins so: the one by which a column has the name that is wanted, or else
+  the one that makes most columns."""
+  first = start.partition(b'\n')[0].decode('latin-1')
   cells = {separator: [cell.strip(' "\r') for cell in first.split(separator)] for separator in _SEPARATORS}
-  separator = max(cells, key=lambda one: (options.text_field in cells[one], len(cells[one])))
-  return _split(stream, name, options, separator)
+  return max(cells, key=lambda one: (wanted in cells[one], len(cells[one])))
+
+
+def split_csv(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
+  return _split(stream, name, options, separator_of(stream.peek(document.READ), options.text_field))
 
 
 def split_tsv(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
@@ -87,9 +92,9 @@ def split_tsv(stream: io.BufferedReader, name: str, options: Options) -> Iterato
 
 
 def _split(stream: io.BufferedReader, name: str, options: Options, separator: str) -> Iterator[document.Raw]:
-  quoted = _quoted(stream.peek(document.READ)[:_LOOKED_AT].decode('latin-1'), separator)
+  quoted = is_quoted(stream.peek(document.READ)[:LOOKED_AT].decode('latin-1'), separator)
   taken: list[tuple[int, bytes | None]] = []
-  rows = _reader(_noted(stream, taken), separator, quoted)
+  rows = reader(_noted(stream, taken), separator, quoted)
   columns, offset = None, 0
   try:
     for row in rows:
@@ -118,7 +123,7 @@ def _noted(stream: io.BufferedReader, taken: list[tuple[int, bytes | None]]) -> 
 def _columns(taken: list[tuple[int, bytes | None]], name: str, options: Options, separator: str,
              quoted: bool) -> tuple[str, ...]:
   text = b''.join(line or b'' for _, line in taken).decode('utf-8', 'replace')
-  columns = tuple(cell.strip() for cell in next(_reader(io.StringIO(text, newline=''), separator, quoted)))
+  columns = tuple(cell.strip() for cell in next(reader(io.StringIO(text, newline=''), separator, quoted)))
   for flag, column in (('text', options.text_field), ('id', options.id_field), ('title', options.title_field)):
     if column is not None and column not in columns:
       why = fields.missing(list(columns), options.text_field) if flag == 'text' else (
@@ -131,7 +136,7 @@ def _columns(taken: list[tuple[int, bytes | None]], name: str, options: Options,
 
 def parse(text: str, context: Shape, place: str, counts: collections.Counter, options: Options) -> Document | str:
   separator, quoted, columns = context
-  cells = next(_reader(io.StringIO(text, newline=''), separator, quoted))
+  cells = next(reader(io.StringIO(text, newline=''), separator, quoted))
   if len(cells) != len(columns):
     raise records.DataError(f'{place}: a row of {len(cells)} cells in a table of {len(columns)} columns: '
                             f'{text.strip()[:60]!r}')

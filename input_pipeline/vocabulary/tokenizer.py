@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from input_pipeline import records, storage
-from input_pipeline.vocabulary import beside, word_cache
+from input_pipeline.vocabulary import beside, original_rules, word_cache
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 # original tokenization.py: a longer word is [UNK]; Hugging Face's default is 100, so exports carry this one
@@ -25,10 +25,11 @@ _STRAY, _STRAY_SHARE = 2, 0.01
 _ALIASES = {PAD: '<pad>', UNK: '<unk>'}  # in ALBERT's spm.model
 
 
-def load(path: storage.PathLike, lower_case: bool | None = None) -> 'Tokenizer':
+def load(path: storage.PathLike, lower_case: bool | None = None, rules: str = records.LIBRARY) -> 'Tokenizer':
   """A tokenizer from vocab.txt (WordPiece), spm.model (SentencePiece), or a directory that holds one of them.
 
-  `lower_case` None: as the files beside it say (beside.py), or else its tokens. Raises DataError.
+  `lower_case` None: as the files beside it say (beside.py), or else its tokens. `rules`: one of records.RULES, by which
+  a WordPiece splits text. Raises DataError.
   """
   path = storage.path(path)
   if path.is_dir():
@@ -40,10 +41,18 @@ def load(path: storage.PathLike, lower_case: bool | None = None) -> 'Tokenizer':
   if not path.exists():
     raise records.DataError(f'--vocabulary {path}: there is no such file; make one with `bert-jax vocabulary`')
   data = path.read_bytes()
-  return _sentencepiece(data, path, lower_case) if path.suffix == '.model' else _wordpiece(data, path, lower_case)
+  if rules not in records.RULES:
+    raise records.DataError(f'rules is {rules!r:.40}: wanted one of {", ".join(records.RULES)}')
+  if path.suffix != '.model':
+    return wordpiece(data, path, lower_case, rules)
+  if rules != records.LIBRARY:
+    raise records.DataError(f'--rules {rules}: {path} is a SentencePiece model, and the original had WordPiece only: '
+                            'name a vocab.txt, or leave --rules out')
+  return _sentencepiece(data, path, lower_case)
 
 
-def _wordpiece(data: bytes, path: storage.Path, lower_case: bool | None) -> 'Tokenizer':
+def wordpiece(data: bytes, path: storage.Path, lower_case: bool | None, rules: str = records.LIBRARY) -> 'Tokenizer':
+  """The tokenizer of the content of a vocab.txt; `path` is what errors call it, and where `lower_case` is looked up."""
   try:
     lines = data.decode().removesuffix('\n').split('\n')
   except UnicodeDecodeError as error:
@@ -53,10 +62,13 @@ def _wordpiece(data: bytes, path: storage.Path, lower_case: bool | None) -> 'Tok
   if lower_case is None:
     lower_case = _told_lower_case(path, data, tokens, accents=True)
   library = wordpiece_library(tokens, lower_case)
-  cache = word_cache.WordCache(functools.partial(_encode_word, library, lower_case))
-  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special,
-                   encode_flat=functools.partial(word_cache.encode, cache, lower_case),
-                   cache=cache, offsets=functools.partial(_wordpiece_offsets, library))
+  of_word = {records.LIBRARY: _encode_word, records.GOOGLE: _encode_word_as_google}[rules]
+  cache = word_cache.WordCache(functools.partial(of_word, library, lower_case))
+  encode = functools.partial(word_cache.encode, cache, lower_case)
+  if rules == records.GOOGLE and lower_case:
+    encode = lambda texts: word_cache.encode(cache, True, [original_rules.settle_case(text) for text in texts])
+  return Tokenizer('wordpiece', tuple(tokens), lower_case, *special, encode_flat=encode, cache=cache, rules=rules,
+                   offsets=functools.partial(_wordpiece_offsets, library))
 
 
 def wordpiece_library(tokens: Sequence[str], lower_case: bool, max_word: int = MAX_WORD):
@@ -76,6 +88,12 @@ def _encode_word(library, lower_case: bool, word: str) -> list[int]:
   if word.isascii() and word.isalnum():
     return [token.id for token in library.model.tokenize(word.lower() if lower_case else word)]
   return library.encode(word, add_special_tokens=False).ids
+
+
+def _encode_word_as_google(library, lower_case: bool, word: str) -> list[int]:
+  words = [word.lower() if lower_case else word] if word.isascii() and word.isalnum() else original_rules.words(
+      word, lower_case)
+  return [token.id for part in words for token in library.model.tokenize(part)]
 
 
 def _wordpiece_offsets(library, text: str) -> np.ndarray:
@@ -202,6 +220,7 @@ class Tokenizer:
   model: bytes | None = dataclasses.field(default=None, repr=False)  # spm.model
   # the ids of words; of WordPiece only
   cache: word_cache.WordCache | None = dataclasses.field(default=None, repr=False)
+  rules: str = records.LIBRARY  # by which text is split: one of records.RULES
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:  # -> a list of [T] int32
     """The ids of each text, without [CLS] and [SEP]."""
@@ -237,4 +256,4 @@ class Tokenizer:
     """What the manifest of shards says of this vocabulary."""
     return records.Vocabulary(
         kind=self.kind, size=len(self.tokens), sha256=self.sha256, lower_case=self.lower_case, pad_id=self.pad_id,
-        unk_id=self.unk_id, cls_id=self.cls_id, sep_id=self.sep_id, mask_id=self.mask_id)
+        unk_id=self.unk_id, cls_id=self.cls_id, sep_id=self.sep_id, mask_id=self.mask_id, rules=self.rules)

@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 
 from input_pipeline import records, storage
 from input_pipeline.text import formats, sources
-from input_pipeline.vocabulary import beside, tokenizer
+from input_pipeline.vocabulary import beside, extending, tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
 _LEAST_LETTERS = 50  # of WordPiece; more are at most a quarter of the tokens, but for frequent ones
@@ -35,13 +35,19 @@ def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
   if output.exists() and not settings.overwrite:
     raise records.DataError(f'--output {output} exists: name another, or pass --overwrite')
   storage.probe(output, '--output')
-  lines = _lines(settings)
-  data = trainer.train(lines, settings.size, settings.lower_case)
+  lines, lower_case = _lines(settings), settings.lower_case
+  origin: dict[str, object] = {}
+  if settings.extend is None:
+    data = trainer.train(lines, settings.size, lower_case)
+  else:
+    old = extending.load(settings.extend)
+    lower_case, origin = old.lower_case, {'extends': old.sha256}
+    data = extending.extend(lines, old, settings.size, lambda *counted: _alphabet(*counted)[0])
   output.parent.mkdir(parents=True, exist_ok=True)
-  beside.write(output, data, kind=settings.kind, size=settings.size, lower_case=settings.lower_case,
-               strip_accents=settings.lower_case and settings.kind == 'wordpiece', input=settings.input)
+  beside.write(output, data, kind=settings.kind, size=settings.size, lower_case=lower_case,
+               strip_accents=lower_case and settings.kind == 'wordpiece', input=settings.input, **origin)
   storage.write_whole(output, data)
-  return tokenizer.load(output, settings.lower_case)
+  return tokenizer.load(output, lower_case)
 
 
 def _lines(settings: 'VocabularySettings') -> Iterator[str]:
@@ -188,6 +194,9 @@ class VocabularySettings:
   """The kind of the input, where its content does not tell."""
   reading: formats.Options = formats.USUAL
   """How text is read; its fields are flags without a name in front."""
+  extend: str | None = None
+  """A WordPiece vocabulary to enlarge: vocab.txt, or a checkpoint. All its ids stay, and so does its lower case; new
+  tokens are what it splits most often in the input."""
   limit: int | None = None
   """Use only the first documents, so many."""
   overwrite: bool = False
@@ -196,6 +205,8 @@ class VocabularySettings:
   def __post_init__(self):
     if self.kind not in TRAINERS:
       raise records.DataError(f'--kind {self.kind}: wanted one of {", ".join(TRAINERS)}')
+    if self.extend is not None and self.kind != 'wordpiece':
+      raise records.DataError(f'--extend {self.extend} with --kind {self.kind}: wanted --kind wordpiece')
     if self.size <= len(tokenizer.SPECIAL):
       raise records.DataError(f'--size {self.size}: wanted more than the {len(tokenizer.SPECIAL)} special tokens')
     if self.limit is not None and self.limit < 1:

@@ -35,12 +35,12 @@ class Export:
   """A run directory, one of its steps (RUN/checkpoints/STEP), or a checkpoint of another program."""
   output: str | None = None
   """A directory for the export; RUN/export by default. One that exists and is no export of ours is left as it is."""
-  format: Literal['huggingface', 'tf1', 'stablehlo', 'savedmodel'] = 'huggingface'
+  format: Literal['huggingface', 'tf1', 'stablehlo', 'savedmodel', 'onnx'] = 'huggingface'
   """huggingface: config.json, model.safetensors, vocabulary, tokenizer.json and a model card. tf1: what the code of
   google-research/bert reads: bert_config.json, bert_model.ckpt and vocab.txt. stablehlo: the forward pass for
-  jax.export, for CPU, CUDA and TPU. savedmodel: the same for TensorFlow."""
+  jax.export, for CPU, CUDA and TPU. savedmodel: the same for TensorFlow. onnx: the same as ONNX."""
   architecture: Literal['BertForPreTraining', 'BertForMaskedLM', 'BertModel'] | None = None
-  """Of huggingface: the class of transformers, which decides the heads; by default that of the checkpoint's heads."""
+  """The class of transformers, which decides the heads that go along; by default that of the checkpoint's heads."""
   layout: Literal['transformers', 'sentence-transformers'] = 'transformers'
   """Of huggingface: sentence-transformers adds modules.json and a pooling by the mean to BertModel."""
 

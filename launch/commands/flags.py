@@ -49,8 +49,8 @@ def defaults(kind) -> dict[str, object]:
 
 
 def named(values: dict[str, object]) -> dict[str, object]:
-  """By the names that flags have: those of a recipe stand without `config.` in front."""
-  return {name.removeprefix('config.'): value for name, value in values.items()}
+  """By the names that flags have: those of a recipe stand without `config.` in front, a task's own without `own.`."""
+  return {name.removeprefix('config.').removeprefix('own.'): value for name, value in values.items()}
 
 
 def flag(field: str) -> str:
@@ -59,9 +59,14 @@ def flag(field: str) -> str:
 
 
 def spelled_out(argv: list[str]) -> list[str]:
-  """`--mesh auto` as the flags that it stands for."""
-  words = []
+  """`--mesh auto` and `--grid` as the flags that they stand for."""
+  words: list[str] = []
   for word in argv:
+    if word == '--grid':
+      from bert_jax.tasks.settings import PAPER
+      for field in dataclasses.fields(PAPER):
+        words += [f'--grid.{field.name}', *map(str, getattr(PAPER, field.name))]
+      continue
     if words[-1:] == ['--mesh'] and word == 'auto':
       words[-1:] = [part for axis in ('data', 'fsdp', 'tensor') for part in (f'--mesh.{axis}', '0')]
     else:
@@ -77,18 +82,26 @@ def asks_for_help(argv: list[str]) -> bool:
 def show_recipes(usage: str, command: str, argv: list[str]) -> int:
   """Prints how a command that takes a recipe is called, and which there are. Returns the exit code."""
   from bert_jax import recipes
-  print(f'{usage}\n\nRecipes:\n{listed(recipes.RECIPES)}\n')
-  print(f'Variants, as in base_no_nsp:\n{listed(recipes.VARIANTS, "_")}\n')
-  print(f'`bert-jax {command} RECIPE --help` shows every setting with its value there.')
+  groups: dict[str, dict[str, Callable]] = {**recipes.RECIPE_GROUPS}
+  for title, group in recipes.VARIANT_GROUPS.items():
+    groups[title] = {f'_{name}': variant for name, variant in group.items()}
+  print(usage)
+  for title, functions in groups.items():
+    print(f'\n{title}:\n{listed(functions)}')
+  print(f'\n`bert-jax {command} RECIPE --help` shows every setting with its value there.')
   return 0 if argv else 2
 
 
-def listed(functions: dict[str, Callable], before: str = '') -> str:
-  """Names with the first paragraph of what their functions say of themselves."""
-  lines = []
+def listed(functions: dict[str, Callable]) -> str:
+  """Names with the first paragraph of what their functions say of themselves; of those that say the same, the first and
+  the last."""
+  alike: dict[str, list[str]] = {}
   for name, function in functions.items():
-    paragraph = ' '.join(function.__doc__.split('\n\n')[0].split())
-    lines.append(textwrap.fill(paragraph, WIDTH, initial_indent=f'  {before + name:<15} ', subsequent_indent=' ' * 18))
+    alike.setdefault(' '.join((function.__doc__ or '').split('\n\n')[0].split()), []).append(name)
+  lines = []
+  for paragraph, names in alike.items():
+    shown = ' … '.join(dict.fromkeys((names[0], names[-1])))
+    lines.append(textwrap.fill(paragraph, WIDTH, initial_indent=f'  {shown:<16} ', subsequent_indent=' ' * 19))
   return '\n'.join(lines)
 
 

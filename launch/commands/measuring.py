@@ -1,17 +1,21 @@
-"""`bert-jax benchmark step` and `input`: what the training step and its batches cost, as a table or JSON."""
+"""`bert-jax benchmark step`, `input` and `tasks`: what the training step and its batches cost, what a checkpoint is
+worth, as a table or JSON."""
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from typing import Annotated, Literal
 
 import tyro
 
-from bert_jax.config import BatchConfig, Config, Distributed, Long
-from bert_jax.errors import require
+from bert_jax.benchmark import tasks
+from bert_jax.config import STORED, BatchConfig, Config, Distributed, Long, Masking
+from bert_jax.errors import STOPPED, require
+from input_pipeline import storage
 from input_pipeline.batches.reading import Engine
 from input_pipeline.benchmark import Peer as InputPeer
-from input_pipeline.records import read_manifest
+from input_pipeline.records import DYNAMIC, read_manifest
 from launch.commands import flags
 
 STEP_USAGE = '''usage: bert-jax benchmark step RECIPE [--data DATA] [--peer huggingface] [--profile DIR]
@@ -19,6 +23,7 @@ STEP_USAGE = '''usage: bert-jax benchmark step RECIPE [--data DATA] [--peer hugg
 USAGE = '''usage: bert-jax benchmark step RECIPE [--data DATA] [--peer huggingface] [--profile DIR]
                                [--model.… --batch.… --mesh.…]
        bert-jax benchmark input DATA [--peer huggingface] [--batch.…]
+       bert-jax benchmark tasks CHECKPOINT --data-root DIR --output DIR [--against CHECKPOINT …] [--suite quick]
 
 Each shows every setting where --help comes after RECIPE or DATA.'''
 
@@ -158,7 +163,50 @@ def batch_of(data: str) -> BatchConfig:
   length = manifest.sequence_length
   return BatchConfig(
       size=256, sequence_length=length, predictions=20 if length == 128 else round(length * 0.15),
-      pairs='google' if manifest.pairs == 'google' else 'nsp')
+      pairs='google' if manifest.pairs == 'google' else 'nsp',
+      masking=Masking(unit=STORED) if manifest.masks != DYNAMIC else Masking())
 
 
-KINDS: dict[str, Callable[[list[str]], int]] = {'step': step, 'input': batches}
+# ---------------------------------------------------------------- tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkTasks:
+  """What a checkpoint is worth on a suite of tasks, alone or beside others, with the spread over seeds."""
+  checkpoint: Annotated[str, tyro.conf.Positional]
+  """A run directory, one of its steps, or a Hugging Face directory."""
+  data_root: str
+  """The directory with tasks/glue/CoLA …, tasks/babylm_mnli and blimp/BLiMP.zip; what is not there is left out."""
+  output: str
+  """Where the table goes, as tasks.txt and tasks.json, and what is done of it: the same command goes on there."""
+  suite: Literal['quick', 'proof'] = 'quick'
+  """quick: CoLA, MRPC, RTE, STS-B, 10,000 examples of SST-2, MNLI, BLiMP; proof: 2,000 of SST-2, CoLA, MNLI, STS-B,
+  BLiMP."""
+  against: tuple[str, ...] = ()
+  """Other checkpoints to stand beside it; untrained: the same model with initial weights."""
+  peer: Literal['huggingface'] | None = None
+  """In turns, transformers' BertForSequenceClassification on the same rows, weights and recipe (extra [peers])."""
+  amount: Annotated[tasks.Amount, tyro.conf.arg(name='')] = tasks.Amount()
+  """How much of the suite is done."""
+  json: bool = False
+  """One JSON object on stdout and nothing else there."""
+
+
+def of_tasks(argv: list[str]) -> int:
+  """Fine-tunes on a suite, and prints the table; it goes into the model card of an export, too."""
+  args = flags.parse(BenchmarkTasks, argv, 'benchmark tasks')
+  report = tasks.run([args.checkpoint, *args.against], args.suite, args.data_root, args.output, args.amount,
+                     peer=args.peer, say=lambda text: print(text, file=sys.stderr, flush=True))
+  if report is None:
+    return STOPPED
+  output = storage.path(args.output)
+  storage.write_whole(output / 'tasks.txt', tasks.table(report) + '\n')
+  storage.write_whole(output / 'tasks.json', json.dumps(report, indent=2) + '\n')
+  card = tasks.to_card(args.checkpoint, report)
+  print(json.dumps(report) if args.json else tasks.table(report))
+  if card is not None:
+    print(f'{card} has the table', file=sys.stderr)
+  return 0
+
+
+KINDS: dict[str, Callable[[list[str]], int]] = {'step': step, 'input': batches, 'tasks': of_tasks}

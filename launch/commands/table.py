@@ -33,16 +33,34 @@ def finetune(argv: list[str]) -> int:
   return training.finetune(argv)
 
 
+def supervise(argv: list[str]) -> int:
+  """Train, and start again after what a restart may mend: `supervise -- pretrain …`."""
+  from launch.commands import supervising
+  return supervising.supervise(argv)
+
+
 def evaluate(argv: list[str]) -> int:
   """Held-out figures of a run, beside the unigram baseline where it was pretrained."""
   from launch.commands import training
   return training.evaluate(argv)
 
 
+def predict(argv: list[str]) -> int:
+  """Answer examples with a fine-tuned run: official files, and lines of JSON."""
+  from launch.commands import training
+  return training.predict(argv)
+
+
 def plot(argv: list[str]) -> int:
   """Draw a run's curves to RUN/loss.png."""
   from launch.commands import training
   return training.plot(argv)
+
+
+def report(argv: list[str]) -> int:
+  """Write one page of HTML about a run, or about several side by side."""
+  from launch.commands import training
+  return training.report(argv)
 
 
 def plan(argv: list[str]) -> int:
@@ -52,7 +70,7 @@ def plan(argv: list[str]) -> int:
 
 
 def benchmark(argv: list[str]) -> int:
-  """Measure: `benchmark step`, the training step; `benchmark input`, from shards to batches."""
+  """Measure: `benchmark step`, the training step; `input`, from shards to batches; `tasks`, a suite of tasks."""
   from launch.commands import measuring
   return measuring.benchmark(argv)
 
@@ -107,7 +125,8 @@ def launch_files(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
-    'pretrain': pretrain, 'finetune': finetune, 'evaluate': evaluate, 'plot': plot,
+    'pretrain': pretrain, 'finetune': finetune, 'supervise': supervise,
+    'evaluate': evaluate, 'predict': predict, 'plot': plot, 'report': report,
     'plan': plan, 'benchmark': benchmark,
     'verify': verify, 'import': import_, 'export': export, 'launch-files': launch_files,
     'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,

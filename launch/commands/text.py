@@ -9,19 +9,25 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_jax.errors import require
-from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.prepare.settings import Prepare
-from input_pipeline.records import Manifest
+from input_pipeline.records import DYNAMIC, Manifest
 from launch.commands import flags
 
 RECIPE = 'small'  # that `prepare` names for what comes next
 POSITIONS = 512  # that its model has
 
 
+def check_vocabulary(settings) -> dict[str, str]:
+  """The flags that change nothing beside the others, and why."""
+  return {'lower_case': 'with --extend, whose text is that of the old vocabulary'} if settings.extend else {}
+
+
 def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
   from input_pipeline.vocabulary import training
-  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary')
+  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary',
+                         check=check_vocabulary)
   trained = training.train_from(settings)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
   return 0
@@ -70,6 +76,8 @@ def next_commands(args: PrepareCommand, manifest: Manifest) -> list[list[str]]:
     wanted['model.max-positions'] = longest
   if manifest.pairs == 'google':
     wanted['batch.pairs'] = 'google'
+  if manifest.masks != DYNAMIC:
+    wanted['batch.masking.unit'] = STORED
   run = f'runs/{output.rstrip("/").rpartition("/")[2]}'
   return [['inspect', f'{output}/{short}' if long else output],
           ['pretrain', RECIPE, '--data', output, '--run-dir', run,

@@ -1,21 +1,23 @@
-"""`bert-jax pretrain`, `finetune`, `evaluate` and `plot`: a run, its held-out figures and its curves."""
+"""`bert-jax pretrain`, `finetune`, `evaluate`, `predict`, `plot`, `report`: a run, its figures, answers and curves."""
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from bert_jax.config import Config, Distributed
 from bert_jax.errors import STOPPED, ConfigError
-from bert_jax.tasks.settings import Finetune
+from bert_jax.tasks.settings import Finetune, Grid
+from bert_jax.tasks.task import Settings
 from launch.commands import flags
 
 USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
-       [--initialize-from CHECKPOINT]
+       [--initialize-from CHECKPOINT [--longer-positions repeat|interpolate]]
        [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]'''
 FINETUNE_USAGE = '''usage: bert-jax finetune TASK --data DATA --run-dir RUN --checkpoint CHECKPOINT
-       [--epochs N] [--batch.… --optimizer.… --model.… --mesh.… --run.… --distributed.…]'''
+       [--grid] [--seeds N] [--epochs N]
+       [--batch.… --files.… --optimizer.… --model.… --mesh.… --run.… --distributed.…]'''
 
 # ---------------------------------------------------------------- pretrain
 
@@ -29,15 +31,23 @@ class Pretrain:
   """Where checkpoints and figures go; the same command resumes there."""
   config: Annotated[Config, tyro.conf.arg(name='')]
   """The run; its fields are flags without a name in front."""
+  rewind_to: int | None = None
+  """Go back to the checkpoint of this step, once; later ones are removed."""
+  skip_steps: str | None = None
+  """With --rewind-to: leave out the batches that these steps read, FIRST:END as in 390:410."""
   initialize_from: str | None = None
-  """A checkpoint whose weights a new run begins with: a run, one of its steps, or a Hugging Face directory."""
+  """A checkpoint whose weights a new run begins with: a run, one of its steps, or a Hugging Face directory. Where the
+  data's vocabulary extends its own (`bert-jax vocabulary --extend`), new tokens begin as the mean of their pieces."""
+  longer_positions: Literal['repeat', 'interpolate'] | None = None
+  """How the checkpoint gets more positions where it has fewer than --model.max-positions. repeat: its own again
+  (arXiv:2004.05150 section 5); interpolate: on straight lines between its own."""
   distributed: Distributed = Distributed()
   """Where the run has several processes: how they find each other."""
 
 
 def check(args: Pretrain) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
-  found = {}
+  found = {} if args.initialize_from else {'longer_positions': 'without --initialize-from'}
   if not args.config.long.share:
     found |= dict.fromkeys(('long.sequence_length', 'long.predictions', 'long.size'),
                            'with --long.share 0, by which all rows have --batch.sequence-length')
@@ -50,27 +60,42 @@ def pretrain(argv: list[str]) -> int:
   """Trains; the exit code tells a run that was stopped from one that is done."""
   if flags.asks_for_help(argv):
     return flags.show_recipes(USAGE, 'pretrain', argv)
-  from bert_jax import distributed, recipes, train
+  from bert_jax import distributed, early_stop, recipes, rewind, train
   default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
   args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
+  back = rewind.parse(args.rewind_to, args.skip_steps)
+  early_stop.begin()
   distributed.start(args.distributed)
-  result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from)
+  result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from,
+                       longer_positions=args.longer_positions, back=back)
   return STOPPED if result.reason == 'signal' else 0
 
 # ---------------------------------------------------------------- finetune
 
 
 @dataclasses.dataclass(frozen=True)
+class FinetuneFlags(Finetune):
+  """A fine-tuning run, whose task's own settings are flags without a name in front."""
+  own: Annotated[Settings, tyro.conf.arg(name='')] = Settings()
+  """The task's own settings."""
+
+
+@dataclasses.dataclass(frozen=True)
 class FinetuneCommand:
   """Fine-tune a checkpoint on a task, or go on where the run directory stopped."""
   data: str
-  """A directory with train.jsonl and validation.jsonl."""
+  """A folder with the task's files, as it ships them; or a table of your own, a folder of such (train.csv,
+  validation.csv …), or tfds:NAME."""
   run_dir: str
   """Where checkpoints and figures go; the same command resumes there."""
-  config: Annotated[Finetune, tyro.conf.arg(name='')]
+  config: Annotated[FinetuneFlags, tyro.conf.arg(name='')]
   """The run; its fields are flags without a name in front."""
   checkpoint: str | None = None
   """What to begin with: a run, one of its steps, or a Hugging Face directory; not needed to go on."""
+  grid: Grid = Grid()
+  """Several runs below RUN, one for each learning rate, batch size and number of epochs."""
+  seeds: int = 1
+  """Runs that differ only in their seed, below RUN; with mean, standard deviation and best."""
   distributed: Distributed = Distributed()
   """Where the run has several processes: how they find each other."""
   json: bool = False
@@ -95,14 +120,24 @@ def finetune(argv: list[str]) -> int:
     return 0 if argv else 2
   if argv[0] not in TASKS:
     raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
-  from bert_jax import distributed, finetune
-  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, Finetune(argv[0]))
+  from bert_jax import distributed, early_stop, sweep
+  from bert_jax.tasks import settings, showing
+  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
   args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
+  early_stop.begin()
   distributed.start(args.distributed)
-  result, figures = finetune.finetune(args.config, args.data, args.run_dir, args.checkpoint)
+  config = Finetune(**vars(args.config))
+  found = sweep.sweep(config, args.data, args.run_dir, args.checkpoint, grid=args.grid, seeds=args.seeds)
+  if found.report is None:
+    return STOPPED
   if distributed.is_first():
-    print(json.dumps(figures) if args.json else flags.table(figures))
-  return STOPPED if result.reason == 'signal' else 0
+    if args.json:
+      print(json.dumps(found.report))
+      return 0
+    if found.tuned and found.tuned.answered:
+      print(showing.shown(found.tuned.split.task, found.tuned.split.examples, found.tuned.answered.answers) + '\n')
+    print(sweep.table(found.report))
+  return 0
 
 # ---------------------------------------------------------------- what came of it
 
@@ -111,11 +146,11 @@ def finetune(argv: list[str]) -> int:
 class Evaluate:
   """Held-out figures of a run of any kind; of a pretraining run beside the unigram baseline of the same targets."""
   run_dir: Annotated[str, tyro.conf.Positional]
-  """A run directory of `bert-jax pretrain` or `bert-jax finetune`."""
+  """A run directory of `bert-jax pretrain` or `bert-jax finetune`; of several seeds the best one's is taken."""
   data: str | None = None
   """Other data than the run's own, with the same vocabulary."""
   step: int | None = None
-  """A checkpoint's step; the newest by default."""
+  """A checkpoint's step; by default the newest, of a fine-tuned run the best."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""
 
@@ -123,12 +158,42 @@ class Evaluate:
 def evaluate(argv: list[str]) -> int:
   """Prints the held-out figures of a run."""
   args = flags.parse(Evaluate, argv, 'evaluate')
-  from bert_jax import evaluate, finetune, run_directory
+  from bert_jax import evaluate, finetune, run_directory, sweep
   of_kind = {'pretrained': evaluate.evaluate, 'finetuned': finetune.evaluate}
-  kind = run_directory.read(run_directory.run_of(args.run_dir) or args.run_dir).kind
-  figures = of_kind[kind](args.run_dir, args.data, args.step)
+  run_dir = sweep.best_of(args.run_dir)
+  kind = run_directory.read(run_directory.run_of(run_dir) or run_dir).kind
+  figures = of_kind[kind](run_dir, args.data, args.step)
   print(json.dumps(figures) if args.json else flags.table(figures))
   return 0
+
+
+# ---------------------------------------------------------------- predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+  """What a fine-tuned run says of examples, which need no labels: bert-jax predict RUN --data DATA --output DIR"""
+  run_dir: Annotated[str, tyro.conf.Positional]
+  """A run directory of `bert-jax finetune`, or one of its steps; its best checkpoint answers."""
+  output: str
+  """A directory for predictions.jsonl and the task's official files."""
+  data: str | None = None
+  """A directory with the task's files, or one file of examples; by default the run's own."""
+  split: str = 'test'
+  """Which split of DATA."""
+  step: int | None = None
+  """A checkpoint's step; the best by default."""
+
+
+def predict(argv: list[str]) -> int:
+  """Answers examples, and prints where the answers are."""
+  args = flags.parse(Predict, argv, 'predict')
+  from bert_jax import predict as predicting, sweep
+  count = predicting.predict(sweep.best_of(args.run_dir), args.data, args.split, args.output, args.step)
+  print(f'{args.output}: {count:,} predictions')
+  return 0
+
+# ---------------------------------------------------------------- plot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,4 +208,21 @@ def plot(argv: list[str]) -> int:
   args = flags.parse(Plot, argv, 'plot')
   from bert_jax import plot
   print(plot.plot(args.run_dir))
+  return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """Write one page of HTML about a run: curves, figures, settings, data, predictions, attention; or compare runs."""
+  run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional]
+  """A run directory of any kind; of several, the page shows them side by side."""
+  output: str | None = None
+  """The file to write; by default report.html in the first run."""
+
+
+def report(argv: list[str]) -> int:
+  """Writes the page of a run, or of several, and prints where it is."""
+  args = flags.parse(Report, argv, 'report')
+  from bert_jax.report import report
+  print(report(args.run_dirs, args.output))
   return 0

@@ -98,7 +98,7 @@ class FillMask:
 def fill_mask(argv: list[str]) -> int:
   """Prints the likeliest tokens for each [MASK]."""
   args = flags.parse(FillMask, argv, 'fill-mask')
-  texts, again = itertools.tee(text for text in texts_of(args.text, args.input) if text.strip())
+  texts, again = itertools.tee(text for text in texts_of(args.text, args.input) if args.text or text.strip())
   encoder = load(args.checkpoint, args.running)
   from bert_jax import fill_mask as fill
   found = zip(again, fill.fill_mask(encoder, texts, args.top_k, batch_size=args.running.batch_size,
@@ -267,7 +267,7 @@ def pairs_of(args: NextSentence) -> Iterator[tuple[given.Line, given.Line]]:
   if len(args.text) == 2 and not any(BETWEEN in text for text in args.text):
     first, second = texts
     return iter([(first, second)])
-  return (pair_of(line) for line in texts if line.strip())
+  return (pair_of(line) for line in texts if args.text or line.strip())
 
 
 def pair_of(line: given.Line) -> tuple[given.Line, given.Line]:

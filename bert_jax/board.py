@@ -1,0 +1,59 @@
+"""Scalars for TensorBoard."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Board:
+  """Scalars for TensorBoard, where tensorboardX is installed. Never in the way of a run: what fails is told once.
+
+  Its own SummaryWriter hands events to a thread by a queue of ten, which waits for ever once a full disk ended the
+  thread. Here each event is written where it is made.
+  """
+
+  def __init__(self, directory: str, step: int | None, suffix: str = ''):
+    """A new file in a local folder, its name with `suffix`. Steps after `step`, of a run that was cut off, count no
+    more."""
+    self._events: Any = None
+    try:
+      from tensorboardX.event_file_writer import EventsWriter
+      from tensorboardX.proto import event_pb2
+    except ImportError:
+      print('bert-jax: tensorboardX is not installed: scalars go only to metrics.jsonl', file=sys.stderr)
+      return
+    self._event = event_pb2.Event
+    with self._once():
+      os.makedirs(directory, exist_ok=True)
+      self._events = EventsWriter(os.path.join(directory, 'events'), f'.{os.getpid()}{suffix}')
+      if step is not None:
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.SessionStatus.START)
+        self._events.write_event(self._event(wall_time=time.time(), step=step + 1, session_log=start))
+
+  def write(self, step: int, kind: str, scalars: Mapping[str, float], at: float | None = None) -> None:
+    """`at`: when they were measured, in seconds since 1970; now by default."""
+    if self._events is not None:
+      from tensorboardX import summary
+      with self._once():
+        for name, value in scalars.items():
+          found = summary.scalar(f'{kind}/{name}', value)
+          self._events.write_event(self._event(wall_time=at or time.time(), step=step, summary=found))
+        self._events.flush()
+
+  def close(self) -> None:
+    if self._events is not None:
+      with self._once():
+        self._events.close()
+    self._events = None
+
+  @contextlib.contextmanager
+  def _once(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:  # whatever it is, training goes on
+      self._events = None
+      print(f'bert-jax: TensorBoard\'s file cannot be written ({error}): training goes on without it', file=sys.stderr,
+            flush=True)

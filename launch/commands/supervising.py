@@ -1,0 +1,43 @@
+"""`bert-jax supervise`: a training command, started again after what a restart may mend."""
+
+import dataclasses
+
+from bert_jax.errors import ConfigError, require
+from launch import supervise as supervising
+from launch.commands import flags
+
+SUPERVISED = 'pretrain', 'finetune'
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervise:
+  """Run `bert-jax supervise [settings] -- pretrain …`: the command after -- is started again after kill -9, failed
+  storage, a lost peer or a hang, and goes on from its last checkpoint. What a restart cannot mend ends it."""
+  fruitless: int = supervising.FRUITLESS
+  """Restarts in a row without a new checkpoint, after which it gives up."""
+  wait_seconds: float = supervising.WAIT_SECONDS
+  """Before the first restart; twice as long before each further one without a new checkpoint, up to five minutes."""
+
+
+def supervise(argv: list[str]) -> int:
+  """The exit code of the command's last try."""
+  own, _, command = (argv[:argv.index('--')], '--', argv[argv.index('--') + 1:]) if '--' in argv else (argv, '', [])
+  args = flags.parse(Supervise, own, 'supervise')
+  require(args.fruitless >= 0, f'fruitless is {args.fruitless}: wanted 0 or more')
+  require(args.wait_seconds >= 0, f'wait_seconds is {args.wait_seconds}: wanted 0 or more')
+  found = command[0] if command else 'nothing'
+  if found not in SUPERVISED:
+    raise ConfigError(f'there is {found} after --: wanted `bert-jax supervise -- pretrain …` or `-- finetune …`')
+  return supervising.Supervisor(command, run_dir_of(command), args.fruitless, args.wait_seconds).run()
+
+
+def run_dir_of(command: list[str]) -> str:
+  """The value of --run-dir. Raises ConfigError where it is not given."""
+  for place, word in enumerate(command):
+    name, equals, value = word.partition('=')
+    if name in ('--run-dir', '--run_dir'):
+      if equals:
+        return value
+      if place + 1 < len(command):
+        return command[place + 1]
+  raise ConfigError('the command after -- has no --run-dir: it is where a restart goes on')

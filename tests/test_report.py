@@ -1,0 +1,171 @@
+"""The page about a run: what it says is the run's, whatever a name holds; and a browser shows it as it is meant."""
+
+import base64
+import dataclasses
+import html
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import checkpoint, evaluate, metrics, rows, train
+from bert_jax.errors import ConfigError
+from bert_jax.report import charts, report, seen
+from input_pipeline.batches import loader
+from launch.commands.table import COMMANDS
+from tests import synthetic
+
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+NAME = 'a $1 <b>&é中'  # mathematics to matplotlib, markup to a browser
+
+
+@pytest.fixture(scope='module')
+def runs(still, tmp_path_factory):
+  """Two runs that differ in their rate."""
+  base = tmp_path_factory.mktemp('report')
+  data = synthetic.write_data(base / 'data', vocabulary_size=still.model.vocab_size, pieces=200, documents=20,
+                              sequence_length=still.batch.sequence_length, splits=('train', 'validation'))
+  for name, rate in ((NAME, 1e-3), ('second', 2e-3)):
+    config = dataclasses.replace(still, optimizer=dataclasses.replace(still.optimizer, peak_learning_rate=rate),
+                                 run=dataclasses.replace(still.run, log_every=2, evaluate_every=5))
+    train.train(config, data, base / name, devices=jax.devices()[:1], engine='threads', progress=False)
+  evaluate.evaluate(base / NAME, progress=False)
+  return base / NAME, base / 'second'
+
+
+@pytest.fixture(scope='module')
+def written(runs):
+  return pathlib.Path(report(runs[:1]))
+
+
+def words(page: str) -> str:
+  """What a reader sees of a page, less its drawings."""
+  bare = re.sub(r'<(style|script|svg).*?</\1>', ' ', page, flags=re.S)
+  return ' '.join(html.unescape(re.sub(r'<[^>]*>', ' ', bare)).split())
+
+
+def test_the_page_says_what_the_run_did(runs, written):
+  page = written.read_text()
+  text = words(page)
+  found = json.loads((runs[0] / 'evaluation.json').read_text())
+  assert f'{found["mlm_loss"]:.3f} nats held-out MLM loss' in text
+  assert f'{found["nsp_accuracy"]:.1%} held-out NSP accuracy' in text
+  assert f'held-out: unigram_loss {found["unigram_loss"]:.4g}' in text
+  trained = [line for line in metrics.read(runs[0]) if line['kind'] == 'train']
+  assert f'last steps: gradient_norm {trained[-1]["gradient_norm"]:.4g}' in text
+  assert 'optimizer.peak_learning_rate 0.001' in text
+  assert page.count('<svg') == len(charts.charts([charts.told(runs[0])]))
+  assert re.search(r'pieces 200 200 sentences', text)
+
+
+def test_nothing_is_loaded_and_no_name_is_markup(written):
+  page = written.read_text()
+  assert not re.findall(r'(?:src|href)\s*=\s*"?(?![#"])|url\((?!#)|@import|<link', page)
+  assert '<b>&' not in page and html.escape(NAME).replace('&#x27;', "'") in page.replace('&#39;', "'")
+
+
+def test_the_log_is_what_is_drawn(runs):
+  drawn = {chart.title: chart for chart in charts.charts([charts.told(run) for run in runs])}
+  log = metrics.read(runs[1])
+  curves = {(curve.run, curve.kind): list(curve.points) for curve in drawn['MLM loss (nats)'].curves}
+  assert curves[str(runs[1]), 'train'] == [(x['step'], x['mlm_loss']) for x in log if x['kind'] == 'train']
+  assert [step for step, _ in curves[str(runs[0]), 'validation']] == [5, 10]
+  assert (str(runs[0]), 'held-out') in curves and (str(runs[1]), 'held-out') not in curves
+  assert drawn['MLM loss (nats)'].baseline and drawn['NSP loss (nats)'].baseline is None
+
+
+def test_runs_side_by_side(runs, tmp_path):
+  page = report(runs, tmp_path / 'both.html').read_text()
+  differing = re.findall(r'<tr class=differs><td>([^<]*)</td>', page)
+  assert 'optimizer.peak_learning_rate' in differing and 'model.layers' not in differing
+  assert {name for name in differing if '.' in name.split(':')[0]} == {'optimizer.peak_learning_rate'}
+
+
+def test_what_is_not_there_is_said(runs, tmp_path, capsys):
+  moved = shutil.copytree(runs[1], tmp_path / 'moved')
+  fields = json.loads((moved / 'config.json').read_text())
+  (moved / 'config.json').write_text(json.dumps(fields | {'data': str(tmp_path / 'gone')}))
+  assert COMMANDS['report']([str(moved)]) == 0
+  assert capsys.readouterr().out.strip() == str(moved / 'report.html')
+  assert 'Not shown: ' in words((moved / 'report.html').read_text())
+  (moved / 'metrics.jsonl').unlink()
+  with pytest.raises(ConfigError, match='no metrics.jsonl with a line in it'):
+    report([moved])
+  with pytest.raises(ConfigError, match='named twice'):
+    report([runs[0], runs[0]])
+
+
+def test_attention_is_a_distribution_inside_the_pair(runs, still):
+  loaded = checkpoint.load(runs[0])
+  stream = loader.open_split(runs[0].parent / 'data', 'validation', still.batch, 'framing')
+  batch = {name: array for name, array in stream.rows(0, 4).items()
+           if name in ('input_ids', 'token_type_ids', 'position_ids', 'pair_ids')}
+  placed = rows.place(loaded, rows.mesh_of(), 'float32')
+  weights = np.asarray(rows.outputs(seen.ATTENTION, placed.settings, placed.mesh,
+                                    {'encoder': placed.params['encoder']}, batch))  # [B L H T T]
+  assert weights.shape[:3] == (4, still.model.layers, still.model.heads)
+  np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
+  same = batch['pair_ids'][:, :, None] == batch['pair_ids'][:, None]
+  assert weights[np.broadcast_to(~same[:, None, None], weights.shape)].max(initial=0) == 0
+  assert weights.std() > 0
+
+
+def test_what_the_model_thought_of_a_row(runs, still):
+  loaded = checkpoint.load(runs[0])
+  stream = loader.open_split(runs[0].parent / 'data', 'validation', still.batch, 'framing')
+  batch = stream.rows(0, 3)
+  made, attention = seen.look(loaded, batch, stream.kinds.continues)
+  names = loaded.tokenizer().tokens
+  for row, number in zip(made, range(3)):
+    asked = batch['masked_lm_positions'][number][batch['masked_lm_weights'][number] > 0]
+    assert sorted(asked) == [place for place, token in enumerate(row.tokens) if token.candidates]
+    for place, token in enumerate(row.tokens):
+      assert names[seen.unmasked({name: array[number] for name, array in batch.items()})[place]] == token.text
+      if token.candidates:
+        shares = [share for _, share in token.candidates]
+        assert shares == sorted(shares, reverse=True) and 1 <= token.place <= still.model.vocab_size
+        assert (token.place == 1) == (token.candidates[0][0] == token.text)
+    assert row.right == ('is next', 'is random')[batch['next_sentence_labels'][number][0]]
+    assert abs(sum(share for _, share in row.classes) - 1) < 1e-5
+  T = len(attention.tokens)
+  weights = np.frombuffer(base64.b64decode(attention.weights), np.uint8)
+  assert len(weights) == attention.layers * attention.heads * T * T and '[MASK]' not in attention.tokens
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='needs a browser: chromium')
+@pytest.mark.parametrize('width', [390, 1280])
+def test_in_a_browser(written, width, tmp_path):
+  """On a phone and on a desk: nothing is wider than the screen, the script runs, and a touch changes what is shown."""
+  probe = """<script>
+    const told = {errors: [], wide: document.documentElement.scrollWidth - window.innerWidth};
+    window.onerror = text => told.errors.push(text);
+    const shades = () => [...document.querySelectorAll('#tokens span')].map(span => span.style.background).join();
+    told.canvases = document.querySelectorAll('#heads canvas').length;
+    const before = shades();
+    document.querySelectorAll('#tokens span')[3].click();
+    told.changed = before !== shades();
+    document.querySelector('details.mask').open = true;
+    told.open = document.querySelector('details.mask div').getBoundingClientRect().height > 20;
+    told.drawn = [...document.querySelectorAll('svg')].every(svg => svg.getBoundingClientRect().height > 100);
+    told.requests = performance.getEntriesByType('resource').length;
+    parent.postMessage(told, '*');
+  </script>"""
+  page = written.read_text().replace('</body>', probe + '</body>')
+  frame = f"""<body><pre id="told"></pre>
+    <iframe style="width:{width}px;height:800px" srcdoc="{html.escape(page)}"></iframe>
+    <script>onmessage = event => document.getElementById('told').textContent = JSON.stringify(event.data)</script>"""
+  (tmp_path / 'frame.html').write_text('<!doctype html><meta charset="utf-8">' + frame)
+  command = [CHROMIUM, '--headless', '--disable-gpu', '--no-sandbox', f'--user-data-dir={tmp_path}/profile',
+             '--virtual-time-budget=5000', '--dump-dom', (tmp_path / 'frame.html').as_uri()]
+  done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {'HOME': str(tmp_path)})
+  text = html.unescape(re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.S)[1])
+  told = json.loads(text)
+  assert told == {'errors': [], 'wide': told['wide'], 'canvases': 4, 'changed': True, 'open': True, 'drawn': True,
+                  'requests': 0}
+  assert told['wide'] <= 0
