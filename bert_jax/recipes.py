@@ -67,7 +67,7 @@ def sample() -> Config:
   The held-out MLM loss ends a nat under the unigram baseline, far from a BERT's.
   """
   return Config(model=model_of(4, 128, vocab_size=4096, **FEW_TOKENS), batch=SMALL_ROWS, optimizer=SMALL_STEPS,
-                run=Run(steps=8_000, max_minutes=10.0, checkpoint_every=1_000, log_every=100))
+                run=Run(steps=12_000, max_minutes=15.0, checkpoint_every=1_000, log_every=100))
 
 
 def proof() -> Config:
