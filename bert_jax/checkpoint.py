@@ -291,8 +291,7 @@ def restore(checkpoints: Checkpoints, abstract: program_lib.TrainState,
         remove(checkpoints, step.number)
     for name in filter(manifest_lib.is_half, list(checkpoints.there)):
       storage.remove_tree(checkpoints.directory / name)
-    done = lambda step: step.usable and back.key in steps.meta_of(step).get('rewinds', ())
-    if back is not None and not any(map(done, found)):
+    if back is not None and not any(step.usable and back.key in rewinds_of(step) for step in found):
       require(back.step in checkpoints.ours, f'there is no checkpoint of step {back.step} to go back to: wanted one of '
               f'{", ".join(map(str, sorted(checkpoints.ours))) or "none"} for --rewind-to')
       found, later = [step for step in found if step.number == back.step], [
@@ -323,6 +322,10 @@ def restore(checkpoints: Checkpoints, abstract: program_lib.TrainState,
         remove(checkpoints, after)
     count = jax.device_put(np.int32(meta.step), abstract.step.sharding)
     return program_lib.TrainState(count, saved['skipped'], saved['params'], saved['opt_state']), meta
+
+
+def rewinds_of(step: steps.Step) -> list[list[int]]:
+  return steps.meta_of(step).get('rewinds', [])
 
 
 def load(path: storage.PathLike, step: int | None = None) -> Loaded:
@@ -365,7 +368,7 @@ def best_step(run_dir: storage.Path, record: run_directory.Record) -> int | None
   """The step of a fine-tuned run whose evaluation was best, where it is kept; None: the newest is to be taken."""
   if record.kind != 'finetuned':
     return None
-  found = metrics.best(run_dir, record.config.best)
+  found = metrics.best(run_dir, record.config.best)  # type: ignore[union-attr]
   there = {step.number for step in steps.look(run_dir, run_directory.fingerprints(run_dir)) if step.usable}
   return found[0] if found and found[0] in there else None
 

@@ -74,6 +74,8 @@ class Job:
   @functools.cached_property
   def initial(self):
     """The checkpoint's parameters."""
+    if self.checkpoint is None:
+      raise ConfigError('no checkpoint was named to begin with: wanted --checkpoint C')
     return self.load(self.checkpoint)
 
   @functools.cached_property
@@ -96,7 +98,9 @@ class Job:
       return None
     where, untrained = trained(self.checkpoint)
     origin = train.origin_of(where, initial)
-    return dataclasses.replace(origin, checkpoint=UNTRAINED + origin.checkpoint) if untrained else origin
+    if origin is None or not untrained:
+      return origin
+    return dataclasses.replace(origin, checkpoint=UNTRAINED + origin.checkpoint)
 
 
 def trained(path: storage.PathLike) -> tuple[storage.PathLike, bool]:

@@ -69,14 +69,23 @@ class Program:
     if params is None:
       make = lambda key: _fresh(build.build(self.model, self.objective.heads, key)[1], self.tx)
       return jax.jit(make, out_shardings=shardings)(key)
-    params = jax.tree.map(jax.device_put, params, shardings.params)
-    return jax.jit(lambda params: _fresh(params, self.tx), out_shardings=shardings)(params)
+    return self._begin(jax.tree.map(jax.device_put, params, shardings.params))
 
   def initial_parameters(self):
     """Only the parameters of `init`, for those that a checkpoint lacks."""
+    return self._draw(jax.random.key(self.seed))
+
+  @functools.cached_property
+  def _begin(self) -> jax.stages.Wrapped:
+    """Parameters -> a fresh state."""
+    shardings = jax.tree.map(lambda x: x.sharding, self.abstract)
+    return jax.jit(lambda params: _fresh(params, self.tx), out_shardings=shardings)
+
+  @functools.cached_property
+  def _draw(self) -> jax.stages.Wrapped:
+    """A key -> initial parameters."""
     shardings = jax.tree.map(lambda x: x.sharding, self.abstract.params)
-    make = lambda key: build.build(self.model, self.objective.heads, key)[1]
-    return jax.jit(make, out_shardings=shardings)(jax.random.key(self.seed))
+    return jax.jit(lambda key: build.build(self.model, self.objective.heads, key)[1], out_shardings=shardings)
 
   def at_pace(self, optimizer_settings: cfg.Optimizer, steps: int, seed: int) -> 'Program':
     """The same program for another seed, length, learning rate and warmup: what is compiled is shared with it."""
@@ -85,7 +94,7 @@ class Program:
     numbers = (jnp.float32(optimizer_settings.peak_learning_rate), jnp.float32(optimizer_settings.final_learning_rate),
                jnp.int32(optimizer_settings.warmup_steps), jnp.int32(steps))
     pace = jax.device_put(Pace(jax.random.key(seed + 1), *numbers), everywhere)
-    shared = {'paced_step': self.paced_step, 'evaluation_step': self.evaluation_step}
+    shared = {name: getattr(self, name) for name in ('paced_step', 'evaluation_step', '_begin', '_draw')}
     vars(other).update(shared, train_step=functools.partial(self.paced_step, pace))  # where cached_property has them
     return other
 

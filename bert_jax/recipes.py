@@ -288,7 +288,7 @@ def mixed(mask: int, same: int, random: int, about: str) -> Variant:
 # What `--help` lists, under these titles.
 VARIANT_GROUPS: dict[str, dict[str, Variant]] = {
     'Variants, as in base_no_nsp': {
-        variant.__name__: variant for variant in (no_nsp, left_to_right, right_to_left, sop)} | {'2018': original},
+        'no_nsp': no_nsp, 'left_to_right': left_to_right, 'right_to_left': right_to_left, 'sop': sop, '2018': original},
     'Masks of arXiv:1810.04805 table 8, as in base_mask_80_20_0; dev scores of BERT-BASE': {
         'mask_' + '_'.join(map(str, mix)): mixed(*mix, f'MNLI {mnli}; NER {tuned} fine-tuned, {features} by features.')
         for mix, mnli, tuned, features in TABLE_8}}

@@ -10,7 +10,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import os
 import sys
@@ -96,7 +95,7 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
       probes.beside(evaluate.on_the_way(program, data_dir, config), config,
                     lambda: tokenizer_of(data_dir, config, vocabulary)),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
-      [phase_text(phase, stream) for phase, stream in streams], load, in_phase(back, config))
+      [phase_text(phase, stream) for phase, stream in streams], load, back=in_phase(back, config))
   return training.run(initial, progress, stop)
 
 
@@ -184,9 +183,9 @@ class Training:
   load: Callable[[storage.PathLike, int | None, str | None], Any]
   """(checkpoint, its step or None for the newest, Origin.longer_positions) -> the parameters to begin with, an
   exchange.Initial."""
-  back: rewind.Rewind | None = None
   best: str | None = None
   """The figure of an evaluation, more is better, by which one checkpoint is kept beside the newest."""
+  back: rewind.Rewind | None = None
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
@@ -235,7 +234,7 @@ class Training:
         lock.check()
         return checkpoint.failed(checkpoints)
 
-      work = loop.Work(functools.partial(self.batches, left_out=left_out), self.count, self.evaluate, save, unsaved,
+      work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, unsaved,
                        dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, evaluate, metrics, rows, train
+from bert_jax import checkpoint, evaluate, finetune, metrics, rows, train
 from bert_jax.errors import ConfigError
 from bert_jax.report import charts, report, seen
+from bert_jax.tasks import settings
 from input_pipeline.batches import loader
 from launch.commands.table import COMMANDS
 from tests import synthetic
@@ -169,3 +170,17 @@ def test_in_a_browser(written, width, tmp_path):
   assert told == {'errors': [], 'wide': told['wide'], 'canvases': 4, 'changed': True, 'open': True, 'drawn': True,
                   'requests': 0}
   assert told['wide'] <= 0
+
+
+def test_a_fine_tuned_run_shows_its_answers(runs, tmp_path):
+  lines = [{'text': f'T{5 + i} T{6 + i % 3}', 'label': ('yes & <no>', 'other')[i % 2]} for i in range(30)]
+  for split in ('train', 'validation'):
+    (tmp_path / f'{split}.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  config = settings.of('classification')
+  config = dataclasses.replace(config, epochs=1, batch=dataclasses.replace(config.batch, size=8, max_length=16))
+  finetune.finetune(config, tmp_path, tmp_path / 'run', runs[0], devices=jax.devices()[:1], progress=False)
+  page = report([tmp_path / 'run']).read_text()
+  text, found = words(page), json.loads((tmp_path / 'run/evaluation.json').read_text())
+  assert 'On the first 30 examples of validation' in text and 'class wanted predicted right' in text
+  assert f'right: {round(found["accuracy"] * 30)}' in text and f'held-out: accuracy {found["accuracy"]:.4g}' in text
+  assert '<no>' not in page and 'yes & <no>' in text

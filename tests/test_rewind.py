@@ -37,7 +37,8 @@ def test_what_steps_read_is_left_out_after_that(left_out, first, count):
   assert all(a < b for a, b in after) and all(b < c for (_, b), (c, _) in zip(after, after[1:]))
 
 
-@pytest.mark.parametrize('step, skip', [(None, '1:2'), (-1, None), (5, '7'), (5, '7:7'), (5, 'a:b'), (5, '9:7'), (5, '3:7')])
+@pytest.mark.parametrize('step, skip', [
+    (None, '1:2'), (-1, None), (5, '7'), (5, '7:7'), (5, 'a:b'), (5, '9:7'), (5, '3:7')])
 def test_what_makes_no_sense_is_refused(step, skip):
   with pytest.raises(ConfigError):
     rewind.parse(step, skip)
@@ -55,8 +56,8 @@ def pretrain(config, data, run_dir, **settings):
 
 def test_a_run_goes_back_once_and_on_without_the_batches(still, data, tmp_path, capsys):
   """Bit for bit as the steps by hand; and the same command again, as a launcher gives it, only goes on."""
-  config = dataclasses.replace(still, run=dataclasses.replace(still.run, steps=12, checkpoint_every=2, keep_checkpoints=9,
-                                                              log_every=1))
+  run = dataclasses.replace(still.run, steps=12, checkpoint_every=2, keep_checkpoints=9, log_every=1)
+  config = dataclasses.replace(still, run=run)
   back = rewind.parse(4, '5:7')
   pretrain(config, data, tmp_path / 'run', stop=lambda step: step == 8)
   pretrain(config, data, tmp_path / 'run', back=back, stop=lambda step: step == 6)

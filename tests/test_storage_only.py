@@ -25,6 +25,8 @@ LOCAL = {
     'input_pipeline/vocabulary/word_cache.py': 'words that workers exchange in the folder in which `prepare` works',
     'bert_jax/benchmark/huggingface.py': 'what the peer is given in a temporary folder',
     'bert_jax/benchmark/peers.py': 'what the peer is given in a temporary folder',
+    'bert_jax/benchmark/task_huggingface.py': 'what the peer is given in a temporary folder',
+    'bert_jax/benchmark/task_peers.py': 'what the peer is given in a temporary folder',
     'bert_jax/convert/directory.py': 'the branch for a local export, which is renamed',
     'bert_jax/convert/google.py': 'what TensorFlow writes to a temporary folder',
     'bert_jax/convert/programs.py': 'what TensorFlow writes to a temporary folder',

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -117,7 +116,7 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
 
 def names_of(checkpoints: Sequence[str]) -> list[str]:
   """Short names that tell the checkpoints apart: the ends of their paths."""
-  parts = [(UNTRAINED if untrained else '', pathlib.PurePosixPath(str(path)).parts)
+  parts = [(UNTRAINED if untrained else '', str(path).rstrip('/').split('/'))
            for path, untrained in map(finetune.trained, checkpoints)]
   for count in range(1, 1 + max(len(path) for _, path in parts)):
     names = [before or '/'.join(path[-count:]) for before, path in parts]

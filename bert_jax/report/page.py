@@ -14,6 +14,8 @@ from input_pipeline.errors import DataError
 
 PAGE = 'report.html'
 ROWS = 4  # held-out rows whose predictions are shown
+EXAMPLES = 256  # of a task, the first of validation, that are answered for the page
+ANSWERS = 6  # of these, right and wrong ones each, that are shown
 SAMPLED_TOKENS = 1 << 20  # of the data that are read for the lengths
 
 
@@ -118,10 +120,9 @@ def figures(run: charts.Told) -> dict[str, object]:
 
 def look(run_dir: storage.PathLike, record: run_directory.Record) -> dict[str, Any]:
   """What a single run's page has more: its data, predictions and attention; or why some of it is not there."""
-  found: dict[str, Any] = {'data': None, 'rows': [], 'attention': None, 'examples': None, 'missing': []}
+  found: dict[str, Any] = {'data': None, 'rows': [], 'attention': None, 'answers': None, 'missing': []}
   try:
-    if isinstance(record.config, Config):
-      found |= pretrained(run_dir, record)
+    found |= (pretrained if isinstance(record.config, Config) else finetuned)(run_dir, record)
   except (DataError, CheckpointError, ConfigError) as error:
     found['missing'].append(str(error))
   return found
@@ -138,6 +139,26 @@ def pretrained(run_dir: storage.PathLike, record: run_directory.Record) -> dict[
           f'{record.data} now has another vocabulary than {run_dir} was trained with')
   rows, attention = seen.look(loaded, stream.rows(0, min(ROWS, stream.rows_per_epoch)), stream.kinds.continues)
   return {'data': data(str(directory)), 'rows': rows, 'attention': attention}
+
+
+def finetuned(run_dir: storage.PathLike, record: run_directory.Record) -> dict[str, Any]:
+  """Right and wrong answers on the first validation examples, and how many there are of each class.
+
+  Raises DataError, CheckpointError, ConfigError.
+  """
+  from bert_jax import examples as examples_lib, program as program_lib
+  from bert_jax.tasks import showing
+  loaded = checkpoint.load(run_dir)
+  config: Any = record.config
+  examples = examples_lib.read(config, record.data, 'validation')[:EXAMPLES]
+  split = examples_lib.split_of(config, examples, loaded.tokenizer())
+  answered = split.answer(program_lib.on_one_device(config), loaded.params, config)
+  shown = [split.task.shown(example, answer) for example, answer in zip(examples, answered.answers)]
+  chosen = {right: [one for one in shown if one.wanted is not None and one.right == right] for right in (True, False)}
+  return {'answers': {'of': len(shown), 'groups': [
+      (name, len(of), of[::-(-len(of) // ANSWERS)] if of else [])
+      for name, of in (('right', chosen[True]), ('wrong', chosen[False]))],
+      'classes': '\n'.join(showing.counts([one for one in shown if one.wanted is not None]))}}
 
 
 def data(directory: str) -> Data:

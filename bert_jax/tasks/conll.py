@@ -107,7 +107,7 @@ def _fields(fields: Sequence[str], columns: Columns, tagged: bool, where: str) -
   found = [fields[column] for column in (columns.word, columns.tag) if -count <= column < count]
   if len(found) < 2 or (columns.word - columns.tag) % count == 0 or not all(found):
     raise DataError(f'{has} the word in column {columns.word} and its tag in column {columns.tag} (-1: the last); '
-                    'others are named by --own.word-column and --own.tag-column')
+                    'others are named by --word-column and --tag-column')
   return found[0], found[1]
 
 # ---------------------------------------------------------------- entities
@@ -173,14 +173,14 @@ def _marked(sentences: Placed) -> str:
 
 def as_iob1(sentences: Placed) -> str:
   """Of IOB1 any B- and I- will do: it is how IOB2, and what is neither, are read too."""
-  return (fault := _strange(sentences)) and f'{fault}, and IOB1 has only B- and I-: leave --own.scheme out'
+  return (fault := _strange(sentences)) and f'{fault}, and IOB1 has only B- and I-: leave --scheme out'
 
 
 def as_iob2(sentences: Placed) -> str:
   if fault := _strange(sentences):
-    return f'{fault}, and IOB2 has only B- and I-: leave --own.scheme out'
+    return f'{fault}, and IOB2 has only B- and I-: leave --scheme out'
   return (fault := _opened(sentences)) and (
-      f'{fault}, and in IOB2 an entity begins with B-: mend it, or let it begin one by --own.scheme iob1')
+      f'{fault}, and in IOB2 an entity begins with B-: mend it, or let it begin one by --scheme iob1')
 
 
 def as_bioes(sentences: Placed) -> str:
@@ -188,7 +188,7 @@ def as_bioes(sentences: Placed) -> str:
     within = before[0] in 'BI'
     return within != (part[0] in 'IE') or within and before[1] != part[1]
   return (fault := _fault(sentences, wrong)) and (
-      f'{fault}, and in BIOES an entity is S-, or B- to E-: mend it, or name another --own.scheme')
+      f'{fault}, and in BIOES an entity is S-, or B- to E-: mend it, or name another --scheme')
 
 
 def told_apart(sentences: Placed) -> str:
@@ -196,7 +196,7 @@ def told_apart(sentences: Placed) -> str:
   if _strange(sentences):
     return as_bioes(sentences)
   opened, marked = _opened(sentences), _marked(sentences)
-  return f'{opened}, which is IOB1, and {marked}, which is IOB2: mend one, or read both by --own.scheme iob1' if (
+  return f'{opened}, which is IOB1, and {marked}, which is IOB2: mend one, or read both by --scheme iob1' if (
       opened and marked) else ''
 
 
