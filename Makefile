@@ -76,7 +76,7 @@ proof: $(VENV)/.installed data/proof-vocab.txt
 	  --sequence-length 32 --long-sequence-length 128 --output data/proof
 	for run in $(PROOF_RUNS); do $(BIN)/bert-jax pretrain $$run --data data/proof --run-dir runs/$$run $(PROOF_FLAGS) \
 	  && $(BIN)/bert-jax evaluate runs/$$run && $(BIN)/bert-jax plot runs/$$run || exit; done
-	$(BIN)/bert-jax benchmark tasks runs/proof --suite proof --seeds 5 --data-root $(PROOF_DATA) --output runs/proof_tasks \
+	$(BIN)/bert-jax benchmark tasks runs/proof --suite proof --seeds 5 --learning-rate 3e-4 --data-root $(PROOF_DATA) --output runs/proof_tasks \
 	  --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
