@@ -22,7 +22,7 @@ PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 .PHONY: help pretrain proof test test-all test-bucket test-peers test-beam lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
-	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: about an hour and a half on a core; again: resumes'
+	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
 	@echo 'make test        the tests, in under 12 minutes on 2 cores;  make test-all: the slow ones too'
 	@echo 'make test-bucket every command on a bucket of the loopback'
 	@echo 'make test-peers  parity with transformers and torch'
@@ -76,8 +76,8 @@ proof: $(VENV)/.installed data/proof-vocab.txt
 	  --sequence-length 32 --long-sequence-length 128 --output data/proof
 	for run in $(PROOF_RUNS); do $(BIN)/bert-jax pretrain $$run --data data/proof --run-dir runs/$$run $(PROOF_FLAGS) \
 	  && $(BIN)/bert-jax evaluate runs/$$run && $(BIN)/bert-jax plot runs/$$run || exit; done
-	$(BIN)/bert-jax benchmark tasks runs/proof --suite proof --seeds 5 --learning-rate 3e-4 --data-root $(PROOF_DATA) --output runs/proof_tasks \
-	  --against runs/proof_no_nsp runs/proof_left_to_right untrained
+	$(BIN)/bert-jax benchmark tasks runs/proof --suite proof --seeds 5 --learning-rate 3e-4 \
+	  --data-root $(PROOF_DATA) --output runs/proof_tasks --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not bucket and not peers and not beam' tests

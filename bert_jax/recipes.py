@@ -49,11 +49,10 @@ def shape_name(layers: int, hidden_size: int, heads: int) -> str:
   return f'L-{layers}_H-{hidden_size}_A-{heads}'
 
 
-# A shape that learns from few tokens on a CPU, by measurement: docs/performance.md, "What teaches a small model". The
-# initializer's range is 1 / sqrt(width), where 0.02 is that of 2,500: with smaller matrices attention stays even for
-# thousands of steps. No dropout, since nothing is learnt by heart in the time. Adam's bias correction, as its warmup is
-# short, and a short memory, as its batches are small. Twice BERT's share of masks: twice the predictions for a fifth
-# more time.
+# A shape that learns from few tokens on a CPU, by measurement: docs/performance.md, "What teaches a small model". Two
+# heads begin by looking at the neighbours; the initializer's range is about 1 / sqrt(width). No dropout, since nothing is
+# learnt by heart in the time. Adam's bias correction, as the warmup is short, and a short memory, as batches are small.
+# Twice BERT's share of masks: twice the predictions for a tenth more time. Short rows, in which a neighbour counts more.
 FEW_TOKENS: dict[str, Any] = dict(heads=4, initializer_range=0.08, neighbour_heads=2, hidden_dropout=0.0,
                                   attention_dropout=0.0, dtype='float32', unroll=4)
 SMALL_ROWS = BatchConfig(size=16, sequence_length=32, predictions=10, masking=Masking(share=0.3))
@@ -73,7 +72,8 @@ def sample() -> Config:
 def proof() -> Config:
   """Four layers of 128 on tens of millions of tokens: what `make proof` shows that pretraining is worth.
 
-  1.9 M parameters. The last fifth of the steps has rows of 128, from which two segments are told apart more easily.
+  1.4 M parameters. The last quarter of the steps has rows of 128. Held-out MLM loss 4.76, 2.0 nats under the unigram
+  baseline, after 24 minutes on one core of a Xeon; next-sentence accuracy 0.57, which wants many more steps.
   """
   return Config(model=model_of(4, 128, vocab_size=4096, **FEW_TOKENS), batch=SMALL_ROWS,
                 long=Long(share=0.25, sequence_length=128, predictions=38, size=4), optimizer=SMALL_STEPS,
