@@ -50,9 +50,9 @@ def shape_name(layers: int, hidden_size: int, heads: int) -> str:
 
 
 # A shape that learns from few tokens on a CPU, by measurement: docs/performance.md, "What teaches a small model". Two
-# heads begin by looking at the neighbours; the initializer's range is about 1 / sqrt(width). No dropout, since nothing is
-# learnt by heart in the time. Adam's bias correction, as the warmup is short, and a short memory, as batches are small.
-# Twice BERT's share of masks: twice the predictions for a tenth more time. Short rows, in which a neighbour counts more.
+# heads begin by looking at the neighbours; the initializer's range is about 1 / sqrt(width). No dropout, since nothing
+# is learnt by heart in the time. Adam's bias correction, as the warmup is short, and a short memory, as batches are
+# small. Twice BERT's share of masks: twice the predictions for a tenth more time. Short rows: a neighbour counts more.
 FEW_TOKENS: dict[str, Any] = dict(heads=4, initializer_range=0.08, neighbour_heads=2, hidden_dropout=0.0,
                                   attention_dropout=0.0, dtype='float32', unroll=4)
 SMALL_ROWS = BatchConfig(size=16, sequence_length=32, predictions=10, masking=Masking(share=0.3))
