@@ -11,10 +11,18 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST := -m pytest $(PYTEST_FLAGS)
 RUN := runs/sample
+# What `make proof` reads: a folder with tasks/glue/CoLA … and blimp/BLiMP.zip, and files of text, of the first of which
+# the vocabulary is made.
+PROOF_DATA ?= ../shared/data
+PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/wikipedia/enwiki_articles_15044.txt.gz
+# More for its runs, such as --run.steps 100000.
+PROOF_FLAGS ?=
+PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
-.PHONY: help pretrain test test-all test-bucket test-peers test-beam lint clean
+.PHONY: help pretrain proof test test-all test-bucket test-peers test-beam lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
+	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
 	@echo 'make test        the tests, in under 12 minutes on 2 cores;  make test-all: the slow ones too'
 	@echo 'make test-bucket every command on a bucket of the loopback'
 	@echo 'make test-peers  parity with transformers and torch'
@@ -40,16 +48,36 @@ $(BEAM_VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 data/sample-vocab.txt: | $(VENV)/.installed
-	$(BIN)/bert-jax vocabulary --input sample --size 8192 --output $@
+	$(BIN)/bert-jax vocabulary --input sample --size 4096 --output $@
 
 pretrain: $(VENV)/.installed data/sample-vocab.txt
-	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --validation-share 0.1 --output data/sample
+	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 32 --validation-share 0.1 \
+	  --output data/sample
 	$(BIN)/bert-jax pretrain sample --data data/sample --run-dir $(RUN)
 	$(BIN)/bert-jax evaluate $(RUN)
 	$(BIN)/bert-jax plot $(RUN)
 	$(BIN)/bert-jax export $(RUN)
 	$(BIN)/bert-jax fill-mask $(RUN)/export 'he was born in the [MASK] of the 19th century.' \
 	  'the city is the [MASK] of the country.' 'in 1945 , the war [MASK] .'
+	@echo
+	@echo 'next'
+	@echo "  bert-jax fill-mask $(RUN)/export 'a text of your own with a [MASK] .'"
+	@echo '  bert-jax features $(RUN)/export --pooling mean --output vectors.npy < sentences.txt'
+	@echo '  make proof PROOF_DATA=…    what pretraining is worth, on more text; README.md: Your corpus'
+
+data/proof-vocab.txt: | $(VENV)/.installed
+	@for file in $(PROOF_TEXT) $(PROOF_DATA)/tasks $(PROOF_DATA)/blimp; do test -e "$$file" || { echo "make proof: $$file is not \
+	there: name files of text by PROOF_TEXT='…', and the folder of tasks and blimp by PROOF_DATA=…" >&2; exit 2; }; done
+	$(BIN)/bert-jax vocabulary --input $(firstword $(PROOF_TEXT)) --size 4096 --output $@
+
+# Each line goes on where it was stopped.
+proof: $(VENV)/.installed data/proof-vocab.txt
+	$(BIN)/bert-jax prepare --input $(PROOF_TEXT) --vocabulary data/proof-vocab.txt --validation-share 0.02 \
+	  --sequence-length 32 --long-sequence-length 128 --output data/proof
+	for run in $(PROOF_RUNS); do $(BIN)/bert-jax pretrain $$run --data data/proof --run-dir runs/$$run $(PROOF_FLAGS) \
+	  && $(BIN)/bert-jax evaluate runs/$$run && $(BIN)/bert-jax plot runs/$$run || exit; done
+	$(BIN)/bert-jax benchmark tasks runs/proof --suite proof --seeds 5 --learning-rate 3e-4 \
+	  --data-root $(PROOF_DATA) --output runs/proof_tasks --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not bucket and not peers and not beam' tests

@@ -126,7 +126,7 @@ def test_exit_codes_stand_on_the_classes_of_errors():
 
 @pytest.mark.parametrize('argv, says', [
     (['pretrian'], "did you mean 'pretrain'"),
-    (['pretrain', 'huge'], 'wanted one of sample, tiny'),
+    (['pretrain', 'huge'], 'wanted one of sample, proof, tiny'),
     (['pretrain', 'tiny', '--data', 'd', '--run-dir', 'r', '--optimizer.peak-learning-rat', '1'],
      '--optimizer.peak-learning-rate'),
     (['pretrain', 'tiny', '--data', 'no-data', '--run-dir', 'r', ALONE], 'no-data holds no manifest.json'),

@@ -16,6 +16,8 @@ NO_MASKS = cfg.Masking(share=0.)
 @pytest.mark.parametrize('make, field', [
     (lambda: cfg.Model(hidden_size=100, heads=12), 'model.heads'),
     (lambda: cfg.Model(heads=0), 'model.heads'),
+    (lambda: cfg.Model(neighbour_heads=13), 'model.neighbour_heads is 13: wanted 0 up to model.heads, 12'),
+    (lambda: cfg.Model(hidden_size=36, neighbour_heads=1), 'heads are 3 wide'),
     (lambda: cfg.Model(layers=0), 'model.layers'),
     (lambda: cfg.Model(unroll=0), 'model.unroll'),
     (lambda: cfg.Model(hidden_dropout=1.), 'model.hidden_dropout'),

@@ -28,17 +28,18 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def config():
   """What ARGUMENTS make, for a run in this process. max_minutes makes the processes ask process 0 for the time."""
-  sample, of = recipes.sample(), dataclasses.replace
+  tiny, of = recipes.tiny(), dataclasses.replace
   return of(
-      sample, model=recipes.model_of(1, 64, vocab_size=VOCABULARY, dtype='float32'), mesh=cfg.MeshShape(data=2, fsdp=4),
-      batch=of(sample.batch, size=16, sequence_length=16, predictions=4),
-      optimizer=of(sample.optimizer, warmup_steps=2),
-      run=of(sample.run, steps=STEPS, max_minutes=60.0, log_every=1, evaluate_every=4, evaluation_rows=24))
+      tiny, model=recipes.model_of(1, 64, vocab_size=VOCABULARY, dtype='float32'), long=cfg.Long(),
+      mesh=cfg.MeshShape(data=2, fsdp=4),
+      batch=of(tiny.batch, size=16, sequence_length=16, predictions=4),
+      optimizer=of(tiny.optimizer, warmup_steps=2),
+      run=of(tiny.run, steps=STEPS, max_minutes=60.0, log_every=1, evaluate_every=4, evaluation_rows=24))
 
 
 ARGUMENTS = (
-    'pretrain sample --model.layers 1 --model.hidden-size 64 --model.heads 1 --model.intermediate-size 256 '
-    f'--model.dtype float32 --model.vocab-size {VOCABULARY} --model.hidden-dropout 0.1 --model.attention-dropout 0.1 '
+    'pretrain tiny --model.layers 1 --model.hidden-size 64 --model.heads 1 --model.intermediate-size 256 '
+    f'--model.dtype float32 --model.vocab-size {VOCABULARY} --long.share 0 '
     '--model.unroll 1 --mesh.data 2 --run.log-every 1 --batch.size 16 --batch.sequence-length 16 --batch.predictions 4 '
     '--optimizer.warmup-steps 2 --mesh.fsdp 4 --run.max-minutes 60 --run.evaluate-every 4 '
     '--run.evaluation-rows 24').split()

@@ -61,6 +61,30 @@ def test_initial_values():
     assert all(abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < .05 for b in draws[:i])
 
 
+
+@pytest.mark.parametrize('heads', [2, 4])
+def test_neighbour_heads_begin_by_looking_at_neighbours_and_all_else_at_random(heads):
+  model = cfg.Model(vocab_size=50, hidden_size=128, layers=2, heads=heads, intermediate_size=256, neighbour_heads=2,
+                    initializer_range=.08)
+  _, params = build(model)
+  encoder = params['encoder']
+  ids = np.random.default_rng(0).integers(0, 50, 60)
+  x = encoder['word_embeddings']['embedding'][ids] + encoder['position_embeddings']['embedding'][100:160]
+  x = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+  of_heads = lambda part: (x @ encoder['blocks'][part]['kernel'][0]).reshape(60, heads, -1)
+  scores = jnp.einsum('THK,SHK->HTS', of_heads('query'), of_heads('key')) * (heads / 128)**.5
+  weights = jax.nn.softmax(scores)
+  for head, distance in ((0, -1), (1, 1)):
+    assert jnp.diagonal(weights[head], distance).mean() > .9
+  assert all(jnp.diagonal(weights[head], distance).mean() < .1 for head in range(2, heads) for distance in (-1, 0, 1))
+  _, plain = build(dataclasses.replace(model, neighbour_heads=0))
+  changed = {name for name, x in named(params).items() if (named(plain)[name] != x).any()}
+  assert changed == {'encoder/position_embeddings/embedding', *(f'encoder/blocks/{part}/kernel' for part in
+                                                                ('query', 'key'))}
+  for part in ('query', 'key'):  # the second layer, and the other heads
+    a, b = (tree['encoder']['blocks'][part]['kernel'] for tree in (params, plain))
+    assert (a[1] == b[1]).all() and (a[0, :, 256 // heads:] == b[0, :, 256 // heads:]).all()
+
 def test_layer_norm_has_the_epsilon_of_bert():
   norm = layers.LayerMaker(dataclasses.replace(BASE, dtype='float32'), nnx.Rngs(0)).norm
   x = jax.random.normal(jax.random.key(0), (4, 768)) * 1e-5 + 1.

@@ -90,7 +90,7 @@ def test_from_left_to_right_the_text_stays_as_it_is():
 
 
 @pytest.mark.parametrize('name, says', [('bse', "did you mean 'base'"), ('base_no_nps', "did you mean 'base_no_nsp'"),
-                                        ('xyzzy', 'wanted one of sample, tiny')])
+                                        ('xyzzy', 'wanted one of sample, proof, tiny')])
 def test_unknown_names_are_refused(name, says):
   with pytest.raises(cfg.ConfigError, match=says):
     recipes.recipe(name)

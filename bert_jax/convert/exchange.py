@@ -106,7 +106,8 @@ def load(path: storage.PathLike, heads: Heads | None = None, seed: int = 0) -> L
 # ---------------------------------------------------------------- parameters to begin with
 
 # What a run may have otherwise than the checkpoint it begins with: how it is computed, and what only training sees.
-FREE = ('hidden_dropout', 'attention_dropout', 'initializer_range', 'dtype', 'attention', 'remat', 'unroll', 'plain')
+FREE = ('hidden_dropout', 'attention_dropout', 'initializer_range', 'neighbour_heads', 'dtype', 'attention', 'remat',
+        'unroll', 'plain')
 
 
 @dataclasses.dataclass(frozen=True)

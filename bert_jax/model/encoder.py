@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from bert_jax.model import neighbours
 from bert_jax.model.attention import ONE_CPU, Place, attend, choose_implementation
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import LayerMaker, activate, stacked
@@ -82,6 +83,18 @@ class BertEncoder(nnx.Module):
     self.token_type_embeddings = make.embedding(settings.type_vocab_size)
     self.embeddings_norm = make.norm()
     self.blocks = stacked(lambda rngs: self.block(settings, rngs), settings.layers, rngs)
+    if settings.neighbour_heads:
+      self.look_at_neighbours()
+
+  def look_at_neighbours(self):
+    """Begins positions and some heads of the first layer as `neighbours` has it."""
+    s, D = self.settings, self.settings.hidden_size
+    self.position_embeddings.embedding[...] = neighbours.positions(s.max_positions, D, s.initializer_range)
+    K = D // s.heads
+    for head in range(s.neighbour_heads):
+      kernels = neighbours.query_and_key(D, K, head)
+      for linear, kernel in zip((self.blocks.query, self.blocks.key), kernels, strict=True):
+        linear.kernel[...] = linear.kernel[...].at[0, :, head * K:(head + 1) * K].set(kernel)
 
   @staticmethod
   def block(settings: Model, rngs: nnx.Rngs) -> nnx.Module:

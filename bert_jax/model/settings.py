@@ -44,6 +44,9 @@ class Model:
   """Share of the attention weights that are dropped (appendix A.2)."""
   initializer_range: float = 0.02
   """Standard deviation of initial matrices, drawn from a normal distribution that is cut at two of it."""
+  neighbour_heads: int = 0
+  """Heads of the first layer that begin by looking at the token before, the one after, 2 before, 2 after …: so many,
+  with positions that begin as sines. 0: all is drawn at random, as in BERT."""
   layer_norm_epsilon: float = 1e-12
   """Added to the variance (modeling.py layer_norm; LayerNorm's own default elsewhere is 1e-6 or 1e-5)."""
   dtype: Literal['bfloat16', 'float32'] = 'bfloat16'
@@ -75,6 +78,11 @@ class Model:
             f'model.heads is {self.heads}, model.unroll is {self.unroll}: wanted at least 1 each')
     require(self.hidden_size % self.heads == 0,
             f'model.hidden_size {self.hidden_size} is not a multiple of model.heads {self.heads}')
+    require(0 <= self.neighbour_heads <= self.heads, f'model.neighbour_heads is {self.neighbour_heads}: wanted 0 up to '
+            f'model.heads, {self.heads}')
+    require(not self.neighbour_heads or self.hidden_size // self.heads % 2 == 0,
+            f'model.neighbour_heads is {self.neighbour_heads}, and heads are {self.hidden_size // self.heads} wide: '
+            'wanted an even width, or 0')
     for name in ('hidden_size', 'intermediate_size', 'max_positions', 'type_vocab_size'):
       require(getattr(self, name) >= 1, f'model.{name} is {getattr(self, name)}: wanted at least 1')
     require(self.initializer_range >= 0 and self.layer_norm_epsilon >= 0,
