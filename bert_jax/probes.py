@@ -78,7 +78,9 @@ def task(config: cfg.Config, tokenizer: Tokenizer) -> Probe:
   def probe(placed: Placed) -> dict[str, float]:
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(vectors(placed, train), [example.label for example in train])
-    answers = [{'label': str(label)} for label in model.predict(vectors(placed, validation))]
+    names = [str(label) for label in model.classes_]
+    answers = [{'label': names[int(shares.argmax())], 'probabilities': dict(zip(names, shares))}
+               for shares in model.predict_proba(vectors(placed, validation))]
     return {f'{name}_{figure}': value for figure, value in own.metrics(validation, answers).items()}
 
   return probe

@@ -159,8 +159,8 @@ def test_2_8_each_variable_that_lacks_is_named(written):
 
 
 def test_other_heads_are_named(written, loaded):
-  rewrite(written, _set('cls/squad/output_weights', np.zeros((2, 12), np.float32)))
-  with pytest.warns(UserWarning, match='cls/squad/output_weights, of no head'):
+  rewrite(written, _set('cls/others/output_weights', np.zeros((2, 12), np.float32)))
+  with pytest.warns(UserWarning, match='cls/others/output_weights, of no head'):
     assert_equal(google.read(written).params, loaded.params)
 
 

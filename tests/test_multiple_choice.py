@@ -163,7 +163,7 @@ def test_the_better_choice_is_learnt_and_exported(tuned, tmp_path):
   told: list[str] = []
   path = exchange.export('huggingface', run_dir, tmp_path / 'export', tell=told.append)
   fields = json.loads((path / 'config.json').read_text())
-  assert fields['architectures'] == ['BertForMultipleChoice'] and any('classes' in line for line in told)
+  assert fields['architectures'] == ['BertForMultipleChoice'] and any('logits ' in line for line in told)
   found = exchange.load(path)
   assert found.fresh == () and set(found.params) == {'encoder', 'pooler', 'choice'}
   jax.tree.map(np.testing.assert_array_equal, dict(found.params), dict(checkpoint.load(run_dir).params))

@@ -133,6 +133,7 @@ def test_flops_by_the_class_are_those_of_the_program(architecture, learnt, packe
   arrays = synthetic.batch(model.vocab_size, batch.size, batch.sequence_length, batch.predictions, batch.pairs_per_row)
   label = np.zeros(batch.size, np.float32 if learnt == 'regression' else np.int32)
   arrays |= {'label': label, 'weight': np.ones(batch.size, np.float32)}
+  arrays |= {'ends': np.zeros((batch.size, 2), np.int32), 'known': np.ones((batch.size, 2), np.float32)}
   arrays |= {'tag': np.zeros(arrays['input_ids'].shape, np.int32), 'first': (arrays['pair_ids'] > 0).astype(np.float32)}
   compiled = program.train_step.lower(program.abstract, arrays).compile()
   costs = hlo_costs.read(compiled.as_text())

@@ -59,10 +59,10 @@ def test_probes_are_logged_and_change_nothing_of_the_training(data, folder, tmp_
   assert losses['without'] == losses['with'] and len(losses['with']) == 8
   found = {line['step']: {name for name in line if name.startswith('probe_')} for line in lines['with']
            if line['kind'] == 'validation'}
-  names = {'probe_pairs_accuracy', 'probe_classification_accuracy'}
+  names = {'probe_pairs_accuracy', 'probe_classification_accuracy', 'probe_classification_f1'}
   assert found == {1: set(), 2: names, 3: set(), 4: names}
   values = [line[name] for line in lines['with'] for name in names if name in line]
-  assert all(0 <= value <= 1 for value in values) and {round(8 * value, 9) % .5 for value in values} == {0}
+  assert all(0 <= value <= 1 for value in values)
   assert 'pairs accuracy 0.' in capsys.readouterr().err
 
 
@@ -82,9 +82,9 @@ def test_probes_fall_on_evaluations(folder):
 
 @pytest.mark.parametrize('changes, error, message', [
     ({'task': 'clasification'}, ConfigError, "probe.task is 'clasification'"),
-    ({'task': 'regression'}, DataError, 'line 1: label is'),
+    ({'task': 'regression'}, DataError, "line 1: the label .* is 'a'"),
     ({'pairs': 'nowhere.jsonl'}, DataError, 'nowhere.jsonl'),
-    ({'data': 'nowhere'}, ConfigError, 'nowhere has no train'),
+    ({'data': 'nowhere'}, ConfigError, 'nowhere does not exist'),
     ({'pairs': 'long'}, ConfigError, 'has 602 tokens')])
 def test_what_cannot_be_probed_is_known_before_the_training(data, folder, tmp_path, changes, error, message):
   if changes.get('pairs') == 'long':

@@ -154,7 +154,7 @@ def test_its_export_is_a_token_classifier_that_comes_back(tuned, tmp_path):
   path = exchange.export(huggingface.KIND, tuned[0], tmp_path / 'export', tell=told.append)
   fields = json.loads((path / 'config.json').read_text())
   assert fields['architectures'] == ['BertForTokenClassification'] and fields['id2label']['1'] == 'B-LOC'
-  assert 'tags ' in told[-1] and 'pipeline_tag: token-classification' in (path / 'README.md').read_text()
+  assert 'logits ' in told[-1] and 'pipeline_tag: token-classification' in (path / 'README.md').read_text()
   back = exchange.load(path)
   assert back.labels == ('O', 'B-LOC', 'I-LOC', 'B-PER', 'I-PER') and set(back.params) == {'encoder', 'tags'}
 
@@ -210,13 +210,14 @@ def test_every_choice_of_layers_reads_its_own_and_padding_changes_nothing(batch,
 
 def test_features_of_a_frozen_encoder_are_learnt_from(encoder, data, tmp_path):
   config = settings('ner_features', lstm_size=16, layers='sum_of_all')
-  config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_learning_rate=1e-2),
+  config = dataclasses.replace(config, epochs=16,
+                               optimizer=dataclasses.replace(config.optimizer, peak_learning_rate=1e-2),
                                files=dataclasses.replace(config.files, train='eng.train', validation='eng.testa'))
   result, figures = tune(config, data, tmp_path / 'run', encoder)
   assert figures['tags_accuracy'] > .7  # O alone is half of the words
   given = exchange.load(encoder).params['encoder']
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b), result.state.params['encoder'], given)
-  with pytest.raises(ConfigError, match='Tagger has no name for its parameter'):
+  with pytest.raises(ConfigError, match='head tagger does not say what it gives'):
     exchange.export(huggingface.KIND, tmp_path / 'run', tmp_path / 'export')
   path = exchange.export(huggingface.KIND, tmp_path / 'run', tmp_path / 'encoder', huggingface.BARE)
   assert set(exchange.load(path).params) == {'encoder'}

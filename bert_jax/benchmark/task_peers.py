@@ -14,11 +14,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors.numpy
 
 from bert_jax import finetune, sweep, train
 from bert_jax.benchmark import task_huggingface as child, turns
-from bert_jax.convert import huggingface
 from bert_jax.errors import require
 from bert_jax.examples import Split
 from bert_jax.tasks.settings import Finetune
@@ -77,6 +75,9 @@ def figures_of(split: Split, logits: np.ndarray) -> dict[str, float]:  # [R C]
 
 def write_inputs(folder: pathlib.Path, job: finetune.Job, config: Finetune) -> None:
   """What task_huggingface.py reads: a model in transformers' format, its settings, and the rows."""
+  import safetensors.numpy
+
+  from bert_jax.convert import huggingface
   steps = -(-len(job.training.rows) // config.batch.size)
   config = config.of_length(steps)
   program = job.program.at_pace(config.optimizer, config.run.steps, config.run.seed)

@@ -71,6 +71,7 @@ def _arrow(stream: io.BufferedReader, name: str, choose: Choice) -> Iterator[tup
     columns, number = choose(reader.schema), 0
     for batch in reader:
       wanted = batch.select(columns)
+      wanted.validate(full=True)  # a damaged offset would be read as memory
       rows = max(1, batch.num_rows * _BATCH_BYTES // max(1, wanted.nbytes))
       for start in range(0, batch.num_rows, rows):
         yield number + start, wanted.slice(start, rows)
