@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from bert_jax import (
+    beginning,
     checkpoint,
     config as cfg,
     distributed,
@@ -29,26 +30,9 @@ from bert_jax import (
 from bert_jax.errors import ConfigError, require
 from bert_jax.examples import Answered, Split
 from bert_jax.model.attention import choose_implementation
-from bert_jax.objectives import PRETRAINING_HEADS
 from bert_jax.parallel import mesh as mesh_lib
-from bert_jax.parallel.mesh import path_name
 from bert_jax.tasks.settings import Finetune
-from bert_jax.tasks.table import TASKS
-from input_pipeline import records, storage
-from input_pipeline.vocabulary.tokenizer import Tokenizer
-
-UNTRAINED = 'untrained:'  # before a checkpoint: its model and vocabulary, with initial weights
-# What a fine-tuning run says of the encoder; all else is the checkpoint's.
-OWN_FIELDS = ('hidden_dropout', 'attention_dropout', 'dtype', 'attention', 'remat', 'unroll', 'plain')
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """What a run takes from the checkpoint that it begins with, or from its own directory."""
-  model: cfg.Model
-  vocabulary: records.Vocabulary
-  tokenizer: Tokenizer
-  files: dict[str, bytes]  # of the vocabulary
+from input_pipeline import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +49,7 @@ class Job:
   """A task's rows and the program, which the runs of several seeds, learning rates, epochs and sizes share."""
   config: Finetune
   data: storage.PathLike
-  source: Source
+  source: beginning.Source
   training: Split
   held_out: dict[str, Split]
   program: program_lib.Program
@@ -85,10 +69,10 @@ class Job:
 
   def load(self, path: storage.PathLike, step: int | None = None, _: str | None = None):
     """The parameters that a checkpoint has for the program, an exchange.Initial."""
-    where, untrained = trained(path)
+    where, untrained = beginning.trained(path)
     found = train.initial_from(where, step, self.program, self.source.vocabulary)
     if not untrained:
-      return without_other_classes(found, self.config)
+      return beginning.without_other_classes(found, self.config)
     none = jax.tree.map(lambda leaf: None, found.params)
     return dataclasses.replace(found, params=none, fresh=('all of them',))
 
@@ -96,16 +80,11 @@ class Job:
     """Where the weights are from."""
     if self.checkpoint is None:
       return None
-    where, untrained = trained(self.checkpoint)
+    where, untrained = beginning.trained(self.checkpoint)
     origin = train.origin_of(where, initial)
     if origin is None or not untrained:
       return origin
-    return dataclasses.replace(origin, checkpoint=UNTRAINED + origin.checkpoint)
-
-
-def trained(path: storage.PathLike) -> tuple[storage.PathLike, bool]:
-  """(the checkpoint that is named, whether only its model and vocabulary are wanted: untrained:C)."""
-  return (path[len(UNTRAINED):], True) if isinstance(path, str) and path.startswith(UNTRAINED) else (path, False)
+    return dataclasses.replace(origin, checkpoint=beginning.UNTRAINED + origin.checkpoint)
 
 
 def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: storage.PathLike | None,
@@ -114,9 +93,9 @@ def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: stora
 
   Raises ConfigError, DataError, CheckpointError.
   """
-  source = source_of(checkpoint_path, run_dir)
+  source = beginning.source_of(checkpoint_path, run_dir)
   examples = examples_lib.read(config, data_dir, 'train')
-  config = settings_for(config, source.model, examples)
+  config = beginning.settings_for(config, source.model, examples)
   training = examples_lib.split_of(config, examples, source.tokenizer, training=True)
   validation = examples_lib.held_out_splits(config, data_dir, source.tokenizer)
   program = program_lib.on(config, program_lib.mesh_of(config, devices))
@@ -159,8 +138,9 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
 
   def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     for step in range(first, config.run.steps):
-      batch = batches.batch(step)
-      speed.mark(len(batches.members(step)), batch['input_ids'].shape)
+      number = rewind.number(step, 0, left_out)
+      batch = batches.batch(number)
+      speed.mark(len(batches.members(number)), batch['input_ids'].shape)
       yield batch
 
   def evaluate(state, step: int) -> dict[str, float]:
@@ -220,54 +200,6 @@ class Speed:
 
   def rate(self) -> float | None:
     return self.rows / self.seconds if self.seconds else None
-
-
-def settings_for(config: Finetune, model: cfg.Model, examples: list) -> Finetune:
-  """`config` with what checkpoint and training examples decide: the encoder's shape, the labels.
-
-  Dropout, dtype and how it is computed stay as `config.model` says. Raises ConfigError, DataError.
-  """
-  own = config.model
-  model = dataclasses.replace(model, **{name: getattr(own, name) for name in OWN_FIELDS})
-  require(config.batch.max_length <= model.max_positions,
-          f'batch.max_length {config.batch.max_length} is more than the {model.max_positions} positions of the '
-          'checkpoint: lower --batch.max-length')
-  config = dataclasses.replace(config, model=model, labels=TASKS[config.task].labels(examples))
-  wanted = config.learns.causal
-  require(model.causal == wanted,
-          f'the task {config.task} wants model.causal {wanted}, the checkpoint has {model.causal}: '
-          f'name one that reads {"from left to right" if wanted else "from both sides"}')
-  return config
-
-
-def without_other_classes(initial, config: Finetune):
-  """`initial` without the task's own heads, where they were trained for another task or for other labels."""
-  of = initial and initial.record and initial.record.config
-  if not isinstance(of, Finetune) or (of.task, of.labels) == (config.task, config.labels):
-    return initial
-  own = set(config.learns.heads) - set(PRETRAINING_HEADS)
-  belongs = lambda path: path_name(path).split('/')[0] in own
-  params = jax.tree.map_with_path(lambda path, leaf: None if belongs(path) else leaf, initial.params)
-  names = tuple(path_name(path) for path, _ in jax.tree.leaves_with_path(initial.params) if belongs(path))
-  return dataclasses.replace(initial, params=params, fresh=tuple(dict.fromkeys((*initial.fresh, *names))))
-
-
-def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLike) -> Source:
-  """Of the run that is there, or of the checkpoint. Raises ConfigError."""
-  from input_pipeline.vocabulary import tokenizer as tokenizer_lib
-  if run_directory.run_of(run_dir):
-    record = run_directory.read(run_dir)
-    tokenizer = tokenizer_lib.load(run_dir, record.vocabulary.lower_case, record.vocabulary.rules)
-    return Source(record.config.model, record.vocabulary, tokenizer, run_directory.vocabulary_files(run_dir))
-  if checkpoint_path is None:
-    raise ConfigError(f'{run_dir} is no run to go on with: name the checkpoint to begin with, --checkpoint C')
-  from bert_jax.convert import exchange
-  loaded = exchange.load(trained(checkpoint_path)[0])
-  tokenizer = loaded.tokenizer()
-  files = {records.VOCABULARY: tokenizer.vocab_txt}
-  if tokenizer.kind == 'sentencepiece':
-    files[records.SENTENCEPIECE] = tokenizer.model
-  return Source(loaded.model, tokenizer.record, tokenizer, files)
 
 
 def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None, step: int | None = None,

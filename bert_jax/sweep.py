@@ -152,7 +152,7 @@ def rate(runs: Sequence[Done]) -> float | None:
 def report(config: Finetune, run_dir: storage.PathLike, wanted: Sequence[tuple[str, Finetune]],
            known: Mapping[str, Done], seeds: int) -> dict[str, Any]:
   """See `sweep`. Points compare by the mean of the task's metric."""
-  points = []
+  points: list[dict[str, Any]] = []
   for start in range(0, len(wanted), seeds):
     runs = [known[name] for name, _ in wanted[start:start + seeds]]
     point = wanted[start][1]

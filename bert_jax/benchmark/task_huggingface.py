@@ -53,7 +53,7 @@ def tune(directory: pathlib.Path) -> dict[str, float]:
   settings = json.loads((directory / SETTINGS).read_text())
   torch.manual_seed(settings['seed'])
   device = torch.device(settings['device'])
-  kind = {} if settings['classes'] else {'num_labels': 1}
+  kind: dict[str, Any] = {} if settings['classes'] else {'num_labels': 1}
   model: Any = transformers.BertForSequenceClassification.from_pretrained(directory, dtype=torch.float32, **kind)
   model.to(device)
   with np.load(directory / ROWS) as arrays:
@@ -65,7 +65,8 @@ def tune(directory: pathlib.Path) -> dict[str, float]:
   narrow = settings['dtype'] == 'bfloat16'
   computing = lambda: torch.autocast(device.type, torch.bfloat16) if narrow else contextlib.nullcontext()
   order, size = np.random.default_rng(settings['seed']), settings['size']
-  rows, seconds, found = 0, 0.0, {}
+  rows, seconds = 0, 0.0
+  found: dict[str, Any] = {}
   for epoch in range(settings['epochs']):
     model.train()
     numbers = order.permutation(len(train.ids))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import jax
 
-from bert_jax import finetune, sweep
+from bert_jax import beginning, sweep
 from bert_jax.errors import ConfigError, require
 from bert_jax.tasks import settings
 from bert_jax.tasks.settings import Files, Finetune
@@ -78,7 +78,7 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
   cells = SUITES[suite]
   unknown = [name for name in amount.tasks if name not in cells]
   require(not unknown, f'the suite {suite} has no {", ".join(unknown)}: wanted some of {", ".join(cells)}')
-  checkpoints = [finetune.UNTRAINED + checkpoints[0] if path == UNTRAINED else path for path in checkpoints]
+  checkpoints = [beginning.UNTRAINED + checkpoints[0] if path == UNTRAINED else path for path in checkpoints]
   names = ['bert_jax', peer] if peer else names_of(checkpoints)
   found, missing = [], {}
   for task, cell in cells.items():
@@ -117,7 +117,7 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
 def names_of(checkpoints: Sequence[str]) -> list[str]:
   """Short names that tell the checkpoints apart: the ends of their paths."""
   parts = [(UNTRAINED if untrained else '', str(path).rstrip('/').split('/'))
-           for path, untrained in map(finetune.trained, checkpoints)]
+           for path, untrained in map(beginning.trained, checkpoints)]
   for count in range(1, 1 + max(len(path) for _, path in parts)):
     names = [before or '/'.join(path[-count:]) for before, path in parts]
     if len(set(names)) == len(names):
@@ -171,7 +171,7 @@ def once(directory: storage.Path, path: str, task: str, cell: Cell, amount: Amou
 def positions(path: str) -> int:
   """Tokens that a checkpoint takes."""
   from bert_jax.convert import exchange
-  return exchange.load(finetune.trained(path)[0]).model.max_positions
+  return exchange.load(beginning.trained(path)[0]).model.max_positions
 
 
 def settings_of(path: str, task: str, cell: Cell, amount: Amount) -> Finetune:
@@ -192,7 +192,7 @@ def minimal_pairs(path: str, data: storage.Path, amount: Amount, devices, progre
   from bert_jax import minimal_pairs as pairs_lib, rows, score
   from bert_jax.convert import exchange
   from bert_jax.model import build
-  where, untrained = finetune.trained(path)
+  where, untrained = beginning.trained(path)
   loaded = exchange.load(where)
   if untrained:
     params = jax.jit(lambda key: build.build(loaded.model, loaded.objective.heads, key)[1])(jax.random.key(0))
@@ -264,7 +264,7 @@ HEADING = '## Tasks\n'
 def to_card(path: storage.PathLike, report: Mapping[str, Any]) -> storage.Path | None:
   """Writes the table into the model card of an export, or of a run's export, in place of an older one; None where there
   is none."""
-  where = storage.path(finetune.trained(path)[0])
+  where = storage.path(beginning.trained(path)[0])
   for card in (where / 'README.md', where / 'export' / 'README.md'):
     if card.exists():
       lines = rows_of(report)

@@ -21,7 +21,7 @@ def pad(rows: Sequence[Row], B: int, T: int, pad_id: int, like: Row) -> dict[str
 
   `like`: any row, for the shapes where there are no rows.
   """
-  batch = {name: np.zeros((B, T), np.int32) for name in INPUTS}
+  batch: dict[str, np.ndarray] = {name: np.zeros((B, T), np.int32) for name in INPUTS}
   batch['input_ids'][:] = pad_id
   batch |= {name: np.zeros((B, T), x.dtype) for name, x in like.token_targets.items()}
   batch |= {name: np.zeros((B, *np.shape(x)), x.dtype) for name, x in like.targets.items()}

@@ -35,7 +35,7 @@ def run_dir_of(command: list[str]) -> str:
   """The value of --run-dir. Raises ConfigError where it is not given."""
   for place, word in enumerate(command):
     name, equals, value = word.partition('=')
-    if name in ('--run-dir', '--run_dir'):
+    if name.replace('_', '-') == '--run-dir':
       if equals:
         return value
       if place + 1 < len(command):

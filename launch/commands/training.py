@@ -104,8 +104,8 @@ class FinetuneCommand:
 
 def check_finetune(args: FinetuneCommand) -> dict[str, str]:
   """The flags that change nothing, and why."""
-  from bert_jax import finetune
-  decided = [field.name for field in dataclasses.fields(args.config.model) if field.name not in finetune.OWN_FIELDS]
+  from bert_jax import beginning
+  decided = [field.name for field in dataclasses.fields(args.config.model) if field.name not in beginning.OWN_FIELDS]
   found = {f'model.{name}': 'beside a checkpoint, whose encoder it is' for name in decided}
   found |= {'labels': 'as the labels are those of the training examples', 'task': 'beside TASK',
             'run.steps': 'as --epochs says how long the run is'}
