@@ -127,7 +127,7 @@ def test_numbers_that_cannot_work_are_refused(argv, says):
 
 
 def test_what_a_recipe_brings_with_it_is_not_refused():
-  """`sample` ends after ten minutes, and left_to_right has other long rows: nobody gave these flags."""
+  """`sample` ends after 15 minutes, and left_to_right has other long rows: nobody gave these flags."""
   for name in ('sample', 'proof', 'base', *recipes.OTHERS, 'base_left_to_right', 'sample_no_nsp'):
     default = planning.Plan(recipes.recipe(name))
     assert flags.parse(planning.Plan, [], 'plan', default, planning.check) == default
