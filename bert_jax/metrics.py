@@ -180,7 +180,7 @@ class Writer:
       whole = ''.join(f'{line}\n' for line in foreign) + object_log.encode(kept)
       storage.write_whole(path, whole.encode(errors='surrogateescape'))
       storage.remove_tree(segments)  # of a run that was in a bucket
-    self._file = path.open('ab', buffering=0)
+    self._file = path.open('ab', buffering=0)  # type: ignore[call-arg]  # a disk's: this is no run in a bucket
     self._size = self._file.tell()
     self._board = board.Board(str(run_dir / run_directory.BOARD), step)
 
