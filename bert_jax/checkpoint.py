@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -49,6 +50,13 @@ class Meta:
   unsent: tuple[dict, ...] = ()  # lines of the log up to this step that its file, or no object, holds yet
   left_out: rewind.Ranges = ()  # batches that no step reads
   rewinds: tuple[list[int], ...] = ()  # that were done: Rewind.key
+
+
+def meta_from(fields: dict[str, Any]) -> Meta:
+  """From JSON, which knows no tuples."""
+  meta = Meta(**fields)
+  left_out = tuple((first, end) for first, end in meta.left_out)
+  return dataclasses.replace(meta, unsent=tuple(meta.unsent), left_out=left_out, rewinds=tuple(meta.rewinds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,7 +317,7 @@ def restore(checkpoints: Checkpoints, abstract: program_lib.TrainState,
              else PeerError('process 0 found no sound checkpoint'))
     step = chosen or steps.look_at(checkpoints.directory / str(number), checkpoints.fingerprints)
     try:
-      saved, meta = arrays.read_step(step, target), Meta(**steps.meta_of(step))
+      saved, meta = arrays.read_step(step, target), meta_from(steps.meta_of(step))
     except DamageError as error:  # by what all processes see alike
       rejected.append(dataclasses.replace(step, reason=str(error)))
       continue

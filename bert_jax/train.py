@@ -222,7 +222,7 @@ class Training:
         checkpoints.pinned = step
         return True
 
-      left_out, rewinds = tuple((first, end) for first, end in meta.left_out), tuple(meta.rewinds)
+      left_out, rewinds = meta.left_out, meta.rewinds
 
       def save(state, step):
         replicas.compare({'params': state.params, 'opt_state': state.opt_state}, mesh)

@@ -10,7 +10,7 @@ import pytest
 from bert_jax import config as cfg
 from input_pipeline.batches.choosing import CHOOSERS
 from input_pipeline.batches.config import BatchConfig
-from input_pipeline.batches.masking import Masking
+from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.batches.pairs import MAKERS
 from input_pipeline.errors import DataError
 
@@ -69,7 +69,7 @@ def test_no_field_is_forgotten():
     assert set(fields) == {field.name for field in dataclasses.fields(kind)}
 
 
-@pytest.mark.parametrize('kind, name, table', [(BatchConfig, 'pairs', MAKERS), (Masking, 'unit', CHOOSERS)])
+@pytest.mark.parametrize('kind, name, table', [(BatchConfig, 'pairs', MAKERS), (Masking, 'unit', (*CHOOSERS, STORED))])
 def test_choices_are_those_of_the_tables(kind, name, table):
   assert typing.get_args(typing.get_type_hints(kind)[name]) == tuple(table)
   assert all(accepted(dataclasses.replace(kind(), **{name: choice})) for choice in table)

@@ -28,7 +28,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def config():
   """What ARGUMENTS make, for a run in this process. max_minutes makes the processes ask process 0 for the time."""
-  tiny, of = recipes.tiny(), dataclasses.replace
+  tiny, of = recipes.recipe('tiny'), dataclasses.replace
   return of(
       tiny, model=recipes.model_of(1, 64, vocab_size=VOCABULARY, dtype='float32'), long=cfg.Long(),
       mesh=cfg.MeshShape(data=2, fsdp=4),

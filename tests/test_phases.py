@@ -39,7 +39,7 @@ def test_the_papers_recipes_have_two_phases():
       assert (short.first, short.last, short.config.batch.sequence_length) == (0, 900_000, 128)
       assert (long.first, long.last) == (900_000, 1_000_000)
       assert (long.config.batch.sequence_length, long.config.batch.size) == (512, 256)
-  assert len(phases.phases(recipes.sample())) == 1
+  assert len(phases.phases(recipes.recipe('sample'))) == 1
 
 
 def test_each_phase_reads_its_own_data_from_its_first_batch_on(data, config):
