@@ -4,14 +4,19 @@ Python runs a handler between two lines of Python, and a compilation can take mi
 written to a descriptor at once, and a thread reads there. Signals are the process', so what is known of them here is.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 
 from bert_jax.errors import UNSAVED
 
+RELEASE_SECONDS = 3.0  # that storage has to let go of a lock
+
 _listening, _nothing_new, _heard = threading.Event(), threading.Event(), threading.Event()
+_held: list[Callable[[], object]] = []
 
 
 def begin() -> None:
@@ -38,6 +43,16 @@ def again() -> None:
       _end()
 
 
+@contextlib.contextmanager
+def releasing(release: Callable[[], object]) -> Iterator[None]:
+  """Calls `release` too where the process is ended inside."""
+  _held.append(release)
+  try:
+    yield
+  finally:
+    _held.remove(release)
+
+
 def _listen(reader: int) -> None:
   while heard := os.read(reader, 1):
     if heard[0] == signal.SIGTERM:
@@ -49,4 +64,8 @@ def _listen(reader: int) -> None:
 def _end() -> None:
   print('bert-jax: asked to stop, and there is nothing new to save: run the same command to go on', file=sys.stderr,
         flush=True)
+  for release in list(_held):
+    thread = threading.Thread(target=release, daemon=True)
+    thread.start()
+    thread.join(RELEASE_SECONDS)
   os._exit(UNSAVED)

@@ -152,13 +152,18 @@ def one_at_least(count):
   return max(count, 1) if isinstance(count, int) else jnp.maximum(count, 1)
 
 
+def number(steps):
+  """A count of steps as a number: of 64 bits where a proof computes so."""
+  return jnp.asarray(steps).astype(jnp.result_type(float))
+
+
 def falling(o: 'Optimizer', first: int, steps: int, shape=None) -> optax.Schedule:
   """The peak until step `first`, then down to the final rate at `steps`.
 
   `shape` bends the share of the steps left, 1 … 0; without it the share is raised to decay_power.
   """
   def rate(step):
-    left = jnp.clip((steps - step) / one_at_least(steps - first), 0, 1)
+    left = jnp.clip(number(steps - step) / one_at_least(steps - first), 0, 1)
     share = shape(left) if shape else left ** o.decay_power
     return o.final_learning_rate + (o.peak_learning_rate - o.final_learning_rate) * share
   return rate
@@ -204,7 +209,7 @@ UNREAD = {'constant': ('final_learning_rate', 'decay_power', 'decay_share'), 'co
 def learning_rate(o: 'Optimizer', steps: int) -> optax.Schedule:
   """The rate of each step from 0: a linear warmup from 0, then the schedule's."""
   after = SCHEDULES[o.schedule](o, steps)
-  warmup = lambda step: o.peak_learning_rate * step / one_at_least(o.warmup_steps)
+  warmup = lambda step: o.peak_learning_rate * number(step) / one_at_least(o.warmup_steps)
   return lambda step: jnp.where(step < o.warmup_steps, warmup(step), after(step))
 
 

@@ -275,7 +275,8 @@ def locked(run_dir: storage.PathLike) -> Iterator[locking.Lock]:
   lock = locking.Lock(storage.absolute(run_dir) / run_directory.LOCK)
   distributed.in_turn(lambda: lock.acquire() if distributed.is_first() else None)
   try:
-    yield lock
+    with early_stop.releasing(lock.release):
+      yield lock
   finally:
     lock.release()
 

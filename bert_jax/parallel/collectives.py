@@ -150,7 +150,8 @@ def sum_gradients(grads, parts, logical, dtype, mesh: jax.sharding.Mesh, plain: 
     dtype = 'float32'  # XLA's CPU compiler (jaxlib 0.10) aborts on a sum of 16 bits where some mesh axes are not manual
   wide = lambda g: jnp.promote_types(g.dtype, jnp.float32)
   widths = jax.tree.map(wide, grads)
-  grads = jax.tree.map(lambda g, known: g.astype(wide(g) if known.dtype == 'float32' else dtype), grads, logical)
+  narrow = lambda known: jnp.dtype(known.dtype).itemsize == 2
+  grads = jax.tree.map(lambda g, known: g.astype(dtype if narrow(known) else wide(g)), grads, logical)
 
   def reduce(leaves, axes):
     if plain:
