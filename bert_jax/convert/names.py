@@ -84,11 +84,12 @@ def _pattern(names: Mapping[str, str], name: str, form: Format) -> str | None:
 
 
 def to_tensors(params, table: list[Entry]) -> dict[str, np.ndarray]:
-  """{their name: float32 array} of our tree of parameters."""
+  """{their name: float32 array, or float64 where a proof computes so} of our tree of parameters."""
   leaves = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
   tensors = {}
   for entry in table:
-    values = np.asarray(leaves[entry.name], np.float32)
+    values = np.asarray(leaves[entry.name])
+    values = values if values.dtype == np.float64 else values.astype(np.float32)
     values = values.swapaxes(-1, -2) if entry.transposed else values
     for theirs, value in zip(entry.theirs, values if entry.stacked else [values]):
       tensors[theirs] = np.ascontiguousarray(value)
