@@ -38,6 +38,8 @@ class Work:
   """Asked after each step: whether a checkpoint failed, so that this step is to be saved."""
   alive: Callable[[float], None]
   """Told before each step, with how many times the usual the next one may take."""
+  compiled: Callable[[], None]
+  """Called after the first step of each shape of batches."""
   checkpoint_every: int
   evaluate_every: int  # 0: never
   better: Callable[[dict[str, float], int], bool] | None = None
@@ -64,8 +66,11 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
     for batch, counts in device_batches(host_batches, program.mesh, work.count, recorder):
       shape = tuple(array.shape for array in batch.values())
       work.alive(1.0 if shape in compiled else LONG)
-      compiled.add(shape)
       state, report = train_step(state, batch)
+      if shape not in compiled:
+        compiled.add(shape)
+        jax.block_until_ready(report)
+        work.compiled()
       if pending:
         recorder.step(*pending)
       step += 1

@@ -5,6 +5,7 @@ RUN/config.json           the kind of run, its settings, data, vocabulary, and w
 RUN/vocab.txt, spm.model  the vocabulary, so that the run can be used without its data
 RUN/checkpoints/STEP/     what checkpoint.py writes
 RUN/metrics.jsonl, tensorboard/, evaluation.json, loss.png, export/
+RUN/compiled/             compiled programs, of a run of several processes or in a bucket: compiled.py
 RUN/lock.json             who trains there now: input_pipeline/locking.py
 """
 

@@ -22,6 +22,7 @@ import numpy as np
 from bert_jax import (
     checkpoint,
     chips,
+    compiled,
     config as cfg,
     distributed,
     early_stop,
@@ -229,13 +230,20 @@ class Training:
         meta = checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint,
                                tuple(recorder.unsent()), left_out, rewinds)
         checkpoint.save(checkpoints, state, meta)
+        compiled.publish()  # what evaluations compiled
 
       def unsaved() -> bool:
         lock.check()
         return checkpoint.failed(checkpoints)
 
+      def is_compiled() -> None:
+        compiled.publish()
+        if told := compiled.first_step():
+          say(f'  {told}')
+
       work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, unsaved,
-                       dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None)
+                       dog.beat, is_compiled, settings.checkpoint_every, settings.evaluate_every,
+                       better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)

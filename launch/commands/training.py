@@ -41,6 +41,9 @@ class Pretrain:
   longer_positions: Literal['repeat', 'interpolate'] | None = None
   """How the checkpoint gets more positions where it has fewer than --model.max-positions. repeat: its own again
   (arXiv:2004.05150 section 5); interpolate: on straight lines between its own."""
+  cache: str = 'auto'
+  """Where compiled programs are kept for the next start: a folder that only you write to, off, or auto: your own cache
+  folder; below the run where that is in a bucket or its processes are several."""
   distributed: Distributed = Distributed()
   """Where the run has several processes: how they find each other."""
 
@@ -60,14 +63,15 @@ def pretrain(argv: list[str]) -> int:
   """Trains; the exit code tells a run that was stopped from one that is done."""
   if flags.asks_for_help(argv):
     return flags.show_recipes(USAGE, 'pretrain', argv)
-  from bert_jax import distributed, early_stop, recipes, rewind, train
+  from bert_jax import compiled, distributed, early_stop, recipes, rewind, train
   default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
   args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
   back = rewind.parse(args.rewind_to, args.skip_steps)
   early_stop.begin()
   distributed.start(args.distributed)
-  result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from,
-                       longer_positions=args.longer_positions, back=back)
+  with compiled.kept(compiled.place(args.cache, args.run_dir)):
+    result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from,
+                         longer_positions=args.longer_positions, back=back)
   return STOPPED if result.reason == 'signal' else 0
 
 # ---------------------------------------------------------------- finetune
@@ -96,6 +100,8 @@ class FinetuneCommand:
   """Several runs below RUN, one for each learning rate, batch size and number of epochs."""
   seeds: int = 1
   """Runs that differ only in their seed, below RUN; with mean, standard deviation and best."""
+  cache: str = 'auto'
+  """Where compiled programs are kept, as `bert-jax pretrain` has it."""
   distributed: Distributed = Distributed()
   """Where the run has several processes: how they find each other."""
   json: bool = False
@@ -120,14 +126,15 @@ def finetune(argv: list[str]) -> int:
     return 0 if argv else 2
   if argv[0] not in TASKS:
     raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
-  from bert_jax import distributed, early_stop, sweep
+  from bert_jax import compiled, distributed, early_stop, sweep
   from bert_jax.tasks import settings, showing
   default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
   args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
   early_stop.begin()
   distributed.start(args.distributed)
   config = Finetune(**vars(args.config))
-  found = sweep.sweep(config, args.data, args.run_dir, args.checkpoint, grid=args.grid, seeds=args.seeds)
+  with compiled.kept(compiled.place(args.cache, args.run_dir)):
+    found = sweep.sweep(config, args.data, args.run_dir, args.checkpoint, grid=args.grid, seeds=args.seeds)
   if found.report is None:
     return STOPPED
   if distributed.is_first():
