@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from bert_jax import (
+    arrays,
     checkpoint,
     chips,
     config as cfg,
@@ -28,6 +29,7 @@ from bert_jax import (
     evaluate,
     loop,
     metrics,
+    optimizer,
     phases,
     probes,
     program as program_lib,
@@ -36,7 +38,7 @@ from bert_jax import (
     run_directory,
     watchdog,
 )
-from bert_jax.errors import DriftError, require
+from bert_jax.errors import DriftError, NonFiniteError, require
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import locking, storage
 
@@ -207,8 +209,8 @@ class Training:
       rates = metrics.Rates(self.flops_per_step, peak and peak * mesh.devices.size, mesh_lib.process_slice(mesh)[1])
       recorder = metrics.Recorder(
           self.run_dir, self.program.objective, step=meta.step, steps=settings.steps, log_every=settings.log_every,
-          minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates, progress=progress,
-          max_minutes=settings.max_minutes)
+          minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates,
+          skipped=int(jax.device_get(state.skipped)), progress=progress, max_minutes=settings.max_minutes)
 
       name = self.best or ''
       found = metrics.best(self.run_dir, name, meta.step, meta.unsent) if name else None
@@ -237,8 +239,11 @@ class Training:
       work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, unsaved,
                        dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
-      with contextlib.closing(recorder), stopper:
-        state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
+      moderate = arrays.finite(arrays.tree_of(state), optimizer.MODERATE)
+      program = self.program if moderate else dataclasses.replace(self.program, guarded=True)
+      with telling_what_stands(checkpoints), contextlib.closing(recorder), stopper:
+        state, step, reason = loop.run(program, state, meta.step, work, recorder, stopper)
+        require_learnt(recorder.skipped, step, reason)
       dog.beat(watchdog.LONG)
       if checkpoint.failed(checkpoints, wait=True):
         save(state, step)
@@ -279,6 +284,22 @@ def locked(run_dir: storage.PathLike) -> Iterator[locking.Lock]:
       yield lock
   finally:
     lock.release()
+
+
+@contextlib.contextmanager
+def telling_what_stands(checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
+  """A run that ends as it is not finite says which checkpoint is."""
+  try:
+    yield
+  except NonFiniteError as error:
+    raise NonFiniteError(f'{error}; {checkpoints.standing()}' if distributed.is_first() else str(error)) from error
+
+
+def require_learnt(skipped: int, step: int, reason: str) -> None:
+  """Raises NonFiniteError where a run is at its end, and more than half of its steps changed nothing."""
+  if reason == 'steps' and 2 * skipped > step:
+    raise NonFiniteError(f'{skipped:,} of the {step:,} steps changed nothing, as their loss, their gradient or what came '
+                         f'of them was not finite: {metrics.REMEDY}')
 
 
 def with_initial_values(params, program: program_lib.Program):
