@@ -114,6 +114,8 @@ class Config:
       self.batch.check()
     except ValueError as error:
       raise ConfigError(str(error)) from error
+    require(self.model.type_vocab_size >= 2 or self.batch.pairs == 'none', 'model.type_vocab_size is 1, and pairs have '
+            'two segments: wanted at least 2, or batch.pairs none')
     length, limit = self.batch.sequence_length, self.model.max_positions
     require(length <= limit, f'batch.sequence_length {length} is more than model.max_positions {limit}')
     require(not self.long.share or length < self.long.sequence_length <= limit,

@@ -22,6 +22,7 @@ REMEDY = 'lower optimizer.peak_learning_rate, or raise optimizer.epsilon where i
 SPIKE = 6.0  # standard deviations of the losses before it, above which a line's loss is told
 LEAST_DEVIATION = 0.05  # nats: less is no noise, but a loss that stands still
 SPIKE_LINES = 50  # of the log that it is compared with, ten at least
+VALIDATION = 'validation'  # the kind of a line of held-out figures
 COUNTS = 'counts'  # where a window keeps what is no term's
 PROBE = 'probe_'  # what the names of the probes' figures begin with
 
@@ -127,7 +128,7 @@ class Recorder:
     probed = {name: value for name, value in figures.items() if name.startswith(PROBE)}
     self.probed = probes_text(probed) or self.probed
     if self.writer:
-      self.writer.write(step, 'validation', figures)
+      self.writer.write(step, VALIDATION, figures)
 
   def unsent(self) -> list[dict]:
     """Lines of the log that only this process has."""
@@ -254,7 +255,7 @@ def best(run_dir: storage.PathLike, name: str, until: int | None = None,
   `unsent`: lines that are not in the log yet.
   """
   found = [(line['step'], line[name]) for line in object_log.merged([*unsent, *read(run_dir)])
-           if line['kind'] == 'validation' and name in line and line[name] == line[name]  # not a number is not the best
+           if line['kind'] == VALIDATION and name in line and line[name] == line[name]  # not a number is not the best
            and (until is None or line['step'] <= until)]
   return max(found, key=lambda at: at[1], default=None)
 

@@ -13,6 +13,7 @@ import dataclasses
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -76,7 +77,10 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
   tokens = lambda: tokens_of(phases.directory(data_dir, config))
   load = lambda path, step, longer: initial_from(path, step, program, vocabulary, tokens, longer)
-  begins = initialize_from is not None and not run_directory.run_of(run_dir)
+  is_new = not run_directory.run_of(run_dir)
+  if is_new:
+    check_exportable(data_dir, config, vocabulary)
+  begins = initialize_from is not None and is_new
   initial = load(initialize_from, None, longer_positions) if begins else None
   record = run_directory.Record(config, str(data_dir), vocabulary,
                                 origin_of(initialize_from, initial, longer_positions))
@@ -105,6 +109,14 @@ def tokenizer_of(data_dir: storage.PathLike, config: cfg.Config, vocabulary):
   """The tokenizer that the shards were made with."""
   from input_pipeline.vocabulary import tokenizer
   return tokenizer.load(phases.directory(data_dir, config), vocabulary.lower_case, vocabulary.rules)
+
+
+def check_exportable(data_dir: storage.PathLike, config: cfg.Config, vocabulary) -> None:
+  """Raises DataError for a vocabulary that no export can write: it is better known before the training than after."""
+  from bert_jax.convert import tokenizer_files
+  with contextlib.suppress(ImportError), warnings.catch_warnings():  # a machine that only trains may lack the libraries
+    warnings.simplefilter('ignore')
+    tokenizer_files.files(tokenizer_of(data_dir, config, vocabulary), config.model.max_positions)
 
 
 def in_phase(back: rewind.Rewind | None, config: cfg.Config) -> rewind.Rewind | None:
@@ -240,6 +252,9 @@ class Training:
                        dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       moderate = arrays.finite(arrays.tree_of(state), optimizer.MODERATE)
+      if self.owes_figures(meta, restored is not None):
+        dog.beat(watchdog.LONG)
+        loop.told(work, state, meta.step, recorder)
       program = self.program if moderate else dataclasses.replace(self.program, guarded=True)
       with telling_what_stands(checkpoints), contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(program, state, meta.step, work, recorder, stopper)
@@ -254,6 +269,17 @@ class Training:
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
     say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))
     return Result(step, meta.step if restored else None, reason, state, found)
+
+  def owes_figures(self, meta: checkpoint.Meta, restored: bool) -> bool:
+    """Whether an evaluation was due at the step at hand, which the process was killed before it could write down: a
+    signal has a step saved first."""
+    settings = self.record.config.run
+    due = restored and settings.evaluate_every and meta.step % settings.evaluate_every == 0
+    if not due or meta.step in (0, settings.steps):
+      return False
+    there = lambda: any((line['step'], line['kind']) == (meta.step, metrics.VALIDATION)
+                        for line in (*meta.unsent, *metrics.read(self.run_dir)))
+    return distributed.process_0_says(distributed.is_first() and not there())
 
   def begin(self, initial, record: run_directory.Record, say) -> tuple[program_lib.TrainState, checkpoint.Meta]:
     """The state of step 0, and what it is said to be."""
@@ -298,8 +324,8 @@ def telling_what_stands(checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
 def require_learnt(skipped: int, step: int, reason: str) -> None:
   """Raises NonFiniteError where a run is at its end, and more than half of its steps changed nothing."""
   if reason == 'steps' and 2 * skipped > step:
-    raise NonFiniteError(f'{skipped:,} of the {step:,} steps changed nothing, as their loss, their gradient or what came '
-                         f'of them was not finite: {metrics.REMEDY}')
+    raise NonFiniteError(f'{skipped:,} of the {step:,} steps changed nothing, as their loss, their gradient or what '
+                         f'came of them was not finite: {metrics.REMEDY}')
 
 
 def with_initial_values(params, program: program_lib.Program):

@@ -1,4 +1,4 @@
-"""The range of a setting. It stands once, at the field: its check, its words in errors, --help and docs come from there.
+"""The range of a setting. It stands once, at the field: its check, its words in errors, --help and docs come of it.
 
     steps: Annotated[int, Within(1, 10**9)] = 1_000_000
 """

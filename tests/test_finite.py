@@ -35,23 +35,24 @@ def hard_gradients(params, how: str):
   return jax.tree.unflatten(tree, grads)
 
 
-@pytest.mark.parametrize('mesh', [ON_ONE, ON_EIGHT], ids=['1', '2x2x2'])
-@pytest.mark.parametrize('name', optimizer.OPTIMIZERS)
-@pytest.mark.parametrize('how', WILD)
+@pytest.mark.parametrize('how, name, mesh', [
+    ('no epsilon', 'bert_adamw', ON_EIGHT), ('a rate that overflows', 'adamw', ON_ONE),
+    *(pytest.param(how, name, mesh, marks=pytest.mark.slow) for how in WILD for name in optimizer.OPTIMIZERS
+      for mesh in (ON_ONE, ON_EIGHT))])
 def test_a_result_that_is_not_finite_changes_nothing(tiny, how, name, mesh):
   program = program_lib.of(wild(tiny, how, name, mesh), jax.devices()[:1] if mesh == ON_ONE else jax.devices())
   assert program.guarded
   after = program.init()
   grads = hard_gradients(after.params, how)
   step = jax.jit(functools.partial(program_lib.update, program), donate_argnums=0)
-  for number in range(3):  # two steps of 3e38 are more than 32 bits hold, one need not be
+  done = -1
+  while not int(after.skipped) and done < 3:  # two steps of 3e38 are more than 32 bits hold, one need not be
+    done += 1
     before = jax.tree.map(np.array, after)
     after, told = step(after, grads, jnp.array(True))
-    if int(after.skipped):
-      break
   jax.tree.map(np.testing.assert_array_equal, (before.params, before.opt_state), (after.params, after.opt_state))
-  assert (int(after.step), int(after.skipped), int(told['skipped'])) == (number + 1, 1, 1)
-  assert number == 0 or how != 'no epsilon'
+  assert (int(after.step), int(after.skipped), int(told['skipped'])) == (done + 1, 1, 1)
+  assert done == 0 or how != 'no epsilon'
   good = jax.tree.map(lambda x: np.isfinite(x).all(), (after.params, after.opt_state))
   assert all(jax.tree.leaves(good)) and told['gradient_norm'] > 0
 

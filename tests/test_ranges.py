@@ -1,7 +1,8 @@
-"""Ranges of settings: every number has one, which its check, its error and --help read; and what none can be is refused."""
+"""Ranges of settings: every number has one, which its check, its error, --help and docs/ read."""
 
 import dataclasses
 import math
+import pathlib
 import re
 import typing
 
@@ -11,6 +12,7 @@ from bert_jax.errors import ConfigError
 from bert_jax.tasks.table import TASKS
 from input_pipeline import ranges
 from input_pipeline.errors import DataError
+from launch import settings_page
 from launch.commands import flags, training
 from tests.test_flags import SETTINGS
 
@@ -30,7 +32,7 @@ def all_kinds():
     if kind not in found:
       found.append(kind)
       hints = typing.get_type_hints(kind)
-      waiting += [hints[field.name] for field in dataclasses.fields(kind) if dataclasses.is_dataclass(hints[field.name])]
+      waiting += filter(dataclasses.is_dataclass, (hints[field.name] for field in dataclasses.fields(kind)))
   return found
 
 
@@ -123,6 +125,11 @@ def test_help_shows_the_ranges(capsys):
   assert ended.value.code == 0
   assert 'dropped (appendix A.2). (default: 0.1; at least 0 and less than 1)' in shown
   assert 'at least 1 and at most 1,000,000,000)' in shown
+
+
+def test_the_page_of_settings_is_as_they_are():
+  path = pathlib.Path(settings_page.__file__).parents[1] / 'docs' / 'settings.md'
+  assert path.read_text(encoding='utf-8') == settings_page.page(), 'python -m launch.settings_page > docs/settings.md'
 
 
 def test_what_is_surely_a_mistake_is_told(capsys):

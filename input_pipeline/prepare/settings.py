@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from input_pipeline import ranges, records
-from input_pipeline.ranges import Count, Within
+from input_pipeline.ranges import Within
 from input_pipeline.text import formats, sentences, word_boundaries
 
 _LEAST_LENGTH = 8

@@ -11,7 +11,7 @@ import tyro
 
 from bert_jax.benchmark import tasks
 from bert_jax.config import STORED, BatchConfig, Config, Distributed, Long, Masking
-from bert_jax.errors import STOPPED, require
+from bert_jax.errors import STOPPED
 from input_pipeline import storage
 from input_pipeline.batches.reading import Engine
 from input_pipeline.benchmark import Peer as InputPeer
