@@ -262,7 +262,7 @@ def train_step(program: Program, key: jax.Array, state: TrainState, batch,
   seed = jax.random.fold_in(key, state.step) if dropout else None
   grads, sums = gradients(program, state.params, batch, seed)
   with jax.named_scope('optimizer'):
-    finite = jnp.all(jnp.stack([jnp.isfinite(term['loss']) for term in sums.values()]))
+    finite = functools.reduce(jnp.logical_and, [jnp.isfinite(term['loss']) for term in sums.values()])
     state, told = update(program, state, grads, finite, pace)
   return state, {'terms': sums, **told}
 
