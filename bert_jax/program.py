@@ -136,7 +136,8 @@ def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: 
 
   `shape`: how gradients are sent (mesh.reduce, mesh.plain). Raises ConfigError where the mesh would cut a head in two.
   """
-  require(not jax.config.jax_disable_jit, 'JAX_DISABLE_JIT is set, and a step is one compiled program: unset it')
+  settings: Any = jax.config
+  require(not settings.jax_disable_jit, 'JAX_DISABLE_JIT is set, and a step is one compiled program: unset it')
   mesh_lib.check_model(model, mesh)
   place = place_of(mesh)
   graphdef, params, logical = build.describe(model, objective.heads, place)

@@ -22,12 +22,14 @@ SMALL = cfg.Config(
     optimizer=cfg.Optimizer(warmup_steps=1), run=cfg.Run(steps=3, log_every=1, checkpoint_every=1))
 # What a whole range of would be too much to compute, or would not meet these data.
 FEW = {
-    'hidden_size': (2, 8, 12, 64), 'layers': (1, 2, 3), 'heads': (1, 2, 3), 'intermediate_size': (1, 7, 64),
-    'max_positions': (1, 31, 32, 40), 'type_vocab_size': (1, 2, 5), 'vocab_size': (VOCABULARY, VOCABULARY + 1),
-    'neighbour_heads': (0, 0, 1, 2), 'unroll': (1, 2, 7), 'size': (4, 8, 9), 'sequence_length': (16, 31, 32),
-    'predictions': (1, 5, 29), 'pairs_per_row': (1, 2), 'microbatches': (1, 1, 2, 4), 'warmup_steps': (0, 1, 2, 4)}
+    'hidden_size': (4, 8, 12, 64), 'layers': (1, 2, 3), 'heads': (1, 2, 2, 3), 'intermediate_size': (1, 7, 64),
+    'max_positions': (31, 32, 40, 50), 'type_vocab_size': (1, 2, 3, 5),
+    'vocab_size': (VOCABULARY,) * 9 + (VOCABULARY + 1,),
+    'neighbour_heads': (0, 0, 1, 2), 'unroll': (1, 2, 7), 'size': (4, 8, 12), 'sequence_length': (32, 32, 31),
+    'predictions': (4, 5, 20, 29), 'pairs_per_row': (1, 1, 1, 2), 'microbatches': (1, 1, 2, 4),
+    'warmup_steps': (0, 1, 2, 3, 4)}
 CHANGED = {'model': 3, 'batch': 2, 'optimizer': 4, 'run': 1}  # so many fields of each are drawn
-OF_RUN = ('seed', 'microbatches', 'keep_checkpoints', 'hang_minutes')
+OF_RUN = ('seed', 'microbatches', 'keep_checkpoints')
 
 
 def drawn(name: str, kind, within: ranges.Within, draws: random.Random):
@@ -53,6 +55,14 @@ def at_random(draws: random.Random) -> cfg.Config:
     changes = {name: drawn(name, *known[name], draws) for name in draws.sample(sorted(known), count)}
     if group == 'optimizer':
       changes |= {name: draws.choice(choices) for name, choices in names.items()}
+      changes = {name: value for name, value in changes.items()
+                 if name not in optimizer.UNREAD.get(changes['schedule'], ()) or draws.random() < 0.1}
+      if 'final_learning_rate' in changes and draws.random() < 0.9:
+        peak = changes.get('peak_learning_rate', settings.peak_learning_rate)
+        changes['final_learning_rate'] = min(changes['final_learning_rate'], peak)
+    if group == 'batch' and draws.random() < 0.5:
+      shares = {name: draws.choice((0, 0.1, 0.5, 1, draws.random())) for name in ('mask', 'random')}
+      changes['masking'] = cfg.Masking(share=draws.choice((0.01, 0.15, 0.18)), **shares)
     config = dataclasses.replace(config, **{group: dataclasses.replace(settings, **changes)})
   return config
 

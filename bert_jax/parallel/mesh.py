@@ -230,7 +230,8 @@ def optimizer_specs(opt_state, params, logical, mesh: jax.sharding.Mesh):
            zip(jax.tree.leaves_with_path(params), jax.tree.leaves(logical))}
 
   def of(path, leaf):
-    found = known.get(parameter_of(path, known))
+    name = parameter_of(path, known)
+    found = known[name] if name is not None else None
     return P() if found is None else statistic_spec(found[1], found[0], leaf.shape, mesh)
 
   return jax.tree.map_with_path(of, opt_state)
