@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from bert_jax import config as cfg, objectives, optimizer, phases
+from bert_jax import config as cfg, finite as finite_lib, objectives, optimizer, phases
 from bert_jax.errors import require
 from bert_jax.model import attention, build
 from bert_jax.parallel import collectives, mesh as mesh_lib
@@ -90,7 +90,7 @@ class Program:
 
   def at_pace(self, optimizer_settings: cfg.Optimizer, steps: int, seed: int) -> 'Program':
     """The same program for another seed, length, learning rate and warmup: what is compiled is shared with it."""
-    guarded = self.guarded or not optimizer.stays_finite(optimizer_settings, steps)
+    guarded = self.guarded or not finite_lib.stays_finite(optimizer_settings, steps)
     other = dataclasses.replace(self, optimizer=optimizer_settings, steps=steps, seed=seed, guarded=guarded)
     everywhere = NamedSharding(self.mesh, P())
     numbers = (jnp.float32(optimizer_settings.peak_learning_rate), jnp.float32(optimizer_settings.final_learning_rate),
@@ -152,7 +152,7 @@ def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: 
   placed = lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
   return Program(mesh, model, objective, optimizer_settings, steps, microbatches, shape.reduction(model.dtype),
                  shape.plain, seed, graphdef, logical, jax.tree.map(placed, shapes, TrainState(*layout)),
-                 guarded=not optimizer.stays_finite(optimizer_settings, steps))
+                 guarded=not finite_lib.stays_finite(optimizer_settings, steps))
 
 
 def of(config: cfg.Config, devices=None) -> Program:
@@ -257,7 +257,7 @@ def train_step(program: Program, key: jax.Array, state: TrainState, batch,
 
   `pace`: has learning rates and steps in place of the program's.
   A loss, a gradient, a new parameter or a new moment that is not finite leaves all of them as they were, bit for bit,
-  and is counted. Where `program.guarded` is False a state has to begin within optimizer.MODERATE.
+  and is counted. Where `program.guarded` is False a state has to begin within finite.MODERATE.
   """
   dropout = program.model.hidden_dropout or program.model.attention_dropout
   seed = jax.random.fold_in(key, state.step) if dropout else None
@@ -279,7 +279,7 @@ def update(program: Program, state: TrainState, grads, finite: jax.Array, pace: 
   params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
   finite &= jnp.isfinite(norm)
   if program.guarded:
-    finite &= optimizer.all_finite(params, opt_state)
+    finite &= finite_lib.all_finite(params, opt_state)
   keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
   state = TrainState(state.step + 1, state.skipped + ~finite, keep(params, state.params),
                      keep(opt_state, state.opt_state))

@@ -28,9 +28,9 @@ from bert_jax import (
     distributed,
     early_stop,
     evaluate,
+    finite,
     loop,
     metrics,
-    optimizer,
     phases,
     probes,
     program as program_lib,
@@ -251,7 +251,7 @@ class Training:
       work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, unsaved,
                        dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
-      moderate = arrays.finite(arrays.tree_of(state), optimizer.MODERATE)
+      moderate = arrays.finite(arrays.tree_of(state), finite.MODERATE)
       if self.owes_figures(meta, restored is not None):
         dog.beat(watchdog.LONG)
         loop.told(work, state, meta.step, recorder)

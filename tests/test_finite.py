@@ -10,7 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config as cfg, optimizer, program as program_lib, recipes, run_directory, steps, train
+from bert_jax import (
+    checkpoint,
+    config as cfg,
+    finite,
+    optimizer,
+    program as program_lib,
+    recipes,
+    run_directory,
+    steps,
+    train,
+)
 from bert_jax.errors import NonFiniteError
 from tests import synthetic
 
@@ -61,9 +71,9 @@ def test_the_published_runs_need_no_look():
   """So that their steps cost what they did."""
   for name in ('base', 'large'):
     config = recipes.recipe(name)
-    assert optimizer.stays_finite(config.optimizer, config.run.steps)
+    assert finite.stays_finite(config.optimizer, config.run.steps)
     for change in (dict(epsilon=0.0), dict(clip_norm=0.0), dict(name='lamb'), dict(peak_learning_rate=1e38)):
-      assert not optimizer.stays_finite(dataclasses.replace(config.optimizer, **change), config.run.steps)
+      assert not finite.stays_finite(dataclasses.replace(config.optimizer, **change), config.run.steps)
 
 
 def magnitudes(greatest: int):
@@ -78,8 +88,8 @@ def test_what_is_proved_holds_at_the_ends_of_it(name, rate, epsilon, clip, decay
   """From the greatest numbers that the proof begins with, with the gradients that the clip lets through."""
   o = cfg.Optimizer(name=name, peak_learning_rate=rate, epsilon=epsilon, clip_norm=clip, weight_decay=decay, b1=b1,
                     b2=b2, warmup_steps=0, schedule='constant')
-  hypothesis.assume(optimizer.stays_finite(o, steps))
-  ends = np.float32([optimizer.MODERATE, -optimizer.MODERATE, 0])
+  hypothesis.assume(finite.stays_finite(o, steps))
+  ends = np.float32([finite.MODERATE, -finite.MODERATE, 0])
   p, m, g = (jnp.array(x.ravel()) for x in np.meshgrid(ends, ends, np.float32([clip, -clip, 0])))
   tx, _ = optimizer.make(o, steps, optimizer.Traits({'kernel': True}, {'kernel': False}))
   params, state = {'kernel': p}, tx.init({'kernel': p})
@@ -88,7 +98,7 @@ def test_what_is_proved_holds_at_the_ends_of_it(name, rate, epsilon, clip, decay
   for _ in range(3):
     updates, state = tx.update({'kernel': g}, state, params)
     params = jax.tree.map(lambda p, u: p - jnp.float32(rate) * u, params, updates)
-    assert bool(optimizer.all_finite(params, state))
+    assert bool(finite.all_finite(params, state))
     g = -g
 
 
