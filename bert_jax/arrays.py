@@ -27,18 +27,20 @@ def describe(tree) -> dict[str, str]:
           for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def finite(tree) -> bool:
-  """Whether every number of a tree is one; a reduction on the devices, whose answer every process reads."""
+def finite(tree, limit: float = np.inf) -> bool:
+  """Whether every number of a tree is one, and none beyond `limit`; a reduction on the devices, whose answer every
+  process reads."""
   leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
   meshes = [leaf.sharding.mesh for leaf in leaves if isinstance(getattr(leaf, 'sharding', None), NamedSharding)]
-  return not int(strange_counter(NamedSharding(meshes[0], P()) if meshes else None)(leaves))
+  return not int(strange_counter(NamedSharding(meshes[0], P()) if meshes else None)(leaves, np.float32(limit)))
 
 
 @functools.cache
-def strange_counter(everywhere: NamedSharding | None) -> Callable[[list], jax.Array]:
-  """Compiled: how many numbers of some arrays are not finite."""
-  count = lambda leaf: jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32)
-  return jax.jit(lambda leaves: sum(map(count, leaves), jnp.zeros((), jnp.int32)), out_shardings=everywhere)
+def strange_counter(everywhere: NamedSharding | None) -> Callable[[list, np.float32], jax.Array]:
+  """Compiled: how many numbers of some arrays are not finite, or beyond a limit."""
+  count = lambda leaf, limit: jnp.sum(~(jnp.isfinite(leaf) & (jnp.abs(leaf) <= limit)), dtype=jnp.int32)
+  total = lambda leaves, limit: sum((count(leaf, limit) for leaf in leaves), jnp.zeros((), jnp.int32))
+  return jax.jit(total, out_shardings=everywhere)
 
 
 def read_step(step: steps.Step, target: dict) -> dict:

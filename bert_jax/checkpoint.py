@@ -139,6 +139,17 @@ class Checkpoints:
                             f'{arrays.first_line(saving.error)}') from saving.error
     self.failures = 0
 
+  def standing(self) -> str:
+    """What this process knows of the newest checkpoint, once the save on its way has ended."""
+    try:
+      self.wait(LEAVE_SECONDS)
+    except CheckpointError as error:
+      return str(error)
+    if self.saving is not None:
+      return f'the checkpoint of step {self.saving.step} was still on its way after {LEAVE_SECONDS} s'
+    newest = max(self.sound, default=None)
+    return 'no checkpoint was saved' if newest is None else f'the checkpoint of step {newest} is finite'
+
   def __enter__(self) -> 'Checkpoints':
     return self
 
@@ -172,7 +183,7 @@ def save(checkpoints: Checkpoints, state: program_lib.TrainState, meta: Meta) ->
   tree = arrays.tree_of(state)
   if not arrays.finite(tree):
     raise NonFiniteError(f'the parameters or the optimizer\'s state are not finite at step {meta.step}, so nothing was '
-                         'saved: lower optimizer.peak_learning_rate; the last checkpoint is sound')
+                         f'saved: {metrics.REMEDY}')
   directory = checkpoints.directory / str(meta.step)
   manifest = manifest_lib.Manifest(meta.step, checkpoints.fingerprints, meta=dataclasses.asdict(meta),
                                    arrays=arrays.describe(tree), code=manifest_lib.version())

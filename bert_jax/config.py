@@ -1,10 +1,10 @@
 """Every setting of a run, as frozen dataclasses whose checks name the field to change."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from bert_jax.errors import ConfigError, require
-from bert_jax.fields import flat, from_json, one_of, require_choices, to_json
+from bert_jax.fields import flat, from_json, one_of, require_fields, to_json
 from bert_jax.model.settings import Model
 from bert_jax.objectives import OBJECTIVES, Objective
 from bert_jax.optimizer import Optimizer, check_length
@@ -12,6 +12,7 @@ from bert_jax.parallel.mesh import MeshShape
 from input_pipeline.batches.config import BatchConfig
 from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.errors import DataError
+from input_pipeline.ranges import Count, CountOrNone, Seed, Within
 
 if TYPE_CHECKING:
   ObjectiveName = str
@@ -19,35 +20,36 @@ else:
   ObjectiveName = one_of(OBJECTIVES)
 
 
+Minutes = Annotated[float, Within(0, 1e7)]  # twenty years
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
   """How long a run goes on, and what it does on the way."""
-  steps: int = 1_000_000
+  steps: Count = 1_000_000
   """Updates of the parameters (the paper's: arXiv:1810.04805 appendix A.2)."""
-  max_minutes: float | None = None
+  max_minutes: Minutes | None = None
   """Stop, saved and evaluated, after so many minutes of training, those before a resumption included."""
-  microbatches: int = 1
+  microbatches: Count = 1
   """Parts of a batch that go through the model one after the other; the gradient is that of the whole batch."""
-  checkpoint_every: int = 1000
+  checkpoint_every: Count = 1000
   """Steps between checkpoints; the last step has one always."""
-  keep_checkpoints: int = 3
+  keep_checkpoints: Count = 3
   """Checkpoints that stay: the newest."""
-  log_every: int = 20
+  log_every: Count = 20
   """Steps that a line of metrics.jsonl sums up."""
-  evaluate_every: int = 0
+  evaluate_every: CountOrNone = 0
   """Steps between evaluations on the validation split; 0: only when asked (`bert-jax evaluate`)."""
-  evaluation_rows: int = 2048
+  evaluation_rows: Count = 2048
   """Rows of the validation split that an evaluation on the way reads."""
-  hang_minutes: float = 30.0
+  hang_minutes: Minutes = 30.0
   """Minutes without a step after which the process counts as stuck and ends, with the stacks of its threads; four times
   as many to compile, restore, evaluate or save. 0: never."""
-  seed: int = 12345
+  seed: Seed = 12345
   """Of initial parameters and dropout; the data has batch.seed."""
 
   def __post_init__(self):
-    require(self.hang_minutes >= 0, f'run.hang_minutes is {self.hang_minutes}: wanted 0 or more')
-    for name in ('steps', 'microbatches', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluation_rows'):
-      require(getattr(self, name) >= 1, f'run.{name} is {getattr(self, name)}: wanted at least 1')
+    require_fields(self, 'run.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,23 +58,23 @@ class Long:
 
   The paper has 90 % of the steps at 128 tokens and the rest at 512 (arXiv:1810.04805 appendix A.2).
   """
-  share: float = 0.0
+  share: Annotated[float, Within(0, 1, below=True)] = 0.0
   """Share of the steps; 0: no such phase."""
-  sequence_length: int = 512
+  sequence_length: Count = 512
   """Tokens of a row."""
-  predictions: int = 77
+  predictions: Count = 77
   """As batch.predictions: slots for predicted tokens in a row."""
-  size: int = 0
+  size: CountOrNone = 0
   """Rows of a batch; 0: as many as batch.size."""
 
   def __post_init__(self):
-    require(0 <= self.share < 1, f'long.share is {self.share}: wanted 0 <= share < 1')
+    require_fields(self, 'long.')
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
   """Small measures of what is learnt, logged beside the held-out losses; they change nothing of the training."""
-  every: int = 0
+  every: CountOrNone = 0
   """Steps between probes, a multiple of run.evaluate_every; 0: none."""
   pairs: str = ''
   """Minimal pairs, as `bert-jax score --pairs` reads them, such as BLiMP's."""
@@ -81,12 +83,11 @@ class Probe:
   'bert_jax[tasks]'`."""
   data: str = ''
   """The directory of the task's files."""
-  examples: int = 500
+  examples: Count = 500
   """Of the pairs, and of each split of the task, only so many, the first ones."""
 
   def __post_init__(self):
-    require(self.every >= 0, f'probe.every is {self.every}: wanted 0 (none) or more')
-    require(self.examples >= 1, f'probe.examples is {self.examples}: wanted at least 1')
+    require_fields(self, 'probe.')
     require(bool(self.every) == bool(self.pairs or self.task), f'probe.every is {self.every}, and ' + (
         'nothing is to be probed: wanted --probe.pairs or --probe.task' if self.every else
         'something is to be probed: wanted --probe.every'))
@@ -108,11 +109,13 @@ class Config:
   probe: Probe = Probe()
 
   def __post_init__(self):
-    require_choices(self)
+    require_fields(self)
     try:
       self.batch.check()
     except ValueError as error:
       raise ConfigError(str(error)) from error
+    require(self.model.type_vocab_size >= 2 or self.batch.pairs == 'none', 'model.type_vocab_size is 1, and pairs have '
+            'two segments: wanted at least 2, or batch.pairs none')
     length, limit = self.batch.sequence_length, self.model.max_positions
     require(length <= limit, f'batch.sequence_length {length} is more than model.max_positions {limit}')
     require(not self.long.share or length < self.long.sequence_length <= limit,
@@ -165,21 +168,22 @@ class Distributed:
   """
   coordinator: str | None = None
   """host:port of process 0. Whoever reaches the port can disturb the run: keep it inside a private network."""
-  processes: int | None = None
+  processes: Count | None = None
   """How many there are."""
-  process_id: int | None = None
+  process_id: CountOrNone | None = None
   """Which of them this is, from 0."""
   auto: bool = True
   """Find out from SLURM, GKE, Cloud TPU or Open MPI what is not given; where there is none of these, this process is
   the whole run."""
-  initialization_seconds: int = 300
+  initialization_seconds: Count = 300
   """How long to wait for the others at the start."""
-  heartbeat_seconds: int = 60
+  heartbeat_seconds: Count = 60
   """A process that is silent for so long is taken for dead, and the others end."""
-  shutdown_seconds: int = 30
+  shutdown_seconds: Count = 30
   """How long a process that is done waits for the others."""
 
   def __post_init__(self):
+    require_fields(self, 'distributed.')
     given = {'coordinator': self.coordinator, 'processes': self.processes, 'process-id': self.process_id}
     missing = ', '.join(f'--distributed.{name}' for name, value in given.items() if value is None)
     require(self.auto or not missing or not any(value is not None for value in given.values()),

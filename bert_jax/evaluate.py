@@ -63,12 +63,15 @@ def on_the_way(program: program_lib.Program, data_dir: storage.PathLike,
                config: cfg.Config) -> Callable[[program_lib.TrainState, int], dict]:
   """(state, step) -> figures over the first run.evaluation_rows rows of the validation split.
 
-  The split is opened once for each row length.
+  The split is opened once for each row length, before the training where it is evaluated on the way.
+  Raises DataError where there is none.
   Masks and pairs are those of the stream's first epoch, so the figures of two steps, and of two runs, compare.
   """
   opened = functools.cache(lambda step_length: open_validation(data_dir, by_length[step_length]))
   by_length = {phase.config.batch.sequence_length: phase.config for phase in phases.phases(config)}
   index, parts = mesh_lib.process_slice(program.mesh)
+  for length in by_length if config.run.evaluate_every else ():
+    opened(length)
 
   def evaluate(state, step):
     batch = phases.at(config, step).batch

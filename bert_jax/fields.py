@@ -6,7 +6,8 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from bert_jax.errors import require
+from bert_jax.errors import ConfigError, require
+from input_pipeline import ranges
 from input_pipeline.batches.checks import fits, wanted
 
 
@@ -17,12 +18,14 @@ class OneOf:
 
 
 def one_of(table: Mapping | tuple):
-  """The type of a field that names an entry of `table`: its flag offers the entries, `require_choices` checks them."""
+  """The type of a field that names an entry of `table`: its flag offers the entries, `require_fields` checks them."""
   return Annotated[Literal[*table], OneOf(table)]
 
 
-def require_choices(settings, prefix: str = '') -> None:
-  """Raises ConfigError for a field that has none of its choices. A parser checks flags, but not files and calls."""
+def require_fields(settings, prefix: str = '') -> None:
+  """Raises ConfigError for a field that is outside its range, or has none of its choices. A parser checks choices of
+  flags, but not files and calls."""
+  ranges.check(settings, prefix, ConfigError)
   for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
     value = getattr(settings, name)
     many = typing.get_origin(kind) is tuple

@@ -18,9 +18,11 @@ from bert_jax.objectives import Objective
 from input_pipeline import storage
 
 MOST_SKIPPED = 20  # non-finite steps in a row that end a run
+REMEDY = 'lower optimizer.peak_learning_rate, or raise optimizer.epsilon where it is less than 1e-8'
 SPIKE = 6.0  # standard deviations of the losses before it, above which a line's loss is told
 LEAST_DEVIATION = 0.05  # nats: less is no noise, but a loss that stands still
 SPIKE_LINES = 50  # of the log that it is compared with, ten at least
+VALIDATION = 'validation'  # the kind of a line of held-out figures
 COUNTS = 'counts'  # where a window keeps what is no term's
 PROBE = 'probe_'  # what the names of the probes' figures begin with
 
@@ -58,15 +60,14 @@ class Recorder:
 
   def __init__(self, run_dir: storage.PathLike, objective: Objective, *, step: int, steps: int, log_every: int,
                minutes: float = 0.0, window: Mapping | None = None, unsent: Iterable[dict] = (), rates: Rates,
-               progress: bool = True, max_minutes: float | None = None):
+               skipped: int = 0, progress: bool = True, max_minutes: float | None = None):
     first = jax.process_index() == 0
     self.objective, self.steps, self.log_every = objective, steps, log_every
     self.rates, self.max_minutes = rates, max_minutes
     self.window, self.clock = Window(window), Clock(minutes, step)
     self.writer = Writer(run_dir, step, unsent) if first else None
     self.progress = Progress(step, steps, progress and first)
-    self.skipped: int | None = None
-    self.skipped_in_row = 0
+    self.skipped, self.skipped_in_row = skipped, 0  # steps that changed nothing, those before a resumption included
     self.losses: collections.deque[float] = collections.deque(maxlen=SPIKE_LINES)
     self.diagnostics: dict[str, dict[str, float]] = {}
     self.probed = ''  # what the last probes found
@@ -82,14 +83,14 @@ class Recorder:
     """
     diagnostics, report = report['diagnostics'], jax.device_get(report | {'diagnostics': {}})
     skipped = int(report['skipped'])
-    self.skipped_in_row = self.skipped_in_row + 1 if self.skipped is not None and skipped > self.skipped else 0
-    if self.skipped is not None and skipped > self.skipped and self.writer:
-      print(f'bert-jax: step {step:,} changed nothing, as its loss or gradient was not finite; {skipped:,} such steps '
-            'so far', file=sys.stderr, flush=True)
+    self.skipped_in_row = self.skipped_in_row + 1 if skipped > self.skipped else 0
+    if skipped > self.skipped and self.writer:
+      print(f'bert-jax: step {step:,} changed nothing, as its loss, its gradient or what came of them was not finite; '
+            f'{skipped:,} such steps so far', file=sys.stderr, flush=True)
     self.skipped = skipped
     if self.skipped_in_row >= MOST_SKIPPED:
-      raise NonFiniteError(f'the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, up to step '
-                           f'{step}: lower optimizer.peak_learning_rate; the last checkpoint is sound')
+      raise NonFiniteError(f'{MOST_SKIPPED} steps in a row, up to step {step}, changed nothing, as their loss, their '
+                           f'gradient or what came of them was not finite: {REMEDY}')
     self.window.add(report['terms'], counts)
     if self.due(step):
       scalars = self.objective.figures(self.window.of_terms()) | {
@@ -127,7 +128,7 @@ class Recorder:
     probed = {name: value for name, value in figures.items() if name.startswith(PROBE)}
     self.probed = probes_text(probed) or self.probed
     if self.writer:
-      self.writer.write(step, 'validation', figures)
+      self.writer.write(step, VALIDATION, figures)
 
   def unsent(self) -> list[dict]:
     """Lines of the log that only this process has."""
@@ -254,7 +255,7 @@ def best(run_dir: storage.PathLike, name: str, until: int | None = None,
   `unsent`: lines that are not in the log yet.
   """
   found = [(line['step'], line[name]) for line in object_log.merged([*unsent, *read(run_dir)])
-           if line['kind'] == 'validation' and name in line and line[name] == line[name]  # not a number is not the best
+           if line['kind'] == VALIDATION and name in line and line[name] == line[name]  # not a number is not the best
            and (until is None or line['step'] <= until)]
   return max(found, key=lambda at: at[1], default=None)
 

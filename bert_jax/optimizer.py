@@ -3,7 +3,7 @@
 import dataclasses
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,9 @@ import numpy as np
 import optax
 
 from bert_jax.errors import require
-from bert_jax.fields import one_of, require_choices
+from bert_jax.fields import one_of, require_fields
 from bert_jax.parallel.mesh import path_name
+from input_pipeline.ranges import FLOAT32, CountOrNone, Within
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +243,9 @@ else:
   OptimizerName, ScheduleName = one_of(OPTIMIZERS), one_of(SCHEDULES)
 
 
+Decay = Annotated[float, Within(0, 1, below=True)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
   """How parameters move (google-research/bert optimization.py)."""
@@ -252,45 +256,36 @@ class Optimizer:
   """bert: the original's, which decays from step 0 and so drops where the warmup ends; linear and cosine: from the
   peak; wsd (warmup, stable, decay, arXiv:2404.06395): stays at the peak until the last decay_share of the steps;
   constant: no decay."""
-  peak_learning_rate: float = 1e-4
+  peak_learning_rate: Annotated[float, Within(0, FLOAT32, above=True, wise=1)] = 1e-4
   """The rate that the warmup ends at (arXiv:1810.04805 appendix A.2)."""
-  warmup_steps: int = 10_000
+  warmup_steps: CountOrNone = 10_000
   """Steps in which the rate rises from 0 to its peak (appendix A.2); 0: none."""
-  final_learning_rate: float = 0.0
+  final_learning_rate: Annotated[float, Within(0, FLOAT32, wise=1)] = 0.0
   """What the decay ends at, with the last step."""
-  decay_power: float = 1.0
+  decay_power: Annotated[float, Within(0, 100, above=True)] = 1.0
   """Power of the polynomial decay of bert, linear and wsd; 1: a straight line."""
-  decay_share: float = 0.1
+  decay_share: Annotated[float, Within(0, 1, above=True)] = 0.1
   """wsd: share of the steps, the last, in which the rate falls."""
-  b1: float = 0.9
+  b1: Decay = 0.9
   """Decay, a step, of the mean of gradients (appendix A.2)."""
-  b2: float = 0.999
+  b2: Decay = 0.999
   """Decay, a step, of the mean of their squares (appendix A.2)."""
-  epsilon: float = 1e-6
+  epsilon: Annotated[float, Within(0, 1e6, wise=1)] = 1e-6
   """Added to the square root of that mean (optimization.py create_optimizer)."""
-  weight_decay: float = 0.01
+  weight_decay: Annotated[float, Within(0, 1e6, wise=10)] = 0.01
   """Not for biases and LayerNorm; embeddings are decayed, as in the original."""
-  clip_norm: float = 1.0
+  clip_norm: Annotated[float, Within(0, 1e9)] = 1.0
   """Global norm to which the gradient of the whole batch is clipped; 0: not."""
 
   def __post_init__(self):
-    require_choices(self, 'optimizer.')
-    require(self.peak_learning_rate > 0,
-            f'optimizer.peak_learning_rate is {self.peak_learning_rate}: wanted more than 0')
-    require(0 <= self.final_learning_rate <= self.peak_learning_rate,
+    require_fields(self, 'optimizer.')
+    require(self.final_learning_rate <= self.peak_learning_rate,
             f'optimizer.final_learning_rate is {self.final_learning_rate}: wanted 0 up to the peak, '
             f'{self.peak_learning_rate}')
-    require(0 < self.decay_share <= 1,
-            f'optimizer.decay_share is {self.decay_share}: wanted a share above 0 and up to 1')
-    require(self.decay_power > 0, f'optimizer.decay_power is {self.decay_power}: wanted more than 0')
-    for name in ('b1', 'b2'):
-      require(0 <= getattr(self, name) < 1, f'optimizer.{name} is {getattr(self, name)}: wanted 0 <= {name} < 1')
     for name in UNREAD.get(self.schedule, ()):
       value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
       require(value == default, f'optimizer.{name} {value} changes nothing with optimizer.schedule {self.schedule!r}: '
               f'leave it at {default}, or choose another schedule')
-    require(self.warmup_steps >= 0, f'optimizer.warmup_steps is {self.warmup_steps}: wanted 0 or more')
-    require(self.clip_norm >= 0, f'optimizer.clip_norm is {self.clip_norm}: wanted 0 (off) or more')
 
 
 def check_length(o: Optimizer, steps: int) -> None:

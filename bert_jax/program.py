@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from bert_jax import config as cfg, objectives, optimizer, phases
+from bert_jax import config as cfg, finite as finite_lib, objectives, optimizer, phases
 from bert_jax.errors import require
 from bert_jax.model import attention, build
 from bert_jax.parallel import collectives, mesh as mesh_lib
@@ -27,7 +27,7 @@ DEFAULT_SHAPE = cfg.MeshShape()  # as `--mesh auto` sends gradients: in the dtyp
 class TrainState:
   """All that a run is, beside its configuration and its data."""
   step: jax.Array  # int32: updates done, and the number of the next batch
-  skipped: jax.Array  # int32: steps whose loss or gradient was not finite, and which changed nothing else
+  skipped: jax.Array  # int32: steps whose loss, gradient or result was not finite, and which changed nothing else
   params: nnx.State  # a tree of float32 arrays
   opt_state: optax.OptState
 
@@ -58,6 +58,7 @@ class Program:
   graphdef: nnx.GraphDef
   logical: nnx.State  # a parallel.mesh.Logical for each parameter
   abstract: TrainState  # of ShapeDtypeStructs with their layout
+  guarded: bool  # whether each step looks at the state that it makes; False where that is finite by arithmetic
 
   def init(self, params=None) -> TrainState:
     """A fresh state, each array made on the devices where it lives; the same values on any mesh.
@@ -89,13 +90,15 @@ class Program:
 
   def at_pace(self, optimizer_settings: cfg.Optimizer, steps: int, seed: int) -> 'Program':
     """The same program for another seed, length, learning rate and warmup: what is compiled is shared with it."""
-    other = dataclasses.replace(self, optimizer=optimizer_settings, steps=steps, seed=seed)
+    guarded = self.guarded or not finite_lib.stays_finite(optimizer_settings, steps)
+    other = dataclasses.replace(self, optimizer=optimizer_settings, steps=steps, seed=seed, guarded=guarded)
     everywhere = NamedSharding(self.mesh, P())
     numbers = (jnp.float32(optimizer_settings.peak_learning_rate), jnp.float32(optimizer_settings.final_learning_rate),
                jnp.int32(optimizer_settings.warmup_steps), jnp.int32(steps))
     pace = jax.device_put(Pace(jax.random.key(seed + 1), *numbers), everywhere)
-    shared = {name: getattr(self, name) for name in ('paced_step', 'evaluation_step', '_begin', '_draw')}
-    vars(other).update(shared, train_step=functools.partial(self.paced_step, pace))  # where cached_property has them
+    shared = ('evaluation_step', '_begin', '_draw', *(('paced_step',) if guarded == self.guarded else ()))
+    vars(other).update({name: getattr(self, name) for name in shared})  # where cached_property has them
+    vars(other).update(train_step=functools.partial(other.paced_step, pace))
     return other
 
   @functools.cached_property
@@ -133,6 +136,8 @@ def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: 
 
   `shape`: how gradients are sent (mesh.reduce, mesh.plain). Raises ConfigError where the mesh would cut a head in two.
   """
+  settings: Any = jax.config
+  require(not settings.jax_disable_jit, 'JAX_DISABLE_JIT is set, and a step is one compiled program: unset it')
   mesh_lib.check_model(model, mesh)
   place = place_of(mesh)
   graphdef, params, logical = build.describe(model, objective.heads, place)
@@ -146,7 +151,8 @@ def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: 
                              mesh_lib.optimizer_specs(shapes.opt_state, shapes.params, logical, mesh))
   placed = lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
   return Program(mesh, model, objective, optimizer_settings, steps, microbatches, shape.reduction(model.dtype),
-                 shape.plain, seed, graphdef, logical, jax.tree.map(placed, shapes, TrainState(*layout)))
+                 shape.plain, seed, graphdef, logical, jax.tree.map(placed, shapes, TrainState(*layout)),
+                 guarded=not finite_lib.stays_finite(optimizer_settings, steps))
 
 
 def of(config: cfg.Config, devices=None) -> Program:
@@ -250,27 +256,35 @@ def train_step(program: Program, key: jax.Array, state: TrainState, batch,
   steps, all float32 scalars; and the optimizer's diagnostics.
 
   `pace`: has learning rates and steps in place of the program's.
-  A loss or gradient that is not finite leaves parameters and moments as they were, bit for bit, and is counted.
+  A loss, a gradient, a new parameter or a new moment that is not finite leaves all of them as they were, bit for bit,
+  and is counted. Where `program.guarded` is False a state has to begin within finite.MODERATE.
   """
-  about = optimizer.traits(program.logical, program.objective.frozen)
-  tx, schedule = optimizer.make(program.optimizer, program.steps, about, pace)
   dropout = program.model.hidden_dropout or program.model.attention_dropout
   seed = jax.random.fold_in(key, state.step) if dropout else None
   grads, sums = gradients(program, state.params, batch, seed)
   with jax.named_scope('optimizer'):
-    norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(norm)
-    for term in sums.values():
-      finite &= jnp.isfinite(term['loss'])
-    rate = schedule(state.step)
-    clipped = optimizer.clip_by_global_norm(program.optimizer.clip_norm, norm, grads)
-    updates, opt_state = tx.update(clipped, state.opt_state, state.params)
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-    keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
-    state = TrainState(state.step + 1, state.skipped + ~finite, keep(params, state.params),
-                       keep(opt_state, state.opt_state))
-  return state, {'terms': sums, 'gradient_norm': norm, 'learning_rate': rate, 'skipped': state.skipped,
-                 'diagnostics': optimizer.diagnostics(opt_state)}
+    finite = functools.reduce(jnp.logical_and, [jnp.isfinite(term['loss']) for term in sums.values()])
+    state, told = update(program, state, grads, finite, pace)
+  return state, {'terms': sums, **told}
+
+
+def update(program: Program, state: TrainState, grads, finite: jax.Array, pace: Pace | None = None
+           ) -> tuple[TrainState, dict]:
+  """What `train_step` does with the gradients of finite losses, and tells of it."""
+  about = optimizer.traits(program.logical, program.objective.frozen)
+  tx, schedule = optimizer.make(program.optimizer, program.steps, about, pace)
+  norm, rate = optax.tree.norm(grads), schedule(state.step)
+  clipped = optimizer.clip_by_global_norm(program.optimizer.clip_norm, norm, grads)
+  updates, opt_state = tx.update(clipped, state.opt_state, state.params)
+  params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+  finite &= jnp.isfinite(norm)
+  if program.guarded:
+    finite &= finite_lib.all_finite(params, opt_state)
+  keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
+  state = TrainState(state.step + 1, state.skipped + ~finite, keep(params, state.params),
+                     keep(opt_state, state.opt_state))
+  return state, {'gradient_norm': norm, 'learning_rate': rate, 'skipped': state.skipped,
+                 'diagnostics': optimizer.diagnostics(state.opt_state)}
 
 
 def evaluation_step(program: Program, params, batch):

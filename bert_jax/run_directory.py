@@ -64,7 +64,8 @@ def check(run_dir: storage.PathLike, record: Record) -> Record | None:
       raise DriftError(f'{run_dir} is a run of another configuration ({"; ".join(changes)}): '
                        'name another --run-dir, or give the settings that it began with')
     return old
-  if not storage.is_empty(run_dir) and not (run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= {LOCK}):
+  begun = lambda name: name == LOCK or name.startswith(f'.{CONFIG}.') and name.endswith('.tmp')  # and then killed
+  if not storage.is_empty(run_dir) and not (run_dir.is_dir() and all(begun(path.name) for path in run_dir.iterdir())):
     raise ConfigError(f'{run_dir} exists and is no run of ours (it has no {CONFIG}): nothing was written; '
                       'name another --run-dir')
   return None
@@ -78,16 +79,24 @@ def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mappin
   """
   run_dir = storage.path(run_dir)
   if (old := check(run_dir, record)) is not None:
+    if jax.process_index() == 0 and not (run_dir / CHECKPOINTS).exists():  # a kill may have come before all was there
+      write_vocabulary(run_dir, vocabulary_files)
     return old
   if jax.process_index() == 0:
     run_dir.mkdir(parents=True, exist_ok=True)
-    for name, content in vocabulary_files.items():
-      (run_dir / name).write_bytes(content)
     fields = {'id': uuid.uuid4().hex, 'kind': record.kind} | dataclasses.asdict(record)
-    storage.write_whole(run_dir / CONFIG, json.dumps(fields, indent=2) + '\n')
+    storage.write_whole(run_dir / CONFIG, json.dumps(fields, indent=2) + '\n')  # first: by it the folder is ours
+    write_vocabulary(run_dir, vocabulary_files)
   require((run_dir / CONFIG).exists(), f'process {jax.process_index()} does not see the {CONFIG} that process 0 wrote '
           f'to {run_dir}: --run-dir must be on storage that all hosts share, gs:// for one')
   return record
+
+
+def write_vocabulary(run_dir: storage.Path, files: Mapping[str, bytes]) -> None:
+  """Writes the files of the vocabulary that are not there."""
+  for name, content in files.items():
+    if not (run_dir / name).exists():
+      storage.write_whole(run_dir / name, content)
 
 
 def drift(old: Record, new: Record) -> list[str]:

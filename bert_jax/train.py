@@ -13,6 +13,7 @@ import dataclasses
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ import jax
 import numpy as np
 
 from bert_jax import (
+    arrays,
     checkpoint,
     chips,
     compiled,
@@ -27,6 +29,7 @@ from bert_jax import (
     distributed,
     early_stop,
     evaluate,
+    finite,
     loop,
     metrics,
     phases,
@@ -37,7 +40,7 @@ from bert_jax import (
     run_directory,
     watchdog,
 )
-from bert_jax.errors import DriftError, require
+from bert_jax.errors import DriftError, NonFiniteError, require
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import locking, storage
 
@@ -75,7 +78,10 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
   tokens = lambda: tokens_of(phases.directory(data_dir, config))
   load = lambda path, step, longer: initial_from(path, step, program, vocabulary, tokens, longer)
-  begins = initialize_from is not None and not run_directory.run_of(run_dir)
+  is_new = not run_directory.run_of(run_dir)
+  if is_new:
+    check_exportable(data_dir, config, vocabulary)
+  begins = initialize_from is not None and is_new
   initial = load(initialize_from, None, longer_positions) if begins else None
   record = run_directory.Record(config, str(data_dir), vocabulary,
                                 origin_of(initialize_from, initial, longer_positions))
@@ -104,6 +110,14 @@ def tokenizer_of(data_dir: storage.PathLike, config: cfg.Config, vocabulary):
   """The tokenizer that the shards were made with."""
   from input_pipeline.vocabulary import tokenizer
   return tokenizer.load(phases.directory(data_dir, config), vocabulary.lower_case, vocabulary.rules)
+
+
+def check_exportable(data_dir: storage.PathLike, config: cfg.Config, vocabulary) -> None:
+  """Raises DataError for a vocabulary that no export can write: it is better known before the training than after."""
+  from bert_jax.convert import tokenizer_files
+  with contextlib.suppress(ImportError), warnings.catch_warnings():  # a machine that only trains may lack the libraries
+    warnings.simplefilter('ignore')
+    tokenizer_files.files(tokenizer_of(data_dir, config, vocabulary), config.model.max_positions)
 
 
 def in_phase(back: rewind.Rewind | None, config: cfg.Config) -> rewind.Rewind | None:
@@ -208,8 +222,8 @@ class Training:
       rates = metrics.Rates(self.flops_per_step, peak and peak * mesh.devices.size, mesh_lib.process_slice(mesh)[1])
       recorder = metrics.Recorder(
           self.run_dir, self.program.objective, step=meta.step, steps=settings.steps, log_every=settings.log_every,
-          minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates, progress=progress,
-          max_minutes=settings.max_minutes)
+          minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates,
+          skipped=int(jax.device_get(state.skipped)), progress=progress, max_minutes=settings.max_minutes)
 
       name = self.best or ''
       found = metrics.best(self.run_dir, name, meta.step, meta.unsent) if name else None
@@ -245,8 +259,14 @@ class Training:
                        dog.beat, is_compiled, settings.checkpoint_every, settings.evaluate_every,
                        better if name else None)
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
-      with contextlib.closing(recorder), stopper:
-        state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
+      moderate = arrays.finite(arrays.tree_of(state), finite.MODERATE)
+      if self.owes_figures(meta, restored is not None):
+        dog.beat(watchdog.LONG)
+        loop.told(work, state, meta.step, recorder)
+      program = self.program if moderate else dataclasses.replace(self.program, guarded=True)
+      with telling_what_stands(checkpoints), contextlib.closing(recorder), stopper:
+        state, step, reason = loop.run(program, state, meta.step, work, recorder, stopper)
+        require_learnt(recorder.skipped, step, reason)
       dog.beat(watchdog.LONG)
       if checkpoint.failed(checkpoints, wait=True):
         save(state, step)
@@ -257,6 +277,17 @@ class Training:
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
     say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))
     return Result(step, meta.step if restored else None, reason, state, found)
+
+  def owes_figures(self, meta: checkpoint.Meta, restored: bool) -> bool:
+    """Whether an evaluation was due at the step at hand, which the process was killed before it could write down: a
+    signal has a step saved first."""
+    settings = self.record.config.run
+    due = restored and settings.evaluate_every and meta.step % settings.evaluate_every == 0
+    if not due or meta.step in (0, settings.steps):
+      return False
+    there = lambda: any((line['step'], line['kind']) == (meta.step, metrics.VALIDATION)
+                        for line in (*meta.unsent, *metrics.read(self.run_dir)))
+    return distributed.process_0_says(distributed.is_first() and not there())
 
   def begin(self, initial, record: run_directory.Record, say) -> tuple[program_lib.TrainState, checkpoint.Meta]:
     """The state of step 0, and what it is said to be."""
@@ -287,6 +318,22 @@ def locked(run_dir: storage.PathLike) -> Iterator[locking.Lock]:
       yield lock
   finally:
     lock.release()
+
+
+@contextlib.contextmanager
+def telling_what_stands(checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
+  """A run that ends as it is not finite says which checkpoint is."""
+  try:
+    yield
+  except NonFiniteError as error:
+    raise NonFiniteError(f'{error}; {checkpoints.standing()}' if distributed.is_first() else str(error)) from error
+
+
+def require_learnt(skipped: int, step: int, reason: str) -> None:
+  """Raises NonFiniteError where a run is at its end, and more than half of its steps changed nothing."""
+  if reason == 'steps' and 2 * skipped > step:
+    raise NonFiniteError(f'{skipped:,} of the {step:,} steps changed nothing, as their loss, their gradient or what '
+                         f'came of them was not finite: {metrics.REMEDY}')
 
 
 def with_initial_values(params, program: program_lib.Program):

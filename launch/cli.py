@@ -7,6 +7,7 @@ class of an error that is expected, as `exit_code` (bert_jax/errors.py, input_pi
 import difflib
 import os
 import sys
+import traceback
 import warnings
 
 from bert_jax.errors import STOPPED, CheckpointError, ConfigError
@@ -43,7 +44,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 0
   except Exception as error:
-    missing = extras.missing(error)
+    missing = extras.missing(error) or no_device(error)
     code = ConfigError.exit_code if missing else exit_code(error)
     if code is None:
       raise
@@ -55,6 +56,16 @@ def main() -> None:
     sys.stderr.flush()
     os._exit(code)
   sys.exit(code)
+
+
+def no_device(error: Exception) -> str | None:
+  """A sentence where JAX was asked for devices that are not there; None of any other error."""
+  platforms, frames = os.environ.get('JAX_PLATFORMS'), traceback.extract_tb(error.__traceback__)
+  if not platforms or hasattr(error, 'exit_code') or not frames or not frames[-1].filename.endswith('xla_bridge.py'):
+    return None
+  said = next(iter(str(error).splitlines()), type(error).__name__)
+  return (f'JAX_PLATFORMS is {platforms!r}, and JAX finds no such device here ({said:.200}): unset it, or name what is '
+          'here, such as cpu')
 
 
 def exit_code(error: Exception) -> int | None:

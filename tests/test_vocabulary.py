@@ -61,7 +61,7 @@ def test_bad_settings(corpus, tmp_path):
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'limit': 0}, '--limit 0: wanted at least 1'), ({'size': 5}, '--size 5'),
+    ({'limit': 0}, '--limit is 0: wanted a whole number or nothing, at least 1'), ({'size': 5}, '--size is 5'),
     ({'kind': 'bpe'}, '--kind bpe: wanted one of wordpiece, sentencepiece')])
 def test_settings_that_cannot_work(change, message):
   with pytest.raises(records.DataError, match=message):

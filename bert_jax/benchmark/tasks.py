@@ -8,15 +8,17 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 
 from bert_jax import beginning, sweep
 from bert_jax.errors import ConfigError, require
+from bert_jax.fields import require_fields
 from bert_jax.tasks import settings
 from bert_jax.tasks.settings import Files, Finetune
 from input_pipeline import storage
+from input_pipeline.ranges import FLOAT32, Count, CountOrNone, Within
 
 BLIMP, ACCURACY = 'blimp', 'accuracy'
 BLIMP_FILE = 'blimp/BLiMP.zip'
@@ -47,19 +49,19 @@ class Amount:
   """How much of a suite is done."""
   tasks: tuple[str, ...] = ()
   """Only these of the suite's tasks; by default all."""
-  seeds: int = 3
+  seeds: Count = 3
   """Runs of each task, which differ only in their seed."""
-  limit: int = 0
+  limit: CountOrNone = 0
   """Only so many examples of each split, and minimal pairs; 0: all."""
-  epochs: int = 0
+  epochs: CountOrNone = 0
   """Epochs of each run; 0: the task's own."""
-  learning_rate: float = 0.0
+  learning_rate: Annotated[float, Within(0, FLOAT32, wise=1)] = 0.0
   """Peak learning rate of each run; 0: the task's own."""
   dtype: Literal['', 'float32', 'bfloat16'] = ''
   """float32 or bfloat16; '': bfloat16, and float32 on CPUs."""
 
   def __post_init__(self):
-    require(self.seeds >= 1, f'seeds is {self.seeds}: wanted at least 1')
+    require_fields(self)
     require(self.limit >= 0, f'limit is {self.limit}: wanted 0 (all) or more')
 
 

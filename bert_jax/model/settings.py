@@ -1,12 +1,13 @@
 """The encoder's settings: its shape, how it is initialised, and how it is computed."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from bert_jax.errors import require
-from bert_jax.fields import one_of, require_choices
+from bert_jax.fields import one_of, require_fields
 from bert_jax.model.attention import IMPLEMENTATIONS
 from bert_jax.model.layers import ACTIVATIONS, WORKAROUNDS
+from input_pipeline.ranges import CountOrNone, Size, Within
 
 if TYPE_CHECKING:
   Activation = str
@@ -16,38 +17,42 @@ else:
   Activation, Attention, Workaround = one_of(ACTIVATIONS), one_of(IMPLEMENTATIONS), one_of(WORKAROUNDS)
 
 
+Dropout = Annotated[float, Within(0, 1, below=True, wise=0.9)]
+Layers = Annotated[int, Within(1, 1024)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
   """The encoder's shape (arXiv:1810.04805 section 3; google-research/bert modeling.py BertConfig)."""
   architecture: str = 'bert'
   """A key of bert_jax.model.encoder.ENCODERS."""
-  vocab_size: int = 30522
+  vocab_size: Annotated[int, Within(6, 2**27)] = 30522
   """Tokens of the vocabulary; the data must have been prepared with one of this size."""
-  hidden_size: int = 768
+  hidden_size: Size = 768
   """Width of a token's vector, D: a multiple of `heads` (BERT-BASE's; 1,024 in BERT-LARGE)."""
-  layers: int = 12
+  layers: Layers = 12
   """Blocks of attention and feed-forward (BERT-BASE's; 24 in BERT-LARGE)."""
-  heads: int = 12
+  heads: Layers = 12
   """Attention heads of a layer, each hidden_size / heads wide: 64 in every BERT."""
-  intermediate_size: int = 3072
+  intermediate_size: Size = 3072
   """Width of the feed-forward layer."""
-  max_positions: int = 512
+  max_positions: Size = 512
   """Longest sequence that has a position embedding."""
-  type_vocab_size: int = 2
+  type_vocab_size: Size = 2
   """Token types: 0 for the first segment of a pair, 1 for the second."""
   activation: Activation = 'gelu_tanh'
   """gelu_tanh: the tanh approximation of google-research/bert since 2019; gelu: exact, of the 2018 release and Hugging
   Face's 'gelu'."""
-  hidden_dropout: float = 0.1
+  hidden_dropout: Dropout = 0.1
   """Share of the elements that are dropped after the embeddings and after each half of a layer (appendix A.2)."""
-  attention_dropout: float = 0.1
+  attention_dropout: Dropout = 0.1
   """Share of the attention weights that are dropped (appendix A.2)."""
-  initializer_range: float = 0.02
+  initializer_range: Annotated[float, Within(0, 100, wise=1)] = 0.02
   """Standard deviation of initial matrices, drawn from a normal distribution that is cut at two of it."""
-  neighbour_heads: int = 0
+  neighbour_heads: CountOrNone = 0
   """Heads of the first layer that begin by looking at the token before, the one after, 2 before, 2 after …: so many,
   with positions that begin as sines. 0: all is drawn at random, as in BERT."""
-  layer_norm_epsilon: float = 1e-12
+  layer_norm_epsilon: Annotated[float, Within(0, 1, above=True, wise=1e-2)] = 1e-12
   """Added to the variance (modeling.py layer_norm; LayerNorm's own default elsewhere is 1e-6 or 1e-5)."""
   dtype: Literal['bfloat16', 'float32'] = 'bfloat16'
   """What matrix products run in; parameters, statistics, softmax and losses are float32 always."""
@@ -60,7 +65,7 @@ class Model:
   """Of a causal encoder: each token sees itself and those after it in place of those before (section 5.1, RTL)."""
   remat: Literal['none', 'elementwise', 'full'] = 'elementwise'
   """What the backward pass computes again instead of keeping: nothing, all but the matrix products, or whole layers."""
-  unroll: int = 1
+  unroll: Layers = 1
   """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile."""
   plain: tuple[Workaround, ...] = ()
   """Workarounds for a compiler that are turned off, to measure what they gain (docs/performance.md)."""
@@ -71,11 +76,9 @@ class Model:
     return (-1 if self.right_to_left else 1) if self.causal else 0
 
   def __post_init__(self):
-    require_choices(self, 'model.')
+    require_fields(self, 'model.')
     require(self.causal or not self.right_to_left,
             'model.right_to_left is True, and model.causal is False: set --model.causal too')
-    require(self.heads >= 1 and self.unroll >= 1,
-            f'model.heads is {self.heads}, model.unroll is {self.unroll}: wanted at least 1 each')
     require(self.hidden_size % self.heads == 0,
             f'model.hidden_size {self.hidden_size} is not a multiple of model.heads {self.heads}')
     require(0 <= self.neighbour_heads <= self.heads, f'model.neighbour_heads is {self.neighbour_heads}: wanted 0 up to '
@@ -83,12 +86,3 @@ class Model:
     require(not self.neighbour_heads or self.hidden_size // self.heads % 2 == 0,
             f'model.neighbour_heads is {self.neighbour_heads}, and heads are {self.hidden_size // self.heads} wide: '
             'wanted an even width, or 0')
-    for name in ('hidden_size', 'intermediate_size', 'max_positions', 'type_vocab_size'):
-      require(getattr(self, name) >= 1, f'model.{name} is {getattr(self, name)}: wanted at least 1')
-    require(self.initializer_range >= 0 and self.layer_norm_epsilon >= 0,
-            f'model.initializer_range is {self.initializer_range}, model.layer_norm_epsilon is '
-            f'{self.layer_norm_epsilon}: wanted 0 or more each')
-    require(self.layers >= 1 and self.vocab_size >= 6,
-            'model.layers must be at least 1 and model.vocab_size at least 6')
-    for name in ('hidden_dropout', 'attention_dropout'):
-      require(0 <= getattr(self, name) < 1, f'model.{name} is {getattr(self, name)}: wanted 0 <= rate < 1')

@@ -8,15 +8,16 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Container, Mapping
+from typing import Annotated, Any, Literal, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from bert_jax.errors import require
-from bert_jax.fields import require_choices
+from bert_jax.fields import require_fields
+from input_pipeline.ranges import Within
 
 AXES = ('data', 'fsdp', 'tensor')
 ROW_AXES = ('data', 'fsdp')  # the axes over which a batch's rows are shared out
@@ -48,6 +49,9 @@ class Logical:
     return self.axes[:1] == ('layers',)
 
 
+Devices = Annotated[int, Within(-1, 10**6)]
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
   """How many devices along each axis; -1: all that are left. Where none is given (`--mesh auto`) all three are chosen.
@@ -55,13 +59,13 @@ class MeshShape:
   Chosen is fsdp inside a slice of a pod, data over slices, and tensor where the batch has fewer rows than there are
   devices.
   """
-  data: int = 0
+  data: Devices = 0
   """Data parallel: each device holds all parameters and a share of the batch. 0, where another is given: all that are
   left."""
-  fsdp: int = 0
+  fsdp: Devices = 0
   """Data parallel too, but parameters and optimizer state are shared out; each step gathers the parameters once, in
   model.dtype."""
-  tensor: int = 0
+  tensor: Devices = 0
   """Tensor parallel: heads and feed-forward columns are shared out."""
   reduce: Literal['compute', 'float32'] = 'compute'
   """What gradients of matrices are sent and added up in between devices: model.dtype, or float32 at twice the bytes."""
@@ -70,7 +74,7 @@ class MeshShape:
   (docs/performance.md)."""
 
   def __post_init__(self):
-    require_choices(self, 'mesh.')
+    require_fields(self, 'mesh.')
 
   def reduction(self, compute: str) -> str:
     """The dtype in which gradients are added up, for a model that computes in `compute`."""
@@ -213,15 +217,21 @@ def parameter_specs(params, logical, mesh: jax.sharding.Mesh):
   return jax.tree.map(lambda leaf, known: parameter_spec(known, leaf.shape, mesh), params, logical)
 
 
+def parameter_of(path, names: Container[str]) -> str | None:
+  """The parameter, one of `names`, as whose a path into an optimizer's state ends; None: it is of none."""
+  parts = path_name(path).split('/')
+  ends = ('/'.join(parts[begin:]) for begin in range(len(parts)))  # the longest first
+  return next((end for end in ends if end in names), None)
+
+
 def optimizer_specs(opt_state, params, logical, mesh: jax.sharding.Mesh):
   """The layout of every leaf of an optimizer's state: a path that ends as a parameter's is of that parameter."""
   known = {path_name(path): (leaf.shape, spec) for (path, leaf), spec in
            zip(jax.tree.leaves_with_path(params), jax.tree.leaves(logical))}
 
   def of(path, leaf):
-    parts = path_name(path).split('/')
-    names = ('/'.join(parts[begin:]) for begin in range(len(parts)))  # the longest end first
-    found = next((known[name] for name in names if name in known), None)
+    name = parameter_of(path, known)
+    found = known[name] if name is not None else None
     return P() if found is None else statistic_spec(found[1], found[0], leaf.shape, mesh)
 
   return jax.tree.map_with_path(of, opt_state)

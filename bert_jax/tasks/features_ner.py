@@ -6,13 +6,12 @@ B rows, T tokens, L layers, D hidden, E states of the LSTM in one direction, C t
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from bert_jax.errors import require
 from bert_jax.fields import one_of
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import LayerMaker, parameter, wide
@@ -21,6 +20,7 @@ from bert_jax.objectives import Objective
 from bert_jax.tasks import tagging
 from bert_jax.tasks.tagging import Entities
 from bert_jax.tasks.task import Defaults
+from input_pipeline.ranges import Size, Within
 
 LAST_LAYERS = 4
 # Table 7's rows, by name: which of the embeddings and the layers after them [L+1 ...] are read; several are joined side
@@ -42,15 +42,10 @@ class Features(Entities):
   """How files are read, and what the tagger reads and is."""
   layers: LayersName = 'concat_of_last_four'
   """The states of the frozen encoder that are read, by the rows of table 7; sums have weights that are learnt."""
-  lstm_layers: int = 2
+  lstm_layers: Annotated[int, Within(1, 64)] = 2
   """Layers of the BiLSTM (section 5.3)."""
-  lstm_size: int = 768
+  lstm_size: Size = 768
   """Numbers of its state, in each direction (section 5.3)."""
-
-  def __post_init__(self):
-    super().__post_init__()
-    require(self.lstm_layers >= 1, f'own.lstm_layers is {self.lstm_layers}: wanted at least 1')
-    require(self.lstm_size >= 1, f'own.lstm_size is {self.lstm_size}: wanted at least 1')
 
 
 def count_of(settings: Model, own: Features) -> int:

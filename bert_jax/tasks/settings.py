@@ -2,32 +2,33 @@
 
 import dataclasses
 import itertools
+from typing import Annotated
 
 from bert_jax import config as cfg
 from bert_jax.errors import require
+from bert_jax.fields import require_fields
 from bert_jax.objectives import Objective
 from bert_jax.optimizer import check_length
 from bert_jax.tasks.table import TASKS
 from bert_jax.tasks.task import Settings
+from input_pipeline.ranges import FLOAT32, Count, CountOrNone, Seed, Share, Within
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskBatch:
   """What a batch of a task is made of."""
-  size: int = 32
+  size: Count = 32
   """Rows of a batch: 16 or 32 in the paper."""
-  max_length: int = 128
+  max_length: Annotated[int, Within(8, 2**20)] = 128
   """Tokens of a row, [CLS] and [SEP] included; longer texts are cut (run_classifier.py max_seq_length)."""
-  lengths: int = 4
+  lengths: Annotated[int, Within(1, 1024)] = 4
   """Rows are padded to one of so many lengths, chosen by the training rows, with rows of about one length in a batch;
   each is compiled. 1: all to the longest row."""
-  seed: int = 12345
+  seed: Seed = 12345
   """Of the order of the rows, drawn again in each epoch."""
 
   def __post_init__(self):
-    require(self.lengths >= 1, f'batch.lengths is {self.lengths}: wanted at least 1')
-    require(self.size >= 1, f'batch.size is {self.size}: wanted at least 1')
-    require(self.max_length >= 8, f'batch.max_length is {self.max_length}: wanted at least 8')
+    require_fields(self, 'batch.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +38,13 @@ class Files:
   """The file of DATA to train on, where its name is none of those that the task knows."""
   validation: str = ''
   """The file of DATA to evaluate on, likewise."""
-  train_examples: int = 0
+  train_examples: CountOrNone = 0
   """Only so many of the training examples, the first ones; 0: all."""
-  validation_examples: int = 0
+  validation_examples: CountOrNone = 0
   """Only so many of the validation examples, the first ones; 0: all."""
+
+  def __post_init__(self):
+    require_fields(self, 'files.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +55,13 @@ class Finetune:
   labels: tuple[str, ...] = ()
   """The classes, in the order of their scores; found in the training examples."""
   model: cfg.Model = cfg.Model()
-  epochs: int = 3
+  epochs: Count = 3
   """Times that each training example is seen: 2 to 4 in the paper."""
   batch: TaskBatch = TaskBatch()
   own: Settings = Settings()
   """The task's own settings, of the class TASKS[task].settings."""
   files: Files = Files()
-  warmup_share: float = 0.1
+  warmup_share: Share = 0.1
   """Share of the steps in which the learning rate rises (run_classifier.py warmup_proportion), where
   --optimizer.warmup-steps is 0."""
   optimizer: cfg.Optimizer = cfg.Optimizer(peak_learning_rate=3e-5, warmup_steps=0)
@@ -69,8 +73,7 @@ class Finetune:
     require(self.task in TASKS, f'there is no task {self.task!r}: wanted one of {", ".join(TASKS)}')
     if self.own == Settings():  # of a call that says nothing of them
       object.__setattr__(self, 'own', TASKS[self.task].settings())
-    require(self.epochs >= 1, f'epochs is {self.epochs}: wanted at least 1')
-    require(0 <= self.warmup_share <= 1, f'warmup_share is {self.warmup_share}: wanted 0 up to 1')
+    require_fields(self)
     require(self.batch.size % self.run.microbatches == 0,
             f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
     check_length(self.optimizer, self.run.steps)
@@ -98,12 +101,15 @@ class Finetune:
 class Grid:
   """What is tried in place of the one learning rate, batch size and number of epochs of a run; --grid: the paper's
   lists (arXiv:1810.04805 appendix A.3)."""
-  rates: tuple[float, ...] = ()
+  rates: tuple[Annotated[float, Within(0, FLOAT32, above=True, wise=1)], ...] = ()
   """Peak learning rates; in the paper 5e-5 3e-5 2e-5."""
-  sizes: tuple[int, ...] = ()
+  sizes: tuple[Count, ...] = ()
   """Rows of a batch; in the paper 16 32."""
-  epochs: tuple[int, ...] = ()
+  epochs: tuple[Count, ...] = ()
   """Epochs; in the paper 2 3 4."""
+
+  def __post_init__(self):
+    require_fields(self, 'grid.')
 
   def cells(self, config: Finetune) -> list[Finetune]:
     """The settings of each of its points."""

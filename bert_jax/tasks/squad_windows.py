@@ -5,12 +5,15 @@ W words of a context, N pieces of it, K windows, T tokens of a window.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 
 from bert_jax.errors import require
+from bert_jax.fields import require_fields
 from bert_jax.tasks.squad_examples import WORD, Question
 from bert_jax.tasks.task import Encoding, Row, Settings
+from input_pipeline.ranges import Count, Within
 from input_pipeline.vocabulary.tokenizer import Tokenizer
 
 SPECIAL = 3  # [CLS] question [SEP] window [SEP]
@@ -19,21 +22,19 @@ SPECIAL = 3  # [CLS] question [SEP] window [SEP]
 @dataclasses.dataclass(frozen=True)
 class Windows(Settings):
   """How questions and their contexts are cut, and how answers are chosen; the defaults are those of run_squad.py."""
-  doc_stride: int = 128
+  doc_stride: Count = 128
   """Pieces of a context from the beginning of one window to that of the next."""
-  max_query_length: int = 64
+  max_query_length: Count = 64
   """Pieces of a question at most; others are cut off."""
-  n_best: int = 20
+  n_best: Count = 20
   """Of a window, the starts and ends that are combined; and the answers of each question in nbest_predictions.json."""
-  max_answer_length: int = 30
+  max_answer_length: Count = 30
   """Pieces of an answer at most."""
-  null_threshold: float = 0.0
+  null_threshold: Annotated[float, Within(-1e9, 1e9)] = 0.0
   """With unanswerable questions: no answer is given where its score is more than this above that of the best answer."""
 
   def __post_init__(self):
-    for name in ('doc_stride', 'max_query_length', 'n_best', 'max_answer_length'):
-      require(getattr(self, name) >= 1, f'{name} is {getattr(self, name)}: wanted at least 1')
-    require(np.isfinite(self.null_threshold), f'null_threshold is {self.null_threshold}: wanted a finite number')
+    require_fields(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,13 +7,13 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.errors import require
-from bert_jax.fields import one_of, require_choices
+from bert_jax.fields import one_of, require_fields
 from bert_jax.model.heads import TokenClasses
 from bert_jax.objectives import Objective, Term
 from bert_jax.tasks import conll
@@ -21,6 +21,7 @@ from bert_jax.tasks.conll import OUTSIDE, SCHEMES, Columns, Sentence
 from bert_jax.tasks.task import Answer, Encoding, Row, Settings, Shown, Task
 from input_pipeline import storage
 from input_pipeline.errors import DataError
+from input_pipeline.ranges import Within
 
 if TYPE_CHECKING:
   SchemeName = str
@@ -28,12 +29,15 @@ else:
   SchemeName = one_of(SCHEMES)
 
 
+Column = Annotated[int, Within(-1000, 1000)]
+
+
 @dataclasses.dataclass(frozen=True)
 class WordTags(Settings):
   """How files of words and tags are read."""
-  word_column: int = 0
+  word_column: Column = 0
   """Which column of a line is the word."""
-  tag_column: int = -1
+  tag_column: Column = -1
   """Which column is its tag; -1: the last."""
   comment: str = ''
   """What lines begin with that are left out, such as '# '; by default none are: a # may begin a word."""
@@ -42,7 +46,7 @@ class WordTags(Settings):
   with -DOCSTART-, and a file without such lines is one."""
 
   def __post_init__(self):
-    require_choices(self, 'own.')
+    require_fields(self, 'own.')
     require(self.word_column != self.tag_column, f'own.word_column and own.tag_column are both {self.word_column}: '
             'wanted two columns')
 

@@ -1,6 +1,5 @@
 """How settings of batches are checked: each field by its type, then by its range, in a sentence that names it."""
 
-import math
 import sys
 import types
 import typing
@@ -23,14 +22,6 @@ def require_types(settings: Any, prefix: str) -> None:
   for name, kind in typing.get_type_hints(type(settings)).items():
     value = getattr(settings, name)
     require(fits(value, kind), f'{prefix}{name} is {value!r}; wanted {wanted(kind)}')
-
-
-def require_ranges(settings: Any, prefix: str, **ranges: tuple[float, float]) -> None:
-  """Each of the fields is inside its range, both ends included."""
-  for name, (least, greatest) in ranges.items():
-    value = getattr(settings, name)
-    limits = f'at least {least}' if greatest == math.inf else f'{least} to {greatest}'
-    require(least <= value <= greatest, f'{prefix}{name} is {value}; wanted {limits}')
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -60,6 +51,8 @@ def wanted(kind: Any) -> str:
     return 'one of ' + ', '.join(map(repr, typing.get_args(kind)))
   if typing.get_origin(kind) in (types.UnionType, typing.Union):
     return ' or '.join(wanted(part) for part in typing.get_args(kind))
+  if typing.get_origin(kind) is typing.Annotated:
+    return wanted(typing.get_args(kind)[0])
   names = {type(None): 'nothing', str: 'text', int: 'a whole number', float: 'a finite number', bool: 'True or False'}
   if isinstance(kind, types.GenericAlias):
     parts = [wanted(part) for part in typing.get_args(kind) if part is not Ellipsis]

@@ -1,38 +1,41 @@
 """What a batch is made of: the one record of settings of the loader."""
 
 import dataclasses
-import math
+from typing import Annotated
 
-from input_pipeline.batches.checks import require, require_ranges, require_types
+from input_pipeline import ranges
+from input_pipeline.batches.checks import require, require_types
 from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.batches.pairs import PairKind
 from input_pipeline.batches.shards import SPECIALS
+from input_pipeline.errors import DataError
+from input_pipeline.ranges import Seed, Within
 
 # The original's 20 slots of 128 and 76 of 512 are about what its share wants; masks that want so many times the slots
 # are a mistake.
 MOST_WANTED_PER_SLOT = 1.25
 SHORTEST_ROW = 8  # tokens
-LARGEST = 2**31 - 1  # of what rows are counted in
+Counted = Annotated[int, Within(1, 2**31 - 1)]  # what rows and their tokens are counted in
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchConfig:
   """What one global batch is made of."""
-  size: int = 32
+  size: Counted = 32
   """Rows of the global batch, over all processes."""
-  sequence_length: int = 128
+  sequence_length: Annotated[int, Within(SHORTEST_ROW, 2**31 - 1)] = 128
   """Tokens of a row; the data must have been prepared for it."""
-  predictions: int = 20
+  predictions: Counted = 20
   """Slots for predicted tokens in a row; where the masks' share asks for more, the rest is not predicted."""
   pairs: PairKind = 'nsp'
   """nsp: second segments exchanged between documents; google: as prepared; sop: sentence order; none: one segment."""
   pack: bool = False
   """Fill each row with several pairs, so that almost no padding is left."""
-  pairs_per_row: int = 1
+  pairs_per_row: Counted = 1
   """Most pairs in one row; more than 1 only with pack, and then about 16 for rows of 512."""
   masking: Masking = Masking()
   """Which tokens are predicted, and what replaces them."""
-  seed: int = 12345
+  seed: Seed = 12345
   """Seed of order, pairs, packing and masks."""
 
   @property
@@ -47,9 +50,8 @@ class BatchConfig:
 
   def check(self) -> None:
     """Raises DataError, naming the field."""
+    ranges.check(self, 'batch.', DataError)
     require_types(self, 'batch.')
-    require_ranges(self, 'batch.', size=(1, LARGEST), sequence_length=(SHORTEST_ROW, LARGEST),
-                   predictions=(1, LARGEST), pairs_per_row=(1, LARGEST), seed=(0, math.inf))
     room = self.sequence_length - SPECIALS
     require(self.predictions <= room,
             f'batch.predictions is {self.predictions}, more than the {room} tokens of a row of '

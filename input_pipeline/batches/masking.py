@@ -21,16 +21,18 @@ most predictions of one pair, Q predictions of the batch, V vocabulary.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
-from input_pipeline import random
+from input_pipeline import random, ranges
 from input_pipeline.batches import layout
-from input_pipeline.batches.checks import require, require_ranges, require_types
+from input_pipeline.batches.checks import require, require_types
 from input_pipeline.batches.choosing import CHOOSERS
 from input_pipeline.batches.layout import PlacedPairs
 from input_pipeline.batches.shards import TokenKinds
+from input_pipeline.errors import DataError
+from input_pipeline.ranges import Share, Within
 
 STORED = 'google'  # in place of a unit: as prepared
 if TYPE_CHECKING:
@@ -43,11 +45,11 @@ ROUNDING = 1e-9  # 0.7 + 0.3 may be a little more than 1
 @dataclasses.dataclass(frozen=True)
 class Masking:
   """The paper's masks are the defaults (section 3.1); its table 8 compares other mixes."""
-  share: float = 0.15
+  share: Annotated[float, Within(0, 1, below=True)] = 0.15
   """Share of a sequence's tokens, the special ones counted, that are predicted; 0: none, all stay as they are."""
-  mask: float = 0.8
+  mask: Share = 0.8
   """Of the predicted tokens, the share that [MASK] replaces."""
-  random: float = 0.1
+  random: Share = 0.1
   """Of the predicted tokens, the share that a random token replaces; the rest stays as it is."""
   unit: Source = 'token'
   """What is chosen: single tokens, whole words, or SpanBERT's spans of whole words; google: nothing, as the masks are
@@ -62,9 +64,8 @@ class Masking:
 
   def check(self) -> None:
     """Raises DataError, naming the field."""
+    ranges.check(self, 'masking.', DataError)
     require_types(self, 'masking.')
-    require(0 <= self.share < 1, f'masking.share is {self.share}; wanted less than 1 and not less than 0, as 0.15')
-    require_ranges(self, 'masking.', mask=(0, 1), random=(0, 1))
     require(self.mask + self.random <= 1 + ROUNDING,
             f'masking.mask + masking.random is {self.mask + self.random:g}; wanted at most 1: lower one of the two')
     for name in ('share', 'mask', 'random', 'schedule') if self.unit == STORED else ():

@@ -1,12 +1,14 @@
 """The settings of `bert-jax prepare`."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from input_pipeline import records
+from input_pipeline import ranges, records
+from input_pipeline.ranges import Within
 from input_pipeline.text import formats, sentences, word_boundaries
 
 _LEAST_LENGTH = 8
+Documents = Annotated[int, Within(2, 10**12)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Prepare:
   """vocab.txt (WordPiece) or spm.model (SentencePiece)."""
   output: str
   """The directory to make; one that holds the same data already is kept as it is."""
-  sequence_length: int = 128
+  sequence_length: Annotated[int, Within(_LEAST_LENGTH, 2**20)] = 128
   """Tokens of a row, [CLS] and both [SEP] included."""
   language: str = 'en'
   """Language of the text, for finding its sentences: en, zh, ltg …"""
@@ -34,30 +36,30 @@ class Prepare:
   """The kind of the input, where its content does not tell."""
   reading: formats.Options = formats.USUAL
   """How text is read; its fields are flags without a name in front."""
-  validation_share: float = 0.05
+  validation_share: Annotated[float, Within(0, 0.5)] = 0.05
   """The share of documents that are held out, chosen by the hash of their id, or of their text where ids repeat."""
-  short_piece_share: float = 0.1
+  short_piece_share: ranges.Share = 0.1
   """The share of documents whose pieces aim at a random shorter length (short_seq_prob of the original)."""
   pairs: Literal[*records.PAIRS] = 'dynamic'
   """dynamic: the loader pairs again in each epoch; google: the original's procedure, once, here."""
   masks: Literal[*records.MASKS] = records.DYNAMIC
   """dynamic: the loader masks again in each epoch; google: the original's, once, here; google_words: likewise, of
   whole words. With them documents, pairs and masks follow from one stream of random numbers, in one process."""
-  dupe_factor: int = 10
+  dupe_factor: Annotated[int, Within(1, 10**6)] = 10
   """With google pairs: how often each document is paired, each time differently (dupe_factor of the original)."""
-  shards: int | None = None
+  shards: Annotated[int, Within(1, 10**5)] | None = None
   """Files of the train split; None: one for every 16.8 million tokens."""
-  seed: int = 0
+  seed: Annotated[int, Within(-2**63, 2**63 - 1)] = 0
   """Of the shuffle and of short pieces."""
-  limit: int | None = None
+  limit: Documents | None = None
   """Use only the first documents, so many."""
-  workers: int = 1
+  workers: Annotated[int, Within(1, 10**4)] = 1
   """Processes; the shards do not depend on it."""
   beam_runner: str | None = None
   """Run on Apache Beam instead, by this runner: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner …"""
   beam_arguments: tuple[str, ...] = ()
   """Beam's own flags, such as --direct_num_workers=4."""
-  near_duplicates: float | None = None
+  near_duplicates: Annotated[float, Within(0.3, 1)] | None = None
   """Drop documents that share so much (Jaccard, of runs of 5 tokens) with another: 0.8; None: only exact duplicates."""
   overwrite: bool = False
   """Replace an output directory that holds other prepared data."""
@@ -66,19 +68,11 @@ class Prepare:
     sentences.check_language(self.language)
     word_boundaries.check(self.words)
     checks = {
-        'sequence_length': (self.sequence_length >= _LEAST_LENGTH, f'at least {_LEAST_LENGTH}'),
         'format': (self.format is None or self.format in formats.FORMATS, f'one of {", ".join(formats.FORMATS)}'),
-        'validation_share': (0 <= self.validation_share <= 0.5, 'between 0 and 0.5'),
-        'short_piece_share': (0 <= self.short_piece_share <= 1, 'between 0 and 1'),
         'pairs': (self.pairs in records.PAIRS, f'one of {", ".join(records.PAIRS)}'),
         'rules': (self.rules in records.RULES, f'one of {", ".join(records.RULES)}'),
-        'masks': (self.masks in records.MASKS, f'one of {", ".join(records.MASKS)}'),
-        'near_duplicates': (self.near_duplicates is None or 0.3 <= self.near_duplicates <= 1, 'between 0.3 and 1'),
-        'shards': (self.shards is None or 1 <= self.shards <= 10**5, 'between 1 and 100000'),
-        'seed': (-2**63 <= self.seed < 2**63, 'an integer of 64 bits'),
-        'limit': (self.limit is None or self.limit >= 2, 'at least 2'),
-        'dupe_factor': (self.dupe_factor >= 1, 'at least 1'),
-        'workers': (self.workers >= 1, 'at least 1')}
+        'masks': (self.masks in records.MASKS, f'one of {", ".join(records.MASKS)}')}
+    ranges.check(self, '', records.DataError, _flag)
     for name, (fine, wanted) in checks.items():
       if not fine:
         raise records.DataError(f'{_flag(name)} {getattr(self, name)}: wanted {wanted}')

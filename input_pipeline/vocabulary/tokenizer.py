@@ -54,7 +54,7 @@ def load(path: storage.PathLike, lower_case: bool | None = None, rules: str = re
 def wordpiece(data: bytes, path: storage.Path, lower_case: bool | None, rules: str = records.LIBRARY) -> 'Tokenizer':
   """The tokenizer of the content of a vocab.txt; `path` is what errors call it, and where `lower_case` is looked up."""
   try:
-    lines = data.decode().removesuffix('\n').split('\n')
+    lines = data.decode('utf-8-sig').removesuffix('\n').split('\n')
   except UnicodeDecodeError as error:
     raise records.DataError(f'{path} is not UTF-8 (byte {error.start}): wanted one token a line') from error
   tokens = [line.removesuffix('\r') for line in lines] if data.strip() else []

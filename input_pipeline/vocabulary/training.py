@@ -7,9 +7,10 @@ import itertools
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Literal, TextIO
+from typing import Annotated, Literal, TextIO
 
-from input_pipeline import records, storage
+from input_pipeline import ranges, records, storage
+from input_pipeline.ranges import Within
 from input_pipeline.text import formats, sources
 from input_pipeline.vocabulary import beside, extending, tokenizer
 
@@ -186,7 +187,7 @@ class VocabularySettings:
   """The file to write: vocab.txt for wordpiece, spm.model for sentencepiece."""
   kind: Literal[*TRAINERS] = 'wordpiece'
   """WordPiece as BERT's, or a SentencePiece unigram model as ALBERT's."""
-  size: int = 30522
+  size: Annotated[int, Within(len(tokenizer.SPECIAL) + 1, 2**27)] = 30522
   """Tokens, the five special ones included. 30522 is BERT-uncased's."""
   lower_case: bool = True
   """Lower-case text, and drop accents with WordPiece."""
@@ -197,7 +198,7 @@ class VocabularySettings:
   extend: str | None = None
   """A WordPiece vocabulary to enlarge: vocab.txt, or a checkpoint. All its ids stay, and so does its lower case; new
   tokens are what it splits most often in the input."""
-  limit: int | None = None
+  limit: Annotated[int, Within(1, 10**12)] | None = None
   """Use only the first documents, so many."""
   overwrite: bool = False
   """Replace an output that exists."""
@@ -207,7 +208,4 @@ class VocabularySettings:
       raise records.DataError(f'--kind {self.kind}: wanted one of {", ".join(TRAINERS)}')
     if self.extend is not None and self.kind != 'wordpiece':
       raise records.DataError(f'--extend {self.extend} with --kind {self.kind}: wanted --kind wordpiece')
-    if self.size <= len(tokenizer.SPECIAL):
-      raise records.DataError(f'--size {self.size}: wanted more than the {len(tokenizer.SPECIAL)} special tokens')
-    if self.limit is not None and self.limit < 1:
-      raise records.DataError(f'--limit {self.limit}: wanted at least 1')
+    ranges.check(self, '', records.DataError, lambda name: '--' + name.replace('_', '-'))

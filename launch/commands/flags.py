@@ -1,13 +1,19 @@
 """What the subcommands share: settings from flags, recipes by name, and tables for people."""
 
 import dataclasses
+import sys
 import textwrap
+import typing
 from collections.abc import Callable
+from typing import Annotated, Any
 
 import tyro
+from tyro import constructors
 
-from bert_jax.errors import ConfigError
+from bert_jax.errors import ConfigError, require
 from bert_jax.fields import flat
+from input_pipeline import ranges
+from input_pipeline.errors import DataError
 
 WIDTH = 120  # columns of what is printed
 # What happens only in a run: no other command that takes a recipe's settings does it.
@@ -20,13 +26,86 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
 
   `check` raises ConfigError for settings that cannot work, and tells which flags change nothing beside the others, as
   in {'compiled_peer': 'without --peer'}. One of these that was given raises ConfigError too: something was meant by it.
+  So does a number outside its range, and an empty text where some text is meant; what is surely a mistake is told.
   """
   extra = {} if default is None else {'default': default}
-  settings = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', **extra)
+  try:
+    settings: Any = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', registry=with_ranges(), **extra)
+  except Refused as refused:
+    raise refused.__cause__ or refused from None
+  require_values(settings)
+  for sentence in ranges.unwise(settings):
+    print(f'bert-jax: {sentence.removeprefix("config.").removeprefix("own.")}', file=sys.stderr, flush=True)
   for name, why in (check(settings) if check else {}).items():
     for field, value in changed(settings, default, name).items():
       raise ConfigError(f'{flag(field)} {value} changes nothing {why}: leave it out')
   return settings
+
+
+def with_ranges() -> constructors.ConstructorRegistry:
+  """By which tyro shows the range of each number beside its default, and leaves to the settings what is none."""
+  registry, within = constructors.ConstructorRegistry(), []
+
+  @registry.struct_rule
+  def rule(info: constructors.StructTypeInfo):
+    if within or not dataclasses.is_dataclass(info.type):
+      return None
+    within.append(info)
+    try:
+      found: Any = constructors.ConstructorRegistry.get_struct_spec(info)
+    finally:
+      within.pop()
+    known = ranges.of(info.type)
+    fields = [dataclasses.replace(field, type=with_range(field.type, *known[field.name])) if field.name in known
+              else field for field in found.fields]
+    return dataclasses.replace(found, fields=tuple(fields), instantiate=refusing(found.instantiate))
+
+  return registry
+
+
+class Refused(Exception):
+  """Settings that cannot work, carried through tyro, which would put a ValueError in a box of lines."""
+
+
+def refusing(make: Callable) -> Callable:
+  """`make`, whose ConfigError or DataError becomes a Refused."""
+  def made(*args, **kwargs):
+    try:
+      return make(*args, **kwargs)
+    except (ConfigError, DataError) as error:
+      raise Refused from error
+  return made
+
+
+def with_range(kind, hint, within: ranges.Within):
+  """The type of a field, for tyro."""
+  extras: list[Any] = [tyro.conf.arg(help_behavior_hint=lambda default: f'(default: {default}; {within.words})')]
+  if not any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint))):
+    optional, number = ranges.fits(None, hint), int if not ranges.fits(0.5, hint) else float
+    extras.append(constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar=('{None}|' if optional else '') + number.__name__.upper(),
+        instance_from_str=lambda words: None if optional and words[0] == 'None' else number_of(words[0], number),
+        is_instance=lambda _: True, str_from_instance=lambda value: [str(value)]))
+  return Annotated[kind, *extras]
+
+
+def number_of(word: str, number: type) -> float | str:
+  """The number that a word is, or the word, which the check of the settings then names."""
+  try:
+    return number(word)
+  except ValueError:
+    return word
+
+
+def require_values(settings) -> None:
+  """Raises ConfigError for a command's own number outside its range, and for an empty text where some text is meant;
+  other settings look at themselves."""
+  ranges.check(settings, '', ConfigError, flag)
+  for field in dataclasses.fields(settings):
+    value = getattr(settings, field.name)
+    require(value != '' or field.default == '', f'{flag(field.name)} is empty: wanted a text')
+    if dataclasses.is_dataclass(value) and not hasattr(value, '__post_init__') and not hasattr(value, 'check'):
+      require_values(value)
 
 
 def changed(settings, default, name: str) -> dict[str, object]:

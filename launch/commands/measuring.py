@@ -11,10 +11,11 @@ import tyro
 
 from bert_jax.benchmark import tasks
 from bert_jax.config import STORED, BatchConfig, Config, Distributed, Long, Masking
-from bert_jax.errors import STOPPED, require
+from bert_jax.errors import STOPPED
 from input_pipeline import storage
 from input_pipeline.batches.reading import Engine
 from input_pipeline.benchmark import Peer as InputPeer
+from input_pipeline.ranges import Count, Seconds, Within
 from input_pipeline.records import DYNAMIC, read_manifest
 from launch.commands import flags
 
@@ -45,11 +46,11 @@ class BenchmarkStep:
   """The step that `pretrain` would run; its fields are flags without a name in front."""
   data: str | None = None
   """Real batches, of a directory that `bert-jax prepare` made; random tokens in full rows by default."""
-  rounds: int = 5
+  rounds: Count = 5
   """How many times to measure; figures are medians over the rounds."""
-  seconds: float = 10.0
+  seconds: Seconds = 10.0
   """How long each round is, and with a peer each turn; three steps at least."""
-  warmup: int = 3
+  warmup: Count = 3
   """Steps before the first round, not counted."""
   peer: Literal['huggingface'] | None = None
   """Take turns with transformers' BertForPreTraining on the same weights and batches, on one device (extra [peers])."""
@@ -65,8 +66,6 @@ class BenchmarkStep:
 
 def check_step(args: BenchmarkStep) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
-  for name, least in (('rounds', 1), ('warmup', 1), ('seconds', 0)):
-    require(getattr(args, name) >= least, f'--{name} is {getattr(args, name)}: wanted at least {least}')
   found = dict.fromkeys(flags.ONLY_IN_A_RUN, 'in a benchmark, which only takes steps')
   found['long'] = 'in a benchmark, whose rows all have --batch.sequence-length'
   if not args.peer:
@@ -127,7 +126,7 @@ class BenchmarkInput:
   """What a batch is made of; by default rows of the length that the data was prepared for."""
   engine: Engine = 'none'
   """What makes batches ahead; none: each is made when it is asked for."""
-  seconds: float = 10.0
+  seconds: Annotated[float, Within(0, 1e9, above=True)] = 10.0
   """How long to measure."""
   peer: InputPeer | None = None
   """Take turns with transformers' NumPy collator at masking the same rows (needs the extra [peers])."""
@@ -143,7 +142,6 @@ def batches(argv: list[str]) -> int:
   named = not argv[0].startswith('-')
   default = BenchmarkInput(argv[0] if named else tyro.MISSING, batch_of(argv[0]) if named else BatchConfig(size=256))
   args = flags.parse(BenchmarkInput, argv, 'benchmark input', default)
-  require(args.seconds > 0, f'--seconds is {args.seconds}: wanted more than 0')
   from input_pipeline import benchmark
   report = benchmark.measure(args.data, args.batch, seconds=args.seconds, engine=args.engine, peer=args.peer)
   print(json.dumps(report) if args.json else input_table(report))

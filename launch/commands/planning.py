@@ -8,6 +8,7 @@ import tyro
 
 from bert_jax.config import Config
 from bert_jax.errors import require
+from input_pipeline.ranges import Count, Within
 from launch.commands import flags
 
 USAGE = '''usage: bert-jax plan RECIPE [--topology v5e:16x16] [--batch-per-chip N] [--sequence-length T] [--price P]
@@ -22,21 +23,21 @@ class Plan:
   """The run to plan; its fields are flags without a name in front."""
   topology: str | None = None
   """v5e:16x16, v5p:4x4x4 …: which TPUs, none of which need be here; by default this machine's own devices."""
-  slices: int = 1
+  slices: Count = 1
   """How many such slices, joined by the data centre's network."""
-  batch_per_chip: int | None = None
+  batch_per_chip: Count | None = None
   """Rows for each share of the batch (mesh.data x mesh.fsdp of them), instead of batch.size for all."""
-  sequence_length: int | None = None
+  sequence_length: Count | None = None
   """Which length of the recipe's to plan, or another; the first by default."""
-  predictions: int | None = None
+  predictions: Count | None = None
   """Slots for predicted tokens in a row; by default the recipe's at its lengths, else 15 % of the row."""
   all_lengths: bool = False
   """Plan every length of the recipe, and sum up the run."""
-  price: float | None = None
+  price: Annotated[float, Within(0, 1e9, above=True)] | None = None
   """Of a chip-hour, for the run's cost in the same currency."""
   search: bool = False
   """Try other batches per chip, remat and meshes, and show the best by tokens a day."""
-  tries: int = 12
+  tries: Count = 12
   """Programs that a search compiles at most; each takes about a minute."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""
@@ -44,10 +45,6 @@ class Plan:
 
 def check(args: Plan) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
-  for name in ('slices', 'batch_per_chip', 'sequence_length', 'predictions', 'tries'):
-    value = getattr(args, name)
-    require(value is None or value >= 1, f'{flags.flag(name)} is {value}: wanted at least 1')
-  require(args.price is None or args.price > 0, f'--price is {args.price}: wanted more than 0')
   require(not (args.search and args.all_lengths), '--search is for one length: leave out --all-lengths')
   require(not args.search or args.topology is not None,
           '--search goes by estimated times, which only TPU compilers give: name a --topology')

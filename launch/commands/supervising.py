@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from bert_jax.errors import ConfigError, require
+from bert_jax.errors import ConfigError
+from input_pipeline.ranges import CountOrNone, Seconds
 from launch import supervise as supervising
 from launch.commands import flags
 
@@ -13,9 +14,9 @@ SUPERVISED = 'pretrain', 'finetune'
 class Supervise:
   """Run `bert-jax supervise [settings] -- pretrain …`: the command after -- is started again after kill -9, failed
   storage, a lost peer or a hang, and goes on from its last checkpoint. What a restart cannot mend ends it."""
-  fruitless: int = supervising.FRUITLESS
+  fruitless: CountOrNone = supervising.FRUITLESS
   """Restarts in a row without a new checkpoint, after which it gives up."""
-  wait_seconds: float = supervising.WAIT_SECONDS
+  wait_seconds: Seconds = supervising.WAIT_SECONDS
   """Before the first restart; twice as long before each further one without a new checkpoint, up to five minutes."""
 
 
@@ -23,8 +24,6 @@ def supervise(argv: list[str]) -> int:
   """The exit code of the command's last try."""
   own, _, command = (argv[:argv.index('--')], '--', argv[argv.index('--') + 1:]) if '--' in argv else (argv, '', [])
   args = flags.parse(Supervise, own, 'supervise')
-  require(args.fruitless >= 0, f'fruitless is {args.fruitless}: wanted 0 or more')
-  require(args.wait_seconds >= 0, f'wait_seconds is {args.wait_seconds}: wanted 0 or more')
   found = command[0] if command else 'nothing'
   if found not in SUPERVISED:
     raise ConfigError(f'there is {found} after --: wanted `bert-jax supervise -- pretrain …` or `-- finetune …`')

@@ -10,6 +10,7 @@ from bert_jax.config import Config, Distributed
 from bert_jax.errors import STOPPED, ConfigError
 from bert_jax.tasks.settings import Finetune, Grid
 from bert_jax.tasks.task import Settings
+from input_pipeline.ranges import Count, CountOrNone
 from launch.commands import flags
 
 USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
@@ -31,7 +32,7 @@ class Pretrain:
   """Where checkpoints and figures go; the same command resumes there."""
   config: Annotated[Config, tyro.conf.arg(name='')]
   """The run; its fields are flags without a name in front."""
-  rewind_to: int | None = None
+  rewind_to: CountOrNone | None = None
   """Go back to the checkpoint of this step, once; later ones are removed."""
   skip_steps: str | None = None
   """With --rewind-to: leave out the batches that these steps read, FIRST:END as in 390:410."""
@@ -98,7 +99,7 @@ class FinetuneCommand:
   """What to begin with: a run, one of its steps, or a Hugging Face directory; not needed to go on."""
   grid: Grid = Grid()
   """Several runs below RUN, one for each learning rate, batch size and number of epochs."""
-  seeds: int = 1
+  seeds: Count = 1
   """Runs that differ only in their seed, below RUN; with mean, standard deviation and best."""
   cache: str = 'auto'
   """Where compiled programs are kept, as `bert-jax pretrain` has it."""
@@ -156,7 +157,7 @@ class Evaluate:
   """A run directory of `bert-jax pretrain` or `bert-jax finetune`; of several seeds the best one's is taken."""
   data: str | None = None
   """Other data than the run's own, with the same vocabulary."""
-  step: int | None = None
+  step: CountOrNone | None = None
   """A checkpoint's step; by default the newest, of a fine-tuned run the best."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""
@@ -188,7 +189,7 @@ class Predict:
   """A directory with the task's files, or one file of examples; by default the run's own."""
   split: str = 'test'
   """Which split of DATA."""
-  step: int | None = None
+  step: CountOrNone | None = None
   """A checkpoint's step; the best by default."""
 
 

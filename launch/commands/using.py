@@ -15,6 +15,7 @@ import tyro
 from bert_jax.errors import require
 from input_pipeline import input_files, storage
 from input_pipeline.errors import DataError
+from input_pipeline.ranges import Count, CountOrNone, Within
 from input_pipeline.text import given
 from launch.commands import flags
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class Running:
   """Where a checkpoint runs, and in what batches."""
-  batch_size: int = 64
+  batch_size: Count = 64
   """Rows that run together, of about the same length: fewer need less memory."""
-  devices: int = 1
+  devices: CountOrNone = 1
   """How many devices of this machine share out the rows of a batch; 0: all."""
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   """What it computes in; bfloat16 is faster on GPU and TPU, and coarser."""
@@ -43,7 +44,6 @@ def load(path: str, running: Running) -> 'TextEncoder':
   import jax
 
   import bert_jax
-  require(running.batch_size >= 1, f'--batch-size is {running.batch_size}: wanted at least 1')
   here = jax.local_devices()
   require(0 <= running.devices <= len(here), f'--devices is {running.devices}, and there are {len(here)} here: wanted '
           'at most so many, or 0 for all')
@@ -87,7 +87,7 @@ class FillMask:
   """Texts that each hold one [MASK] or more; without any, lines that are piped in."""
   input: str | None = None
   """A file with a text in each line, or - for standard input; empty lines are passed over."""
-  top_k: int = 5
+  top_k: Count = 5
   """How many tokens to show for each [MASK], the likeliest first."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""
@@ -130,7 +130,7 @@ class Features:
   output: str | None = None
   """A file for arrays, .npy, .npz or .safetensors, that are collected in memory first; without it JSON lines go to
   stdout, each as soon as it is there."""
-  layers: tuple[int, ...] | None = None
+  layers: tuple[Annotated[int, Within(-10**4, 10**4)], ...] | None = None
   """Which layers: -1 is the last. By default the last four; with --pooling the last."""
   pooling: Literal['none', 'mean', 'cls', 'pooled'] = 'none'
   """One vector for each text: the mean of its tokens, that of [CLS], or the pooler's; none: one for each token."""
