@@ -47,18 +47,47 @@ class Moments(NamedTuple):
   nu: optax.Params
 
 
-def scale_by_bert_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransformation:
+# (new values, old ones) -> what an optimizer's state becomes: the new ones, or another choice of who calls `update`.
+Settle = Callable[[Any, Any], Any]
+
+
+def as_computed(new, old):
+  """A Settle: the new values."""
+  del old
+  return new
+
+
+def moments(b1: float, b2: float, grads, mu, nu, settle: Settle):
+  """Means of gradients and of their squares."""
+  new = (jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, mu, grads),
+         jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), nu, grads))
+  return settle(new, (mu, nu))
+
+
+def scale_by_bert_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
   """m / (sqrt(v) + epsilon) without bias correction (optimization.py AdamWeightDecayOptimizer)."""
   def init(params):
     return Moments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
 
-  def update(grads, state, params=None):
+  def update(grads, state, params=None, *, settle: Settle = as_computed, **_):
     del params
-    mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
-    nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
+    mu, nu = moments(b1, b2, grads, *state, settle)
     return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), mu, nu), Moments(mu, nu)
 
-  return optax.GradientTransformation(init, update)
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def scale_by_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
+  """optax.scale_by_adam, with bias correction (arXiv:1412.6980 algorithm 1), of moments that are settled."""
+  def update(grads, state, params=None, *, settle: Settle = as_computed, **_):
+    del params
+    count = optax.safe_increment(state.count)
+    mu, nu = moments(b1, b2, grads, state.mu, state.nu, settle)
+    means, squares = optax.tree.bias_correction(mu, b1, count), optax.tree.bias_correction(nu, b2, count)
+    direction = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), means, squares)
+    return direction, optax.ScaleByAdamState(count, mu, nu)
+
+  return optax.GradientTransformationExtraArgs(optax.scale_by_adam(b1, b2, epsilon).init, update)
 
 
 class TrustRatios(NamedTuple):
@@ -127,7 +156,7 @@ def bert_adamw(o: 'Optimizer', about: Traits) -> optax.GradientTransformation:
 
 def adamw(o: 'Optimizer', about: Traits) -> optax.GradientTransformation:
   """Decoupled weight decay with bias correction (arXiv:1711.05101)."""
-  return optax.chain(optax.scale_by_adam(o.b1, o.b2, o.epsilon),
+  return optax.chain(scale_by_adam(o.b1, o.b2, o.epsilon),
                      optax.add_decayed_weights(o.weight_decay, about.decayed))
 
 

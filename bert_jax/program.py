@@ -275,14 +275,24 @@ def update(program: Program, state: TrainState, grads, finite: jax.Array, pace: 
   tx, schedule = optimizer.make(program.optimizer, program.steps, about, pace)
   norm, rate = optax.tree.norm(grads), schedule(state.step)
   clipped = optimizer.clip_by_global_norm(program.optimizer.clip_norm, norm, grads)
-  updates, opt_state = tx.update(clipped, state.opt_state, state.params)
-  params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
   finite &= jnp.isfinite(norm)
+  settled: set[int] = set()
+
+  def settle(new, old):
+    """On CPU the update waits for the moments: computed beside each other XLA would copy all moments first."""
+    if program.guarded or place_of(program.mesh).platform != 'cpu':
+      return new
+    new = jax.lax.optimization_barrier(jax.tree.map(functools.partial(jnp.where, finite), new, old))
+    settled.update(map(id, jax.tree.leaves(new)))
+    return new
+
+  updates, opt_state = tx.update(clipped, state.opt_state, state.params, settle=settle)
+  params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
   if program.guarded:
     finite &= finite_lib.all_finite(params, opt_state)
-  keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
-  state = TrainState(state.step + 1, state.skipped + ~finite, keep(params, state.params),
-                     keep(opt_state, state.opt_state))
+  keep = lambda new, old: new if id(new) in settled else jnp.where(finite, new, old)
+  state = TrainState(state.step + 1, state.skipped + ~finite, jax.tree.map(keep, params, state.params),
+                     jax.tree.map(keep, opt_state, state.opt_state))
   return state, {'gradient_norm': norm, 'learning_rate': rate, 'skipped': state.skipped,
                  'diagnostics': optimizer.diagnostics(state.opt_state)}
 
