@@ -11,6 +11,7 @@ import numpy as np
 from bert_jax.errors import require
 from bert_jax.tasks.squad_examples import WORD, Question
 from bert_jax.tasks.task import Encoding, Row, Settings
+from input_pipeline.errors import DataError
 from input_pipeline.vocabulary.tokenizer import Tokenizer
 
 SPECIAL = 3  # [CLS] question [SEP] window [SEP]
@@ -135,7 +136,7 @@ def rows(questions: Sequence[Question], encoding: Encoding) -> list[Row]:
   """The windows of each question, with the targets `ends` [2], the places of the first and last token of its answer
   (0, 0 where the window does not hold it), and `known` [2], 0 where no answer is known.
 
-  In training, questions whose answer is not known have no rows. Raises ConfigError.
+  In training, questions whose answer is not known have no rows. Raises ConfigError, and DataError where all are so.
   """
   own, tokenizer = encoding.own, encoding.tokenizer
   least = own.max_query_length + SPECIAL + 1
@@ -155,6 +156,9 @@ def rows(questions: Sequence[Question], encoding: Encoding) -> list[Row]:
     known = bool(span) or question.answers == ()
     if known or not encoding.training:
       found += _windows(i, queries[i][:own.max_query_length], document, span or None, known, encoding)
+  if not found:
+    raise DataError(f'{questions[0].place}: of the {len(questions):,} questions from here on none has an answer that '
+                    'stands in its context at its answer_start: wanted one at least to learn from')
   return found
 
 
