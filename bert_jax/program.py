@@ -90,13 +90,17 @@ class Program:
   def at_pace(self, optimizer_settings: cfg.Optimizer, steps: int, seed: int) -> 'Program':
     """The same program for another seed, length, learning rate and warmup: what is compiled is shared with it."""
     other = dataclasses.replace(self, optimizer=optimizer_settings, steps=steps, seed=seed)
-    everywhere = NamedSharding(self.mesh, P())
     numbers = (jnp.float32(optimizer_settings.peak_learning_rate), jnp.float32(optimizer_settings.final_learning_rate),
                jnp.int32(optimizer_settings.warmup_steps), jnp.int32(steps))
-    pace = jax.device_put(Pace(jax.random.key(seed + 1), *numbers), everywhere)
-    shared = {name: getattr(self, name) for name in ('paced_step', 'evaluation_step', '_begin', '_draw')}
+    pace = self._everywhere(Pace(jax.random.key(seed + 1), *numbers))
+    shared = {name: getattr(self, name) for name in ('paced_step', 'evaluation_step', '_begin', '_draw', '_everywhere')}
     vars(other).update(shared, train_step=functools.partial(self.paced_step, pace))  # where cached_property has them
     return other
+
+  @functools.cached_property
+  def _everywhere(self) -> jax.stages.Wrapped:
+    """A pace -> the same on all devices. A key cannot be put on those of other processes, but computed there."""
+    return jax.jit(lambda pace: pace, out_shardings=NamedSharding(self.mesh, P()))
 
   @functools.cached_property
   def paced_step(self) -> jax.stages.Wrapped:
