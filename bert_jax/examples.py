@@ -21,6 +21,7 @@ from bert_jax.tasks.table import TASKS
 from bert_jax.tasks.task import Answer, Encoding, Row, Task
 from input_pipeline import storage
 from input_pipeline.errors import DataError
+from input_pipeline.text import tabular
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +97,27 @@ def split_of(config: Finetune, examples: list[Any], tokenizer, training: bool = 
   return Split(task, examples, rows, encoding)
 
 
+def is_file(data: storage.PathLike) -> bool:
+  """Whether DATA is one file, which is read whole where it is not what a run was trained on."""
+  return not str(data).startswith(tabular.TFDS) and storage.path(data).is_file()
+
+
+def of_file(config: Finetune, path: storage.PathLike, tokenizer) -> dict[str, Split]:
+  """All of one file as `validation`. Raises DataError, where it does not say what is right too."""
+  task = TASKS[config.task]
+  examples = task.read(storage.path(path), config.own)
+  task.labelled(examples)
+  return {'validation': split_of(config, examples, tokenizer)}
+
+
 def held_out_splits(config: Finetune, data_dir: storage.PathLike, tokenizer) -> dict[str, Split]:
   """Validation, and what is evaluated beside it, by name. Raises ConfigError, DataError."""
-  beside = [] if config.files.validation else splits.beside_validation(TASKS[config.task], data_dir, config.own)
-  return {name: split_of(config, read(config, data_dir, name), tokenizer) for name in ('validation', *beside)}
+  task = TASKS[config.task]
+  beside = [] if config.files.validation else splits.beside_validation(task, data_dir, config.own)
+  found = {name: read(config, data_dir, name) for name in ('validation', *beside)}
+  for examples in found.values():
+    task.labelled(examples)
+  return {name: split_of(config, examples, tokenizer) for name, examples in found.items()}
 
 
 def answer_all(found: dict[str, Split], program: program_lib.Program, params, config: Finetune,
@@ -109,5 +127,5 @@ def answer_all(found: dict[str, Split], program: program_lib.Program, params, co
   figures = dict(every['validation'].figures)
   for name, answered in every.items():
     if name != 'validation':
-      figures |= {f'{name.removeprefix("validation_")}_{key}': value for key, value in answered.figures.items()}
+      figures |= {splits.figure(name, key): value for key, value in answered.figures.items()}
   return every['validation'], figures

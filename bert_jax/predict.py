@@ -23,7 +23,7 @@ def predict(run_dir: storage.PathLike, data: storage.PathLike | None, split: str
   loaded: Any = checkpoint.load(run_dir, step)
   config, task = loaded.record.config, TASKS[loaded.record.config.task]
   where = data or loaded.record.data
-  if not str(where).startswith('tfds:') and storage.path(where).is_file():
+  if examples_lib.is_file(where):
     found = task.read(storage.path(where), config.own)
   else:
     found = examples_lib.read(config, where, split)

@@ -92,14 +92,19 @@ class Program:
     """The same program for another seed, length, learning rate and warmup: what is compiled is shared with it."""
     guarded = self.guarded or not finite_lib.stays_finite(optimizer_settings, steps)
     other = dataclasses.replace(self, optimizer=optimizer_settings, steps=steps, seed=seed, guarded=guarded)
-    everywhere = NamedSharding(self.mesh, P())
     numbers = (jnp.float32(optimizer_settings.peak_learning_rate), jnp.float32(optimizer_settings.final_learning_rate),
                jnp.int32(optimizer_settings.warmup_steps), jnp.int32(steps))
-    pace = jax.device_put(Pace(jax.random.key(seed + 1), *numbers), everywhere)
-    shared = ('evaluation_step', '_begin', '_draw', *(('paced_step',) if guarded == self.guarded else ()))
+    pace = self._everywhere(Pace(jax.random.key(seed + 1), *numbers))
+    shared = ('evaluation_step', '_begin', '_draw', '_everywhere',
+              *(('paced_step',) if guarded == self.guarded else ()))
     vars(other).update({name: getattr(self, name) for name in shared})  # where cached_property has them
     vars(other).update(train_step=functools.partial(other.paced_step, pace))
     return other
+
+  @functools.cached_property
+  def _everywhere(self) -> jax.stages.Wrapped:
+    """A pace -> the same on all devices. A key cannot be put on those of other processes, but computed there."""
+    return jax.jit(lambda pace: pace, out_shardings=NamedSharding(self.mesh, P()))
 
   @functools.cached_property
   def paced_step(self) -> jax.stages.Wrapped:

@@ -114,10 +114,15 @@ SMALLER: dict[str, Recipe] = {
 # ---------------------------------------------------------------- hyper-parameters of others
 
 
-def nvidia(batch: BatchConfig, rate: float, warmup: int, steps: int) -> Config:
-  """LAMB with a decay by the square root, as run_pretraining.py and schedulers.py PolyWarmUpScheduler have it."""
+def nvidia(batch: BatchConfig, rate: float, warmup: int, steps: int, microbatches: int) -> Config:
+  """LAMB with a decay by the square root, as run_pretraining.py and schedulers.py PolyWarmUpScheduler have it.
+
+  A device works through as many rows at once as an A100 there (scripts/configs/pretrain_config.sh, dgxa100_8gpu_fp16:
+  8,192 rows in 128 parts, then 4,096 in 256), if there are 256 devices as in its README: on fewer, more microbatches.
+  """
   optimizer = Optimizer(name='lamb', schedule='bert', decay_power=0.5, peak_learning_rate=rate, warmup_steps=warmup)
-  return Config(model=model_of(24, 1024), batch=batch, optimizer=optimizer, run=Run(steps=steps))
+  return Config(model=model_of(24, 1024), batch=batch, optimizer=optimizer,
+                run=Run(steps=steps, microbatches=microbatches))
 
 
 def nvidia_phase1() -> Config:
@@ -125,7 +130,7 @@ def nvidia_phase1() -> Config:
 
   Warmup is .2843 of them. With phase 2 about 1.2 hours on 256 A100.
   """
-  return nvidia(BatchConfig(size=65_536, sequence_length=128, predictions=20), 6e-3, 2_001, 7_038)
+  return nvidia(BatchConfig(size=65_536, sequence_length=128, predictions=20), 6e-3, 2_001, 7_038, 4)
 
 
 def nvidia_phase2() -> Config:
@@ -133,7 +138,7 @@ def nvidia_phase2() -> Config:
 
   There the optimizer's moments of phase 1 are kept; here they begin at 0.
   """
-  return nvidia(BatchConfig(size=32_768, sequence_length=512, predictions=80), 4e-3, 200, 1_563)
+  return nvidia(BatchConfig(size=32_768, sequence_length=512, predictions=80), 4e-3, 200, 1_563, 8)
 
 
 def mlperf() -> Config:

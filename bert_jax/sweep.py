@@ -1,7 +1,7 @@
 """A task fine-tuned several times: over seeds, and over a grid of learning rates, batch sizes and epochs.
 
 RUN/seed-2, RUN/rate-3e-05-batch-16-epochs-3/seed-2: the runs, each a run directory that resumes by itself
-RUN/results.json: what is done, and the best run; a run that stands there is not made again
+RUN/results.json: what is done, and the best run's folder; a run that stands there is not made again
 """
 
 import dataclasses
@@ -12,7 +12,9 @@ from typing import Any
 
 from bert_jax import config as cfg, distributed, finetune
 from bert_jax.errors import DriftError, require
+from bert_jax.tasks import splits
 from bert_jax.tasks.settings import Finetune, Grid
+from bert_jax.tasks.table import TASKS
 from input_pipeline import storage
 
 RESULTS = 'results.json'
@@ -70,7 +72,8 @@ def sweep(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLik
       distributed.in_turn(lambda: write(run_dir, common, known))
   found = report(config, run_dir, wanted, known, seeds)
   if several:
-    distributed.in_turn(lambda: write(run_dir, common, known, found['best']))
+    best = storage.path(found['best']).relative_to(storage.path(run_dir))
+    distributed.in_turn(lambda: write(run_dir, common, known, str(best)))
   return Swept(found, tuned)
 
 
@@ -87,8 +90,10 @@ def with_seed(config: Finetune, number: int) -> Finetune:
 
 
 def official(config: Finetune, figures: Mapping[str, float]) -> dict[str, float]:
-  """The figures that are no terms' of the objective, nor counts."""
+  """The figures that are no terms' of the objective, nor counts, of validation and of what is evaluated beside it."""
+  beside = (splits.figure(split, '') for split in TASKS[config.task].files if splits.is_beside(split))
   others = ('loss', 'examples', 'step', *(f'{term}_' for term in config.learns.terms))
+  others = tuple(split + name for split in ('', *beside) for name in others)
   return {name: value for name, value in figures.items() if not name.startswith(others)}
 
 # ---------------------------------------------------------------- what is known
@@ -116,11 +121,12 @@ def read(run_dir: storage.PathLike, common: Mapping[str, Any]) -> dict[str, Done
 
 
 def best_of(run_dir: storage.PathLike) -> storage.PathLike:
-  """The best run of a sweep that is done; of anything else, itself."""
+  """The best run of a sweep that is done, wherever the sweep lies by now; of anything else, itself."""
   try:
-    return json.loads((storage.path(run_dir) / RESULTS).read_text())['best'] or run_dir
+    best = json.loads((storage.path(run_dir) / RESULTS).read_text())['best']
   except OSError:
     return run_dir
+  return str(storage.path(run_dir) / best) if best else run_dir
 
 
 def write(run_dir: storage.PathLike, common: Mapping[str, Any], known: Mapping[str, Done], best: str = '') -> None:

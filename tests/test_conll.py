@@ -186,7 +186,7 @@ def test_words_of_a_file_with_tabs_may_hold_spaces_and_lines_may_be_comments(tmp
     ('a O\n', {'columns': Columns(tag=3)}, 'FILE, line 1 has 2 columns, a | O: wanted the word in column 0 and its tag '
                                            'in column 3'),
     ('a O\n', {'columns': Columns(word=1)}, 'FILE, line 1 has 2 columns'),
-    (b'a O\n\xff O\n', {}, 'FILE, line 2: not UTF-8'),
+    (b'a O\n\xff O\n', {}, 'FILE, line 2 is not UTF-8'),
     ('{"text": "good", "label": "1"}\n', {}, 'FILE, line 1: the tag is "1"}: wanted O, or B- or I- and a type'),
     ('a O\nb NNP\n', {}, 'FILE, line 2: the tag is NNP: wanted'),
     ('a B-\n', {}, 'FILE, line 1: the tag is B-: wanted'),

@@ -29,7 +29,7 @@ from bert_jax.tasks.settings import Files, Finetune, Grid, TaskBatch
 from bert_jax.tasks.table import TASKS
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
-from tests import synthetic
+from tests import synthetic, test_distributed
 
 GOOD, BAD = 'sun rose milk song'.split(), 'rain mud tar noise'.split()
 TOKENS = [*synthetic.SPECIALS, *GOOD, *BAD, 'and', 'the', *(f'##{c}' for c in 'abcdefgh'), *'abcdefgh']
@@ -149,6 +149,7 @@ def test_a_task_whose_classes_can_be_told_apart_is_learnt(tuned, pretrained, cla
   assert record.origin.fresh and all(name.startswith('classifier/') for name in record.origin.fresh)
   again = finetune.evaluate(run_dir, progress=False)
   assert again == pytest.approx(figures, abs=1e-6)
+  assert finetune.evaluate(run_dir, classes / 'validation.jsonl', progress=False) == again
 
 
 def test_fine_tuning_begins_with_the_encoder_and_the_pooler_of_the_checkpoint(pretrained, classes, tmp_path):
@@ -218,6 +219,9 @@ def test_seeds_and_a_grid_share_a_program_and_go_on_where_they_stopped(pretraine
   assert best.run.steps == 3 and best.optimizer.warmup_steps == 0 and '±' in sweep.table(report)
   assert run().tuned is None and run().report == report  # nothing is made again
   assert sweep.best_of(tmp_path / 'runs') == report['best'] and sweep.best_of(pretrained) == pretrained
+  (tmp_path / 'runs').rename(tmp_path / 'moved')  # the best run goes along
+  assert run_directory.read(sweep.best_of(tmp_path / 'moved')).config == best
+  (tmp_path / 'moved').rename(tmp_path / 'runs')
   with pytest.raises(DriftError, match='files.train_examples: 40 -> 50'):
     sweep.sweep(dataclasses.replace(config, files=Files(train_examples=50)), classes, tmp_path / 'runs', pretrained,
                 grid=grid, seeds=2, devices=jax.devices()[:1], progress=False)
@@ -265,6 +269,29 @@ def test_processes_share_out_an_evaluation_and_an_epoch(classes, pretrained):
   orders = [np.concatenate([alone.members(epoch * 5 + step) for step in range(5)]) for epoch in range(8)]
   assert alone.steps == 5 and all(sorted(order) == list(range(HELD_OUT)) for order in orders)
   assert (orders[0] != orders[1]).any()
+
+
+@pytest.mark.slow
+def test_two_processes_and_eight_devices_tune_as_one(pretrained, classes, tmp_path):
+  """Several seeds, a last batch that is not full, dropout: the same losses and figures at every step."""
+  config = Finetune(epochs=2, batch=TaskBatch(size=16, max_length=24), run=cfg.Run(log_every=1),
+                    model=cfg.Model(dtype='float32'), optimizer=cfg.Optimizer(peak_learning_rate=3e-3, warmup_steps=2))
+  flags = ['--epochs', 2, '--batch.size', 16, '--batch.max-length', 24, '--run.log-every', 1, '--model.dtype',
+           'float32', '--optimizer.peak-learning-rate', 3e-3, '--optimizer.warmup-steps', 2, '--seeds', 2]
+  command = ['finetune', 'classification', '--data', classes, '--checkpoint', pretrained, '--run-dir', tmp_path / 'two']
+  port = test_distributed.free_port()
+  ended = test_distributed.ends([test_distributed.launch([*command, *flags], number, port) for number in range(2)])
+  assert [code for code, _ in ended] == [0, 0], ended
+  for name, devices in (('one', jax.devices()[:1]), ('eight', jax.devices())):
+    sweep.sweep(config, classes, tmp_path / name, pretrained, seeds=2, devices=devices, progress=False)
+  for seed in ('seed-1', 'seed-2'):
+    alone, *others = [metrics.read(tmp_path / name / seed) for name in ('one', 'two', 'eight')]
+    assert len(alone) > 10
+    for lines in others:
+      assert [(line['step'], line['kind']) for line in lines] == [(line['step'], line['kind']) for line in alone]
+      for a, b in zip(lines, alone):
+        assert abs(a['loss'] - b['loss']) < 1e-5 and a['task_accuracy'] == b['task_accuracy']
+  assert sweep.best_of(tmp_path / 'two') == str(tmp_path / 'two' / sweep.best_of(tmp_path / 'one')[-6:])
 
 
 def test_regression_keeps_its_predictions(pretrained, numbers, tmp_path):

@@ -9,8 +9,10 @@ import glue_files
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from bert_jax import sweep
 from bert_jax.errors import ConfigError
 from bert_jax.tasks import glue, metrics, sentences
+from bert_jax.tasks.settings import Finetune
 from input_pipeline import records
 
 SHARED = pathlib.Path(__file__).parents[2] / 'shared/data/tasks'
@@ -213,6 +215,14 @@ def test_the_official_figures_of_each_task(root):
     assert all(-1 <= value < 1 for value in found.values())
     right = [{'label': e.label, 'probabilities': dict.fromkeys(task.labels(examples), 0.)} for e in examples]
     assert all(value == pytest.approx(1) for value in task.metrics(examples, right).values())
+
+
+def test_of_splits_beside_validation_only_official_figures_are_official():
+  config = Finetune('mnli', labels=('entailment', 'neutral', 'contradiction'))
+  own = {'loss': 1., 'task_loss': 1., 'task_accuracy': .5, 'accuracy': .5}
+  beside = {f'mismatched_{name}': value for name, value in own.items()}
+  assert sweep.official(config, own | beside | {'examples': 2, 'step': 3}) == {
+      'accuracy': .5, 'mismatched_accuracy': .5}
 
 
 def test_figures_by_their_definitions():

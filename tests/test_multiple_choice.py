@@ -75,7 +75,7 @@ def test_both_layouts_are_the_same_examples(tmp_path):
   assert of_csv[1] == multiple_choice.Choice('She,\nin "quotes"', ('a, b', '"c"', 'd\ne', ''), 3)
   unlabelled = read(write_csv(tmp_path / 'test.csv', [x[:-1] for x in rows], COLUMNS[:-1]))
   assert [example.answer for example in unlabelled] == [None, None]
-  with pytest.raises(DataError, match='the examples to train on have no answer'):
+  with pytest.raises(DataError, match=r'test.csv, line 2: the examples to train on have no answer'):
     multiple_choice.places(unlabelled)
   with pytest.raises(DataError, match='the examples to evaluate on have no answer'):
     multiple_choice.accuracy(unlabelled, [{'answer': 0}] * 2)
@@ -91,8 +91,9 @@ def test_real_files():
 
 
 @pytest.mark.parametrize('change, match', [
-    (lambda path: path.write_text(''), 'train.csv, line 1 has the columns : wanted startphrase'),
-    (lambda path: write_csv(path, []), 'holds no example'), (lambda path: path.write_bytes(b'a,\xff'), r'\(byte 2\)'),
+    (lambda path: path.write_text(' \n'), 'train.csv holds no example: wanted CSV'),
+    (lambda path: write_csv(path, []), 'holds no example'),
+    (lambda path: path.write_bytes(b'a\n,\xff'), 'line 2 is not UTF-8'),
     (lambda path: write_csv(path, [], ('text', 'label')), 'line 1 has the columns text, label: wanted startphrase'),
     (lambda path: write_csv(path, [row(), row()[:-2]]), 'line 3 has 10 values: wanted 12'),
     (lambda path: write_csv(path, [row(), row(label='x')]), 'line 3 says that x is right: wanted a whole number'),

@@ -2,15 +2,16 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 
 import jax
 import pytest
 
-from bert_jax import chips, config as cfg, program as program_lib, recipes
+from bert_jax import chips, config as cfg, phases, program as program_lib, recipes
 from bert_jax.parallel import mesh as mesh_lib
 from launch import cli
-from launch.plan import lengths, search as plan_search, step as plan_step, topology as topology_lib
+from launch.plan import lengths, search as plan_search, step as plan_step, text, topology as topology_lib
 
 tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
 
@@ -73,6 +74,27 @@ def test_a_batch_that_is_too_large_does_not_fit(tiny):
   assert figures.fits is False and figures.needed_bytes > figures.memory_bytes
   assert figures.batch_bytes == rows * (4 * 16 + 3 * 4 + 3 * 1) * 4 < figures.argument_bytes
   assert figures.temporary_bytes > 0
+  count = figures.fitting_microbatches
+  assert 1 < count < rows and f'would fit    --run.microbatches {count}, ' in text.describe('tiny', vars(figures))
+
+
+@tpu
+@pytest.mark.slow
+def test_with_the_microbatches_that_are_named_it_fits(tiny):
+  batch = dataclasses.replace(tiny.batch, size=2**20)
+  config = dataclasses.replace(tiny, batch=batch, mesh=cfg.MeshShape())
+  count = on('v5e:2x2', config).fitting_microbatches
+  assert on('v5e:2x2', dataclasses.replace(config, run=dataclasses.replace(config.run, microbatches=count))).fits
+
+
+def test_the_fewest_microbatches_that_fit(tiny):
+  """Of 24 rows a device, 20 bytes of temporaries a row; of the parameters' 40 bytes 80 stay, in 16 bits."""
+  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=2, fsdp=4))
+  config = with_model(dataclasses.replace(tiny, batch=dataclasses.replace(tiny.batch, size=192)), dtype='bfloat16')
+  found = lambda memory, argument=10: plan_step.fitting_microbatches(
+      config, mesh, dict(memory_bytes=memory, argument_bytes=argument, temporary_bytes=480), 40)
+  assert [found(memory) for memory in (330, 329, 250, 249, 210, 110, 109)] == [2, 3, 3, 4, 4, 24, None]
+  assert found(None) is None and found(200, argument=300) is None
 
 
 @pytest.mark.parametrize('unroll', [1, 2])
@@ -161,9 +183,9 @@ def test_what_people_read(capsys, monkeypatch, planned):
   monkeypatch.setattr(plan_step, 'figures', lambda *args: planned)
   assert cli.run(['plan', 'tiny', '--topology', 'v5e:2x2', '--all-lengths', '--price', '1.5']) == 0
   printed = capsys.readouterr().out
-  for text in ('fits', 'parameters', 'by formula', 'MFU', 'dearest', 'hours for these', 'the whole run: 20 steps',
-               'tokens a day'):
-    assert text in printed
+  for words in ('fits', 'parameters', 'by formula', 'MFU', 'dearest', 'hours for these', 'the whole run: 20 steps',
+                'tokens a day'):
+    assert words in printed
 
 
 def fake(config, mesh, steps, topology, price):
@@ -213,10 +235,53 @@ def test_base_on_sixteen_chips(capsys):
   assert sum(printed['collective_bytes'].values()) >= 2 * 110e6  # the gradient of 110 M parameters, in bfloat16
 
 
+# Where the recipes of the papers are planned: as many chips as their authors had, about.
+LARGE = {'large', 'L-24_H-1024_A-16', 'L-12_H-1024_A-16', 'nvidia_phase1', 'nvidia_phase2', 'mlperf', 'roberta_base',
+         'roberta_large'}
+CHIPS = {'v5e:2x2': 4, 'v5e:4x4': 16, 'v5e:16x16': 256}
+
+
+def suited(name):
+  """The topology for a recipe or a variant of it."""
+  size = max((size for size in recipes.RECIPES if f'{name}_'.startswith(f'{size}_')), key=len)
+  model = recipes.recipe(size).model
+  return 'v5e:16x16' if size in LARGE else 'v5e:4x4' if model.layers * model.hidden_size >= 12 * 768 else 'v5e:2x2'
+
+
+def test_batches_of_every_recipe_and_variant_divide_over_its_chips():
+  for size, variant in itertools.product(recipes.RECIPES, ['', *recipes.VARIANTS]):
+    config = recipes.recipe(f'{size}_{variant}' if variant else size)
+    for phase in phases.phases(config):
+      parts, rows = config.run.microbatches, phase.config.batch.size
+      data, fsdp, tensor = mesh_lib.choose_sizes(CHIPS[suited(size)], 1, config.model, rows // parts)
+      assert tensor == 1 and rows % (data * fsdp * parts) == 0
+
+
+# Of masks one will do: they are in the batch, and the step is the same.
+TRACED = [variant for variant in recipes.VARIANTS if not variant.startswith('mask')] + ['mask_80_0_20']
+
+
+@pytest.mark.parametrize('name', [*(f'tiny_{variant}' for variant in TRACED), *recipes.OTHERS])
+def test_the_step_of_a_variant_and_of_each_other_recipe_is_traced(name):
+  """One layer of it, for the devices of this machine: the state has the same shapes after a step."""
+  config = with_model(recipes.recipe(name), layers=1, unroll=1)
+  for phase in phases.phases(config):
+    program = program_lib.of(phase.config, jax.devices())
+    batch = plan_step.abstract_batch(phase.config, program.mesh)
+    state, _ = jax.eval_shape(program.train_step, program.abstract, batch)
+    shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    assert shapes(state) == shapes(program.abstract)
+
+
+# One of each program that differs in kind. In minutes of one core on a quiet machine, as docs/performance.md has them.
 @tpu
 @pytest.mark.slow
-@pytest.mark.parametrize('name, chips', [('nvidia_phase1', 'v5e:16x16'), ('L-6_H-768_A-3_mask_80_0_20', 'v5e:2x2')])
-def test_others_recipes(capsys, name, chips):
-  assert cli.run(['plan', name, '--topology', chips, '--json']) == 0
-  printed = json.loads(capsys.readouterr().out)
-  assert 0.99 < printed['flops_compiled'] / printed['flops_formula'] < 1.3 and printed['chips'] in (4, 256)
+@pytest.mark.parametrize('name', [
+    'tiny', 'tiny_left_to_right', 'tiny_2018', 'L-6_H-768_A-3_mask_80_0_20', 'large', 'nvidia_phase1', 'nvidia_phase2',
+    'mlperf', 'roberta_large'])
+def test_recipes_fit_their_chips(capsys, name):
+  assert cli.run(['plan', name, '--topology', suited(name), '--all-lengths', '--json']) == 0
+  first = json.loads(capsys.readouterr().out)
+  for printed in (first, *first.get('others', ())):
+    assert printed['fits'] and printed['chips'] == CHIPS[suited(name)]
+    assert 0.99 < printed['flops_compiled'] / printed['flops_formula'] < 1.3

@@ -120,6 +120,8 @@ def test_questions_nothing_can_be_learnt_of_have_no_rows_in_training(tokenizer):
   assert known == {0: [1, 1], 1: [0, 0], 2: [1, 1], 3: [0, 0]}
   training = squad_windows.rows(questions, encoding(tokenizer, training=True))
   assert [row.example for row in training] == [0, 2]
+  with pytest.raises(DataError, match=r'of the 2 questions from here on none has an answer that stands in its context'):
+    squad_windows.rows([questions[1], questions[3]], encoding(tokenizer, training=True))
   with pytest.raises(ConfigError, match=r'max_length is 11: wanted 12 at least, as a question may have 8 tokens'):
     squad_windows.rows(questions, encoding(tokenizer, 11))
 
@@ -245,7 +247,7 @@ def test_answers_that_do_not_align_are_counted_and_named(tmp_path):
 
 @pytest.mark.parametrize('content, match', [
     ('{"data": [', r'line 1, column 11: Expecting value'), ('[' * 100_000, 'no JSON that can be read'),
-    (b'{"data": "\xff"}', r'is not UTF-8 \(byte 10\)'), ('[]', 'has no data: wanted a list'),
+    (b'{"data":\n"\xff"}', r'line 2 is not UTF-8 \(byte 0xff\)'), ('[]', 'has no data: wanted a list'),
     ('{"data": {}}', r'has data \{\}: wanted a list'), ('{"data": []}', 'holds no question'),
     ('{"data": [{"paragraphs": [{"context": " ", "qas": []}]}]}', r'paragraphs\[0\] has an empty context'),
     ('{"data": [{"paragraphs": [{"context": 3, "qas": []}]}]}', r'data\[0\].paragraphs\[0\] has context 3: wanted'),
@@ -274,7 +276,7 @@ def test_questions_without_an_answer_are_of_squad2(tmp_path):
     with pytest.raises(DataError, match='has is_impossible (true and 1|false and 0) answers'):
       question_answering.SQUAD2.read(write(path, wrong), Windows())
   unlabelled = question_answering.SQUAD.read(write(path, {'id': 'x', 'question': 'q'}), Windows())
-  with pytest.raises(DataError, match='the questions to train on have no "answers"'):
+  with pytest.raises(DataError, match=r'paragraphs\[0\].qas\[0\]: the questions to train on have no "answers"'):
     question_answering.no_labels(unlabelled)
   for task in (question_answering.SQUAD, question_answering.SQUAD2, question_answering.CMRC2018):
     with pytest.raises(DataError, match='the questions to evaluate on have no "answers"'):

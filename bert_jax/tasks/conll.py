@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
+from input_pipeline.text import given
 
 DOCUMENT = '-DOCSTART-'  # the word of a line that begins a document; it is no word of a sentence
 OUTSIDE = 'O'
@@ -46,7 +47,7 @@ def read(path: storage.Path, columns: Columns = Columns(), scheme: str = 'auto')
   Columns lie between tabs where the first line of a word has one, else between spaces and tabs. Where that line is of
   a word only, so are all, and there are no tags. Raises DataError, which names file and line.
   """
-  sentences = list(_sentences(path, _lines(path), columns))
+  sentences = list(_sentences(path, given.whole(path).split('\n'), columns))
   if not sentences:
     raise DataError(f'{path} holds no sentence: wanted a word and its tag a line, and a blank line after each sentence')
   if not scheme or not sentences[0].tags:
@@ -57,16 +58,6 @@ def read(path: storage.Path, columns: Columns = Columns(), scheme: str = 'auto')
   if fault := check([(part, sentence.lines) for part, sentence in zip(parts, sentences)]):
     raise DataError(f'{path}, {fault}')
   return [dataclasses.replace(sentence, tags=_iob2(part)) for part, sentence in zip(parts, sentences)]
-
-
-def _lines(path: storage.Path) -> list[str]:
-  with storage.named_errors(str(path)):
-    data = path.read_bytes()
-  try:
-    return data.decode('utf-8-sig').split('\n')
-  except UnicodeDecodeError as error:
-    line = data.count(b'\n', 0, error.start) + 1
-    raise DataError(f'{path}, line {line}: not UTF-8 ({error.reason}): wanted a text file of words and tags') from error
 
 
 def _sentences(path: storage.Path, lines: Sequence[str], columns: Columns) -> Iterator[Sentence]:

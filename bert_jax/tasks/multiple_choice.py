@@ -5,6 +5,7 @@ B rows, C choices of a row, T tokens of all choices of a row, D hidden.
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from bert_jax.tasks.sentences import truncate_pair
 from bert_jax.tasks.task import Answer, Defaults, Encoding, Row, Settings, Shown, Task
 from input_pipeline import storage
 from input_pipeline.errors import DataError
+from input_pipeline.text import given
 
 TEXT, ENDING, LABEL = 'startphrase', 'ending', 'label'  # columns of SWAG's train.csv; ending0, ending1 …
 WANTED = f'{{"{TEXT}": "…", "choices": ["…", "…"], "answer": 0}}'
@@ -33,17 +35,15 @@ class Choice:
   choices: tuple[str, ...]
   answer: int | None
   """None: the file does not say."""
+  place: str = dataclasses.field(default='', compare=False)
+  """Where it stands: 'train.csv, line 3'."""
 
 
 def read(path: storage.Path, own: Settings) -> list[Choice]:
   """SWAG's original CSV, or lines of JSON {"startphrase": …, "choices": […], "answer": 2}. Raises DataError."""
-  try:
-    content = path.read_bytes().decode('utf-8-sig')
-  except OSError as error:
-    raise DataError(f'{path} cannot be read ({error}): wanted CSV or lines of JSON') from error
-  except UnicodeDecodeError as error:
-    raise DataError(f'{path} is not UTF-8 (byte {error.start:,}): wanted CSV or lines of JSON in UTF-8') from error
-  found = list((_of_json if content.lstrip().startswith('{') else _of_csv)(content, path))
+  content = given.whole(path)
+  read_all = _of_json if content.lstrip().startswith('{') else _of_csv
+  found = list(read_all(content, path)) if content.strip() else []
   if not found:
     raise DataError(f'{path} holds no example: wanted CSV with the columns {TEXT}, {ENDING}0 …, {LABEL}, or lines of '
                     f'JSON such as {WANTED}')
@@ -105,13 +105,14 @@ def _example(text: Any, choices: Any, answer: Any, place: str) -> Choice:
     raise DataError(f'{place} has {len(choices)} choices: wanted two at least')
   if answer is not None and (type(answer) is not int or not 0 <= answer < len(choices)):
     raise DataError(f'{place} says that {str(answer):.40} is right: wanted a whole number from 0 to {len(choices) - 1}')
-  return Choice(text, tuple(choices), answer)
+  return Choice(text, tuple(choices), answer, place)
 
 
 def check_answers(examples: Sequence[Choice], what: str) -> None:
   """Raises DataError where the file has no answers; one file has them of all its examples, or of none."""
   if examples[0].answer is None:
-    raise DataError(f'the examples to {what} on have no answer: wanted a file with the column label, or "answer"')
+    raise DataError(f'{examples[0].place}: the examples to {what} on have no answer: wanted a file with the column '
+                    f'{LABEL}, or "answer"')
 
 
 def places(examples: Sequence[Choice]) -> tuple[str, ...]:
@@ -131,7 +132,8 @@ def rows(examples: Sequence[Choice], encoding: Encoding) -> list[Row]:
   require(room > LEAST, f'batch.max_length is {encoding.max_length}: wanted {(LEAST + 1) * C} at least, as {C} choices '
           'share it')
   if len(examples[0].choices) != C:  # one file's examples have as many
-    raise DataError(f'the examples have {len(examples[0].choices)} choices: wanted {C}, as the training examples have')
+    raise DataError(f'{examples[0].place}: the examples have {len(examples[0].choices)} choices: wanted {C}, as the '
+                    'training examples have')
   texts = tokenizer.encode([example.text for example in examples])
   endings = iter(tokenizer.encode([choice for example in examples for choice in example.choices]))
   found = []
@@ -199,4 +201,4 @@ def shown(example: Choice, answer: Answer) -> Shown:
 SWAG = Task({'train': ('train.csv', 'train.jsonl'),
              'validation': ('val.csv', 'validation.csv', 'validation.jsonl'),
              'test': ('test.csv', 'test.jsonl')}, read, places, rows, objective, answers, accuracy, 'accuracy', shown,
-            defaults=Defaults(3, 16, 320, 2e-5))
+            defaults=Defaults(3, 16, 320, 2e-5), labelled=functools.partial(check_answers, what='evaluate'))

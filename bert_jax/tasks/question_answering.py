@@ -63,7 +63,8 @@ def task(train: tuple[str, ...], validation: tuple[str, ...], test: tuple[str, .
   return Task({'train': train, 'validation': validation, 'test': test},
               functools.partial(read, unanswerable=unanswerable), no_labels, squad_windows.rows, objective,
               functools.partial(squad_answers.answers, unanswerable=unanswerable), metrics, 'f1', shown,
-              squad_answers.write, Windows, defaults)
+              squad_answers.write, Windows, defaults,
+              labelled=functools.partial(squad_examples.check_answers, what='evaluate'))
 
 
 # Sections 4.2 and 4.3; CMRC 2018 as in its baseline (github.com/ymcui/cmrc2018), but for rows of 512 there.

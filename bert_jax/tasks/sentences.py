@@ -276,8 +276,8 @@ def write(directory: storage.Path, examples: Sequence[Example], answers: Sequenc
 FILES = {split: tuple(f'{split}.{kind}' for kind in ('csv', 'tsv', 'jsonl', 'parquet')) for split in tables.SPLITS}
 CLASSIFICATION = Task(
     FILES, read, classes, rows, of_classes, class_answers, functools.partial(figures, names=('accuracy', 'f1')),
-    'accuracy', shown, write, tables.Columns, find=tables.find)
+    'accuracy', shown, write, tables.Columns, find=tables.find, labelled=labelled)
 REGRESSION = Task(
     FILES, functools.partial(read, number=True), none, rows, of_numbers, number_answers,
     functools.partial(figures, names=('pearson', 'spearman')), 'pearson', functools.partial(shown, number=True), write,
-    tables.Columns, find=tables.find)
+    tables.Columns, find=tables.find, labelled=labelled)

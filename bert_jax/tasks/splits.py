@@ -7,6 +7,8 @@ from bert_jax.errors import require
 from bert_jax.tasks.task import Settings, Task
 from input_pipeline import storage
 
+BESIDE = 'validation_'  # what the names of splits begin with that are evaluated beside validation
+
 
 def find(task: Task, data: storage.PathLike, split: str, own: Settings, name: str = '') -> Any | None:
   """What `task.read` reads of a split: its file, or what the task finds in DATA; None where there is none.
@@ -39,4 +41,13 @@ def read(task: Task, data: storage.PathLike, split: str, own: Settings, name: st
 
 def beside_validation(task: Task, data: storage.PathLike, own: Settings) -> list[str]:
   """The splits that are evaluated beside validation, of those that are there: 'validation_mismatched'."""
-  return [split for split in task.files if split.startswith('validation_') and find(task, data, split, own)]
+  return [split for split in task.files if is_beside(split) and find(task, data, split, own)]
+
+
+def is_beside(split: str) -> bool:
+  return split.startswith(BESIDE)
+
+
+def figure(split: str, name: str) -> str:
+  """What a figure of a split beside validation is called: mismatched_accuracy is of validation_mismatched."""
+  return f'{split.removeprefix(BESIDE)}_{name}'

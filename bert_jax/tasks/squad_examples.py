@@ -14,6 +14,7 @@ from typing import Any
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
+from input_pipeline.text import given
 
 SPACE = ' \t\r\n\u202f'  # run_squad.py is_whitespace
 # What BERT's tokenizer has as a word of its own wherever it stands: an ideograph (tokenization.py _is_chinese_char),
@@ -42,6 +43,8 @@ class Question:
   context: str
   answers: tuple[Gold, ...] | None
   """(): the text does not answer it; None: the file does not say."""
+  place: str = dataclasses.field(default='', compare=False)
+  """Where it stands: 'train.json: data[0].paragraphs[2].qas[1]'."""
 
   @property
   def unaligned(self) -> int:
@@ -81,16 +84,14 @@ def read(path: storage.Path, unanswerable: bool = False) -> list[Question]:
 def check_answers(questions: Sequence[Question], what: str) -> None:
   """Raises DataError where the file has no answers; one file has them of all its questions, or of none."""
   if questions[0].answers is None:
-    raise DataError(f'the questions to {what} on have no "answers": wanted a file of SQuAD\'s that has them')
+    raise DataError(f'{questions[0].place}: the questions to {what} on have no "answers": wanted a file of SQuAD\'s '
+                    'that has them')
 
 
 def _parsed(path: storage.Path) -> Any:
+  content = given.whole(path)
   try:
-    return json.loads(path.read_bytes().decode('utf-8-sig'))
-  except OSError as error:
-    raise DataError(f'{path} cannot be read ({error}): wanted a file as SQuAD has them') from error
-  except UnicodeDecodeError as error:
-    raise DataError(f'{path} is not UTF-8 (byte {error.start:,}): wanted JSON in UTF-8') from error
+    return json.loads(content)
   except json.JSONDecodeError as error:
     raise DataError(f'{path}, line {error.lineno}, column {error.colno}: {error.msg}: wanted JSON as SQuAD has '
                     'it') from error
@@ -122,7 +123,7 @@ def _questions(file: Any, path: storage.Path, unanswerable: bool) -> Iterator[tu
 def _question(fields: Any, context: str, place: str, unanswerable: bool) -> Question:
   name, text = _field(fields, 'id', str, place), _field(fields, 'question', str, place)
   if 'answers' not in fields:
-    return Question(name, text, context, None)
+    return Question(name, text, context, None, place)
   answers = tuple(_gold(answer, context, f'{place}.answers[{i}]')
                   for i, answer in enumerate(_field(fields, 'answers', list, place)))
   if not answers and not unanswerable:
@@ -131,7 +132,7 @@ def _question(fields: Any, context: str, place: str, unanswerable: bool) -> Ques
   if unanswerable and 'is_impossible' in fields and _field(fields, 'is_impossible', bool, place) == bool(answers):
     raise DataError(f'{place} ({name:.60}) has is_impossible {json.dumps(fields["is_impossible"])} and {len(answers)} '
                     'answers: wanted answers where it is false, and none where it is true')
-  return Question(name, text, context, answers)
+  return Question(name, text, context, answers, place)
 
 
 def _gold(fields: Any, context: str, place: str) -> Gold:

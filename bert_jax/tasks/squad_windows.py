@@ -13,6 +13,7 @@ from bert_jax.errors import require
 from bert_jax.fields import require_fields
 from bert_jax.tasks.squad_examples import WORD, Question
 from bert_jax.tasks.task import Encoding, Row, Settings
+from input_pipeline.errors import DataError
 from input_pipeline.ranges import Count, Within
 from input_pipeline.vocabulary.tokenizer import Tokenizer
 
@@ -136,7 +137,7 @@ def rows(questions: Sequence[Question], encoding: Encoding) -> list[Row]:
   """The windows of each question, with the targets `ends` [2], the places of the first and last token of its answer
   (0, 0 where the window does not hold it), and `known` [2], 0 where no answer is known.
 
-  In training, questions whose answer is not known have no rows. Raises ConfigError.
+  In training, questions whose answer is not known have no rows. Raises ConfigError, and DataError where all are so.
   """
   own, tokenizer = encoding.own, encoding.tokenizer
   least = own.max_query_length + SPECIAL + 1
@@ -156,6 +157,9 @@ def rows(questions: Sequence[Question], encoding: Encoding) -> list[Row]:
     known = bool(span) or question.answers == ()
     if known or not encoding.training:
       found += _windows(i, queries[i][:own.max_query_length], document, span or None, known, encoding)
+  if not found:
+    raise DataError(f'{questions[0].place}: of the {len(questions):,} questions from here on none has an answer that '
+                    'stands in its context at its answer_start: wanted one at least to learn from')
   return found
 
 

@@ -242,8 +242,10 @@ NAMES = {'train': ('train',), 'validation': ('validation', 'valid', 'dev'), 'tes
 FILES = {split: tuple(f'{name}{ending}' for name in names for ending in ('.conll', '.txt', '.tsv', '.bio'))
          for split, names in NAMES.items()}
 
-WORD_TAGS = Task(FILES, read, word_tags, rows, objective, answers, accuracy, 'accuracy', shown, write, WordTags)
-TAGGING = Task(FILES, read, entity_tags, rows, objective, entity_answers, entity_figures, 'f1', shown, write, Entities)
+WORD_TAGS = Task(FILES, read, word_tags, rows, objective, answers, accuracy, 'accuracy', shown, write, WordTags,
+                 labelled=tags_of)
+TAGGING = Task(FILES, read, entity_tags, rows, objective, entity_answers, entity_figures, 'f1', shown, write, Entities,
+               labelled=tags_of)
 
 
 def of_files(files: Mapping[str, tuple[str, ...]]) -> Task:

@@ -103,3 +103,6 @@ class Task:
   find: Callable[[storage.PathLike, str, Any], Any | None] | None = None
   """(DATA, split, own settings) -> what `read` reads of it in place of a file, None where there is no such split: of a
   task whose DATA may be other than a folder with `files`. None: it is one."""
+  labelled: Callable[[Sequence[Any]], object] = len
+  """Raises DataError, which names the file, where it does not say what is right of the examples: nothing can be judged
+  by them. By default any will do."""

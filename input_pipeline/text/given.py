@@ -32,6 +32,18 @@ def lines(name: storage.PathLike) -> Iterator[Line]:
   return _of_file(name, str(name) if is_file else 'standard input')
 
 
+def whole(path: storage.Path) -> str:
+  """The text of a file that is read at once. Raises DataError, which names the line of what is not UTF-8."""
+  with storage.named_errors(str(path)):
+    data = path.read_bytes()
+  try:
+    return data.removeprefix(document.BOM).decode()
+  except UnicodeDecodeError as error:
+    line = error.object.count(b'\n', 0, error.start) + 1
+    raise DataError(f'{path}, line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x}): convert it with iconv'
+                    ) from error
+
+
 def _of_file(path: storage.PathLike, name: str) -> Iterator[Line]:
   with storage.named_errors(name), input_files.reading(path) as file:
     try:

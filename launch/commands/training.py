@@ -156,7 +156,7 @@ class Evaluate:
   run_dir: Annotated[str, tyro.conf.Positional]
   """A run directory of `bert-jax pretrain` or `bert-jax finetune`; of several seeds the best one's is taken."""
   data: str | None = None
-  """Other data than the run's own, with the same vocabulary."""
+  """Other data than the run's own, with the same vocabulary; of a fine-tuned run also one file of examples."""
   step: CountOrNone | None = None
   """A checkpoint's step; by default the newest, of a fine-tuned run the best."""
   json: bool = False

@@ -10,6 +10,7 @@ import time
 import warnings
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bert_jax import chips as chip_table, config as cfg, program as program_lib, synthetic
@@ -35,11 +36,13 @@ class Figures:
   mesh: dict[str, int]
   remat: str
   batch: int  # rows of the global batch
+  microbatches: int
   sequence_length: int
   predictions: int
   fits: bool | None
   memory_bytes: int | None  # that a program can have
   needed_bytes: int | None  # arguments, temporaries, results that reuse no argument, and the program
+  fitting_microbatches: int | None  # of a program that does not fit: with so many it would, by `fitting`
   argument_bytes: int
   parameter_bytes: int
   optimizer_bytes: int
@@ -115,6 +118,8 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   parts = {'parameter_bytes': abstract.params, 'optimizer_bytes': abstract.opt_state, 'batch_bytes': batch}
   shares = {name: each * device_bytes(part) for name, part in parts.items()}
   memory = memory_of(compiled, error, each, device_bytes((abstract, batch)), chip_table.chip(kind))
+  fitting = None if memory['fits'] is not False else fitting_microbatches(
+      config, mesh, memory, each * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract.params)))
   formula = program.flops_per_step(config.batch) / chips
   costs = hlo_costs.read(compiled.as_text()) if compiled else None
   timing = times(costs, each, chip_table.chip(kind), formula)
@@ -123,8 +128,9 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   days = seconds and seconds * steps / DAY
   return Figures(
       topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape),
-      remat=config.model.remat, batch=config.batch.size, sequence_length=config.batch.sequence_length,
-      predictions=config.batch.predictions, **memory, **shares,
+      remat=config.model.remat, batch=config.batch.size, microbatches=config.run.microbatches,
+      sequence_length=config.batch.sequence_length, predictions=config.batch.predictions, **memory, **shares,
+      fitting_microbatches=fitting,
       collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}
                                   for item in costs.collectives if item.bytes >= hlo_costs.LARGE),
       collective_bytes=costs and {name: total * each for name, total in costs.collective_bytes().items()},
@@ -148,6 +154,23 @@ def memory_of(compiled, error: str | None, each: int, shares: int, chip: chip_ta
   needed = arguments + temporaries + results + each * stats.generated_code_size_in_bytes
   return dict(fits=None if limit is None else needed <= limit, memory_bytes=limit, needed_bytes=needed,
               argument_bytes=arguments, temporary_bytes=temporaries)
+
+
+def fitting_microbatches(config: cfg.Config, mesh: Mesh, memory: dict, parameters: int) -> int | None:
+  """The fewest microbatches with which a step that does not fit probably would; None: not known, or none would.
+
+  Temporaries are taken to shrink with the rows of a microbatch. Not with them: parameters and their gradient in the
+  compute type, and the gradient's sum in the type of the `parameters`, which are bytes of all of them.
+  """
+  if memory['temporary_bytes'] is None or memory['memory_bytes'] is None:
+    return None
+  now, shares = config.run.microbatches, mesh.shape['data'] * mesh.shape['fsdp']
+  narrow = jnp.dtype(config.model.dtype).itemsize / jnp.dtype(jnp.float32).itemsize
+  fixed = memory['argument_bytes'] + parameters / mesh.shape['tensor'] * (1 + 2 * narrow)
+  rows = config.batch.size // shares  # of a share
+  fit = (count for count in range(now + 1, rows + 1) if rows % count == 0
+         and fixed + memory['temporary_bytes'] * now / count <= memory['memory_bytes'])
+  return next(fit, None)
 
 
 def times(costs: hlo_costs.Costs | None, each: int, chip: chip_table.Chip | None, formula: float) -> dict:

@@ -18,9 +18,10 @@ def describe(recipe: str, result: dict) -> str:
 
 def describe_one(recipe: str, f: dict) -> str:
   """One length: what a chip holds, does and sends."""
+  parts = f' in {f["microbatches"]} microbatches' if f['microbatches'] > 1 else ''
   title = (f'{recipe}: {f["steps"]:,} steps of {f["batch"]:,} rows of {f["sequence_length"]} on '
            f'{f["topology"] or "this machine"}: {f["chips"]:,} {f["device_kind"]}, {f["batch"] / f["chips"]:g} rows '
-           f'each; mesh {mesh_name(f)}, remat {f["remat"]}. Figures of one chip:')
+           f'each{parts}; mesh {mesh_name(f)}, remat {f["remat"]}. Figures of one chip:')
   compiled = f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing'
   rows = memory(f) + work(f) + [('compiled in', compiled)]
   return '\n'.join([title, *(f'{name:<15}{text}' for name, text in rows), *collectives(f), *dearest(f)])
@@ -31,9 +32,18 @@ def memory(f: dict) -> list[tuple[str, str]]:
   fits = {True: 'fits', False: 'DOES NOT FIT', None: 'how much there is, is not known'}[f['fits']]
   return [
       ('memory', f'{gigabytes(f["needed_bytes"])} of {gigabytes(f["memory_bytes"])}: {fits}'),
+      *([('  would fit', ways(f))] if f['fits'] is False else []),
       ('  arguments', f'{gigabytes(f["argument_bytes"])}: parameters {gigabytes(f["parameter_bytes"])}, optimizer '
                       f'{gigabytes(f["optimizer_bytes"])}, batch {gigabytes(f["batch_bytes"])}'),
       ('  temporaries', gigabytes(f['temporary_bytes']))]
+
+
+def ways(f: dict) -> str:
+  """What to change of a step that does not fit."""
+  count = f['fitting_microbatches']
+  others = 'fewer rows (--batch.size), more chips (--topology)' + (
+      '' if f['remat'] == 'full' else ', or to keep less (--model.remat full)')
+  return f'--run.microbatches {count}, by an estimate from these figures; else {others}' if count else others
 
 
 def work(f: dict) -> list[tuple[str, str]]:
