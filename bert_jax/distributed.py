@@ -31,7 +31,7 @@ from jax._src import distributed as jax_distributed  # the service's keys have n
 from jax.experimental import multihost_utils
 
 from bert_jax import config as cfg
-from bert_jax.errors import PeerError
+from bert_jax.errors import FINAL, PeerError
 
 FAILED = PeerError.exit_code  # an error, or the others were not found: a launcher starts the run again
 POLL_SECONDS = 1  # between looks whether another process has failed
@@ -126,9 +126,9 @@ def check_port(coordinator: str) -> None:
           f'port {port} of --distributed.coordinator {coordinator} is not to be had: {error.strerror}') from error
 
 
-def fail(sentence: str) -> None:
+def fail(sentence: str, code: int = FAILED) -> None:
   print(f'bert-jax: {sentence}', file=sys.stderr, flush=True)
-  os._exit(FAILED)
+  os._exit(code)
 
 
 def key_value_service() -> Any:
@@ -154,7 +154,10 @@ def leave(code: int) -> None:
 
 
 def watch_others() -> None:
-  """Ends this process soon after another failed, and not only at the heartbeat's timeout, as a collective would."""
+  """Ends this process soon after another failed, and not only at the heartbeat's timeout, as a collective would.
+
+  With its exit code where that is of what comes again, so that nobody starts this one again for nothing.
+  """
   stop, service, first = threading.Event(), key_value_service(), jax.process_index() == 0
 
   def watch():
@@ -164,7 +167,8 @@ def watch_others() -> None:
       except Exception:  # no such key; or no service any more, and then JAX ends the process
         continue
       if not stop.wait(2 * GRACE_SECONDS if first else GRACE_SECONDS):
-        fail(f'{sentence}: its own output says why; this one ends with it')
+        code = int(sentence.rpartition(' ')[2])
+        fail(f'{sentence}: its own output says why; this one ends with it', code if code in FINAL else FAILED)
 
   thread = threading.Thread(target=watch, name='others', daemon=True)
   thread.start()

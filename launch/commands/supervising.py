@@ -17,18 +17,23 @@ class Supervise:
   """Restarts in a row without a new checkpoint, after which it gives up."""
   wait_seconds: float = supervising.WAIT_SECONDS
   """Before the first restart; twice as long before each further one without a new checkpoint, up to five minutes."""
+  attempt: int = 0
+  """How often a launcher has started this before; with it restarts without a new checkpoint are counted over all of its
+  starts."""
 
 
 def supervise(argv: list[str]) -> int:
-  """The exit code of the command's last try."""
+  """The exit code of the command's last try, or GAVE_UP."""
   own, _, command = (argv[:argv.index('--')], '--', argv[argv.index('--') + 1:]) if '--' in argv else (argv, '', [])
   args = flags.parse(Supervise, own, 'supervise')
   require(args.fruitless >= 0, f'fruitless is {args.fruitless}: wanted 0 or more')
   require(args.wait_seconds >= 0, f'wait_seconds is {args.wait_seconds}: wanted 0 or more')
+  require(args.attempt >= 0, f'attempt is {args.attempt}: wanted 0 or more')
   found = command[0] if command else 'nothing'
   if found not in SUPERVISED:
     raise ConfigError(f'there is {found} after --: wanted `bert-jax supervise -- pretrain …` or `-- finetune …`')
-  return supervising.Supervisor(command, run_dir_of(command), args.fruitless, args.wait_seconds).run()
+  return supervising.Supervisor(command, run_dir_of(command), args.fruitless, args.wait_seconds,
+                                args.attempt).run()
 
 
 def run_dir_of(command: list[str]) -> str:
