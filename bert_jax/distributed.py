@@ -197,6 +197,39 @@ def asked_to_stop(call: int) -> bool:
   return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(call)
 
 
+class Meeting:
+  """Where the threads of one background task of all processes wait for each other, so that all end alike.
+
+  An error of one is everyone's: who has one comes to where the others wait, and releases them. Every process makes its
+  meetings in the same order, and calls `meet` equally often.
+  """
+
+  def __init__(self, number: int):
+    self.name, self.passed, self.over = f'bert_jax/meeting/{number}', 0, False
+
+  def meet(self, seconds: float) -> None:
+    """Waits for all. Raises PeerError where one of them failed."""
+    if jax.process_count() > 1:
+      self._wait(seconds)
+      failures = key_value_service().key_value_dir_get(f'{self.name}/failed/')
+      if failures:
+        self.over = True
+        raise PeerError('; '.join(sorted(sentence for _, sentence in failures)))
+
+  def fail(self, error: BaseException, seconds: float) -> None:
+    """Tells the others, where it was not another's error, and waits until they have heard of it."""
+    if jax.process_count() > 1 and not self.over:
+      process = jax.process_index()
+      key_value_service().key_value_set(f'{self.name}/failed/{process}', f'process {process} failed: '
+                                        f'{str(error).partition(chr(10))[0]}')
+      self._wait(seconds)
+      self.over = True
+
+  def _wait(self, seconds: float) -> None:
+    self.passed += 1
+    key_value_service().wait_at_barrier(f'{self.name}/{self.passed}', int(1000 * seconds))
+
+
 def is_first() -> bool:
   """Whether this is process 0, which prints and writes for all."""
   return jax.process_index() == 0

@@ -117,6 +117,14 @@ class Program:
     report = NamedSharding(self.mesh, P())  # every process reads it
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, report))
 
+  def compile_step(self, state: TrainState, batch) -> None:
+    """Compiles train_step for such a batch, and runs nothing."""
+    step: Any = self.train_step
+    given = ()
+    if isinstance(step, functools.partial):  # of `at_pace`
+      step, given = step.func, step.args
+    step.lower(*given, state, batch).compile()
+
   @functools.cached_property
   def evaluation_step(self) -> jax.stages.Wrapped:
     """(params, batch) -> ({term: sums}, {term: tree of [B ...]} of what terms keep), without dropout."""

@@ -13,7 +13,7 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from bert_jax import (
     distributed,
     early_stop,
     evaluate,
+    health,
     loop,
     metrics,
     phases,
@@ -71,6 +72,7 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   streams = phases.open_streams(data_dir, config)
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
+  found = health.preflight(program, streams)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
   tokens = lambda: tokens_of(phases.directory(data_dir, config))
   load = lambda path, step, longer: initial_from(path, step, program, vocabulary, tokens, longer)
@@ -95,7 +97,8 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
       probes.beside(evaluate.on_the_way(program, data_dir, config), config,
                     lambda: tokenizer_of(data_dir, config, vocabulary)),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
-      [phase_text(phase, stream) for phase, stream in streams], load, back=in_phase(back, config))
+      [*(phase_text(phase, stream) for phase, stream in streams), *found.lines], load, back=in_phase(back, config),
+      warnings=found.warnings, strange=health.Bands(found, config.optimizer.warmup_steps).look)
   return training.run(initial, progress, stop)
 
 
@@ -177,7 +180,7 @@ class Training:
   fingerprint: str  # of all that decides the batches
   batches: Callable[[int, rewind.Ranges], Generator[loop.HostBatch, None, None]]
   count: Callable[[loop.HostBatch], dict[str, float]]
-  evaluate: Callable[[program_lib.TrainState, int], dict[str, float]]
+  evaluate: Callable[[program_lib.TrainState, int, Callable[[], bool]], dict[str, float]]
   flops_per_step: Callable[[int], float]
   what: list[str]  # lines that say what a new run will do
   load: Callable[[storage.PathLike, int | None, str | None], Any]
@@ -186,6 +189,9 @@ class Training:
   best: str | None = None
   """The figure of an evaluation, more is better, by which one checkpoint is kept beside the newest."""
   back: rewind.Rewind | None = None
+  warnings: Sequence[str] = ()  # about a new run
+  strange: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None
+  """As metrics.Recorder's."""
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
@@ -208,7 +214,7 @@ class Training:
       recorder = metrics.Recorder(
           self.run_dir, self.program.objective, step=meta.step, steps=settings.steps, log_every=settings.log_every,
           minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates, progress=progress,
-          max_minutes=settings.max_minutes)
+          max_minutes=settings.max_minutes, strange=self.strange)
 
       name = self.best or ''
       found = metrics.best(self.run_dir, name, meta.step, meta.unsent) if name else None
@@ -224,30 +230,48 @@ class Training:
 
       left_out, rewinds = meta.left_out, meta.rewinds
 
-      def save(state, step):
+      owed = False  # whether the step that was saved last is to be evaluated by who goes on
+
+      def save(state, step, unevaluated):
+        nonlocal owed
+        owed = unevaluated
         replicas.compare({'params': state.params, 'opt_state': state.opt_state}, mesh)
         meta = checkpoint.Meta(step, recorder.clock.minutes(), recorder.window.sums, self.fingerprint,
-                               tuple(recorder.unsent()), left_out, rewinds)
+                               tuple(recorder.unsent()), left_out, rewinds, unevaluated)
         checkpoint.save(checkpoints, state, meta)
 
-      def unsaved() -> bool:
+      def unsaved(step: int) -> bool:
         lock.check()
-        return checkpoint.failed(checkpoints)
+        alone = jax.process_count() == 1  # several ask where a line of the log is due, as one waits for the other
+        return (alone or step % settings.log_every == 0) and checkpoint.failed(checkpoints)
 
-      work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, unsaved,
-                       dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None)
+      def finish(state, step) -> None:
+        dog.beat(watchdog.LONG)
+        if checkpoint.failed(checkpoints, wait=True):
+          save(state, step, owed)
+        checkpoint.finish(checkpoints)
+
+      def finish_all(state, step) -> None:
+        finish(state, step)
+        recorder.close()
+        say(ending('signal', step))
+
+      def ending(reason, step) -> str:
+        why = ENDINGS['signal before' if reason == 'signal' and step == meta.step else reason]
+        return f'{self.run_dir}: stopped at step {step:,}: ' + why.format(run=settings)
+
+      work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, finish_all, unsaved,
+                       dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None,
+                       meta.unevaluated and not evaluated(self.run_dir, meta))
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(self.program, state, meta.step, work, recorder, stopper)
-      dog.beat(watchdog.LONG)
-      if checkpoint.failed(checkpoints, wait=True):
-        save(state, step)
-      checkpoint.finish(checkpoints)
+      finish(state, step)
       if reason != 'signal':
         early_stop.again()
     for told, values in recorder.diagnostics.items():
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
-    say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))
+    say(ending(reason, step))
     return Result(step, meta.step if restored else None, reason, state, found)
 
   def begin(self, initial, record: run_directory.Record, say) -> tuple[program_lib.TrainState, checkpoint.Meta]:
@@ -258,6 +282,8 @@ class Training:
     say(f'{self.run_dir}: starting; mesh {mesh}')
     for line in self.what:
       say(f'  {line}')
+    for line in self.warnings:
+      say(f'bert-jax: {line}')
     if initial is None:
       return self.program.init(), checkpoint.Meta(0, 0.0, {}, self.fingerprint)
     step = '' if initial.step is None else f', step {initial.step:,}'
@@ -289,6 +315,11 @@ def with_initial_values(params, program: program_lib.Program):
   return jax.tree.map(choose, params, program.initial_parameters(), is_leaf=lambda leaf: leaf is None)
 
 
+def evaluated(run_dir: storage.PathLike, meta: checkpoint.Meta) -> bool:
+  """Whether the log has held-out figures of the step of `meta`."""
+  return any(line['step'] == meta.step and line['kind'] == 'validation' for line in metrics.read(run_dir))
+
+
 def require_same_data(meta: checkpoint.Meta, fingerprint: str, run_dir, data_dir) -> None:
   if meta.data_fingerprint != fingerprint:
     raise DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: '
@@ -296,7 +327,8 @@ def require_same_data(meta: checkpoint.Meta, fingerprint: str, run_dir, data_dir
 
 
 ENDINGS = {'steps': 'all {run.steps:,} steps are done', 'minutes': 'run.max_minutes {run.max_minutes} are used up',
-           'signal': 'asked to stop; saved, run the same command to go on'}
+           'signal': 'asked to stop; saved, run the same command to go on',
+           'signal before': 'asked to stop, and there is nothing new to save: run the same command to go on'}
 
 
 def print_once(*parts) -> None:

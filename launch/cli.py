@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 
-from bert_jax.errors import STOPPED, CheckpointError, ConfigError
+from bert_jax.errors import STOPPED, UNSAVED, CheckpointError, ConfigError
 from launch import extras, without_tpu
 from launch.commands.table import COMMANDS
 
@@ -48,7 +48,7 @@ def main() -> None:
     if code is None:
       raise
     print(f'bert-jax: {missing or sentence(error)}', file=sys.stderr)
-  if code not in (0, STOPPED) and 'bert_jax.distributed' in sys.modules:
+  if code not in (0, STOPPED, UNSAVED) and 'bert_jax.distributed' in sys.modules:
     sys.modules['bert_jax.distributed'].leave(code)
   if code == CheckpointError.exit_code:  # threads that wait for the storage that failed would keep the process
     sys.stdout.flush()

@@ -1,19 +1,24 @@
 """One process of several: the command line as it is, which at its end writes down a digest of the state. For tests.
 
-FAIL_AT=n makes this process raise an error after step n.
+FAIL_AT=n makes this process raise an error after step n. LIMIT_AT=n lets it write to no file from then on, UNTIL_FAILED=1:
+until a save has failed.
 """
 
 import hashlib
 import os
 import pathlib
+import resource
+import sys
 
 import jax
 import numpy as np
 
-from bert_jax import train
+from bert_jax import checkpoint, train
 from launch import cli
 
 TRAIN = train.train
+FAILED = checkpoint.failed
+LIMIT = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 
 def whole(x: jax.Array) -> np.ndarray:
@@ -32,7 +37,18 @@ def digest(state) -> str:
 def fail(step: int) -> bool:
   if str(step) == os.environ.get('FAIL_AT'):
     raise RuntimeError('made to fail')
+  if str(step) == os.environ.get('LIMIT_AT'):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, LIMIT[1]))
   return False
+
+
+def failed(*arguments, **settings) -> bool:
+  """As checkpoint.failed, and says so; where it was asked for, it ends what made it fail."""
+  if found := FAILED(*arguments, **settings):
+    print(f'process {jax.process_index()} has heard of a save that failed', file=sys.stderr, flush=True)
+    if 'UNTIL_FAILED' in os.environ:
+      resource.setrlimit(resource.RLIMIT_FSIZE, LIMIT)
+  return found
 
 
 def train_and_tell(config, data, run_dir, **settings):
@@ -44,4 +60,5 @@ def train_and_tell(config, data, run_dir, **settings):
 
 if __name__ == '__main__':
   train.train = train_and_tell
+  checkpoint.failed = failed
   cli.main()
