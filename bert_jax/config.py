@@ -41,11 +41,15 @@ class Run:
   hang_minutes: float = 30.0
   """Minutes without a step after which the process counts as stuck and ends, with the stacks of its threads; four times
   as many to compile, restore, evaluate or save. 0: never."""
+  recheck_every: int = 0
+  """Steps between steps that are done twice, to find a device or memory that computes wrongly; 0: none. Each costs a
+  step more, and for its time the memory of a second state."""
   seed: int = 12345
   """Of initial parameters and dropout; the data has batch.seed."""
 
   def __post_init__(self):
-    require(self.hang_minutes >= 0, f'run.hang_minutes is {self.hang_minutes}: wanted 0 or more')
+    for name in ('hang_minutes', 'recheck_every'):
+      require(getattr(self, name) >= 0, f'run.{name} is {getattr(self, name)}: wanted 0 or more')
     for name in ('steps', 'microbatches', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluation_rows'):
       require(getattr(self, name) >= 1, f'run.{name} is {getattr(self, name)}: wanted at least 1')
 
@@ -198,8 +202,8 @@ class Distributed:
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
 FREE_FIELDS = (
     'mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every',
-    'run.evaluation_rows', 'run.max_minutes', 'run.hang_minutes', 'run.microbatches', 'model.attention', 'model.remat',
-    'model.unroll', 'model.plain', 'probe')
+    'run.evaluation_rows', 'run.max_minutes', 'run.hang_minutes', 'run.recheck_every', 'run.microbatches', 'model.attention',
+    'model.remat', 'model.unroll', 'model.plain', 'probe')
 
 
 def drift(old, new) -> list[str]:

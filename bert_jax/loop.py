@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import distributed, early_stop
+from bert_jax import distributed, early_stop, recheck
 from bert_jax.errors import STOPPED
 from bert_jax.metrics import Recorder
 from bert_jax.parallel import mesh as mesh_lib
@@ -46,6 +46,7 @@ class Work:
   """Told before each step, with how many times the usual the next one may take."""
   checkpoint_every: int
   evaluate_every: int  # 0: never
+  recheck_every: int  # 0: never
   better: Callable[[dict[str, float], int], bool] | None = None
   """(figures, step) -> whether they are the best so far, so that this step is to be saved; with it the last step is
   evaluated too."""
@@ -105,7 +106,10 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
         with rest():
           program.compile_step(state, batch)
       compiled.add(shape)
-      state, report = train_step(state, batch)
+      if work.recheck_every and (step + 1) % work.recheck_every == 0:
+        state, report = recheck.step(program, state, batch, step + 1)
+      else:
+        state, report = train_step(state, batch)
       if pending:
         recorder.step(*pending)
       step += 1

@@ -32,6 +32,7 @@ from bert_jax import (
     phases,
     probes,
     program as program_lib,
+    recheck,
     replicas,
     rewind,
     run_directory,
@@ -195,6 +196,7 @@ class Training:
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
+    recheck.check(settings.recheck_every, self.program.mesh)
     distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
     with (watchdog.Watchdog(60 * settings.hang_minutes) as dog, locked(self.run_dir) as lock,
           checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints):
@@ -261,7 +263,8 @@ class Training:
         return f'{self.run_dir}: stopped at step {step:,}: ' + why.format(run=settings)
 
       work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, finish_all, unsaved,
-                       dog.beat, settings.checkpoint_every, settings.evaluate_every, better if name else None,
+                       dog.beat, settings.checkpoint_every, settings.evaluate_every,
+                       settings.recheck_every, better if name else None,
                        meta.unevaluated and not evaluated(self.run_dir, meta))
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       with contextlib.closing(recorder), stopper:
