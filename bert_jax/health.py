@@ -27,7 +27,7 @@ DOCUMENTS = 100  # fewer are told
 EPOCHS = 200  # more are told; the paper's are 40
 PREDICTED = 0.8  # of what masking.share asks for; less is told
 DEVIATIONS = 6.0  # of a fair coin, by which negatives among pairs are off half and half
-WINDOW = 10  # lines of the log that a band is compared with the mean of
+WINDOW = 10  # lines of the log that a band is compared with the median of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,21 +169,21 @@ class Bands:
       seen = self.recent.setdefault(name, collections.deque(maxlen=WINDOW))
       seen.append(scalars[name])
       band = max((band for band in bands if band.tokens <= tokens), key=lambda band: band.tokens, default=None)
-      mean = sum(seen) / len(seen)
-      if band and len(seen) == WINDOW and name not in self.said and not band.least <= figure(mean) <= band.greatest:
+      middle = float(np.median(seen))
+      if band and len(seen) == WINDOW and name not in self.said and not band.least <= figure(middle) <= band.greatest:
         self.said.add(name)
-        sentences.append(self.sentence(name, mean, figure(mean) < band.least, step, tokens))
+        sentences.append(self.sentence(name, middle, figure(middle) < band.least, step, tokens))
     return sentences
 
-  def sentence(self, name: str, mean: float, low: bool, step: int, tokens: float) -> str:
+  def sentence(self, name: str, value: float, low: bool, step: int, tokens: float) -> str:
     after = f'after {tokens / 1e6:,.1f} million tokens (step {step:,})'
     if name == 'mlm_loss' and low:
-      return (f'mlm_loss is {mean:.2f} {after}, and guessing by how frequent words are costs {self.found.unigram:.2f}: '
+      return (f'mlm_loss is {value:.2f} {after}, and guessing by how frequent words are costs {self.found.unigram:.2f}: '
               'this run does not learn as others do; look at optimizer.peak_learning_rate, warmup_steps and the data')
     if name == 'mlm_loss':
-      return (f'mlm_loss is {mean:.2f} {after}, far lower than others come so soon: does the text repeat itself, or do '
+      return (f'mlm_loss is {value:.2f} {after}, far lower than others come so soon: does the text repeat itself, or do '
               'the rows give the answers away?')
-    return (f'nsp_accuracy is {mean:.2f} {after}, ' + (
+    return (f'nsp_accuracy is {value:.2f} {after}, ' + (
         'worse than guessing: are the labels of the pairs right?' if low else
         'far higher than others come so soon: do the pairs give the answers away?'))
 
