@@ -139,6 +139,16 @@ def state_bytes(program: program_lib.Program) -> int:
              for leaf in jax.tree.leaves(program.abstract))
 
 
+def of_memory(step: int | None, device: jax.Device) -> Iterable[str]:
+  """What to say of the bytes that a compiled step takes of a device."""
+  room = device_bytes(device)
+  if step is not None:
+    yield f'  a step takes {step / 1e9:,.2f} GB of a device, as compiled' + (f', of {room / 1e9:,.1f} GB' if room else '')
+    if room is not None and step > room:
+      yield ('bert-jax: that is more than it has: raise run.microbatches or mesh.fsdp, set model.remat, or lower '
+             'batch.size')
+
+
 def device_bytes(device: jax.Device) -> int | None:
   """The memory of a device; of a CPU the machine's; None where it is not known."""
   stats = device.memory_stats() if device.platform != 'cpu' else None

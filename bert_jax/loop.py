@@ -44,6 +44,8 @@ class Work:
   """Asked after each step, which it is given: whether a checkpoint failed, so that this step is to be saved."""
   alive: Callable[[float], None]
   """Told before each step, with how many times the usual the next one may take."""
+  compiled: Callable[[int | None], None]
+  """Told the bytes of a device that a step takes, where they are known, for each shape of batches."""
   checkpoint_every: int
   evaluate_every: int  # 0: never
   recheck_every: int  # 0: never
@@ -102,9 +104,9 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
     for batch, counts in device_batches(host_batches, program.mesh, work.count, recorder, rest):
       shape = tuple(array.shape for array in batch.values())
       work.alive(1.0 if shape in compiled else LONG)
-      if compiled and shape not in compiled:
+      if shape not in compiled:
         with rest():
-          program.compile_step(state, batch)
+          work.compiled(program.compile_step(state, batch))
       compiled.add(shape)
       if work.recheck_every and (step + 1) % work.recheck_every == 0:
         state, report = recheck.step(program, state, batch, step + 1)

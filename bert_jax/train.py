@@ -253,6 +253,10 @@ class Training:
           save(state, step, owed)
         checkpoint.finish(checkpoints)
 
+      def compiled(memory: int | None) -> None:
+        for line in health.of_memory(memory, mesh.devices.flat[0]):
+          say(line)
+
       def finish_all(state, step) -> None:
         finish(state, step)
         recorder.close()
@@ -263,7 +267,7 @@ class Training:
         return f'{self.run_dir}: stopped at step {step:,}: ' + why.format(run=settings)
 
       work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, finish_all, unsaved,
-                       dog.beat, settings.checkpoint_every, settings.evaluate_every,
+                       dog.beat, compiled, settings.checkpoint_every, settings.evaluate_every,
                        settings.recheck_every, better if name else None,
                        meta.unevaluated and not evaluated(self.run_dir, meta))
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)

@@ -4,6 +4,7 @@
 class of an error that is expected, as `exit_code` (bert_jax/errors.py, input_pipeline/errors.py).
 """
 
+import contextlib
 import difflib
 import os
 import sys
@@ -21,6 +22,25 @@ COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'import', 
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 
+class Heedless:
+  """A stream that may lie on a full disk: what it does not take is lost, and no run ends by it."""
+
+  def __init__(self, stream):
+    self.stream = stream
+
+  def write(self, text: str) -> int:
+    with contextlib.suppress(OSError):
+      self.stream.write(text)
+    return len(text)
+
+  def flush(self) -> None:
+    with contextlib.suppress(OSError):
+      self.stream.flush()
+
+  def __getattr__(self, name: str):
+    return getattr(self.stream, name)
+
+
 def start() -> None:
   """The console command. One that computes starts again with huge pages, which glibc wants to know at the start."""
   name, value = HUGE_PAGES
@@ -34,6 +54,7 @@ def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   without_tpu.keep_quiet()
+  sys.stderr = Heedless(sys.stderr)
   warnings.formatwarning = lambda message, *_, **__: f'bert-jax: {message}\n'
   try:
     code = run(sys.argv[1:])

@@ -125,5 +125,13 @@ def test_a_run_says_it(data, config, tmp_path, capsys, monkeypatch):
                        devices=jax.devices()[:1])
   said = capsys.readouterr().err
   assert result.reason == 'steps' and said.count('does not learn as others do') == 1, said
+  assert said.count(' GB of a device, as compiled') == 1
   assert 'every id within the vocabulary' in said and 'bert-jax: there are only 40 documents' in said
   assert len(metrics.read(tmp_path / 'run')) == 14
+
+
+def test_a_compiled_step_that_does_not_fit_is_told(monkeypatch):
+  monkeypatch.setattr(health, 'device_bytes', lambda device: 2 * 10**9)
+  fits, does_not = (list(health.of_memory(size, jax.devices()[0])) for size in (10**9, 3 * 10**9))
+  assert len(fits) == 1 and '1.00 GB of a device, as compiled, of 2.0 GB' in fits[0]
+  assert 'run.microbatches' in does_not[1] and list(health.of_memory(None, jax.devices()[0])) == []
