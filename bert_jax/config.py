@@ -202,8 +202,8 @@ class Distributed:
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
 FREE_FIELDS = (
     'mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every',
-    'run.evaluation_rows', 'run.max_minutes', 'run.hang_minutes', 'run.recheck_every', 'run.microbatches', 'model.attention',
-    'model.remat', 'model.unroll', 'model.plain', 'probe')
+    'run.evaluation_rows', 'run.max_minutes', 'run.hang_minutes', 'run.recheck_every', 'run.microbatches',
+    'model.attention', 'model.remat', 'model.unroll', 'model.plain', 'probe')
 
 
 def drift(old, new) -> list[str]:

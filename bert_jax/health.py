@@ -1,4 +1,4 @@
-"""Whether a run is well: its data and its memory before step 1, its loss and its accuracy by the tokens that it has seen.
+"""Whether a run is well: its data and its memory before step 1, its loss and accuracy by the tokens that it has seen.
 
 What is surely wrong is refused; what a careful colleague would ask about is told, with the setting's name. The shards'
 checksums, their ids and their documents were read when the streams were opened; here only what the first batch reads is
@@ -101,10 +101,10 @@ def refuse(unknown: float, predicted: float, pairs: int, negatives: int, state: 
   if not predicted:
     raise DataError('no token of the first rows is to be predicted: raise batch.masking.share or batch.predictions')
   if pairs >= ROWS // 4 and negatives in (0, pairs):
-    raise DataError(f'{"none" if not negatives else "all"} of the first {pairs} pairs are negatives, so there is nothing '
-                    'to tell apart: prepare the data again, or use batch.pairs none')
-  require(room is None or state <= room, f'parameters and optimizer\'s state take {state / 1e9:,.1f} GB of each device, '
-          f'which has {(room or 0) / 1e9:,.1f} GB: raise mesh.fsdp or mesh.tensor, or use more devices')
+    raise DataError(f'{"none" if not negatives else "all"} of the first {pairs} pairs are negatives, so there is '
+                    'nothing to tell apart: prepare the data again, or use batch.pairs none')
+  require(room is None or state <= room, f'parameters and optimizer\'s state take {state / 1e9:,.1f} GB of each '
+          f'device, which has {(room or 0) / 1e9:,.1f} GB: raise mesh.fsdp or mesh.tensor, or use more devices')
 
 
 def warnings(batch, split, unknown: float, padding: float, predicted: float, pairs: int, negatives: int,
@@ -115,8 +115,8 @@ def warnings(batch, split, unknown: float, padding: float, predicted: float, pai
   if padding >= PADDING:
     yield f'{padding:.0%} of the rows is padding: prepare with a smaller --sequence-length, or set batch.pack'
   if split.documents < DOCUMENTS:
-    yield (f'there are only {split.documents} documents: next-sentence pairs and held-out figures mean little; is there '
-           'an empty line between documents of the --input that was prepared?')
+    yield (f'there are only {split.documents} documents: next-sentence pairs and held-out figures mean little; is '
+           'there an empty line between documents of the --input that was prepared?')
   if pairs and abs(negatives / pairs - 0.5) > DEVIATIONS * 0.5 / math.sqrt(pairs):
     yield f'{negatives / pairs:.0%} of the first {pairs:,} pairs are negatives, wanted half: see batch.pairs'
   wanted = batch.masking.greatest_share
@@ -143,7 +143,8 @@ def of_memory(step: int | None, device: jax.Device) -> Iterable[str]:
   """What to say of the bytes that a compiled step takes of a device."""
   room = device_bytes(device)
   if step is not None:
-    yield f'  a step takes {step / 1e9:,.2f} GB of a device, as compiled' + (f', of {room / 1e9:,.1f} GB' if room else '')
+    yield f'  a step takes {step / 1e9:,.2f} GB of a device, as compiled' + (
+        f', of {room / 1e9:,.1f} GB' if room else '')
     if room is not None and step > room:
       yield ('bert-jax: that is more than it has: raise run.microbatches or mesh.fsdp, set model.remat, or lower '
              'batch.size')
@@ -188,11 +189,11 @@ class Bands:
   def sentence(self, name: str, value: float, low: bool, step: int, tokens: float) -> str:
     after = f'after {tokens / 1e6:,.1f} million tokens (step {step:,})'
     if name == 'mlm_loss' and low:
-      return (f'mlm_loss is {value:.2f} {after}, and guessing by how frequent words are costs {self.found.unigram:.2f}: '
-              'this run does not learn as others do; look at optimizer.peak_learning_rate, warmup_steps and the data')
+      return (f'mlm_loss is {value:.2f} {after}, and guessing by how frequent words are costs '
+              f'{self.found.unigram:.2f}: this run does not learn as others do; look at optimizer.peak_learning_rate, warmup_steps and the data')
     if name == 'mlm_loss':
-      return (f'mlm_loss is {value:.2f} {after}, far lower than others come so soon: does the text repeat itself, or do '
-              'the rows give the answers away?')
+      return (f'mlm_loss is {value:.2f} {after}, far lower than others come so soon: does the text repeat itself, or '
+              'do the rows give the answers away?')
     return (f'nsp_accuracy is {value:.2f} {after}, ' + (
         'worse than guessing: are the labels of the pairs right?' if low else
         'far higher than others come so soon: do the pairs give the answers away?'))

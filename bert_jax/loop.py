@@ -131,17 +131,18 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
           reason, save = 'signal', True
       if save and step > saved:
         with jax.transfer_guard('allow'):
-          tell_of_waiting(lambda: work.save(state, step, evaluate and reason == 'signal'), step)
+          tell_of_waiting(work.save, state, step, evaluate and reason == 'signal')
         saved = step
       if reason:
         return state, step, reason
   raise RuntimeError('the data ended before the steps did')
 
 
-def tell_of_waiting(save: Callable[[], None], step: int) -> None:
+def tell_of_waiting(save: Callable[[TrainState, int, bool], None], state: TrainState, step: int,
+                    unevaluated: bool) -> None:
   """Saves; says so where the save before it was still on its way, and training waited."""
   begin = time.monotonic()
-  save()
+  save(state, step, unevaluated)
   if (seconds := time.monotonic() - begin) > WAIT_SECONDS and distributed.is_first():
     print(f'bert-jax: storage is slow: training waited {seconds:.0f} s at step {step} for the save before it: raise '
           '--run.checkpoint-every where this happens often', file=sys.stderr, flush=True)

@@ -29,7 +29,10 @@ MEANINGS = {CheckpointError.exit_code: 'storage failed', PeerError.exit_code: 'a
 
 
 class Supervisor:
-  """One command and its restarts. `run_dir`: where its checkpoints are; `attempt`: starts by a launcher before this."""
+  """One command and its restarts.
+
+  `run_dir`: where its checkpoints are; `attempt`: how often a launcher has started this before.
+  """
 
   def __init__(self, argv: Sequence[str], run_dir: str, fruitless: int = FRUITLESS, wait_seconds: float = WAIT_SECONDS,
                attempt: int = 0):
@@ -65,8 +68,8 @@ class Supervisor:
       if fruitless > self.most:
         return self._give_up(what, step)
       seconds = min(self.wait_seconds * 2**max(fruitless - 1, 0), LONGEST_WAIT) * random.uniform(0.8, 1.2)
-      say(f'{what}; {saved(step)}; starting again in {seconds:.0f} s (restart {restarts}, {fruitless} of at most {self.most} '
-          'without a new checkpoint)')
+      say(f'{what}; {saved(step)}; starting again in {seconds:.0f} s (restart {restarts}, {fruitless} of at most '
+          f'{self.most} without a new checkpoint)')
       if self.asked.wait(seconds):
         return STOPPED if step is not None else UNSAVED
 

@@ -1,4 +1,4 @@
-"""A clock that is set forth or back, or stands, changes nothing: what waits and measures goes by one that nobody sets."""
+"""A clock that is set forth or back, or stands, changes nothing: intervals go by one that nobody sets."""
 
 import ast
 import pathlib

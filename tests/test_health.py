@@ -1,4 +1,4 @@
-"""What is surely wrong with a run is refused before step 1, what may be is told with its setting; figures have bands."""
+"""What is surely wrong with a run is refused before step 1, what may be is told with its setting; and bands."""
 
 import dataclasses
 
@@ -55,8 +55,10 @@ def test_a_sound_run_is_told_in_two_lines_and_not_warned_of(opened):
 @pytest.mark.parametrize('change, error, message', [
     (dict(unknown_tokens=10**5), DataError, r'\[UNK\].*--vocabulary'),
     (dict(rows=lambda rows: rows | {'masked_lm_weights': 0 * rows['masked_lm_weights']}), DataError, 'masking.share'),
-    (dict(rows=lambda rows: rows | {'next_sentence_labels': 0 * rows['next_sentence_labels']}), DataError, 'none of'),
-    (dict(rows=lambda rows: rows | {'next_sentence_labels': 0 * rows['next_sentence_labels'] + 1}), DataError, 'all of'),
+    (dict(rows=lambda rows: rows | {'next_sentence_labels': np.zeros_like(rows['next_sentence_labels'])}), DataError,
+     'none of'),
+    (dict(rows=lambda rows: rows | {'next_sentence_labels': np.ones_like(rows['next_sentence_labels'])}), DataError,
+     'all of'),
 ])
 def test_what_cannot_work_is_refused(change, error, message, opened):
   with pytest.raises(error, match=message):
@@ -121,8 +123,8 @@ def test_tokens_are_counted_over_the_phases():
 
 def test_a_run_says_it(data, config, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(health, 'GAIN', (health.Band(1, 3.0, 99.0),))  # what this one cannot reach
-  result = train.train(dataclasses.replace(config, run=dataclasses.replace(config.run, steps=14)), data, tmp_path / 'run',
-                       devices=jax.devices()[:1])
+  config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=14))
+  result = train.train(config, data, tmp_path / 'run', devices=jax.devices()[:1])
   said = capsys.readouterr().err
   assert result.reason == 'steps' and said.count('does not learn as others do') == 1, said
   assert said.count(' GB of a device, as compiled') == 1

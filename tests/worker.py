@@ -1,7 +1,7 @@
 """One process of several: the command line as it is, which at its end writes down a digest of the state. For tests.
 
-FAIL_AT=n makes this process raise an error after step n. LIMIT_AT=n lets it write to no file from then on, UNTIL_FAILED=1:
-until a save has failed.
+FAIL_AT=n makes this process raise an error after step n. LIMIT_AT=n lets it write to no file from then on,
+UNTIL_FAILED=1: until a save has failed.
 """
 
 import hashlib
