@@ -23,7 +23,7 @@ from input_pipeline.errors import DataError
 ROWS = 256  # of the first ones, of which pairs and predictions are counted
 UNKNOWN = 0.02, 0.5  # shares of [UNK] among the tokens: told from the one on, refused from the other on
 PADDING = 0.5  # share of padding that is told
-DOCUMENTS = 100  # fewer are told
+DOCUMENTS = 50  # fewer are told
 EPOCHS = 200  # more are told; the paper's are 40
 PREDICTED = 0.8  # of what masking.share asks for; less is told
 DEVIATIONS = 6.0  # of a fair coin, by which negatives among pairs are off half and half
@@ -190,7 +190,8 @@ class Bands:
     after = f'after {tokens / 1e6:,.1f} million tokens (step {step:,})'
     if name == 'mlm_loss' and low:
       return (f'mlm_loss is {value:.2f} {after}, and guessing by how frequent words are costs '
-              f'{self.found.unigram:.2f}: this run does not learn as others do; look at optimizer.peak_learning_rate, warmup_steps and the data')
+              f'{self.found.unigram:.2f}: this run does not learn as others do; look at '
+              'optimizer.peak_learning_rate, optimizer.warmup_steps and the data')
     if name == 'mlm_loss':
       return (f'mlm_loss is {value:.2f} {after}, far lower than others come so soon: does the text repeat itself, or '
               'do the rows give the answers away?')
