@@ -139,6 +139,27 @@ def test_an_error_in_one_ends_both_soon(data, tmp_path):
   assert second == distributed.FAILED and 'made to fail' in errors and 'process 1 of 2 failed' in errors
   assert first == distributed.FAILED and 'process 1 ended with exit code 13' in heard, heard
 
+
+@pytest.mark.slow
+def test_sigterm_to_one_in_an_evaluation_leaves_it_to_who_goes_on(data, tmp_path, monkeypatch):
+  """Six batches of ten seconds each: both leave it after the same one, saved."""
+  monkeypatch.setenv('EVALUATION_SECONDS', '10')
+  arguments = '--run.steps', '6', '--run.evaluate-every', '4', '--run.evaluation-rows', '96'
+  processes = launch_pair(data, tmp_path / 'run', *arguments)
+  while not (line := processes[1].stderr.readline()).startswith('evaluating'):
+    assert line, processes[1].wait()
+  begin = time.monotonic()
+  processes[1].send_signal(signal.SIGTERM)
+  results = ends(processes)
+  assert [code for code, _ in results] == [3, 3] and time.monotonic() - begin < 50, results
+  with checkpoint.manager(tmp_path / 'run') as checkpoints:
+    assert checkpoints.all_steps() == [4]
+  assert [line['kind'] for line in metrics.read(tmp_path / 'run')] == ['train'] * 4
+  monkeypatch.delenv('EVALUATION_SECONDS')
+  assert [code for code, _ in ends(launch_pair(data, tmp_path / 'run', *arguments))] == [0, 0]
+  found = [(line['step'], line['kind']) for line in metrics.read(tmp_path / 'run')]
+  assert found == [*((step, 'train') for step in (1, 2, 3, 4)), (4, 'validation'), (5, 'train'), (6, 'train')]
+
 # ---------------------------------------------------------------- saves that fail
 
 

@@ -24,7 +24,8 @@ SETTINGS = ['--model.hidden-size', '16', '--model.layers', '1', '--model.heads',
             '--model.dtype', 'float32', '--batch.size', '8', '--batch.sequence-length', '32',
             '--batch.predictions', '5', '--long.share', '0.5', '--long.sequence-length', '64',
             '--long.predictions', '10', '--optimizer.warmup-steps', '1', '--distributed.no-auto',
-            '--run.steps', '16', '--run.log-every', '1', '--run.checkpoint-every', '5', '--run.evaluate-every', '6', '--run.evaluation-rows', '16']
+            '--run.steps', '16', '--run.log-every', '1', '--run.checkpoint-every', '5', '--run.evaluate-every', '6',
+            '--run.evaluation-rows', '16']
 SOON = 30  # seconds; of a machine with much else to do
 
 

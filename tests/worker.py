@@ -1,7 +1,7 @@
 """One process of several: the command line as it is, which at its end writes down a digest of the state. For tests.
 
 FAIL_AT=n makes this process raise an error after step n. LIMIT_AT=n lets it write to no file from then on,
-UNTIL_FAILED=1: until a save has failed.
+UNTIL_FAILED=1: until a save has failed. EVALUATION_SECONDS=s makes each batch of an evaluation take so long.
 """
 
 import hashlib
@@ -9,15 +9,17 @@ import os
 import pathlib
 import resource
 import sys
+import time
 
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, train
+from bert_jax import checkpoint, evaluate, train
 from launch import cli
 
 TRAIN = train.train
 FAILED = checkpoint.failed
+FIGURES = evaluate.figures
 LIMIT = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 
@@ -58,7 +60,20 @@ def train_and_tell(config, data, run_dir, **settings):
   return result
 
 
+def slowly(batches):
+  print('evaluating', file=sys.stderr, flush=True)
+  for batch in batches:
+    time.sleep(float(os.environ['EVALUATION_SECONDS']))
+    yield batch
+
+
+def slow_figures(program, params, batches, **settings):
+  return FIGURES(program, params, slowly(batches), **settings)
+
+
 if __name__ == '__main__':
+  if 'EVALUATION_SECONDS' in os.environ:
+    evaluate.figures = slow_figures
   train.train = train_and_tell
   checkpoint.failed = failed
   cli.main()
