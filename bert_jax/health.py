@@ -18,6 +18,7 @@ import numpy as np
 from bert_jax import phases, program as program_lib
 from bert_jax.errors import require
 from input_pipeline.batches.loader import Stream
+from input_pipeline.batches.masking import STORED
 from input_pipeline.errors import DataError
 
 ROWS = 256  # of the first ones, of which pairs and predictions are counted
@@ -67,8 +68,9 @@ def preflight(program: program_lib.Program, streams: list[tuple[phases.Phase, St
   tokens = stream.arrangement(epoch, number).tokens
   rows = stream.rows(0, min(ROWS, batch.size), phase.first)
   unknown, padding = split.unknown_tokens / split.tokens, 1 - stream.expected_fill
-  real = np.count_nonzero(rows['pair_ids'])
-  predicted = float(rows['masked_lm_weights'].sum()) / real
+  term = program.objective.token_term()
+  weights = term.targets(rows)[1] if term else rows['pair_ids'] > 0
+  predicted = float(weights.sum()) / np.count_nonzero(rows['pair_ids'])
   pairs, negatives = pairs_of(rows)
   epochs = sum((part.last - part.first) * part.config.batch.size / other.rows_per_epoch for part, other in streams)
   shown = f', {negatives / pairs:.0%} of {pairs:,} pairs are negatives' if pairs else ''
@@ -120,7 +122,7 @@ def warnings(batch, split, unknown: float, padding: float, predicted: float, pai
   if pairs and abs(negatives / pairs - 0.5) > DEVIATIONS * 0.5 / math.sqrt(pairs):
     yield f'{negatives / pairs:.0%} of the first {pairs:,} pairs are negatives, wanted half: see batch.pairs'
   wanted = batch.masking.greatest_share
-  if batch.masking.unit != 'stored' and not batch.masking.schedule and predicted < PREDICTED * wanted:
+  if batch.masking.unit != STORED and not batch.masking.schedule and predicted < PREDICTED * wanted:
     yield (f'{predicted:.1%} of the tokens are predicted, batch.masking.share asks for {wanted:.1%}: raise '
            f'batch.predictions ({batch.predictions}), which leaves some out')
   if epochs > EPOCHS:

@@ -90,6 +90,16 @@ def test_padding_and_repetition_are_told(opened, config):
   assert 'run.steps' in told
 
 
+@pytest.mark.parametrize('objective, pairs', [
+    ('mlm_nsp', 'nsp'), ('mlm_sop', 'sop'), ('mlm', 'none'), ('left_to_right', 'none')])
+def test_every_objective_is_looked_at(objective, pairs, data, config):
+  batch = dataclasses.replace(config.batch, pairs=pairs)
+  config = (recipes.left_to_right(config) if objective == 'left_to_right' else
+            dataclasses.replace(config, objective=objective, batch=batch))
+  found = health.preflight(program_lib.of(config, jax.devices()[:1]), phases.open_streams(data, config))
+  assert len(found.lines) == 2 and ('negatives' in found.lines[1]) == (pairs != 'none'), found.lines
+
+
 def figures(run: health.Bands, values, name: str, begin: int = 1000) -> list[str]:
   return [text for step, value in enumerate(values, begin) for text in run.look(step, {name: value})]
 
@@ -123,13 +133,14 @@ def test_tokens_are_counted_over_the_phases():
 
 def test_a_run_says_it(data, config, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(health, 'GAIN', (health.Band(1, 3.0, 99.0),))  # what this one cannot reach
-  config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=14))
+  config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=12),
+                               batch=dataclasses.replace(config.batch, size=16))
   result = train.train(config, data, tmp_path / 'run', devices=jax.devices()[:1])
   said = capsys.readouterr().err
   assert result.reason == 'steps' and said.count('does not learn as others do') == 1, said
   assert said.count(' GB of a device, as compiled') == 1
   assert 'every id within the vocabulary' in said and 'bert-jax: there are only 40 documents' in said
-  assert len(metrics.read(tmp_path / 'run')) == 14
+  assert len(metrics.read(tmp_path / 'run')) == 12
 
 
 def test_a_compiled_step_that_does_not_fit_is_told(monkeypatch):
