@@ -1,5 +1,6 @@
 """The arrays of a checkpoint: read by Orbax, compared before and after."""
 
+import concurrent.futures
 import functools
 import os
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from bert_jax import program as program_lib, steps
+from bert_jax import manifest as manifest_lib, program as program_lib, steps
 from bert_jax.errors import CheckpointError, DamageError
 from bert_jax.parallel.mesh import path_name
 from input_pipeline import storage
@@ -43,7 +44,24 @@ def strange_counter(everywhere: NamedSharding | None) -> Callable[[list, np.floa
   return jax.jit(total, out_shardings=everywhere)
 
 
-def read_step(step: steps.Step, target: dict) -> dict:
+def read_step(step: steps.Step, target: dict, beside: bool = False) -> dict:
+  """As `read`; with `beside` the large files of the step are compared with its manifest while they are read, and
+  DamageError is raised where they are others, whatever was read."""
+  if not beside or step.manifest is None:
+    return read(step, target)
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    files = manifest_lib.large(step.directory, step.manifest.files)
+    verdict = pool.submit(manifest_lib.check, step.directory, files)
+    try:
+      return read(step, target)
+    finally:
+      try:
+        verdict.result()  # which counts more than an error of who read it
+      except OSError as error:
+        raise DamageError(str(error)) from error
+
+
+def read(step: steps.Step, target: dict) -> dict:
   """The arrays of a step, of the tree of `target`. Raises DamageError where they are others, or not finite.
 
   Orbax would cast to the wanted type silently, and change no value that is damaged: so what is compared is compared

@@ -37,6 +37,8 @@ from input_pipeline.errors import StorageError
 TRIES = 3  # saves in a row that fail, after which a run ends
 ROOM = 1.1  # free space that is wanted on a disk, in sizes of what is saved
 LEAVE_SECONDS = 20  # that a run which ends by an error waits for a save
+MEET_SECONDS = 1200  # that the processes of a run wait for the slowest one's part of a save
+GOING_ON, WRITTEN, FAILED = range(3)  # of a save
 NOTHING, REFUSED = -1, -2  # in place of a step
 
 
@@ -102,13 +104,16 @@ class Checkpoints:
     self.run_dir, self.keep = storage.absolute(run_dir), keep
     self.directory = self.run_dir / run_directory.CHECKPOINTS
     self.saving: Saving | None = None
+    self.saves, self.meeting = 0, distributed.Meeting(0)
     self.failures = 0  # saves in a row
     self.there: set[str] | None = None  # names in the folder, once it was looked at
     self.ours: set[int] = set()  # steps of this run, whole when they were saved
     self.pinned: int | None = None  # a step that stays, however old it is
     self.sound: set[int] = set()  # of these, those that this process has restored from or written
     mode = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)  # renames nothing
-    self.orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(), atomicity_options=mode)
+    meet = lambda *, key, timeout_ms: self.meeting.meet(timeout_ms / 1000)  # of the save at hand
+    self.orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(), atomicity_options=mode,
+                                       async_options=ocp.options.AsyncOptions(barrier_sync_fn=meet))
 
   @functools.cached_property
   def fingerprints(self) -> dict[str, str]:
@@ -188,6 +193,8 @@ def save(checkpoints: Checkpoints, state: program_lib.TrainState, meta: Meta) ->
   manifest = manifest_lib.Manifest(meta.step, checkpoints.fingerprints, meta=dataclasses.asdict(meta),
                                    arrays=arrays.describe(tree), code=manifest_lib.version())
   error: Exception | None = None
+  checkpoints.saves += 1
+  checkpoints.meeting = distributed.Meeting(checkpoints.saves)
   try:
     if distributed.is_first():
       make_room(checkpoints, tree)
@@ -208,19 +215,29 @@ def save(checkpoints: Checkpoints, state: program_lib.TrainState, meta: Meta) ->
 def failed(checkpoints: Checkpoints, wait: bool = False) -> bool:
   """Whether a save has failed since this was asked last, so that the next step is to be saved; it is told.
 
-  Raises CheckpointError where it failed TRIES times in a row, or where the run has several processes, which would have
-  to agree: a launcher starts them again.
+  Of several processes all ask at the same steps, and have the same answer. Raises CheckpointError where it failed TRIES
+  times in a row.
   """
   saving = checkpoints.saving
-  if saving is None or not wait and saving.thread.is_alive():
+  if saving is None:
+    return False
+  if wait or not saving.thread.is_alive():
+    saving.thread.join()
+  state = GOING_ON if saving.thread.is_alive() else FAILED if saving.error else WRITTEN
+  if (agreed := distributed.process_0_tells(state)) == GOING_ON:
     return False
   try:
     checkpoints.wait()
   except CheckpointError as error:
-    if checkpoints.failures >= TRIES or jax.process_count() > 1:
+    if agreed != FAILED:
+      raise PeerError(f'{error}; process 0 says that it was') from error
+    if checkpoints.failures >= TRIES:
       raise
-    print(f'bert-jax: {error}; trying again', file=sys.stderr, flush=True)
+    if distributed.is_first():
+      print(f'bert-jax: {error}; trying again', file=sys.stderr, flush=True)
     return True
+  if agreed == FAILED:
+    raise PeerError(f'process 0 could not write step {saving.step}, and this one did not hear of it')
   return False
 
 
@@ -262,13 +279,23 @@ def make_way(checkpoints: Checkpoints, directory: storage.Path) -> None:
 
 def complete(checkpoints: Checkpoints, directory: storage.Path, manifest: manifest_lib.Manifest,
              error: Exception | None) -> None:
-  """What follows in the background: the arrays written, the manifest, and old steps removed."""
-  if error is not None:
-    raise error
-  checkpoints.orbax.wait_until_finished()
+  """What follows in the background: the arrays written, the manifest, and old steps removed.
+
+  Raises on all processes what one of them raises.
+  """
+  meeting = checkpoints.meeting
+  try:
+    if error is not None:
+      raise error
+    checkpoints.orbax.wait_until_finished()
+    if distributed.is_first():
+      manifest_lib.write(directory, dataclasses.replace(manifest, finished=True, files=manifest_lib.take(directory)))
+  except BaseException as caught:
+    meeting.fail(caught, MEET_SECONDS)
+    raise
+  meeting.meet(MEET_SECONDS)
   if not distributed.is_first():
     return
-  manifest_lib.write(directory, dataclasses.replace(manifest, finished=True, files=manifest_lib.take(directory)))
   checkpoints.ours.add(manifest.step)
   checkpoints.sound.add(manifest.step)
   # Only what this process knows to be sound counts as kept: a damaged step is no reason to remove a sound one.
@@ -316,7 +343,8 @@ def restore(checkpoints: Checkpoints, abstract: program_lib.TrainState,
       found, later = [step for step in found if step.number == back.step], [
           step.number for step in found if step.usable and step.number > back.step]
   rejected: list[steps.Step] = []
-  search = steps.sound(found, rejected)
+  alone = jax.process_count() == 1  # several would not all see alike what is damaged
+  search = steps.sound(found, rejected, beside=alone)
   target = arrays.tree_of(abstract)
   while True:
     chosen = next(search, None) if first else None
@@ -328,7 +356,7 @@ def restore(checkpoints: Checkpoints, abstract: program_lib.TrainState,
              else PeerError('process 0 found no sound checkpoint'))
     step = chosen or steps.look_at(checkpoints.directory / str(number), checkpoints.fingerprints)
     try:
-      saved, meta = arrays.read_step(step, target), meta_from(steps.meta_of(step))
+      saved, meta = arrays.read_step(step, target, alone), meta_from(steps.meta_of(step))
     except DamageError as error:  # by what all processes see alike
       rejected.append(dataclasses.replace(step, reason=str(error)))
       continue
@@ -403,9 +431,10 @@ def newest(run_dir: storage.Path, record: run_directory.Record, number: int | No
     found = [step for step in found if step.number == number]
     require(bool(found), f'{run_dir} has no checkpoint of step {number}; it has {names}')
   rejected: list[steps.Step] = []
-  for step in steps.sound(found, rejected):
+  alone = jax.process_count() == 1
+  for step in steps.sound(found, rejected, beside=alone):
     try:
-      saved = arrays.read_step(step, target)
+      saved = arrays.read_step(step, target, alone)
     except DamageError as error:
       rejected.append(dataclasses.replace(step, reason=str(error)))
       continue

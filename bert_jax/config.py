@@ -45,6 +45,9 @@ class Run:
   hang_minutes: Minutes = 30.0
   """Minutes without a step after which the process counts as stuck and ends, with the stacks of its threads; four times
   as many to compile, restore, evaluate or save. 0: never."""
+  recheck_every: CountOrNone = 0
+  """Steps between steps that are done twice, to find a device or memory that computes wrongly; 0: none. Each costs a
+  step more, and for its time the memory of a second state."""
   seed: Seed = 12345
   """Of initial parameters and dropout; the data has batch.seed."""
 
@@ -202,8 +205,8 @@ class Distributed:
 # What a resumed run may change without becoming another run: where it runs, and what it reports.
 FREE_FIELDS = (
     'mesh', 'run.log_every', 'run.checkpoint_every', 'run.keep_checkpoints', 'run.evaluate_every',
-    'run.evaluation_rows', 'run.max_minutes', 'run.hang_minutes', 'run.microbatches', 'model.attention', 'model.remat',
-    'model.unroll', 'model.plain', 'probe')
+    'run.evaluation_rows', 'run.max_minutes', 'run.hang_minutes', 'run.recheck_every', 'run.microbatches',
+    'model.attention', 'model.remat', 'model.unroll', 'model.plain', 'probe')
 
 
 def drift(old, new) -> list[str]:

@@ -31,7 +31,7 @@ from jax._src import distributed as jax_distributed  # the service's keys have n
 from jax.experimental import multihost_utils
 
 from bert_jax import config as cfg
-from bert_jax.errors import PeerError
+from bert_jax.errors import FINAL, PeerError
 
 FAILED = PeerError.exit_code  # an error, or the others were not found: a launcher starts the run again
 POLL_SECONDS = 1  # between looks whether another process has failed
@@ -126,9 +126,9 @@ def check_port(coordinator: str) -> None:
           f'port {port} of --distributed.coordinator {coordinator} is not to be had: {error.strerror}') from error
 
 
-def fail(sentence: str) -> None:
+def fail(sentence: str, code: int = FAILED) -> None:
   print(f'bert-jax: {sentence}', file=sys.stderr, flush=True)
-  os._exit(FAILED)
+  os._exit(code)
 
 
 def key_value_service() -> Any:
@@ -154,7 +154,10 @@ def leave(code: int) -> None:
 
 
 def watch_others() -> None:
-  """Ends this process soon after another failed, and not only at the heartbeat's timeout, as a collective would."""
+  """Ends this process soon after another failed, and not only at the heartbeat's timeout, as a collective would.
+
+  With its exit code where that is of what comes again, so that nobody starts this one again for nothing.
+  """
   stop, service, first = threading.Event(), key_value_service(), jax.process_index() == 0
 
   def watch():
@@ -164,7 +167,8 @@ def watch_others() -> None:
       except Exception:  # no such key; or no service any more, and then JAX ends the process
         continue
       if not stop.wait(2 * GRACE_SECONDS if first else GRACE_SECONDS):
-        fail(f'{sentence}: its own output says why; this one ends with it')
+        code = int(sentence.rpartition(' ')[2])
+        fail(f'{sentence}: its own output says why; this one ends with it', code if code in FINAL else FAILED)
 
   thread = threading.Thread(target=watch, name='others', daemon=True)
   thread.start()
@@ -191,6 +195,39 @@ def asked_to_stop(call: int) -> bool:
   Every process must ask once a step, with running numbers from 1. A signal before the first call is told by the first.
   """
   return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(call)
+
+
+class Meeting:
+  """Where the threads of one background task of all processes wait for each other, so that all end alike.
+
+  An error of one is everyone's: who has one comes to where the others wait, and releases them. Every process makes its
+  meetings in the same order, and calls `meet` equally often.
+  """
+
+  def __init__(self, number: int):
+    self.name, self.passed, self.over = f'bert_jax/meeting/{number}', 0, False
+
+  def meet(self, seconds: float) -> None:
+    """Waits for all. Raises PeerError where one of them failed."""
+    if jax.process_count() > 1:
+      self._wait(seconds)
+      failures = key_value_service().key_value_dir_get(f'{self.name}/failed/')
+      if failures:
+        self.over = True
+        raise PeerError('; '.join(sorted(sentence for _, sentence in failures)))
+
+  def fail(self, error: BaseException, seconds: float) -> None:
+    """Tells the others, where it was not another's error, and waits until they have heard of it."""
+    if jax.process_count() > 1 and not self.over:
+      process = jax.process_index()
+      key_value_service().key_value_set(f'{self.name}/failed/{process}', f'process {process} failed: '
+                                        f'{str(error).partition(chr(10))[0]}')
+      self._wait(seconds)
+      self.over = True
+
+  def _wait(self, seconds: float) -> None:
+    self.passed += 1
+    key_value_service().wait_at_barrier(f'{self.name}/{self.passed}', int(1000 * seconds))
 
 
 def is_first() -> bool:

@@ -4,6 +4,7 @@
 STOPPED = 3  # asked to stop, and saved
 UNSAVED = 4  # asked to stop before there was anything new to save
 HUNG = 5  # stuck: nothing happened for longer than run.hang_minutes
+GAVE_UP = 9  # of `supervise`: restarts brought nothing new
 
 # The codes that come again however often a command is started again: a bug, wrong settings or damaged files, a loss
 # that is not finite, another run's directory.

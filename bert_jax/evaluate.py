@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, config as cfg, metrics, phases, program as program_lib, run_directory
+from bert_jax import checkpoint, config as cfg, early_stop, metrics, phases, program as program_lib, run_directory
 from bert_jax.errors import require
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
@@ -23,12 +23,13 @@ from input_pipeline.batches import loader
 
 def figures(program: program_lib.Program, params, batches: Iterable[dict[str, np.ndarray]], *, count: int = 0,
             unigram: np.ndarray | None = None, keep: Callable[[dict[str, Any]], object] | None = None,
-            progress: bool = False) -> dict[str, float]:
+            progress: bool = False, stopped: Callable[[], bool] | None = None) -> dict[str, float]:
   """Figures of the program's objective over `batches`, this process' rows each: mlm_loss, mlm_accuracy, nsp_loss …
 
   `count`: how many batches there are, for the bar. With `unigram`, log probabilities of the vocabulary [V], also
   unigram_loss: what these cost on the same targets, in nats. `keep`: is given what the terms keep of each batch, of all
-  processes, {term: tree of host arrays [rows ...]}.
+  processes, {term: tree of host arrays [rows ...]}. `stopped`: asked after each batch; where it says so, Stopped is
+  raised.
   """
   total: dict[str, dict[str, float]] = {}
   baseline = np.zeros(2)
@@ -43,6 +44,8 @@ def figures(program: program_lib.Program, params, batches: Iterable[dict[str, np
         labels, weights = term.targets(batch)
         baseline += -(unigram[labels] * weights).sum(), weights.sum()
       bar.to(done)
+      if stopped is not None and stopped():
+        raise early_stop.Stopped
   found = program.objective.figures(total)
   if unigram is not None and term is not None:
     found['unigram_loss'] = float(baseline[0] / max(baseline[1], 1))
@@ -60,8 +63,8 @@ def open_validation(data_dir: storage.PathLike, config: cfg.Config, verify: str 
 
 
 def on_the_way(program: program_lib.Program, data_dir: storage.PathLike,
-               config: cfg.Config) -> Callable[[program_lib.TrainState, int], dict]:
-  """(state, step) -> figures over the first run.evaluation_rows rows of the validation split.
+               config: cfg.Config) -> Callable[[program_lib.TrainState, int, Callable[[], bool]], dict]:
+  """(state, step, stopped) -> figures over the first run.evaluation_rows rows of the validation split.
 
   The split is opened once for each row length, before the training where it is evaluated on the way.
   Raises DataError where there is none.
@@ -73,11 +76,11 @@ def on_the_way(program: program_lib.Program, data_dir: storage.PathLike,
   for length in by_length if config.run.evaluate_every else ():
     opened(length)
 
-  def evaluate(state, step):
+  def evaluate(state, step, stopped):
     batch = phases.at(config, step).batch
     stream = opened(batch.sequence_length)
     rows = stream.evaluation_batches(batch.size, config.run.evaluation_rows, index, parts)
-    return figures(program, state.params, rows)
+    return figures(program, state.params, rows, stopped=stopped)
 
   return evaluate
 

@@ -6,7 +6,7 @@ B rows of a batch, T tokens.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -50,8 +50,8 @@ class Split:
                    parts)
 
   def answer(self, program: program_lib.Program, params, config: Finetune, lengths: tuple[int, ...] = (),
-             labelled: bool = True, progress: bool = False) -> Answered:
-    """An answer for each example, and the figures of all of them where they are `labelled`."""
+             labelled: bool = True, progress: bool = False, stopped: Callable[[], bool] | None = None) -> Answered:
+    """An answer for each example, and the figures of all of them where they are `labelled`; see held_out.figures."""
     batches = self.batches(config, lengths, *mesh_lib.process_slice(program.mesh))
     outputs: list[Any] = [None] * len(self.rows)
     members: list[np.ndarray] = []
@@ -65,7 +65,8 @@ class Split:
       for place, number in enumerate(members.pop(0)):
         outputs[number] = jax.tree.map(lambda x, place=place: x[place], kept)
 
-    found = held_out.figures(program, params, local(), count=batches.steps, keep=keep, progress=progress)
+    found = held_out.figures(program, params, local(), count=batches.steps, keep=keep, progress=progress,
+                             stopped=stopped)
     answers = self.task.answers(self.examples, self.rows, outputs, self.encoding)
     return Answered(answers, found | self.task.metrics(self.examples, answers) if labelled else {})
 
@@ -121,9 +122,11 @@ def held_out_splits(config: Finetune, data_dir: storage.PathLike, tokenizer) -> 
 
 
 def answer_all(found: dict[str, Split], program: program_lib.Program, params, config: Finetune,
-               lengths: tuple[int, ...] = (), progress: bool = False) -> tuple[Answered, dict[str, float]]:
+               lengths: tuple[int, ...] = (), progress: bool = False,
+               stopped: Callable[[], bool] | None = None) -> tuple[Answered, dict[str, float]]:
   """(the answers of validation, the figures of all splits): mismatched_accuracy is of validation_mismatched."""
-  every = {name: split.answer(program, params, config, lengths, progress=progress) for name, split in found.items()}
+  every = {name: split.answer(program, params, config, lengths, progress=progress, stopped=stopped)
+           for name, split in found.items()}
   figures = dict(every['validation'].figures)
   for name, answered in every.items():
     if name != 'validation':

@@ -143,9 +143,10 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
       speed.mark(len(batches.members(number)), batch['input_ids'].shape)
       yield batch
 
-  def evaluate(state, step: int) -> dict[str, float]:
+  def evaluate(state, step: int, stopped: Callable[[], bool]) -> dict[str, float]:
     speed.pause()
-    answered, figures = examples_lib.answer_all(job.held_out, program, state.params, config, job.lengths)
+    answered, figures = examples_lib.answer_all(job.held_out, program, state.params, config, job.lengths,
+                                                stopped=stopped)
     if not best or figures[config.best] > best[1][config.best]:
       best[:] = answered, figures, step
     return figures

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import distributed, early_stop
+from bert_jax import distributed, early_stop, recheck
+from bert_jax.errors import STOPPED
 from bert_jax.metrics import Recorder
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.program import Program, TrainState
@@ -30,21 +31,28 @@ class Work:
   """The step at hand -> this process' batches from there on."""
   count: Callable[[HostBatch], dict[str, float]]
   """What to count of a batch: {'tokens': real tokens}."""
-  evaluate: Callable[[TrainState, int], dict[str, float]]
-  """(state, step) -> held-out figures."""
+  evaluate: Callable[[TrainState, int, Callable[[], bool]], dict[str, float]]
+  """(state, step, stopped) -> held-out figures. Asks `stopped` after each batch, on all processes, and raises Stopped
+  where it says so."""
   save: Callable[[TrainState, int], None]
   """(state, step): begins a checkpoint; asked for only where there is something new."""
-  unsaved: Callable[[], bool]
-  """Asked after each step: whether a checkpoint failed, so that this step is to be saved."""
+  finish: Callable[[TrainState, int], None]
+  """(state, step): waits until all is saved and logged; only where the process ends then."""
+  unsaved: Callable[[int], bool]
+  """Asked after each step, which it is given: whether a checkpoint failed, so that this step is to be saved."""
   alive: Callable[[float], None]
   """Told before each step, with how many times the usual the next one may take."""
-  compiled: Callable[[], None]
-  """Called after the first step of each shape of batches."""
+  compiled: Callable[[int | None], None]
+  """Told the bytes of a device that a step takes, where they are known, for each shape of batches."""
+  began: Callable[[], None]
+  """Called when the first step is done."""
   checkpoint_every: int
   evaluate_every: int  # 0: never
+  recheck_every: int  # 0: never
   better: Callable[[dict[str, float], int], bool] | None = None
   """(figures, step) -> whether they are the best so far, so that this step is to be saved; with it the last step is
   evaluated too."""
+  unevaluated: bool = False  # whether figures are due of the state that it begins with
 
 
 def run(program: Program, state: TrainState, step: int, work: Work, recorder: Recorder,
@@ -52,31 +60,66 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
   """Steps from `step` on until `stopper` has a reason; returns the state, its step and the reason.
 
   The reasons are steps, minutes and signal. The host reads the figures of step n - 1 while step n runs. Nothing moves
-  between host and devices but what says so (transfer guard), except to save. Raises NonFiniteError, and what `work`
-  raises.
+  between host and devices but what says so (transfer guard), except to save. Where one process waits for data,
+  compiles or evaluates, a signal is answered at once: see early_stop. Raises NonFiniteError, and what `work` raises.
   """
   train_step = program.train_step  # made out here: its key goes to the devices
   saved, pending = step, None
   compiled: set[tuple] = set()  # the shapes of batches so far
   every = lambda steps: bool(steps) and step % steps == 0
-  if reason := stopper.reason(step):
+
+  def end() -> int:
+    """Saves as it stands, while this thread rests."""
+    work.alive(LONG)
+    if pending:
+      recorder.step(*pending)
+    if step > saved:
+      work.save(state, step)
+    work.finish(state, step)
+    return STOPPED
+
+  def rest():
+    return early_stop.at_rest(end) if jax.process_count() == 1 else contextlib.nullcontext()
+
+  def told() -> bool:
+    """Evaluates and logs; whether the figures are the best so far."""
+    with rest():
+      figures = work.evaluate(state, step, stopper.asked_now)
+    recorder.evaluated(step, figures)
+    return work.better is not None and work.better(figures, step)
+
+  reason = stopper.reason(step)
+  if work.unevaluated and reason != 'signal':
+    work.alive(LONG)
+    try:
+      with jax.transfer_guard('disallow'):
+        told()
+    except early_stop.Stopped:
+      reason = 'signal'
+  if reason:
     return state, step, reason
   with contextlib.closing(work.batches(step)) as host_batches, jax.transfer_guard('disallow'):
     recorder.clock.mark(step)
-    for batch, counts in device_batches(host_batches, program.mesh, work.count, recorder):
+    for batch, counts in device_batches(host_batches, program.mesh, work.count, recorder, rest):
       shape = tuple(array.shape for array in batch.values())
       work.alive(1.0 if shape in compiled else LONG)
-      state, report = train_step(state, batch)
       if shape not in compiled:
-        compiled.add(shape)
+        with rest():
+          work.compiled(program.compile_step(state, batch))
+      if work.recheck_every and (step + 1) % work.recheck_every == 0:
+        state, report = recheck.step(program, state, batch, step + 1)
+      else:
+        state, report = train_step(state, batch)
+      if not compiled:
         jax.block_until_ready(report)
-        work.compiled()
+        work.began()
+      compiled.add(shape)
       if pending:
         recorder.step(*pending)
       step += 1
       pending = report, counts, step
       reason = stopper.reason(step)
-      save = work.unsaved() or bool(reason) or every(work.checkpoint_every)
+      save = work.unsaved(step) or bool(reason) or every(work.checkpoint_every)
       evaluate = every(work.evaluate_every) or bool(work.better and reason and reason != 'signal')
       if save or evaluate:
         work.alive(LONG)
@@ -84,23 +127,17 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
         pending = None
       # Held-out figures come first, so that a run that goes on from the checkpoint has them; a signal leaves no time.
       if evaluate and reason != 'signal':
-        save |= told(work, state, step, recorder)
+        try:
+          save |= told()
+        except early_stop.Stopped:
+          reason, save = 'signal', True
       if save and step > saved:
         with jax.transfer_guard('allow'):
           tell_of_waiting(work.save, state, step)
         saved = step
-      if evaluate and reason == 'signal':
-        told(work, state, step, recorder)
       if reason:
         return state, step, reason
   raise RuntimeError('the data ended before the steps did')
-
-
-def told(work: Work, state: TrainState, step: int, recorder: Recorder) -> bool:
-  """Evaluates and logs; whether the figures are the best so far."""
-  figures = work.evaluate(state, step)
-  recorder.evaluated(step, figures)
-  return work.better is not None and work.better(figures, step)
 
 
 def tell_of_waiting(save: Callable[[TrainState, int], None], state: TrainState, step: int) -> None:
@@ -113,12 +150,16 @@ def tell_of_waiting(save: Callable[[TrainState, int], None], state: TrainState, 
 
 
 def device_batches(batches: Iterator[HostBatch], mesh: jax.sharding.Mesh, count: Callable,
-                   recorder: Recorder) -> Iterator[tuple]:
-  """(batch on the devices, counts of this process' rows), each sent while the one before it is worked on."""
+                   recorder: Recorder, rest: Callable[[], contextlib.AbstractContextManager]) -> Iterator[tuple]:
+  """(batch on the devices, counts of this process' rows), each sent while the one before it is worked on.
+
+  `rest`: what this thread waits for data in.
+  """
   ahead = None
   while True:
     start = time.monotonic()
-    batch = next(batches, None)
+    with rest():
+      batch = next(batches, None)
     recorder.clock.waited += time.monotonic() - start
     following = None if batch is None else (mesh_lib.put_batch(batch, mesh), count(batch))
     if ahead:
@@ -149,8 +190,7 @@ class Stopper:
       self.first = step
     elif step > self.first:
       early_stop.over()
-    if distributed.asked_to_stop(next(self.calls)):  # on every step, whatever else is the case: it is said once
-      self.heard.set()
+    self.asked_now()  # on every step, whatever else is the case: it is said once
     if self.asked and self.asked(step):
       self.heard.set()
     if step >= self.steps:
@@ -158,6 +198,12 @@ class Stopper:
     if self.out_of_time(step):
       return 'minutes'
     return 'signal' if self.heard.is_set() else None
+
+  def asked_now(self) -> bool:
+    """Whether a signal has come, alike on all processes, which ask equally often."""
+    if distributed.asked_to_stop(next(self.calls)):
+      self.heard.set()
+    return self.heard.is_set()
 
   def out_of_time(self, step: int) -> bool:
     """Whether max_minutes are used up, by the clock of process 0.

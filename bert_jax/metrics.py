@@ -60,8 +60,11 @@ class Recorder:
 
   def __init__(self, run_dir: storage.PathLike, objective: Objective, *, step: int, steps: int, log_every: int,
                minutes: float = 0.0, window: Mapping | None = None, unsent: Iterable[dict] = (), rates: Rates,
-               skipped: int = 0, progress: bool = True, max_minutes: float | None = None):
+               skipped: int = 0, progress: bool = True, max_minutes: float | None = None,
+               strange: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None):
+    """`strange`: (step, figures of a line) -> sentences about what is unlike other runs."""
     first = jax.process_index() == 0
+    self.strange = strange
     self.objective, self.steps, self.log_every = objective, steps, log_every
     self.rates, self.max_minutes = rates, max_minutes
     self.window, self.clock = Window(window), Clock(minutes, step)
@@ -97,6 +100,8 @@ class Recorder:
           'learning_rate': float(report['learning_rate']), 'gradient_norm': float(report['gradient_norm']),
           'skipped_steps': skipped}
       self._tell_of_a_spike(step, scalars['loss'])
+      for sentence in self.strange(step, scalars) if self.strange and self.writer else ():
+        print(f'bert-jax: {sentence}', file=sys.stderr, flush=True)
       self._line(step, scalars, diagnostics)
 
   def _tell_of_a_spike(self, step: int, loss: float) -> None:

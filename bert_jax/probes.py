@@ -23,7 +23,7 @@ from bert_jax.tasks.sentences import Example
 from bert_jax.tasks.table import TASKS
 from input_pipeline.vocabulary.tokenizer import Tokenizer
 
-Evaluate = Callable[[TrainState, int], dict[str, float]]
+Evaluate = Callable[[TrainState, int, Callable[[], bool]], dict[str, float]]
 Probe = Callable[[Placed], dict[str, float]]
 
 
@@ -39,8 +39,8 @@ def beside(evaluate: Evaluate, config: cfg.Config, tokenizer: Callable[[], Token
   probes: list[Probe] = [make(config, found) for given, make in ((config.probe.pairs, pairs), (config.probe.task, task))
                          if given]
 
-  def both(state: TrainState, step: int) -> dict[str, float]:
-    figures = evaluate(state, step)
+  def both(state: TrainState, step: int, stopped: Callable[[], bool]) -> dict[str, float]:
+    figures = evaluate(state, step, stopped)
     if step % config.probe.every:
       return figures
     with jax.transfer_guard('allow'):

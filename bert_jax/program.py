@@ -125,6 +125,16 @@ class Program:
     report = NamedSharding(self.mesh, P())  # every process reads it
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, report))
 
+  def compile_step(self, state: TrainState, batch) -> int | None:
+    """Compiles train_step for such a batch, and runs nothing. The bytes of a device that it takes, if that is known."""
+    step: Any = self.train_step
+    given = ()
+    if isinstance(step, functools.partial):  # of `at_pace`
+      step, given = step.func, step.args
+    found = step.lower(*given, state, batch).compile().memory_analysis()
+    return found and (found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+                      + found.generated_code_size_in_bytes - found.alias_size_in_bytes)
+
   @functools.cached_property
   def evaluation_step(self) -> jax.stages.Wrapped:
     """(params, batch) -> ({term: sums}, {term: tree of [B ...]} of what terms keep), without dropout."""

@@ -73,8 +73,11 @@ def look_at(directory: storage.Path, fingerprints: dict[str, str]) -> Step:
   return Step(directory, WHOLE if manifest.finished else UNFINISHED, manifest)
 
 
-def sound(found: list[Step], rejected: list[Step]) -> Iterator[Step]:
-  """The newest step whose every file is as it was saved, then the next older …; others are added to `rejected`."""
+def sound(found: list[Step], rejected: list[Step], beside: bool = False) -> Iterator[Step]:
+  """The newest step whose every file is as it was saved, then the next older …; others are added to `rejected`.
+
+  `beside`: arrays.read_step reads them next, and compares the large files meanwhile: here only their size is.
+  """
   for step in reversed(found):
     if step.kind == UNFINISHED:
       continue
@@ -83,7 +86,8 @@ def sound(found: list[Step], rejected: list[Step]) -> Iterator[Step]:
       continue
     try:
       if step.manifest:
-        manifest_lib.check(step.directory, step.manifest.files)
+        files = step.manifest.files
+        manifest_lib.check(step.directory, files, manifest_lib.large(step.directory, files) if beside else ())
     except (DamageError, OSError) as error:
       rejected.append(dataclasses.replace(step, reason=str(error)))
       continue

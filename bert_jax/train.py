@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,11 +30,13 @@ from bert_jax import (
     early_stop,
     evaluate,
     finite,
+    health,
     loop,
     metrics,
     phases,
     probes,
     program as program_lib,
+    recheck,
     replicas,
     rewind,
     run_directory,
@@ -75,6 +77,7 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   streams = phases.open_streams(data_dir, config)
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
+  found = health.preflight(program, streams)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
   tokens = lambda: tokens_of(phases.directory(data_dir, config))
   load = lambda path, step, longer: initial_from(path, step, program, vocabulary, tokens, longer)
@@ -102,7 +105,8 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
       probes.beside(evaluate.on_the_way(program, data_dir, config), config,
                     lambda: tokenizer_of(data_dir, config, vocabulary)),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
-      [phase_text(phase, stream) for phase, stream in streams], load, back=in_phase(back, config))
+      [*(phase_text(phase, stream) for phase, stream in streams), *found.lines], load, back=in_phase(back, config),
+      warnings=found.warnings, strange=health.Bands(found, config.optimizer.warmup_steps).look)
   return training.run(initial, progress, stop)
 
 
@@ -192,7 +196,7 @@ class Training:
   fingerprint: str  # of all that decides the batches
   batches: Callable[[int, rewind.Ranges], Generator[loop.HostBatch, None, None]]
   count: Callable[[loop.HostBatch], dict[str, float]]
-  evaluate: Callable[[program_lib.TrainState, int], dict[str, float]]
+  evaluate: Callable[[program_lib.TrainState, int, Callable[[], bool]], dict[str, float]]
   flops_per_step: Callable[[int], float]
   what: list[str]  # lines that say what a new run will do
   load: Callable[[storage.PathLike, int | None, str | None], Any]
@@ -201,9 +205,13 @@ class Training:
   best: str | None = None
   """The figure of an evaluation, more is better, by which one checkpoint is kept beside the newest."""
   back: rewind.Rewind | None = None
+  warnings: Sequence[str] = ()  # about a new run
+  strange: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None
+  """As metrics.Recorder's."""
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
+    recheck.check(settings.recheck_every, self.program.mesh)
     distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
     with (watchdog.Watchdog(60 * settings.hang_minutes) as dog, locked(self.run_dir) as lock,
           checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints):
@@ -223,7 +231,8 @@ class Training:
       recorder = metrics.Recorder(
           self.run_dir, self.program.objective, step=meta.step, steps=settings.steps, log_every=settings.log_every,
           minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates,
-          skipped=int(jax.device_get(state.skipped)), progress=progress, max_minutes=settings.max_minutes)
+          skipped=int(jax.device_get(state.skipped)), progress=progress, max_minutes=settings.max_minutes,
+          strange=self.strange)
 
       name = self.best or ''
       found = metrics.best(self.run_dir, name, meta.step, meta.unsent) if name else None
@@ -246,44 +255,56 @@ class Training:
         checkpoint.save(checkpoints, state, meta)
         compiled.publish()  # what evaluations compiled
 
-      def unsaved() -> bool:
+      def unsaved(step: int) -> bool:
         lock.check()
-        return checkpoint.failed(checkpoints)
+        alone = jax.process_count() == 1  # several ask where a line of the log is due, as one waits for the other
+        return (alone or step % settings.log_every == 0) and checkpoint.failed(checkpoints)
 
-      def is_compiled() -> None:
+      def finish(state, step) -> None:
+        dog.beat(watchdog.LONG)
+        if checkpoint.failed(checkpoints, wait=True):
+          save(state, step)
+        checkpoint.finish(checkpoints)
+
+      def is_compiled(memory: int | None) -> None:
         compiled.publish()
+        for line in health.of_memory(memory, mesh.devices.flat[0]):
+          say(line)
+
+      def began() -> None:
         if told := compiled.first_step():
           say(f'  {told}')
 
-      work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, unsaved,
-                       dog.beat, is_compiled, settings.checkpoint_every, settings.evaluate_every,
-                       better if name else None)
+      def finish_all(state, step) -> None:
+        finish(state, step)
+        recorder.close()
+        say(ending('signal', step))
+
+      def ending(reason, step) -> str:
+        why = ENDINGS['signal before' if reason == 'signal' and step == meta.step else reason]
+        return f'{self.run_dir}: stopped at step {step:,}: ' + why.format(run=settings)
+
+      work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, finish_all, unsaved,
+                       dog.beat, is_compiled, began, settings.checkpoint_every, settings.evaluate_every,
+                       settings.recheck_every, better if name else None, self.owes_figures(meta, restored is not None))
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       moderate = arrays.finite(arrays.tree_of(state), finite.MODERATE)
-      if self.owes_figures(meta, restored is not None):
-        dog.beat(watchdog.LONG)
-        loop.told(work, state, meta.step, recorder)
       program = self.program if moderate else dataclasses.replace(self.program, guarded=True)
       with telling_what_stands(checkpoints), contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(program, state, meta.step, work, recorder, stopper)
         require_learnt(recorder.skipped, step, reason)
-      dog.beat(watchdog.LONG)
-      if checkpoint.failed(checkpoints, wait=True):
-        save(state, step)
-      checkpoint.finish(checkpoints)
+      finish(state, step)
       if reason != 'signal':
         early_stop.again()
     for told, values in recorder.diagnostics.items():
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
-    say(f'{self.run_dir}: stopped at step {step:,}: ' + ENDINGS[reason].format(run=settings))
+    say(ending(reason, step))
     return Result(step, meta.step if restored else None, reason, state, found)
 
   def owes_figures(self, meta: checkpoint.Meta, restored: bool) -> bool:
-    """Whether an evaluation was due at the step at hand, which the process was killed before it could write down: a
-    signal has a step saved first."""
-    settings = self.record.config.run
-    due = restored and settings.evaluate_every and meta.step % settings.evaluate_every == 0
-    if not due or meta.step in (0, settings.steps):
+    """Whether an evaluation was due at the step at hand, for which a signal, or kill -9, left no time."""
+    every = self.record.config.run.evaluate_every
+    if not (restored and every and meta.step and meta.step % every == 0):
       return False
     there = lambda: any((line['step'], line['kind']) == (meta.step, metrics.VALIDATION)
                         for line in (*meta.unsent, *metrics.read(self.run_dir)))
@@ -297,6 +318,8 @@ class Training:
     say(f'{self.run_dir}: starting; mesh {mesh}')
     for line in self.what:
       say(f'  {line}')
+    for line in self.warnings:
+      say(f'bert-jax: {line}')
     if initial is None:
       return self.program.init(), checkpoint.Meta(0, 0.0, {}, self.fingerprint)
     step = '' if initial.step is None else f', step {initial.step:,}'
@@ -351,7 +374,8 @@ def require_same_data(meta: checkpoint.Meta, fingerprint: str, run_dir, data_dir
 
 
 ENDINGS = {'steps': 'all {run.steps:,} steps are done', 'minutes': 'run.max_minutes {run.max_minutes} are used up',
-           'signal': 'asked to stop; saved, run the same command to go on'}
+           'signal': 'asked to stop; saved, run the same command to go on',
+           'signal before': 'asked to stop, and there is nothing new to save: run the same command to go on'}
 
 
 def print_once(*parts) -> None:

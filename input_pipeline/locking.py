@@ -6,6 +6,7 @@ of for longer than it may be silent. No clocks are compared, as those of two mac
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -34,6 +35,7 @@ class Lock:
                   'born': born(os.getpid()),
                   'since': time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}
     self.generation, self.ending = 0, threading.Event()
+    self.beats = itertools.count()  # and no clock, which may be set back
     self.lost: dict[str, Any] | None = None  # who has it now
 
   def acquire(self) -> None:
@@ -133,7 +135,7 @@ class Lock:
         pass  # the next one may pass
 
   def _content(self) -> bytes:
-    return json.dumps(self.owner | {'beat': time.time()}).encode() + b'\n'
+    return json.dumps(self.owner | {'beat': next(self.beats)}).encode() + b'\n'
 
   def _write(self, generation: int) -> bool:
     """Whether this process owns the lock now."""

@@ -4,13 +4,14 @@
 class of an error that is expected, as `exit_code` (bert_jax/errors.py, input_pipeline/errors.py).
 """
 
+import contextlib
 import difflib
 import os
 import sys
 import traceback
 import warnings
 
-from bert_jax.errors import STOPPED, CheckpointError, ConfigError
+from bert_jax.errors import STOPPED, UNSAVED, CheckpointError, ConfigError
 from launch import extras, without_tpu
 from launch.commands.table import COMMANDS
 
@@ -20,6 +21,25 @@ HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
 COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'import', 'export', 'fill-mask', 'features',
             'score', 'next-sentence', 'benchmark')
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
+
+
+class Heedless:
+  """A stream that may lie on a full disk: what it does not take is lost, and no run ends by it."""
+
+  def __init__(self, stream):
+    self.stream = stream
+
+  def write(self, text: str) -> int:
+    with contextlib.suppress(OSError):
+      self.stream.write(text)
+    return len(text)
+
+  def flush(self) -> None:
+    with contextlib.suppress(OSError):
+      self.stream.flush()
+
+  def __getattr__(self, name: str):
+    return getattr(self.stream, name)
 
 
 def start() -> None:
@@ -35,6 +55,7 @@ def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   without_tpu.keep_quiet()
+  sys.stderr = Heedless(sys.stderr)
   warnings.formatwarning = lambda message, *_, **__: f'bert-jax: {message}\n'
   try:
     code = run(sys.argv[1:])
@@ -49,7 +70,7 @@ def main() -> None:
     if code is None:
       raise
     print(f'bert-jax: {missing or sentence(error)}', file=sys.stderr)
-  if code not in (0, STOPPED) and 'bert_jax.distributed' in sys.modules:
+  if code not in (0, STOPPED, UNSAVED) and 'bert_jax.distributed' in sys.modules:
     sys.modules['bert_jax.distributed'].leave(code)
   if code == CheckpointError.exit_code:  # threads that wait for the storage that failed would keep the process
     sys.stdout.flush()

@@ -3,6 +3,8 @@
 import bz2
 import json
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +13,8 @@ from input_pipeline import records
 from launch import cli
 from launch.commands import table
 from tests import corpora
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 ALONE = '--distributed.no-auto'  # this process has used its devices already, so it cannot look for others to join
 TRAIN = ['--model.dtype', 'float32', '--long.share', '0', '--batch.size', '8', '--batch.sequence-length', '32',
@@ -212,3 +216,10 @@ def test_what_is_not_ours_is_left_alone(capsys, corpus, data, tmp_path):
   code, _, errors = call(capsys, *train, '--run-dir', run, '--model.layers', 1)
   assert code == errors_lib.DriftError.exit_code and 'model.layers: 2 -> 1' in errors
   assert metrics.read(run)[-1]['step'] == 12
+
+
+def test_a_full_disk_behind_stderr_changes_nothing():
+  with open('/dev/full', 'w') as full:
+    ran = subprocess.run([sys.executable, '-P', '-m', 'bert_jax_command', 'nonsense'], stderr=full, cwd=ROOT,
+                         stdout=subprocess.PIPE, timeout=120)
+  assert ran.returncode == errors_lib.ConfigError.exit_code and not ran.stdout

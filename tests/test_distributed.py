@@ -59,10 +59,11 @@ def launch(arguments, process_id: int, port: int, processes: int = 2, **env) -> 
   return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def launch_pair(data, run_dir, *more, second=(), **env) -> list[subprocess.Popen]:
-  """`second` and `env` are of process 1 alone."""
+def launch_pair(data, run_dir, *more, second=(), victim=1, **env) -> list[subprocess.Popen]:
+  """`second` is of process 1 alone, and `env` of the process `victim`."""
   arguments, port = [*ARGUMENTS, '--data', data, '--run-dir', run_dir, *more], free_port()
-  return [launch(arguments, 0, port), launch([*arguments, *second], 1, port, **env)]
+  return [launch([*arguments, *(second if number else ())], number, port, **(env if number == victim else {}))
+          for number in range(2)]
 
 
 def ends(processes) -> list[tuple[int, str]]:
@@ -137,6 +138,65 @@ def test_an_error_in_one_ends_both_soon(data, tmp_path):
   (first, heard), (second, errors) = ends(reversed(processes))[::-1]
   assert second == distributed.FAILED and 'made to fail' in errors and 'process 1 of 2 failed' in errors
   assert first == distributed.FAILED and 'process 1 ended with exit code 13' in heard, heard
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_in_an_evaluation_leaves_it_to_who_goes_on(data, tmp_path, monkeypatch):
+  """Six batches of ten seconds each: both leave it after the same one, saved."""
+  monkeypatch.setenv('EVALUATION_SECONDS', '10')
+  arguments = '--run.steps', '6', '--run.evaluate-every', '4', '--run.evaluation-rows', '96'
+  processes = launch_pair(data, tmp_path / 'run', *arguments)
+  while not (line := processes[1].stderr.readline()).startswith('evaluating'):
+    assert line, processes[1].wait()
+  begin = time.monotonic()
+  processes[1].send_signal(signal.SIGTERM)
+  results = ends(processes)
+  assert [code for code, _ in results] == [3, 3] and time.monotonic() - begin < 50, results
+  with checkpoint.manager(tmp_path / 'run') as checkpoints:
+    assert checkpoints.all_steps() == [4]
+  assert [line['kind'] for line in metrics.read(tmp_path / 'run')] == ['train'] * 4
+  monkeypatch.delenv('EVALUATION_SECONDS')
+  assert [code for code, _ in ends(launch_pair(data, tmp_path / 'run', *arguments))] == [0, 0]
+  found = [(line['step'], line['kind']) for line in metrics.read(tmp_path / 'run')]
+  assert found == [*((step, 'train') for step in (1, 2, 3, 4)), (4, 'validation'), (5, 'train'), (6, 'train')]
+
+# ---------------------------------------------------------------- saves that fail
+
+
+@pytest.fixture(scope='module')
+def undisturbed(data, tmp_path_factory):
+  run_dir = tmp_path_factory.mktemp('undisturbed') / 'run'
+  assert [code for code, _ in ends(launch_pair(data, run_dir, *SAVING))] == [0, 0]
+  return (run_dir / 'digest').read_text()
+
+
+SAVING = '--run.steps', '40', '--run.checkpoint-every', '10', '--run.keep-checkpoints', '9', '--run.evaluate-every', '0'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_a_save_that_fails_in_one_process_is_tried_again_by_all(victim, data, undisturbed, tmp_path):
+  """A process that may write to no file, until it has heard that a save failed."""
+  limits = {'LIMIT_AT': '5', 'UNTIL_FAILED': '1'}
+  results = ends(launch_pair(data, tmp_path / 'run', *SAVING, victim=victim, **limits))
+  assert [code for code, _ in results] == [0, 0], results
+  assert all(text.count('has heard of a save that failed') == 1 for _, text in results), results
+  assert results[0][1].count('trying again') == 1 and 'File too large' in results[0][1], results
+  assert (tmp_path / 'run' / 'digest').read_text() == undisturbed
+  with checkpoint.manager(tmp_path / 'run') as checkpoints:
+    saved = checkpoints.all_steps()
+  assert 10 not in saved and saved[-3:] == [20, 30, 40], saved  # and between them the one that was tried again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_saves_that_go_on_failing_in_one_process_end_all_alike(victim, data, tmp_path):
+  begin = time.monotonic()
+  results = ends(launch_pair(data, tmp_path / 'run', *SAVING, '--run.steps', '100000', victim=victim, LIMIT_AT='5'))
+  assert [code for code, _ in results] == [7, 7] and time.monotonic() - begin < SECONDS / 2, results
+  assert all(text.count('has heard of a save that failed') == 2 for _, text in results), results
+  with checkpoint.manager(tmp_path / 'run') as checkpoints:
+    assert checkpoints.all_steps() == []
 
 # ---------------------------------------------------------------- the start
 

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from bert_jax.errors import ConfigError
+from bert_jax.errors import FINAL, GAVE_UP, HUNG, STOPPED, UNSAVED, ConfigError
 from launch import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -22,6 +22,10 @@ SCRIPTS = sorted([*LAUNCH.rglob('*.sh'), *LAUNCH.rglob('*.sbatch')])
 MANIFESTS = sorted((LAUNCH / 'kubernetes').glob('*.yaml'))
 COMMAND = ['pretrain', 'base', '--data', 'gs://b/with space', '--run-dir', 'gs://b/run']
 TPU = {'PROJECT': 'p', 'ZONE': 'z', 'IMAGE': 'us-docker.pkg.dev/p/r/bert-jax:tpu', 'POLL_SECONDS': '0'}
+# What `supervise` ends with where the machines shall begin again, and where not; 126, 127: there is no such command.
+AGAIN = STOPPED, UNSAVED, HUNG, 7, 13, 128 + 6, 128 + 9, 128 + 15
+ENDS = *FINAL, GAVE_UP
+MISSING = 126, 127
 JOB = {'IMAGE': 'registry/bert-jax:1', 'DATA': 'gs://b/data', 'RUN_DIR': 'gs://b/run&1', 'RECIPE': 'large'}
 
 
@@ -66,9 +70,11 @@ def test_scripts_are_clean(script):
     ('cloud_tpu/create.sh', TPU, [
         'queued-resources create bert-jax --node-id bert-jax --accelerator-type v5litepod-16', '--spot']),
     ('cloud_tpu/run.sh', TPU, ['tpu-vm ssh bert-jax --worker all --command', 'docker', '--net', 'pretrain']),
-    ('cloud_tpu/train.sh', TPU, ['queued-resources create', 'tpu-vm ssh', 'queued-resources delete bert-jax --force']),
+    ('cloud_tpu/train.sh', TPU, ['queued-resources create', 'tpu-vm ssh', r'supervise\ --attempt\ 0\ --\ pretrain',
+                              'queued-resources delete bert-jax --force']),
     ('cloud_tpu/delete.sh', TPU, ['queued-resources delete']),
-    ('slurm/pretrain.sbatch', {}, ['srun --kill-on-bad-exit=1 --label bert-jax pretrain', 'scontrol requeue JOB']),
+    ('slurm/pretrain.sbatch', {}, ['srun --kill-on-bad-exit=1 --label bert-jax supervise --attempt 0 -- pretrain',
+                                   'scontrol requeue JOB']),
 ])
 def test_dry_run_prints_all_and_runs_nothing(script, env, wanted, forbidden):
   result = run(script, *COMMAND, path=forbidden, DRY_RUN='1', **env)
@@ -102,21 +108,28 @@ esac
 
 @pytest.mark.parametrize('outcomes, code, runs, creations', [
     (['0 0'], 0, 1, 1),
-    (['gone', '3 3', '134 13', '0 0'], 0, 4, 2),  # taken away, asked to stop, a process lost: each time it goes on
-    (['2 2'], 2, 1, 1),
+    (['gone', '3 3', '137 13', '0 0'], 0, 4, 2),  # taken away, asked to stop, killed: each time it goes on
     (['8 13'], 8, 1, 1),
-    (['3', '3', '3', '3'], 1, 3, 1),  # at most two restarts
+    (['13 9 3'], 9, 1, 1),
+    (['3'] * 5 + ['0'], 0, 6, 1),  # asked to stop is no failure, however often
+    (['137', '125', '3', '7', '7', '0'], 0, 6, 1),
+    (['125'] * 5, 125, 4, 1),  # nothing was ever heard of it
+    (['gone'] * 5, 255, 4, 4),
+    *[([f'0 {code}'], code, 1, 1) for code in ENDS],
+    *[([f'0 {code}', '0 0'], 0, 2, 1) for code in AGAIN],
 ])
 def test_cloud_tpu_goes_on_after_preemption(outcomes, code, runs, creations, tmp_path):
   fake(tmp_path, 'gcloud', GCLOUD)
   (tmp_path / 'outcomes').write_text('\n'.join(outcomes) + '\n')
-  most = '3' if len(outcomes) != 4 or code == 0 else '2'
-  result = run('cloud_tpu/train.sh', *COMMAND, path=tmp_path, MOST_RESTARTS=most, **TPU)
+  result = run('cloud_tpu/train.sh', *COMMAND, path=tmp_path, **TPU)
   made = calls(tmp_path, 'gcloud')
   assert result.returncode == code, result.stderr
-  assert sum('tpu-vm ssh' in call for call in made) == runs
+  starts = [call for call in made if 'tpu-vm ssh' in call]
+  assert len(starts) == runs
+  assert all(f'supervise --attempt {number} -- pretrain' in start for number, start in enumerate(starts))
   assert sum('resources create' in call for call in made) == creations
-  assert (code == 0) == (not (tmp_path / 'state').exists())  # done: nothing is left that costs money
+  assert code or not (tmp_path / 'state').exists()  # done: nothing is left that costs money
+  assert code in (0, 255) or (tmp_path / 'state').exists()
 
 
 def test_cloud_tpu_quotes_the_command(tmp_path):
@@ -133,8 +146,7 @@ def test_cloud_tpu_quotes_the_command(tmp_path):
 
 
 @pytest.mark.parametrize('code, before, requeued', [
-    (0, 0, False), (2, 0, False), (6, 0, False), (8, 0, False),
-    (3, 0, True), (13, 5, True), (134, 0, True), (3, 100, False)])
+    *[(code, 0, False) for code in (0, *ENDS, *MISSING)], *[(code, 0, True) for code in AGAIN], (3, 500, True)])
 def test_slurm_queues_again(code, before, requeued, tmp_path):
   fake(tmp_path, 'srun', f'exit {code}')
   fake(tmp_path, 'scontrol', '')
@@ -142,12 +154,13 @@ def test_slurm_queues_again(code, before, requeued, tmp_path):
   result = run('slurm/pretrain.sbatch', *COMMAND[1:], path=tmp_path, **settings)
   assert result.returncode == code
   assert calls(tmp_path, 'scontrol') == ['requeue 7'] * requeued
-  assert calls(tmp_path, 'srun') == ['--kill-on-bad-exit=1 --label bert-jax ' + ' '.join(COMMAND)]
+  assert calls(tmp_path, 'srun') == [
+      f'--kill-on-bad-exit=1 --label bert-jax supervise --attempt {before} -- ' + ' '.join(COMMAND)]
 
 # ---------------------------------------------------------------- manifests
 
 # Fields of the kinds that are used here, with the types of their values; (…,): a list of such. '!' in front: required.
-VARIABLE = {'!name': str, '!value': str}
+VARIABLE = {'!name': str, 'value': str, 'valueFrom': {'!fieldRef': {'!fieldPath': str}}}
 CONTAINER = {
     '!name': str, '!image': str, 'args': (str,), 'command': (str,), 'env': (VARIABLE,),
     'ports': ({'!containerPort': int, 'name': str},),
@@ -209,8 +222,16 @@ def test_manifests(path, forbidden):
   names = manifest['metadata']['name'], replicated['name'], container['name']
   assert all(re.fullmatch(r'[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?', name) for name in names)
   assert container['image'] == JOB['IMAGE']
-  assert container['args'][:6] == ['pretrain', 'large', '--data', 'gs://b/data', '--run-dir', 'gs://b/run&1']
-  variables = {variable['name']: variable['value'] for variable in container['env']}
+  [rule] = job['podFailurePolicy']['rules']
+  assert rule['action'] == 'FailJob' and rule['onExitCodes']['operator'] == 'In'
+  assert tuple(rule['onExitCodes']['values']) == (*ENDS, *MISSING) and not set(ENDS) & set(AGAIN)
+  own, command = container['args'][:4], container['args'][4:]
+  assert own == ['supervise', '--attempt', '$(ATTEMPT)', '--']
+  assert command[:6] == ['pretrain', 'large', '--data', 'gs://b/data', '--run-dir', 'gs://b/run&1']
+  assert all(('value' in variable) != ('valueFrom' in variable) for variable in container['env'])
+  sources = {variable['name']: variable.get('valueFrom') for variable in container['env']}
+  assert sources['ATTEMPT'] == {'fieldRef': {'fieldPath': "metadata.annotations['jobset.sigs.k8s.io/restart-attempt']"}}
+  variables = {variable['name']: variable.get('value') for variable in container['env']}
   assert variables['JAX_COMPILATION_CACHE_DIR'] == 'gs://b/run&1-compilation-cache'
   assert container['resources']['requests'] == container['resources']['limits']
   kind, = container['resources']['limits']
@@ -226,7 +247,7 @@ def check_tpu(job, pod, container):
 
 def check_gpu(manifest, replicated, job, container):
   from bert_jax.config import Distributed
-  flags = dict(zip(container['args'][6::2], container['args'][7::2]))
+  flags = dict(zip(container['args'][10::2], container['args'][11::2]))
   assert flags.pop('--distributed.process-id') == '$(JOB_COMPLETION_INDEX)'
   host, port = flags['--distributed.coordinator'].split(':')
   name = manifest['metadata']['name']

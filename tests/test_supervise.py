@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,8 +12,9 @@ import corpora
 import pytest
 
 import bert_jax
-from bert_jax import checkpoint, metrics
-from bert_jax.errors import STOPPED
+from bert_jax import checkpoint, manifest, metrics, run_directory
+from bert_jax.errors import GAVE_UP, STOPPED
+from launch import supervise as supervising
 
 ROOT = pathlib.Path(bert_jax.__file__).parents[1]
 SETTINGS = ['--model.hidden-size', '16', '--model.layers', '1', '--model.heads', '2', '--model.intermediate-size', '16',
@@ -51,6 +53,47 @@ def wait_for(what, seconds: float = 120):
     time.sleep(0.05)
 
 
+def make_run(run_dir: pathlib.Path) -> pathlib.Path:
+  run_dir.mkdir()
+  (run_dir / run_directory.CONFIG).write_text('{"vocabulary": null}')
+  return run_dir
+
+
+def save(run_dir: pathlib.Path, step: int) -> None:
+  """A step that says that it is whole."""
+  whole = manifest.Manifest(step, run_directory.fingerprints(run_dir), finished=True)
+  manifest.write(run_dir / run_directory.CHECKPOINTS / str(step), whole)
+
+
+def fruitless(run_dir: pathlib.Path, attempt: int) -> int:
+  return supervising.fruitless_before(str(run_dir), attempt, supervising.newest_step(str(run_dir)))
+
+
+def test_starts_by_a_launcher_are_counted_in_the_run(tmp_path):
+  assert [fruitless(tmp_path / 'run', attempt) for attempt in (0, 1, 4)] == [0, 1, 4]  # none came so far as a run
+  run_dir = make_run(tmp_path / 'run')
+  assert [fruitless(run_dir, attempt) for attempt in (2, 3, 3, 4)] == [0, 1, 1, 2]
+  save(run_dir, 10)
+  assert [fruitless(run_dir, attempt) for attempt in (5, 5, 6, 6, 5, 8)] == [0, 0, 1, 1, 0, 3]  # in any order
+  save(run_dir, 20)
+  assert [fruitless(run_dir, attempt) for attempt in (9, 10)] == [0, 1]
+  assert [fruitless(run_dir, attempt) for attempt in (0, 1, 2)] == [0, 1, 2]  # another job of the launcher
+  for content in ('', '[]', '{"step": 20}', '{"step": 20, "attempt": null}', '7'):
+    (run_dir / supervising.ATTEMPTS).write_text(content)
+    assert [fruitless(run_dir, attempt) for attempt in (5, 6)] == [0, 1]
+
+
+def test_a_launcher_is_told_to_stop_where_its_starts_bring_nothing(tmp_path, capfd):
+  run_dir = make_run(tmp_path / 'run')
+  save(run_dir, 1234)
+  begin = lambda attempt: supervising.Supervisor(['--help'], str(run_dir), attempt=attempt).run()
+  assert [begin(attempt) for attempt in range(5)] == [0, 0, 0, 0, GAVE_UP]
+  said = capfd.readouterr().err
+  assert said.count('giving up') == 1 and 'this is start 5; step 1,234 is saved' in said
+  save(run_dir, 1235)
+  assert begin(5) == 0
+
+
 @pytest.mark.slow
 def test_kill_9_costs_only_time(folder):
   done = subprocess.run([*BERT_JAX, *command('alone', 60)], cwd=folder, timeout=300, capture_output=True,
@@ -72,6 +115,24 @@ def test_kill_9_costs_only_time(folder):
 def leaves(tree) -> list:
   import jax
   return jax.device_get(jax.tree.leaves(tree))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_two_processes_with_a_supervisor_each_come_through_kill_9(folder, victim):
+  run, processes = f'two{victim}', []
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port = probe.getsockname()[1]
+  for number in range(2):
+    processes.append(start(folder, *command(run, 60), '--distributed.coordinator', f'127.0.0.1:{port}',
+                           '--distributed.processes', '2', '--distributed.process-id', str(number)))
+  wait_for(lambda: (folder / run / 'checkpoints/5/manifest.json').exists())
+  os.kill(child_of(processes[victim]), signal.SIGKILL)
+  said = [process.communicate(timeout=300)[1] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], said
+  assert 'ended with 137' in said[victim] and all('starting again' in text for text in said), said
+  assert checkpoint.load(folder / run).step == 60
 
 
 @pytest.mark.slow
@@ -98,4 +159,5 @@ def test_it_gives_up_where_nothing_new_comes(folder):
     os.kill(child_of(process), signal.SIGKILL)
     time.sleep(0.5)
   said = process.communicate(timeout=120)[1]
-  assert process.returncode == 137 and said.count('starting again') == 1 and 'giving up' in said, said
+  assert process.returncode == GAVE_UP and 'ended with 137' in said, said
+  assert said.count('starting again') == 1 and 'giving up' in said, said

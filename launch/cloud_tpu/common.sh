@@ -8,7 +8,8 @@
 : "${RUNTIME:=v2-alpha-tpuv5-lite}"          # --runtime-version: the image that goes with the chip
 : "${SPOT:=1}"                               # 1: cheap, and may be taken away at any time; 0: on demand
 : "${POLL_SECONDS:=30}"                      # between looks at a resource that is on its way
-: "${MOST_RESTARTS:=100}"                    # of train.sh
+: "${MOST_UNHEARD:=3}"                       # of train.sh: restarts in a row after starts of which nothing was heard
+: "${SOON:=600}"                             # seconds in which such a start ends
 
 WHERE=(--project "$PROJECT" --zone "$ZONE")
 

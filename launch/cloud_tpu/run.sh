@@ -30,9 +30,9 @@ trap 'rm -f "$log"' EXIT
 run gcloud compute tpus tpu-vm ssh "$NAME" --worker all --command "$remote" "${WHERE[@]}" | tee "$log" || true
 if [[ "${DRY_RUN:-0}" == 1 ]]; then exit 0; fi
 
-# All workers end alike, or one of them tells why: the codes that no restart mends come first.
-codes=$(grep -o 'bert-jax-exit-code=[0-9]*' "$log" | cut -d= -f2 | sort -un || true)
-for code in 2 6 8 13 7 3 1 0; do
+# All workers end alike, or one of them tells why: the codes that no restart mends come first, then the highest.
+codes=$(grep -o 'bert-jax-exit-code=[0-9]*' "$log" | cut -d= -f2 | sort -urn || true)
+for code in 1 2 6 8 9 $codes; do
   if grep -qx "$code" <<<"$codes"; then
     exit "$code"
   fi

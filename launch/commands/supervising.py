@@ -18,16 +18,20 @@ class Supervise:
   """Restarts in a row without a new checkpoint, after which it gives up."""
   wait_seconds: Seconds = supervising.WAIT_SECONDS
   """Before the first restart; twice as long before each further one without a new checkpoint, up to five minutes."""
+  attempt: CountOrNone = 0
+  """How often a launcher has started this before; with it restarts without a new checkpoint are counted over all of its
+  starts."""
 
 
 def supervise(argv: list[str]) -> int:
-  """The exit code of the command's last try."""
+  """The exit code of the command's last try, or GAVE_UP."""
   own, _, command = (argv[:argv.index('--')], '--', argv[argv.index('--') + 1:]) if '--' in argv else (argv, '', [])
   args = flags.parse(Supervise, own, 'supervise')
   found = command[0] if command else 'nothing'
   if found not in SUPERVISED:
     raise ConfigError(f'there is {found} after --: wanted `bert-jax supervise -- pretrain …` or `-- finetune …`')
-  return supervising.Supervisor(command, run_dir_of(command), args.fruitless, args.wait_seconds).run()
+  return supervising.Supervisor(command, run_dir_of(command), args.fruitless, args.wait_seconds,
+                                args.attempt).run()
 
 
 def run_dir_of(command: list[str]) -> str:

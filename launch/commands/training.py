@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_jax.config import Config, Distributed
-from bert_jax.errors import STOPPED, ConfigError
+from bert_jax.errors import STOPPED, UNSAVED, ConfigError
 from bert_jax.tasks.settings import Finetune, Grid
 from bert_jax.tasks.task import Settings
 from input_pipeline.ranges import Count, CountOrNone
@@ -73,7 +73,9 @@ def pretrain(argv: list[str]) -> int:
   with compiled.kept(compiled.place(args.cache, args.run_dir)):
     result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from,
                          longer_positions=args.longer_positions, back=back)
-  return STOPPED if result.reason == 'signal' else 0
+  if result.reason != 'signal':
+    return 0
+  return STOPPED if result.step > (result.resumed_from or 0) else UNSAVED
 
 # ---------------------------------------------------------------- finetune
 
