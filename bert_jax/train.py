@@ -27,6 +27,7 @@ from bert_jax import (
     early_stop,
     evaluate,
     loop,
+    manifest as manifest_lib,
     metrics,
     phases,
     probes,
@@ -71,7 +72,8 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   streams = phases.open_streams(data_dir, config)
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
-  distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
+  distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint,
+                                        'the program': f'bert_jax {manifest_lib.version()}'})
   tokens = lambda: tokens_of(phases.directory(data_dir, config))
   load = lambda path, step, longer: initial_from(path, step, program, vocabulary, tokens, longer)
   begins = initialize_from is not None and not run_directory.run_of(run_dir)
