@@ -136,7 +136,7 @@ def pretrain(data: pathlib.Path, run: pathlib.Path, steps: int, every: int, *mor
           every, *alone, *more]
 
 
-def of_two(number: int, port: int, heartbeat: int = 60) -> list[object]:
+def of_two(number: int, port: int, heartbeat: int) -> list[object]:
   return ['--distributed.coordinator', f'127.0.0.1:{port}', '--distributed.processes', 2, '--distributed.process-id',
           number, '--distributed.heartbeat-seconds', heartbeat, '--mesh.data', 2]
 

@@ -12,6 +12,8 @@ from tests import children, troubles
 from tests.children import Child
 
 STEPS, EVERY, STOP_SECONDS = 12, 4, 15  # the promise is 5 s on a quiet machine; the table says what was seen
+SECRETS = {name: f'canary-{number}-of-{name}' for number, name in enumerate((
+    'AWS_SECRET_ACCESS_KEY', 'GOOGLE_API_KEY', 'HF_TOKEN', 'WANDB_API_KEY', 'DB_PASSWORD'))}
 EVALUATE = ['--run.evaluate-every', 6, '--run.evaluation-rows', 16]
 
 
@@ -20,7 +22,7 @@ def folder(tmp_path_factory):
   """Data, and `straight`: a run that nobody disturbed, each of whose steps is kept."""
   folder = tmp_path_factory.mktemp('stopped')
   children.write_data(folder)
-  with Child(folder / 'straight.txt', *command(folder, 'straight', *children.EVERY_STEP)) as child:
+  with Child(folder / 'straight.txt', *command(folder, 'straight', *children.EVERY_STEP), **SECRETS) as child:
     assert child.end() == 0, child.said
   assert children.saved(folder / 'straight') == list(range(1, STEPS + 1))
   return folder
@@ -28,6 +30,17 @@ def folder(tmp_path_factory):
 
 def command(folder, run: str, *more) -> list:
   return children.pretrain(folder / 'data', folder / run, STEPS, EVERY, *EVALUATE, *more)
+
+
+@pytest.mark.reliability(33)
+@pytest.mark.parametrize('name', SECRETS)
+def test_no_secret_of_the_environment_is_written(folder, tally, name):
+  """In no file of the run, and not in what it says."""
+  files = [folder / 'straight.txt', *(path for path in (folder / 'straight').rglob('*') if path.is_file())]
+  holding = lambda text: [path for path in files if text.encode() in path.read_bytes()]
+  tally.control(bool(holding(str(folder / 'data'))))
+  tally.fault(SECRETS[name], survived=not holding(SECRETS[name]))
+  assert not holding(SECRETS[name])
 
 
 def alike(folder, run: str) -> bool:

@@ -21,13 +21,14 @@ ENDS_SECONDS = 5 + 10  # the promise is 5 s on a quiet machine; the table says w
 
 
 @contextlib.contextmanager
-def pair(folder, run: str, prepare=(None, None), more=((), ()), steps: int = STEPS, every: int = EVERY):
+def pair(folder, run: str, prepare=(None, None), more=((), ()), steps: int = STEPS, every: int = EVERY,
+         heartbeat: int = 60):
   """The two processes of a run, each with trouble of its own, and with settings of its own."""
   port, children_ = buckets.free_port(), []
   with contextlib.ExitStack() as stack:
     for number in range(2):
       argv = children.pretrain(folder / 'data', folder / run, steps, every,
-                               *children.of_two(number, port, HEARTBEAT), *more[number])
+                               *children.of_two(number, port, heartbeat), *more[number])
       out = folder / f'{run}.{number}.{port}.txt'
       children_.append(stack.enter_context(Child(out, *argv, prepare=prepare[number])))
     yield children_
@@ -111,7 +112,7 @@ def kills_in_saves(folder, tally, kills: int, steps: int) -> None:
   newest = lambda: max(children.saved(folder / run), default=0)
   for number in range(kills):
     victim = number % 2
-    with pair(folder, run, prepare=(slow, slow), steps=steps, every=1) as processes:
+    with pair(folder, run, prepare=(slow, slow), steps=steps, every=1, heartbeat=HEARTBEAT) as processes:
       processes[victim].until(lambda before=before: newest() > before)
       saved = newest()
       time.sleep(draw.random() * 0.5)
@@ -151,7 +152,7 @@ def test_one_that_is_stuck_takes_both_down(folder, tally, who):
   tally.control(alike(folder, 'straight'))
   trouble = [None, None]
   trouble[who] = AT(troubles.at_step, 7, troubles.hang, str(proof))
-  with pair(folder, run, prepare=trouble, more=(('--run.hang-minutes', 0.2),) * 2) as processes:
+  with pair(folder, run, prepare=trouble, more=(('--run.hang-minutes', 0.2),) * 2, heartbeat=HEARTBEAT) as processes:
     processes[who].until(proof.exists)
     begin = time.monotonic()
     codes = ends(processes)
@@ -236,7 +237,7 @@ def test_ten_faults_in_one_run_of_two_processes_change_nothing(folder, tally):
     slow = AT(troubles.slow_steps, 0.02)
     prepare = [AT(troubles.both, one, slow) for one in prepare]
     with pair(folder, run, prepare=prepare, steps=STEPS_OF_TEN, every=10,
-              more=(('--run.hang-minutes', 0.2),) * 2) as processes:
+              more=(('--run.hang-minutes', 0.2),) * 2, heartbeat=HEARTBEAT) as processes:
       if kind and not KINDS[kind][1]:
         processes[0].until(lambda far=far: size() >= far)
         told = processes[KINDS[kind][0]].tell(signal.SIGKILL if 'kill' in kind else signal.SIGTERM)
