@@ -108,6 +108,7 @@ class Checkpoints:
     self.pinned: int | None = None  # a step that stays, however old it is
     self.sound: set[int] = set()  # of these, those that this process has restored from or written
     mode = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)  # renames nothing
+    arrays.quiet()
     self.orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(), atomicity_options=mode)
 
   @functools.cached_property

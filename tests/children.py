@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 import optax  # noqa: F401
-import orbax.checkpoint
+import orbax.checkpoint as ocp
 import tensorboardX  # noqa: F401
 
 from bert_jax import evaluate, metrics, run_directory, steps as steps_lib, train  # noqa: F401
@@ -154,8 +154,10 @@ def digest(run: pathlib.Path, step: int | None = None) -> str:
   found = [one for one in steps_lib.look(run, run_directory.fingerprints(run)) if step in (None, one.number)]
   chosen = next(steps_lib.sound(found, rejected), None)
   assert chosen is not None and not rejected, rejected
-  with orbax.checkpoint.Checkpointer(orbax.checkpoint.PyTreeCheckpointHandler()) as reader:
-    tree = reader.restore(chosen.directory / steps_lib.STATE)
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    there = reader.metadata(chosen.directory / steps_lib.STATE).item_metadata.tree
+    plain = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), there)
+    tree = reader.restore(chosen.directory / steps_lib.STATE, args=ocp.args.PyTreeRestore(restore_args=plain))
   hashed = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     array = np.asarray(leaf)

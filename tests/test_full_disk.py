@@ -117,7 +117,8 @@ def test_a_run_whose_disk_is_full_ends_and_goes_on(way, disk, tally, step):
     code = child.end(SECONDS)
   assert code == FULL and 'Traceback' not in child.said and free(disk) < 100_000, (code, child.said)
   saved = children.saved(run)
-  assert saved[-1] == (step - 1) // EVERY * EVERY
+  before = (step - 1) // EVERY * EVERY  # a save may still have been on its way
+  assert saved[-1] in (before, before - EVERY)
   assert {path.name for path in (run / 'checkpoints').iterdir()} == set(map(str, saved))
   so_far = children.digest(run) == children.digest(way / 'run', saved[-1])
   (disk / 'filler').unlink()
