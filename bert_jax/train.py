@@ -191,7 +191,8 @@ class Training:
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
-    distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
+    there = distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
+    distributed.agree({'the run that is there': there})  # until all have looked, none writes
     with (watchdog.Watchdog(60 * settings.hang_minutes) as dog, locked(self.run_dir) as lock,
           checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints):
       record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))
