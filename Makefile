@@ -19,11 +19,12 @@ PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/
 PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
-.PHONY: help pretrain proof test test-all test-bucket test-peers test-beam lint clean
+.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
 	@echo 'make test        the tests, in under 12 minutes on 2 cores;  make test-all: the slow ones too'
+	@echo 'make reliability each kind of fault, in under 8 minutes: reliability.json;  make reliability-full: many more'
 	@echo 'make test-bucket every command on a bucket of the loopback'
 	@echo 'make test-peers  parity with transformers and torch'
 	@echo 'make test-beam   shards made on Apache Beam'
@@ -80,12 +81,18 @@ proof: $(VENV)/.installed data/proof-vocab.txt
 	  --data-root $(PROOF_DATA) --output runs/proof_tasks --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not bucket and not peers and not beam' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam' tests
 
 test-all: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam' tests
 
-# loadfile: the tests of one file share what they begin with.
+# The plan of faults: tests/reliability.py. loadfile: the tests of one file share what they begin with.
+reliability: $(VENV)/.installed
+	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile --reliability reliability.json -m 'reliability and not slow' tests
+
+reliability-full: $(VENV)/.installed
+	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile --reliability reliability.json -m reliability tests
+
 test-bucket: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile -m bucket tests
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import logging
 import os
 from collections.abc import Callable
 
@@ -112,6 +113,18 @@ def check_arrays(found: dict[str, str], wanted: dict[str, str]) -> None:
   for name, kind in wanted.items():
     if found.get(name) != kind:
       raise DamageError(f'it holds {name} as {found[name]}, wanted {kind}' if name in found else f'it lacks {name}')
+
+
+def without_trace(record: logging.LogRecord) -> bool:
+  """Takes the traceback from what Orbax logs of an error that it raises too: we tell it in a sentence."""
+  if 'orbax' in record.pathname:
+    record.exc_info = record.exc_text = None
+  return True
+
+
+def quiet() -> None:
+  """No tracebacks of threads that save, from here on."""
+  logging.getLogger('absl').addFilter(without_trace)
 
 
 def first_line(error: BaseException) -> str:

@@ -111,6 +111,7 @@ class Checkpoints:
     self.pinned: int | None = None  # a step that stays, however old it is
     self.sound: set[int] = set()  # of these, those that this process has restored from or written
     mode = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)  # renames nothing
+    arrays.quiet()
     meet = lambda *, key, timeout_ms: self.meeting.meet(timeout_ms / 1000)  # of the save at hand
     self.orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(), atomicity_options=mode,
                                        async_options=ocp.options.AsyncOptions(barrier_sync_fn=meet))

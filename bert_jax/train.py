@@ -32,6 +32,7 @@ from bert_jax import (
     finite,
     health,
     loop,
+    manifest as manifest_lib,
     metrics,
     phases,
     probes,
@@ -78,7 +79,8 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
   found = health.preflight(program, streams)
-  distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint})
+  distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint,
+                                         'the program': f'bert_jax {manifest_lib.version()}'})
   tokens = lambda: tokens_of(phases.directory(data_dir, config))
   load = lambda path, step, longer: initial_from(path, step, program, vocabulary, tokens, longer)
   is_new = not run_directory.run_of(run_dir)
@@ -212,7 +214,8 @@ class Training:
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
     recheck.check(settings.recheck_every, self.program.mesh)
-    distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
+    there = distributed.in_turn(lambda: run_directory.check(self.run_dir, self.record))
+    distributed.agree({'the run that is there': there})  # until all have looked, none writes
     with (watchdog.Watchdog(60 * settings.hang_minutes) as dog, locked(self.run_dir) as lock,
           checkpoint.manager(self.run_dir, settings.keep_checkpoints) as checkpoints):
       record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))

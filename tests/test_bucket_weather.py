@@ -21,13 +21,16 @@ PARTS = {'data': '/data/|prefix=(weather/)?data', 'saves': 'checkpoints/', 'log'
 SILENCE = {'REQUEST_SECONDS': '3', 'TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS': '3'}  # a minute elsewhere
 
 
-def test_twenty_faults_in_200_steps_change_nothing(healthy, local_way, tmp_path):
+@pytest.mark.slow
+@pytest.mark.reliability(20)
+def test_twenty_faults_in_200_steps_change_nothing(healthy, local_way, tmp_path, tally):
   """Each kind in reading data, saving, logging and exporting."""
   for file in (local_way / 'data').iterdir():
     healthy.put('bucket', f'weather/data/{file.name}', file.read_bytes())
   calm, run = tmp_path / 'calm', f'{BUCKET}/weather/run'
   pretrain = ['pretrain', 'tiny', *RUN, *STEPS, *ALONE]
   buckets.done(healthy, [*pretrain, '--data', local_way / 'data', '--run-dir', calm], ['export', calm])
+  tally.control(len(buckets.lines_of((calm / 'metrics.jsonl').read_text())) > 0)
   healthy.faults = Faults(plan={pattern: list(KINDS) for pattern in PARTS.values()}, silence=300)
   commands = [[*pretrain, '--data', f'{BUCKET}/weather/data', '--run-dir', run], ['evaluate', run], ['plot', run],
               ['export', run], ['verify', run]]
@@ -37,7 +40,10 @@ def test_twenty_faults_in_200_steps_change_nothing(healthy, local_way, tmp_path)
   assert 'storage is slow' in found[0]['errors']
   files = healthy.files('bucket', 'weather/run/')
   assert buckets.log_of(healthy, 'weather/run') == buckets.lines_of((calm / 'metrics.jsonl').read_text())
-  assert files['export/model.safetensors'] == (calm / 'export/model.safetensors').read_bytes()
+  same = files['export/model.safetensors'] == (calm / 'export/model.safetensors').read_bytes()
+  for pattern in PARTS:
+    for kind in KINDS:
+      tally.fault((pattern, kind), survived=True, exact=same)
 
 
 STORAGE = '''
@@ -58,14 +64,18 @@ def script(server, body: str, more=None) -> tuple[str, str]:
   return done.stdout, done.stderr
 
 
+@pytest.mark.reliability(20)
 @pytest.mark.parametrize('kind', KINDS)
-def test_what_may_pass_is_tried_again_and_told(healthy, kind):
+def test_what_may_pass_is_tried_again_and_told(healthy, kind, tally):
+  _, errors = script(healthy, 'path.write_bytes(b"some text")\nassert path.read_bytes() == b"some text"')
+  tally.control('storage is slow' not in errors)
   healthy.faults = Faults(1.0, (kind,), most=2, silence=300)
   _, errors = script(healthy, '''
 path.write_bytes(b'some text')
 assert path.read_bytes() == b'some text' and [found.name for found in path.parent.glob('weather*')] == ['weather.txt']
 ''')
-  assert healthy.faults.most == 0 and errors.count('storage is slow') == 1, errors
+  assert errors.count('storage is slow') == 1, errors
+  tally.fault(healthy.faults.most == 0, detected=True, survived=True, exact=True)
 
 
 @pytest.mark.parametrize('faults, calls', [(Faults(deny=403), 1), (Faults(deny=401), 1), (Faults(1.0, ('400',)), 1)])

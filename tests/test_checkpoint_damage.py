@@ -9,9 +9,6 @@ import os
 import pathlib
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -24,7 +21,6 @@ from bert_jax import (
     config as cfg,
     manifest as manifest_lib,
     metrics,
-    program as program_lib,
     run_directory,
     steps,
     train,
@@ -36,24 +32,13 @@ from input_pipeline import records, storage
 from input_pipeline.errors import DataError
 from launch import cli
 from tests import parameters, synthetic
+from tests.saves import MODEL, SETTINGS, abstract_of, state_of
 
-ROOT = pathlib.Path(__file__).parent.parent
-MODEL = cfg.Model(vocab_size=40, hidden_size=8, layers=1, heads=2, intermediate_size=16, max_positions=16,
-                  dtype='float32')
-CONFIG = cfg.Config(model=MODEL, batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=3),
-                    optimizer=cfg.Optimizer(warmup_steps=0), mesh=cfg.MeshShape(data=1), run=cfg.Run(steps=9))
 STEPS = 3, 7, 9
 
 
-def state_of(step: int, template) -> program_lib.TrainState:
-  """A state that its step tells: every number is another at every step."""
-  params = jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf) + np.float32(step)), template)
-  zero = np.zeros((), np.int32)
-  return program_lib.TrainState(zero + step, zero, params, {'nothing': jax.device_put(zero)})
-
-
 def write(directory, template, vocabulary) -> None:
-  parameters.write_run(directory, CONFIG, vocabulary, steps=())
+  parameters.write_run(directory, SETTINGS, vocabulary, steps=())
   with checkpoint.manager(directory) as checkpoints:
     for step in STEPS:
       checkpoint.save(checkpoints, state_of(step, template), checkpoint.Meta(step, 0.0, {}, ''))
@@ -173,7 +158,8 @@ def test_a_sound_run_is_used_and_called_sound(run, template, capsys):
   assert [item.name for item in report.items][2:] == [f'step {step}' for step in STEPS]
 
 
-def one_fault(run, template, seed: int, load: bool) -> None:
+def one_fault(run, template, tally, seed: int, load: bool) -> None:
+  tally.control(next(steps.sound(steps.look(run, run_directory.fingerprints(run)), [])).number == 9)
   kind = damage(run, 9, seed)
   found = steps.look(run, run_directory.fingerprints(run))
   rejected = []
@@ -181,24 +167,27 @@ def one_fault(run, template, seed: int, load: bool) -> None:
   # a swap between steps damages both, unless the older one got a file that it does not read
   assert best.number in ((7,) if kind != 'swap_steps' else (3,)), rejected
   assert rejected[0].number == 9 and rejected[0].reason and '\n' not in rejected[0].reason
-  if load:
-    assert taken(run, template) == best.number
-  assert not verify.verify(run).sound
+  exact = taken(run, template) == best.number if load else None
+  tally.fault(kind, detected=not verify.verify(run).sound, survived=True, exact=exact)
 
 
-@pytest.mark.parametrize('seed', range(70))
-def test_each_fault_is_found_and_an_older_step_taken(run, template, seed):
-  one_fault(run, template, seed, load=seed % 10 == 0)
+@pytest.mark.reliability(14)
+@pytest.mark.parametrize('seed', range(200))
+def test_each_fault_is_found_and_an_older_step_taken(run, template, tally, seed):
+  one_fault(run, template, tally, seed, load=seed % 10 == 0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('seed', range(70, 270))
-def test_two_hundred_more(run, template, seed):
-  one_fault(run, template, seed, load=True)
+@pytest.mark.reliability(14)
+@pytest.mark.parametrize('seed', range(200, 400))
+def test_two_hundred_more(run, template, tally, seed):
+  one_fault(run, template, tally, seed, load=True)
 
 
+@pytest.mark.reliability(14)
 @pytest.mark.parametrize('seed', range(8))
-def test_where_no_step_is_sound_none_is_used(run, template, seed):
+def test_where_no_step_is_sound_none_is_used(run, template, tally, seed):
+  tally.control(taken(run, template) == 9)
   for step in STEPS:
     damage(run, step, MINE.index(MINE[seed % len(MINE)]) + len(FAULTS) * (seed + step))
   before = contents(run)
@@ -207,12 +196,8 @@ def test_where_no_step_is_sound_none_is_used(run, template, seed):
   assert caught.value.exit_code == 2 and '\n' not in str(caught.value)
   with checkpoint.manager(run) as checkpoints, pytest.raises(DamageError):
     checkpoint.restore(checkpoints, abstract_of(template))
-  assert contents(run) == before  # nothing of it was deleted
+  tally.fault(True, detected=True, survived=contents(run) == before)  # nothing of it was deleted
 
-
-def abstract_of(template) -> program_lib.TrainState:
-  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), state_of(0, template))
 
 # ---------------------------------------------------------------- entries that are no step of this run
 
@@ -249,9 +234,11 @@ STRAYS = {'renamed': (rename, 9), 'copied': (copy, 9), 'of another run': (foreig
           'another digit': (lambda run, sound: step_of(run, '²').mkdir(), 9)}
 
 
+@pytest.mark.reliability(15)
 @pytest.mark.parametrize('name', STRAYS)
-def test_what_is_no_step_of_this_run_is_neither_used_nor_deleted(run, sound, template, name, capsys):
+def test_what_is_no_step_of_this_run_is_neither_used_nor_deleted(run, sound, template, name, tally):
   fault, expected = STRAYS[name]
+  tally.control(taken(run, template) == 9)
   there = sorted(step_of(run, 'x').parent.rglob('*'))
   fault(run, sound)
   assert sorted(step_of(run, 'x').parent.rglob('*')) != there or name == 'of another run'
@@ -260,7 +247,8 @@ def test_what_is_no_step_of_this_run_is_neither_used_nor_deleted(run, sound, tem
   with checkpoint.manager(run) as checkpoints:
     _, meta = checkpoint.restore(checkpoints, abstract_of(template))
   assert meta.step == expected
-  assert (contents(run), sorted(pathlib.Path(run).rglob('*'))) == before
+  same = (contents(run), sorted(pathlib.Path(run).rglob('*'))) == before
+  tally.fault(True, survived=same, exact=same)
 
 
 def test_saving_where_something_stands_moves_it_aside(run, template):
@@ -334,20 +322,45 @@ def test_a_step_that_is_named_is_used_or_refused(run, template):
     checkpoint.load(run, 8)
 
 
+@pytest.mark.reliability(16)
 @pytest.mark.parametrize('change, says', [
     (lambda x: jax.ShapeDtypeStruct(x.shape, np.int32, sharding=x.sharding), r'as float32\[.*wanted int32'),
     (lambda x: jax.ShapeDtypeStruct((*x.shape, 2), x.dtype, sharding=x.sharding), r'wanted float32\[.*, 2\]')])
-def test_arrays_of_another_type_or_shape_are_refused(run, template, change, says):
+def test_arrays_of_another_type_or_shape_are_refused(run, template, tally, change, says):
   abstract = abstract_of(template)
+  with checkpoint.manager(run) as checkpoints:
+    tally.control(checkpoint.restore(checkpoints, abstract)[1].step == 9)
   abstract = dataclasses.replace(abstract, params=jax.tree.map(change, abstract.params))
   with checkpoint.manager(run) as checkpoints, pytest.raises(DamageError, match=says):
     checkpoint.restore(checkpoints, abstract)
+  tally.fault(True, detected=True)
 
 
-def test_arrays_that_are_missing_are_refused(run, template):
-  abstract = dataclasses.replace(abstract_of(template), opt_state={'more': abstract_of(template).skipped})
-  with checkpoint.manager(run) as checkpoints, pytest.raises(DamageError, match='it lacks opt_state/more'):
+@pytest.mark.reliability(16)
+@pytest.mark.parametrize('names', [('nothing', 'more'), ('everything',)], ids=['one more', 'another name'])
+def test_arrays_that_are_missing_are_refused(run, template, tally, names):
+  sound = abstract_of(template)
+  with checkpoint.manager(run) as checkpoints:
+    tally.control(checkpoint.restore(checkpoints, sound)[1].step == 9)
+  abstract = dataclasses.replace(sound, opt_state={name: sound.skipped for name in names})
+  with checkpoint.manager(run) as checkpoints, pytest.raises(DamageError, match=f'it lacks opt_state/{names[-1]}'):
     checkpoint.restore(checkpoints, abstract)
+  tally.fault(True, detected=True)
+
+
+@pytest.mark.reliability(16)
+def test_arrays_that_changed_their_names_are_refused(run, template, tally):
+  """Two of different shapes, as where the fields of a tuple came in another order."""
+  abstract = abstract_of(template)
+  first, second = abstract.params['encoder']['word_embeddings'], abstract.params['encoder']['position_embeddings']
+  assert jax.tree.map(lambda x: x.shape, first) != jax.tree.map(lambda x: x.shape, second)
+  with checkpoint.manager(run) as checkpoints:
+    tally.control(checkpoint.restore(checkpoints, abstract)[1].step == 9)
+  encoder = abstract.params['encoder'] | {'word_embeddings': second, 'position_embeddings': first}
+  abstract = dataclasses.replace(abstract, params=abstract.params | {'encoder': encoder})
+  with checkpoint.manager(run) as checkpoints, pytest.raises(DamageError, match='embedding'):
+    checkpoint.restore(checkpoints, abstract)
+  tally.fault(True, detected=True)
 
 # ---------------------------------------------------------------- steps from before there were manifests
 
@@ -366,10 +379,13 @@ def write_old(run, step: int, template) -> None:
         meta=ocp.args.JsonSave(dataclasses.asdict(checkpoint.Meta(step, 1.5, {}, 'print')))))
 
 
-def test_a_step_from_before_is_read_and_said_to_be_unverified(run, template, capsys):
+@pytest.mark.reliability(35)
+def test_a_step_from_before_is_read_and_said_to_be_unverified(run, template, capsys, tally):
+  tally.control(taken(run, template) == 9)
   write_old(run, 15, template)
   assert taken(run, template) == 15
-  assert 'it is used unverified' in capsys.readouterr().err
+  told = 'it is used unverified' in capsys.readouterr().err
+  tally.fault(step_of(run, 15).exists(), detected=told, survived=True, exact=True)
   with checkpoint.manager(run, keep=1) as checkpoints:
     state, meta = checkpoint.restore(checkpoints, abstract_of(template))
     assert dataclasses.replace(meta, unsent=()) == checkpoint.Meta(15, 1.5, {}, 'print')
@@ -379,24 +395,31 @@ def test_a_step_from_before_is_read_and_said_to_be_unverified(run, template, cap
   assert [step.number for step in steps.look(run, run_directory.fingerprints(run))] == [16]
 
 
+@pytest.mark.reliability(35)
 @pytest.mark.parametrize('name', ['meta/metadata', steps.OLD_MARKER, 'params/_METADATA'])
-def test_a_step_from_before_that_is_damaged_is_not_used(run, template, name):
+def test_a_step_from_before_that_is_damaged_is_not_used(run, template, name, tally, capsys):
   write_old(run, 15, template)
+  tally.control(taken(run, template) == 15)
   remove(step_of(run, 15) / name, None)
   with checkpoint.manager(run) as checkpoints:
     assert checkpoint.restore(checkpoints, abstract_of(template))[1].step == 9
+  tally.fault(not (step_of(run, 15) / name).exists(), detected='step 15 cannot be used' in capsys.readouterr().err,
+              survived=True)
 
 # ---------------------------------------------------------------- numbers
 
 
+@pytest.mark.reliability(24)
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_never_saved(run, template, value):
+def test_what_is_not_finite_is_never_saved(run, template, value, tally):
+  tally.control(checkpoint.arrays.finite(checkpoint.arrays.tree_of(state_of(20, template))))
   state = state_of(20, template)
   wild = dataclasses.replace(state, opt_state={'nothing': jax.device_put(np.float32([0, value]))})
   with pytest.raises(NonFiniteError, match='step 20'), checkpoint.manager(run, keep=1) as checkpoints:
     checkpoint.save(checkpoints, wild, checkpoint.Meta(20, 0.0, {}, ''))
   assert not step_of(run, 20).exists() and taken(run, template) == 9
   assert [step.number for step in steps.look(run, run_directory.fingerprints(run))] == [3, 7, 9]
+  tally.fault(not np.isfinite(wild.opt_state['nothing']).all(), detected=True, survived=True)
 
 
 def test_what_is_not_finite_is_never_used_or_exported(run, template, monkeypatch):
@@ -440,11 +463,18 @@ def test_a_save_that_fails_deletes_nothing_of_others(run, template, monkeypatch)
   assert contents(step_of(run, 20)) == {'mine.txt': b'mine'}
 
 
+@pytest.mark.reliability(19)
 @pytest.mark.parametrize('where', ['the disk', 'Orbax', 'the manifest'])
-def test_a_last_save_that_fails_ends_with_7(run, template, where, monkeypatch):
+def test_a_last_save_that_fails_ends_with_7(run, template, where, monkeypatch, tally):
+  called = []
+
   def fail(*_, **__):
+    called.append(1)
     raise OSError(28, 'No space left on device')
 
+  with checkpoint.manager(run) as checkpoints:
+    checkpoint.save(checkpoints, state_of(10, template), checkpoint.Meta(10, 0.0, {}, ''))
+  tally.control(taken(run, template) == 10)
   with pytest.raises(CheckpointError, match='step 20 could not be written') as caught:
     with checkpoint.manager(run) as checkpoints:
       owner, name = {'the disk': (storage, 'free_bytes'), 'Orbax': (checkpoints.orbax, 'save'),
@@ -452,7 +482,8 @@ def test_a_last_save_that_fails_ends_with_7(run, template, where, monkeypatch):
       monkeypatch.setattr(owner, name, fail)
       checkpoint.save(checkpoints, state_of(20, template), checkpoint.Meta(20, 0.0, {}, ''))
   assert caught.value.exit_code == 7 and '\n' not in str(caught.value)
-  assert not step_of(run, 20).exists() and taken(run, template) == 9
+  assert not step_of(run, 20).exists() and taken(run, template) == 10
+  tally.fault(called, detected=True, survived=True)
 
 
 def test_saves_that_go_on_failing_end_a_run(run, template, monkeypatch):
@@ -472,7 +503,7 @@ def trained(tmp_path_factory):
   base = tmp_path_factory.mktemp('trained')
   data = synthetic.write_data(base / 'data', vocabulary_size=40, pieces=100, documents=20, sequence_length=16,
                               splits=('train', 'validation'))
-  config = dataclasses.replace(CONFIG, run=cfg.Run(steps=12, checkpoint_every=4, log_every=3))
+  config = dataclasses.replace(SETTINGS, run=cfg.Run(steps=12, checkpoint_every=4, log_every=3))
   return data, config, base / 'run', train.train(config, data, base / 'run', devices=jax.devices()[:1], progress=False)
 
 
@@ -562,67 +593,3 @@ def test_an_export_is_checked_when_it_is_read(trained, tmp_path, name, fault):
   with pytest.raises((DataError, cfg.ConfigError)) as caught:
     exchange.load(export).tokenizer()
   assert '\n' not in str(caught.value) and not verify.verify(export).sound
-
-# ---------------------------------------------------------------- kill -9
-
-
-SAVE = '''
-import sys, numpy as np, jax
-from bert_jax import checkpoint
-from tests import test_checkpoint_damage as damage
-from tests import parameters
-run, first = sys.argv[1], int(sys.argv[2])
-template = parameters.random(damage.BIG)
-with checkpoint.manager(run, keep=2) as checkpoints:
-  checkpoint.restore(checkpoints, damage.abstract_of(template))
-  for step in range(first, first + 1000):
-    checkpoint.save(checkpoints, damage.state_of(step, template), checkpoint.Meta(step, 0.0, {}, ''))
-    print('begun', step, flush=True)
-    checkpoint.finish(checkpoints)
-    print('saved', step, flush=True)
-'''
-BIG = dataclasses.replace(MODEL, vocab_size=40_000, hidden_size=64)  # saving takes some tenths of a second
-
-
-def kill_in_saves(tmp_path, kills: int) -> int:
-  """Kills that many processes in saves; gives how many were killed within one. No step that was saved is lost."""
-  (tmp_path / 'vocabulary').mkdir()
-  synthetic.write_vocabulary(tmp_path / 'vocabulary', BIG.vocab_size)
-  parameters.write_run(tmp_path / 'run', dataclasses.replace(CONFIG, model=BIG), tmp_path / 'vocabulary', steps=())
-  template, saved, inside = parameters.random(BIG), 0, 0
-  environment = os.environ | {'PYTHONPATH': str(ROOT)}
-  for number in range(kills):
-    command = [sys.executable, '-c', SAVE, str(tmp_path / 'run'), str(saved + 1)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
-    first = saved
-    for line in process.stdout:
-      word, step = line.split()
-      saved = int(step) if word == 'saved' else saved
-      if word == 'begun' and saved > first:
-        time.sleep(random.Random(number).random() * 0.3)
-        process.send_signal(signal.SIGKILL)
-        break
-    rest = process.communicate()[0].split('\n')
-    saved = max([saved, *(int(line.split()[1]) for line in rest if line.startswith('saved'))])
-    with checkpoint.manager(tmp_path / 'run') as checkpoints:
-      found = steps.look(tmp_path / 'run', checkpoints.fingerprints)
-      inside += any(step.kind == steps.UNFINISHED for step in found)
-      assert {step.kind for step in found} <= {steps.WHOLE, steps.UNFINISHED}
-      state, meta = checkpoint.restore(checkpoints, abstract_of(template))
-    assert meta.step >= saved
-    jax.tree.map(np.testing.assert_array_equal, state.params, state_of(meta.step, template).params)
-    assert all(step.usable for step in steps.look(tmp_path / 'run', checkpoints.fingerprints))  # swept
-    saved = meta.step
-  return inside
-
-
-def test_a_kill_in_a_save_loses_nothing(tmp_path):
-  kill_in_saves(tmp_path, 2)
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_in_saves_lose_nothing(tmp_path, capsys):
-  inside = kill_in_saves(tmp_path, 100)
-  with capsys.disabled():
-    print(f'\n100 kills, {inside} within a save or a removal, 0 saved steps lost')
-  assert inside > 20

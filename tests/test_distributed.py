@@ -132,15 +132,6 @@ def test_processes_that_do_not_agree_say_on_what(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_in_one_ends_both_soon(data, tmp_path):
-  """Not after the shutdown's timeout, and none of them waits for ever."""
-  processes = launch_pair(data, tmp_path / 'run', '--run.steps', '1000000', FAIL_AT='3')
-  (first, heard), (second, errors) = ends(reversed(processes))[::-1]
-  assert second == distributed.FAILED and 'made to fail' in errors and 'process 1 of 2 failed' in errors
-  assert first == distributed.FAILED and 'process 1 ended with exit code 13' in heard, heard
-
-
-@pytest.mark.slow
 def test_sigterm_to_one_in_an_evaluation_leaves_it_to_who_goes_on(data, tmp_path, monkeypatch):
   """Six batches of ten seconds each: both leave it after the same one, saved."""
   monkeypatch.setenv('EVALUATION_SECONDS', '10')
@@ -225,21 +216,31 @@ def test_slurm_is_detected():
   assert [out.splitlines()[-1] for out, _ in outputs] == ['0 2 8', '1 2 8'], outputs
 
 
+@pytest.mark.reliability(28)
 @pytest.mark.parametrize('process_id', [0, 1])
-def test_others_that_do_not_come_are_one_sentence(process_id):
+def test_others_that_do_not_come_are_one_sentence(process_id, tally):
   code = ('from bert_jax import config as cfg, distributed; '
           f'distributed.start(cfg.Distributed("127.0.0.1:{free_port()}", 2, {process_id}, initialization_seconds=2))')
   ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=SECONDS)
   assert ran.returncode == distributed.FAILED
   assert 'bert-jax: 2 processes did not all meet' in ran.stderr.splitlines()[-1] and 'Traceback' not in ran.stderr
+  tally.fault(True, detected=True)
+  alone = subprocess.run([sys.executable, '-c', code.replace(', 2, ', ', 1, ').replace(f', {process_id}, i', ', 0, i')
+                            .replace('=2)', '=60)')],
+                         capture_output=True, text=True, timeout=SECONDS)
+  tally.control(alone.returncode == 0)
 
 
-def test_a_port_that_is_taken():
+@pytest.mark.reliability(28)
+def test_a_port_that_is_taken(tally):
+  distributed.check_port(f'127.0.0.1:{free_port()}')
+  tally.control()
   with socket.socket() as taken:
     taken.bind(('127.0.0.1', 0))
     taken.listen()
     with pytest.raises(cfg.ConfigError, match='port .* in use'):
       distributed.start(cfg.Distributed(f'127.0.0.1:{taken.getsockname()[1]}', 2, 0))
+    tally.fault(True, detected=True)
 
 
 @pytest.mark.parametrize('settings, message', [
@@ -250,6 +251,30 @@ def test_a_port_that_is_taken():
 def test_settings_that_cannot_work(settings, message):
   with pytest.raises(cfg.ConfigError, match=message):
     cfg.Distributed(**settings)
+
+
+LISTENERS = '''
+import sys
+from bert_jax import config as cfg, distributed
+distributed.start(cfg.Distributed(sys.argv[1], 1, 0))
+print(*sorted({line.split()[1].split(':')[0] for name in ('/proc/net/tcp', '/proc/net/tcp6')
+               for line in open(name).readlines()[1:]
+               if line.split()[3] == '0A' and line.split()[1].endswith(f':{int(sys.argv[2]):04X}')}))
+'''
+
+
+@pytest.mark.reliability(33)
+def test_the_port_of_one_machine_is_not_open_to_others(tally):
+  """By what the kernel says; 0100007F is 127.0.0.1. The control: an address that is no loopback's is open to all."""
+  found = {}
+  for host in ('127.0.0.1', '0.0.0.0'):
+    port = free_port()
+    ran = subprocess.run([sys.executable, '-c', LISTENERS, f'{host}:{port}', str(port)], capture_output=True, text=True,
+                         timeout=SECONDS)
+    assert ran.returncode == 0, ran.stderr
+    found[host] = ran.stdout.splitlines()[-1].split()
+  tally.control(any(not address.strip('0') for address in found['0.0.0.0']))
+  tally.fault(found['127.0.0.1'], survived=all(address.endswith('0100007F') for address in found['127.0.0.1']))
 
 
 @pytest.mark.parametrize('coordinator, address', [

@@ -37,7 +37,8 @@ def first_rows(data, hosts, resumed_at=0):
           for name in parts[0]}, stream
 
 
-def test_hosts_and_shards(tmp_path, capsys):
+@pytest.mark.reliability(4, 23)
+def test_hosts_and_shards(tmp_path, capsys, tally):
   orders, duplicates, missing = {}, 0, 0
   for shards in SHARDS:
     data = synthetic.write_data(tmp_path / str(shards), pieces=500, shards=shards, sequence_length=32, block=8)
@@ -50,6 +51,11 @@ def test_hosts_and_shards(tmp_path, capsys):
         duplicates, missing = duplicates + int((seen > 1).sum()), missing + int((seen == 0).sum())
     resumed, _ = first_rows(data, 10 - shards, resumed_at=2)  # a run that stopped, on other hosts
     assert digest(resumed) == digest({name: array[2 * LOCAL * (10 - shards):] for name, array in rows.items()})
+  tally.control(bool(orders[1, 1]))
+  for combination, order in orders.items():
+    if combination != (1, 1):
+      tally.fault(combination, survived=not duplicates and not missing, exact=order == orders[1, 1])
+  tally.note(f'{len(orders)} pairs of hosts and shards: duplicates {duplicates}, missing {missing}')
   with capsys.disabled():
     print(f'\nhosts 1-9 x shards 1-9: the first {ROWS} rows, two epochs and more; '
           'each also resumed at step 2 by other hosts\n'
@@ -71,8 +77,9 @@ GOLDEN = {
 }
 
 
+@pytest.mark.reliability(5)
 @pytest.mark.parametrize('kind', ['nsp', 'sop', 'none', 'google', 'packed', 'word', 'span'])
-def test_golden_batches(tmp_path, kind):
+def test_golden_batches(tmp_path, kind, tally):
   """Batches 0, 1 and 1,000,000 never change: a run that stopped under an older version goes on with the same data."""
   config = dataclasses.replace(CONFIG, size=16, predictions=8)
   if kind in ('nsp', 'sop', 'none', 'google'):
@@ -84,4 +91,7 @@ def test_golden_batches(tmp_path, kind):
   data = synthetic.write_data(tmp_path, made=synthetic.steady_pieces(1500, 60, 29), sequence_length=32, block=16,
                               pairs='google' if kind == 'google' else 'dynamic')
   stream = loader.open_split(data, 'train', config)
-  assert [digest(stream.batch(step))[:16] for step in (0, 1, 1_000_000)] == GOLDEN[kind]
+  tally.control([digest(stream.batch(step))[:16] for step in (0, 1, 1_000_000)] == GOLDEN[kind])
+  other = loader.open_split(data, 'train', dataclasses.replace(config, seed=config.seed + 1))
+  seen = digest(other.batch(0))[:16] != GOLDEN[kind][0]
+  tally.fault(other.config != config, detected=seen)

@@ -122,34 +122,28 @@ FAULTS = {
     'forged: a label in dynamic data': reframe(lambda fields: fields.update(
         next_sentence_labels=np.zeros(len(fields['document_ids']), np.uint16))),
 }
-OUTCOMES = {}
 
-
+@pytest.mark.reliability(21)
 @pytest.mark.parametrize('name', FAULTS)
-def test_faults_are_found_before_step_1(sound, tmp_path, name):
+def test_faults_are_found_before_step_1(sound, tmp_path, name, tally):
   data = tmp_path / 'data'
   shutil.copytree(sound, data)
-  assert loader.open_split(data, 'train', CONFIG).batch(0)['input_ids'].any()  # the control
+  tally.control(loader.open_split(data, 'train', CONFIG).batch(0)['input_ids'].any())
+  whole = {path.name: path.read_bytes() for path in data.iterdir()}
   FAULTS[name](data)
   with pytest.raises(records.DataError) as found:
     loader.open_split(data, 'train', CONFIG)
-  OUTCOMES[name] = str(found.value)
+  assert any(file in str(found.value) for file in ('pieces-', 'manifest', 'vocab'))
   assert len(str(found.value)) < 400 and '\n' not in str(found.value)
+  tally.fault({path.name: path.read_bytes() for path in data.iterdir()} != whole, detected=True)
 
 
-def test_the_table_of_faults(capsys):
-  for message in OUTCOMES.values():
-    assert any(file in message for file in ('pieces-', 'manifest', 'vocab'))
-  with capsys.disabled():
-    print(f'\n{len(OUTCOMES)} faults, {len(OUTCOMES)} found before step 1, crashes 0')
-    for name, message in OUTCOMES.items():
-      print(f'  {name:<36} {message[message.find("pieces-"):][:90] if "pieces-" in message else message[-90:]}')
-
-
-def test_random_bytes_never_pass(tmp_path):
+@pytest.mark.reliability(21)
+def test_random_bytes_never_pass(tmp_path, tally):
   """200 random faults, each proved to have changed the file."""
   data = synthetic.write_data(tmp_path, pieces=100, shards=SHARDS, block=8, vocabulary_size=1000)
   rng = np.random.default_rng(0)
+  tally.note('seed 0')
   whole = {i: shard(data, i).read_bytes() for i in range(SHARDS)}
   for _ in range(200):
     i = int(rng.integers(SHARDS))
@@ -158,12 +152,12 @@ def test_random_bytes_never_pass(tmp_path):
       content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
     else:
       content = content[:int(rng.integers(len(content)))]
-    assert bytes(content) != whole[i]
     shard(data, i).write_bytes(bytes(content))
     with pytest.raises(records.DataError):
       loader.open_split(data, 'train', CONFIG)
+    tally.fault(bytes(content) != whole[i], detected=True)
     shard(data, i).write_bytes(whole[i])
-  loader.open_split(data, 'train', CONFIG)
+  tally.control(loader.open_split(data, 'train', CONFIG).rows_per_epoch)
 
 
 def test_empty_shards_of_a_small_split_are_no_fault(tmp_path):

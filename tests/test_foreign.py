@@ -55,16 +55,30 @@ def exported(tmp_path, vocabulary, params):
   return path
 
 
-def refused(path, match=None):
-  """Each way in says so in one sentence, and soon."""
-  start = time.monotonic()
-  for use in (lambda: exchange.load(path).tokenizer(), lambda: exchange.bring_in(path, path.parent / 'out'),
-              lambda: exchange.export('huggingface', path, path.parent / 'out')):
-    with pytest.raises(REFUSED, match=match) as caught:
-      use()
-    assert 10 < len(str(caught.value)) < 700 and '\n' not in str(caught.value)
-  assert time.monotonic() - start < SECONDS
-  assert not (path.parent / 'out').exists()
+@pytest.fixture
+def refused(tally, exported):
+  """Checks that each way in says so in one sentence, and soon. Before the files were changed, they were taken."""
+  tally.control(exchange.load(exported).model == MODEL)
+  before = contents(exported)
+
+  def check(path, match=None):
+    start = time.monotonic()
+    for use in (lambda: exchange.load(path).tokenizer(), lambda: exchange.bring_in(path, path.parent / 'out'),
+                lambda: exchange.export('huggingface', path, path.parent / 'out')):
+      with pytest.raises(REFUSED, match=match) as caught:
+        use()
+      assert 10 < len(str(caught.value)) < 700 and '\n' not in str(caught.value)
+    assert time.monotonic() - start < SECONDS
+    tally.fault(contents(exported) != before, detected=True, survived=not (path.parent / 'out').exists())
+    assert not (path.parent / 'out').exists()
+
+  return check
+
+
+def contents(folder) -> dict:
+  """What lies there; of what is no file, or is huge, only that it is."""
+  return {path.name: path.read_bytes() if path.is_file() and path.stat().st_size < 10**6 else path.lstat().st_mode
+          for path in folder.iterdir()}
 
 
 def update(path, **fields):
@@ -82,6 +96,7 @@ def entry(start, end, shape=None, dtype='F32'):
   return {'dtype': dtype, 'shape': [(end - start) // 4] if shape is None else shape, 'data_offsets': [start, end]}
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('content', [
     file_of({'a': entry(0, 8)}, bytes(4)), file_of({'a': entry(0, 8)}, bytes(12)),  # too short, too long
     file_of({'a': entry(0, 8), 'b': entry(4, 12)}, bytes(12)), file_of({'a': entry(4, 8)}, bytes(8)),  # overlap, hole
@@ -92,12 +107,13 @@ def entry(start, end, shape=None, dtype='F32'):
     file_of({'a': {'dtype': 'F32'}}), file_of({'a': []}), file_of([]), file_of(b'{', length=1),
     file_of(b'{}', length=2**63), file_of(b'{}', length=99_999_999), file_of(b'[' * 100_000), b'', b'\1' * 7,
     pickle.dumps(Bomb()), b'PK\3\4' + bytes(64), file_of({'a': entry(0, 8)}, bytes(8))])
-def test_weights_that_lie(exported, content):
+def test_weights_that_lie(exported, refused, content):
   (exported / weights.WEIGHTS).write_bytes(content)
   refused(exported)
 
 
-def test_a_header_of_a_hundred_megabytes(exported):
+@pytest.mark.reliability(31)
+def test_a_header_of_a_hundred_megabytes(exported, refused):
   """Sparse: no disk is filled."""
   with (exported / weights.WEIGHTS).open('wb') as file:
     file.write((90 << 20).to_bytes(8, 'little'))
@@ -105,7 +121,8 @@ def test_a_header_of_a_hundred_megabytes(exported):
   refused(exported, 'model.safetensors cannot be read')
 
 
-def test_tensors_of_a_terabyte_are_never_read(exported):
+@pytest.mark.reliability(31)
+def test_tensors_of_a_terabyte_are_never_read(exported, refused):
   """The file has what its header says, but not what the settings want."""
   tensors = safetensors.numpy.load((exported / weights.WEIGHTS).read_bytes())
   place, header = 0, {}
@@ -152,10 +169,11 @@ def test_what_that_library_refuses_is_refused(data):
   except safetensors.SafetensorError as error:
     assert 'unknown variant' in str(error)  # a type that the library does not know: for us bytes, refused as a weight
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('change', [
     lambda header: header.decode().encode('utf-16'), lambda header: b'\xef\xbb\xbf' + header,
     lambda header: header.replace(b'{"format":"pt"}', b'["pt"]'), lambda header: header.replace(b'bert', b'b\xffrt')])
-def test_a_header_is_an_object_in_utf_8(exported, change):
+def test_a_header_is_an_object_in_utf_8(exported, refused, change):
   data = (exported / weights.WEIGHTS).read_bytes()
   end = 8 + int.from_bytes(data[:8], 'little')
   header = change(data[8:end])
@@ -204,29 +222,33 @@ def test_names_of_others_cannot_write_on_the_terminal(exported, name):
 # ---------------------------------------------------------------- names, devices, settings
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('name', ['../secret', '..', '/etc/passwd', 'a/b', '', '.', 'C:\\..', 'missing.safetensors'])
-def test_an_index_that_points_elsewhere(exported, name):
+def test_an_index_that_points_elsewhere(exported, refused, name):
   (exported / weights.WEIGHTS).rename(exported / 'part.safetensors')
   (exported / weights.INDEX).write_text(json.dumps({'weight_map': {'a': name}}))
   refused(exported)
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('name', ['../secret', '/dev/zero', 'a/../../b'])
-def test_a_list_of_exported_files_that_points_elsewhere(exported, name):
+def test_a_list_of_exported_files_that_points_elsewhere(exported, refused, name):
   (exported / directory.MARKER).write_text(json.dumps({'kind': 'huggingface', 'files': {name: 'x'}}))
   refused(exported, 'wanted files of its directory')
 
 
-def test_an_index_that_lies(exported):
+@pytest.mark.reliability(31)
+def test_an_index_that_lies(exported, refused):
   (exported / weights.WEIGHTS).rename(exported / 'part.safetensors')
   (exported / weights.INDEX).write_text(json.dumps({'weight_map': {'a': 'part.safetensors'}}))
   refused(exported, 'differ in')
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('name', ['config.json', 'model.safetensors', 'vocab.txt', 'tokenizer.json', 'part.safetensors',
                                   'tokenizer_config.json', 'modules.json', 'bert_jax_export.json'])
 @pytest.mark.parametrize('make', [os.mkfifo, lambda path: path.symlink_to('/dev/zero')], ids=['pipe', 'device'])
-def test_what_never_ends_is_not_read(exported, name, make):
+def test_what_never_ends_is_not_read(exported, refused, name, make):
   if name == 'part.safetensors':
     (exported / weights.WEIGHTS).unlink()
     (exported / weights.INDEX).write_text(json.dumps({'weight_map': {'a': name}}))
@@ -235,13 +257,15 @@ def test_what_never_ends_is_not_read(exported, name, make):
   refused(exported, f'{name} is a pipe or a device')
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('name', ['config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json'])
-def test_settings_of_a_terabyte(exported, name):
+def test_settings_of_a_terabyte(exported, refused, name):
   with (exported / name).open('ab') as file:
     file.truncate(2**40)
   refused(exported, 'more than settings or vocabularies have')
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('fields', [
     {'num_hidden_layers': 10**7}, {'num_hidden_layers': 2**31}, {'hidden_size': 2**31 - 2, 'num_attention_heads': 1},
     {'hidden_size': 2 * 10**9}, {'intermediate_size': 2**31 - 1}, {'vocab_size': 2**31 - 1},
@@ -255,7 +279,7 @@ def test_settings_of_a_terabyte(exported, name):
     {'position_embedding_type': 'rotary'}, {'position_embedding_type': None}, {'pruned_heads': {'0': [1]}},
     {'quantization_config': {'bits': 4}}, {'problem_type': 'a\nb'}, {'hidden_size': 12.5}, {'num_hidden_layers': True},
     {'hidden_size': [12]}, {'hidden_dropout_prob': '0.1'}], ids=lambda fields: '_'.join(fields))
-def test_settings_that_cannot_be(exported, fields):
+def test_settings_that_cannot_be(exported, refused, fields):
   update(exported / huggingface.CONFIG, **fields)
   refused(exported, f'{next(iter(fields))}|its settings make it|is no model: model.heads|not a multiple of model.heads')
 
@@ -297,7 +321,8 @@ def test_any_settings_give_a_model_or_a_sentence(tmp_path_factory, fields):
   else:
     assert isinstance(model, cfg.Model)
 
-def test_a_classifier_of_no_class(exported):
+@pytest.mark.reliability(31)
+def test_a_classifier_of_no_class(exported, refused):
   tensors = safetensors.numpy.load((exported / weights.WEIGHTS).read_bytes())
   tensors |= {'classifier.weight': np.zeros((0, 12), np.float32), 'classifier.bias': np.zeros(0, np.float32)}
   (exported / weights.WEIGHTS).write_bytes(safetensors.numpy.save(tensors))
@@ -307,14 +332,16 @@ def test_a_classifier_of_no_class(exported):
 # ---------------------------------------------------------------- vocabularies
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('text, match', [
     ('[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n', 'twice'), ('a\nb\n', r'has no \[PAD\]'), ('', 'empty'),
     ('\xff', 'has no'), ('[PAD]\n', 'has no')])
-def test_a_vocabulary_that_is_none(exported, text, match):
+def test_a_vocabulary_that_is_none(exported, refused, text, match):
   (exported / 'vocab.txt').write_text(text)
   refused(exported, match)
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('file, fields, match', [
     ('tokenizer_config.json', {'strip_accents': False, 'do_lower_case': True}, 'strip_accents False'),
     ('tokenizer_config.json', {'strip_accents': True, 'do_lower_case': False}, 'strip_accents True'),
@@ -324,7 +351,7 @@ def test_a_vocabulary_that_is_none(exported, text, match):
     ('tokenizer_config.json', {'tokenizer_class': 'BertJapaneseTokenizer'}, 'tokenizer_class BertJapaneseTokenizer'),
     ('tokenizer_config.json', {'do_lower_case': 'yes'}, 'do_lower_case'),
     ('sentence_bert_config.json', {'do_lower_case': True}, 'do_lower_case True')])
-def test_rules_of_a_tokenizer_that_ours_has_not(exported, file, fields, match):
+def test_rules_of_a_tokenizer_that_ours_has_not(exported, refused, file, fields, match):
   if not (exported / file).exists():
     update(exported / 'tokenizer_config.json', do_lower_case=False)
     (exported / file).write_text('{}')
@@ -345,6 +372,7 @@ def of_library(change):
   return json.dumps(value)
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('change, match', [
     (lambda value: value['normalizer'].update(strip_accents=False), 'normalizer.strip_accents False'),
     (lambda value: value['normalizer'].update(handle_chinese_chars=False), 'handle_chinese_chars False'),
@@ -364,7 +392,7 @@ def of_library(change):
     (lambda value: value['added_tokens'].append({'id': 40, 'content': '<user>'}), '<user> as 40'),
     (lambda value: value.update(added_tokens=[1]), 'added_tokens'),
     (lambda value: value.update(added_tokens=[{'id': 0, 'content': ['a']}]), 'added_tokens')])
-def test_rules_in_tokenizer_json_that_ours_has_not(exported, change, match):
+def test_rules_in_tokenizer_json_that_ours_has_not(exported, refused, change, match):
   update(exported / 'tokenizer_config.json', do_lower_case=True)
   (exported / tokenizer_files.TOKENIZER).write_text(of_library(lambda value: None))
   assert exchange.load(exported).tokenizer().lower_case
@@ -386,10 +414,11 @@ def test_a_padded_vocabulary_is_trimmed(exported, params):
 # ---------------------------------------------------------------- sentence-transformers
 
 
+@pytest.mark.reliability(31)
 @pytest.mark.parametrize('modules', [
     [{'path': '../x', 'type': 'a.Transformer'}], [{'path': '/etc', 'type': 'a.Transformer'}], [{'path': 3}], [], {}, 3,
     [{'path': '..', 'type': 'a.Transformer'}], [{'path': '', 'type': 'a.Dense'}], [{'path': '', 'type': None}]])
-def test_modules_that_point_elsewhere(exported, modules):
+def test_modules_that_point_elsewhere(exported, refused, modules):
   (exported / huggingface.MODULES).write_text(json.dumps(modules))
   refused(exported)
 

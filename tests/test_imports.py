@@ -127,3 +127,35 @@ def test_the_chain_of_the_design_is_never_climbed(lower):
     front = set().union(*(edges.get(module, set()) for module in front)) - reached
   above = {f'bert_jax.{name}' for name in CHAIN[CHAIN.index(lower) + 1:]}
   assert not reached & above
+
+# ---------------------------------------------------------------- nothing that a file says is run
+
+RUNS_WHAT_IT_READS = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'shelve', 'joblib', 'yaml'}
+CALLS = {'eval', 'exec', 'compile', '__import__'}
+
+
+def dangers(source: str) -> list[tuple[int, str]]:
+  """(line, what) of what could run what a file says."""
+  found = []
+  for node in ast.walk(ast.parse(source)):
+    names = ([name.name for name in node.names] if isinstance(node, ast.Import) else
+             [node.module or ''] if isinstance(node, ast.ImportFrom) else [])
+    found += [(node.lineno, name) for name in names if name.partition('.')[0] in RUNS_WHAT_IT_READS]
+    if isinstance(node, ast.Call):
+      if isinstance(node.func, ast.Name) and node.func.id in CALLS:
+        found.append((node.lineno, node.func.id))
+      called = ast.unparse(node.func)
+      found += [(node.lineno, called)] if called in ('torch.load', 'yaml.load', 'os.system') else []
+      found += [(node.lineno, word.arg) for word in node.keywords
+                if word.arg in ('allow_pickle', 'shell', 'trust_remote_code') and ast.unparse(word.value) != 'False']
+  return found
+
+
+@pytest.mark.reliability(31)
+def test_nothing_that_a_file_says_is_run(tally):
+  sources = [path for room in ('bert_jax', 'input_pipeline', 'launch') for path in files(room)]
+  found = {path: dangers(path.read_text()) for path in sources}
+  tally.control(len(sources) > 100 and not any(found.values()))
+  for bad in ('import pickle', 'from pickle import loads', 'eval(text)', 'np.load(file, allow_pickle=True)',
+              'torch.load(file)', 'import yaml', 'subprocess.run(text, shell=True)', 'os.system(text)'):
+    tally.fault(True, detected=bool(dangers(sources[0].read_text() + '\n' + bad)))

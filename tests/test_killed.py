@@ -1,114 +1,115 @@
-"""A run that is killed -9, wherever the kill falls, and started again leaves what an undisturbed one leaves."""
+"""kill -9 in saves, in removals and in exports: what was saved is there, what was not is not seen."""
 
-import dataclasses
-import json
+import functools
 import random
+import re
 import signal
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config as cfg, metrics, recipes, run_directory, train
-from tests import synthetic
+from bert_jax import checkpoint, run_directory, steps, verify
+from tests import children, parameters, synthetic, troubles
+from tests.children import Child
+from tests.saves import BIG, CONFIG, abstract_of, save_for_ever, state_of
 
-VOCABULARY, STEPS = 120, 60
-TIMES = ('tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes', 'mfu')
-PROGRAM = '''
-import json, sys
-from bert_jax import config as cfg, train
-train.train(cfg.from_json(cfg.Config, json.loads(sys.argv[1])), sys.argv[2], sys.argv[3], progress=False)
-'''
+AT = functools.partial
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-  return synthetic.write_data(tmp_path_factory.mktemp('killed') / 'data', vocabulary_size=VOCABULARY, pieces=300,
-                              documents=30, sequence_length=32, splits=('train', 'validation'))
+def kill_in_saves(tmp_path, tally, kills: int, removals: bool = False) -> int:
+  """Kills that many processes in saves, or in removals; how many were within one. No step that was saved is lost."""
+  (tmp_path / 'vocabulary').mkdir()
+  synthetic.write_vocabulary(tmp_path / 'vocabulary', BIG.vocab_size)
+  run = tmp_path / 'run'
+  parameters.write_run(run, CONFIG, tmp_path / 'vocabulary', steps=())
+  template, saved, inside, draw = parameters.random(BIG), 0, 0, random.Random(kills)
+  words = lambda child: [line.split() for line in child.said.splitlines() if re.fullmatch(r'(begun|saved) \d+', line)]
+  for number in range(kills):
+    proof, out = tmp_path / f'{number}.proof', tmp_path / f'{number}.txt'
+    save = AT(save_for_ever, str(run), saved + 1)
+    prepare = AT(troubles.both, AT(troubles.slow_removals, 0.02, str(proof)), save) if removals else save
+    with Child(out, prepare=prepare) as child:
+      second = lambda child=child: [word for word, _ in words(child)].count('begun') > 1
+      child.until(proof.exists if removals else second)
+      time.sleep(draw.random() * (0.1 if removals else 0.3))
+      killed = child.kill()
+      assert child.end() == -signal.SIGKILL
+    saved = max([saved, *(int(step) for word, step in words(child) if word == 'saved')])
+    halves = [path.name for path in (run / run_directory.CHECKPOINTS).iterdir() if path.name.endswith('.half')]
+    with checkpoint.manager(run) as checkpoints:
+      found = steps.look(run, checkpoints.fingerprints)
+      inside += bool(halves) if removals else any(step.kind == steps.UNFINISHED for step in found)
+      assert {step.kind for step in found} <= {steps.WHOLE, steps.UNFINISHED}
+      assert not [item for item in verify.verify(run).items if item.state == verify.DAMAGED]
+      state, meta = checkpoint.restore(checkpoints, abstract_of(template))
+    same = jax.tree.map(np.array_equal, state.params, state_of(meta.step, template).params)
+    assert all(step.usable for step in steps.look(run, checkpoints.fingerprints))  # swept
+    tally.fault(killed, survived=meta.step >= saved, exact=meta.step >= saved and all(jax.tree.leaves(same)))
+    saved = meta.step
+  return inside
 
 
-# What is due falls on different steps, some of it on the same; LAMB tells its trust ratios in lines of their own.
-CONFIG = cfg.Config(
-    model=recipes.model_of(1, 64, vocab_size=VOCABULARY, dtype='float32'),
-    batch=cfg.BatchConfig(size=8, sequence_length=32, predictions=5),
-    optimizer=cfg.Optimizer(name='lamb', peak_learning_rate=1e-3, warmup_steps=5), mesh=cfg.MeshShape(data=1),
-    run=cfg.Run(steps=STEPS, log_every=7, checkpoint_every=4, evaluate_every=6, evaluation_rows=16))
+def control(tmp_path, tally) -> None:
+  """The same saves, ended by themselves."""
+  parameters.write_run(tmp_path / 'calm', CONFIG, synthetic_vocabulary(tmp_path), steps=())
+  with Child(tmp_path / 'calm.txt', prepare=AT(save_for_ever, str(tmp_path / 'calm'), 1, 3)) as child:
+    assert child.end() == 0, child.said
+  tally.control(children.saved(tmp_path / 'calm')[-1] == 3 and verify.verify(tmp_path / 'calm').sound)
 
 
-@pytest.fixture(scope='module')
-def straight(data, tmp_path_factory):
-  run_dir = tmp_path_factory.mktemp('straight') / 'run'
-  train.train(CONFIG, data, run_dir, devices=jax.devices()[:1], progress=False)
-  return run_dir
+def synthetic_vocabulary(tmp_path):
+  (tmp_path / 'calm vocabulary').mkdir()
+  synthetic.write_vocabulary(tmp_path / 'calm vocabulary', BIG.vocab_size)
+  return tmp_path / 'calm vocabulary'
 
 
-def lines(run_dir):
-  """Those of metrics.jsonl as they stand there, less what is a time."""
-  found = [json.loads(line) for line in (run_dir / run_directory.LOG).read_text().splitlines()]
-  return [{name: value for name, value in line.items() if name not in TIMES} for line in found]
+@pytest.mark.reliability(6)
+@pytest.mark.parametrize('kills', [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_kills_in_saves_lose_nothing(tmp_path, tally, kills):
+  control(tmp_path, tally)
+  inside = kill_in_saves(tmp_path, tally, kills)
+  tally.note(f'{kills} kills, {inside} within a save or a removal; seed {kills}')
+  assert inside > kills / 10
 
 
-def assert_same(run_dir, straight):
-  assert lines(run_dir) == lines(straight)
-  mine, theirs = (checkpoint.load(path) for path in (run_dir, straight))
-  assert mine.step == theirs.step == STEPS
-  jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), mine.params, theirs.params)
-  strangers = {path.name for path in run_dir.iterdir()} ^ {path.name for path in straight.iterdir()}
-  assert not {name for name in strangers if not name.endswith('.tmp')}
+@pytest.mark.reliability(7)
+def test_kills_in_removals_lose_nothing(tmp_path, tally):
+  control(tmp_path, tally)
+  inside = kill_in_saves(tmp_path, tally, 8, removals=True)
+  tally.note(f'8 kills, {inside} within a removal; seed 8')
+  assert inside > 1
 
 
-def test_what_was_due_at_a_saved_step_is_made_up(straight, data, tmp_path):
-  """A signal comes where an evaluation is due: the step is saved, then the process is killed."""
-  for step in (12, 36):
-    train.train(CONFIG, data, tmp_path / 'run', devices=jax.devices()[:1], progress=False, stop=step.__eq__)
-    log = tmp_path / 'run' / run_directory.LOG
-    written = log.read_text().splitlines(keepends=True)
-    assert json.loads(written[-1])['kind'] == metrics.VALIDATION and json.loads(written[-1])['step'] == step
-    log.write_text(''.join(written[:-1]) + written[-1][:step])  # cut off, or not even begun
-  train.train(CONFIG, data, tmp_path / 'run', devices=jax.devices()[:1], progress=False)
-  assert_same(tmp_path / 'run', straight)
-
-
-def test_a_run_that_was_killed_as_it_began_begins_again(straight, data, tmp_path):
-  record = run_directory.read(straight)
-  files = run_directory.vocabulary_files(straight)
-  assert files
-  (tmp_path / 'run').mkdir()
-  (tmp_path / 'run' / run_directory.LOCK).touch()
-  (tmp_path / 'run' / f'.{run_directory.CONFIG}.77.tmp').write_text('{')
-  assert run_directory.check(tmp_path / 'run', record) is None
-  run_directory.open_run(tmp_path / 'run', record, files)
-  for name in files:
-    (tmp_path / 'run' / name).unlink()  # config.json is written first
-  assert run_directory.open_run(tmp_path / 'run', record, files) == record
-  assert run_directory.vocabulary_files(tmp_path / 'run') == files
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('kills', [30])
-def test_kills_at_random_moments_change_nothing(straight, data, tmp_path, kills):
-  """Of a run that ends before all kills have come, another one is begun."""
-  moments, number = random.Random(time.time_ns()), 0
-  settings = json.dumps(dataclasses.asdict(CONFIG))
-  run_dir = tmp_path / f'run{number}'
-  while kills:
-    process = subprocess.Popen([sys.executable, '-c', PROGRAM, settings, str(data), str(run_dir)])
+@pytest.mark.reliability(32)
+def test_kills_in_exports_leave_the_old_one_or_the_new_one(tmp_path, tally):
+  """Ten at random times, over an export that is there: never half of one."""
+  children.write_data(tmp_path)
+  run, out = tmp_path / 'run', tmp_path / 'out'
+  with Child(tmp_path / 'run.txt', *children.pretrain(tmp_path / 'data', run, 2, 1)) as child:
+    assert child.end() == 0, child.said
+  argv = ['export', run, '--output', out]
+  with Child(tmp_path / 'first.txt', *argv) as child:
     begin = time.monotonic()
-    while process.poll() is None and not (run_dir / run_directory.LOG).exists() and time.monotonic() - begin < 300:
-      time.sleep(0.01)
-    wait = moments.uniform(0, 3)
-    print(f'kill {kills} after {wait:.2f} s')
-    try:
-      process.wait(wait)
-    except subprocess.TimeoutExpired:
-      process.send_signal(signal.SIGKILL)
-      kills -= 1
-    if process.wait() == 0 or not kills:
-      if process.returncode:
-        subprocess.run([sys.executable, '-c', PROGRAM, settings, str(data), str(run_dir)], check=True)
-      assert_same(run_dir, straight)
-      number += 1
-      run_dir = tmp_path / f'run{number}'
+    assert child.end() == 0, child.said
+    whole = time.monotonic() - begin
+  tally.control(verify.verify(out).sound)
+  weights = (out / 'model.safetensors').read_bytes()
+  draw, cut = random.Random(32), 0
+  for number in range(10):
+    with Child(tmp_path / f'{number}.txt', *argv) as child:
+      time.sleep(whole * (0.4 + 0.6 * draw.random()))
+      child.kill()
+      killed = child.end() == -signal.SIGKILL
+    cut += killed
+    there = out.exists()
+    assert not there or verify.verify(out).sound
+    tally.fault(killed or number, survived=True, exact=(out / 'model.safetensors').read_bytes() == weights
+                if there else None)
+  with Child(tmp_path / 'last.txt', *argv) as child:
+    assert child.end() == 0, child.said
+  tally.note(f'10 exports, {cut} killed in time; seed 32')
+  assert cut > 2 and verify.verify(out).sound and (out / 'model.safetensors').read_bytes() == weights
+  left = {path.name for path in tmp_path.iterdir()} - {f'{number}.txt' for number in range(10)}
+  assert left == {'data', 'run', 'out', 'run.txt', 'first.txt', 'last.txt'}

@@ -86,10 +86,36 @@ def test_a_window_does_not_write_into_what_it_was_made_from():
   assert begun == {'mlm': {'loss': 1.0, 'weight': 2.0}}
 
 
+@pytest.mark.reliability(25)
+@pytest.mark.parametrize('line', [12, 30, 59])
+def test_a_loss_far_above_those_before_it_is_told_with_what_to_do(tmp_path, capsys, tally, line):
+  """Of 60 lines of two steps each; noise is not told."""
+  def said(spike: int | None) -> str:
+    rates = metrics.Rates(lambda step: 1.0, None, 1)
+    recorder = metrics.Recorder(tmp_path / str(spike), OBJECTIVES['mlm'], step=0, steps=120, log_every=2, rates=rates,
+                                progress=False)
+    rng = np.random.default_rng(line)
+    for step in range(1, 121):
+      loss = 5 + 0.1 * rng.normal() + 3 * ((step - 1) // 2 + 1 == spike)
+      terms = {'mlm': {'loss': np.float32(10 * loss), 'weight': np.float32(10), 'hits': np.float32(1)}}
+      recorder.step({'terms': terms, 'skipped': 0, 'gradient_norm': 1.0, 'learning_rate': 1.0, 'diagnostics': {}},
+                    {'tokens': 9.0}, step)
+    recorder.close()
+    return capsys.readouterr().err
+
+  (tmp_path / 'None').mkdir()
+  (tmp_path / str(line)).mkdir()
+  tally.control('far above' not in said(None))
+  told = said(line)
+  first = 2 * line - 2
+  tally.fault(True, detected=told.count('far above') == 1 and f'--skip-steps {first}:{first + 2} ' in told)
+
+
 FULL = '''
 import json, pathlib, resource, sys
 from bert_jax import metrics
 run = pathlib.Path(sys.argv[1])
+run.mkdir(exist_ok=True)
 writer = metrics.Writer(run, 0)
 for step in range(1, 301):
   if step == 100:  # no file may grow from here on, as on a full disk
@@ -104,13 +130,18 @@ print(json.dumps([len(before), writer.unsent(), [line['step'] for line in metric
 '''
 
 
-def test_a_full_disk_stops_no_run_and_loses_no_line(tmp_path):
+@pytest.mark.reliability(18)
+def test_a_full_disk_stops_no_run_and_loses_no_line(tmp_path, tally):
   """As 300 steps of a run that cannot write for 100 of them: TensorBoard's queue held ten, and then waited for ever."""
+  calm = subprocess.run([sys.executable, '-c', FULL.replace('step == 100', 'step == 0'), tmp_path / 'calm'],
+                        capture_output=True, text=True, timeout=120)
+  tally.control(json.loads(calm.stdout) == [0, [], list(range(1, 301))])
   done = subprocess.run([sys.executable, '-c', FULL, tmp_path], capture_output=True, text=True, timeout=120)
   waited, unsent, steps = json.loads(done.stdout)
   assert waited == 100 and unsent == [] and steps == list(range(1, 301))
   told = [line for line in done.stderr.splitlines() if line.startswith('bert-jax:')]
   assert len(told) == 2 and 'metrics.jsonl cannot be written' in told[0] and "TensorBoard's file" in told[1]
+  tally.fault(waited == 100, detected=True, survived=steps == list(range(1, 301)))
 
 
 def test_lines_that_are_none_of_ours_are_told_and_stay(tmp_path, capsys):

@@ -77,9 +77,11 @@ def test_the_first_step_has_rate_zero_and_moves_moments_alone(program):
   assert float(report['terms']['mlm']['weight']) == batch_of()['masked_lm_weights'].sum()
 
 
+@pytest.mark.reliability(24)
 @pytest.mark.parametrize('where', ['params', 'batch'])
-def test_what_is_not_finite_changes_nothing_and_is_counted(program, where):
-  state, _ = program.train_step(program.init(), batch_of())
+def test_what_is_not_finite_changes_nothing_and_is_counted(program, where, tally):
+  state, report = program.train_step(program.init(), batch_of())
+  tally.control(not int(report['skipped']))
   batch = batch_of(1)
   if where == 'params':
     head = state.params['masked_tokens']
@@ -89,6 +91,7 @@ def test_what_is_not_finite_changes_nothing_and_is_counted(program, where):
   before = copy(state)
   after, report = program.train_step(state, batch)
   equal((before.params, before.opt_state), copy((after.params, after.opt_state)))
+  tally.fault(True, detected=int(report['skipped']) == 1, survived=True, exact=True)
   assert int(after.step) == 2 and int(after.skipped) == 1 == int(report['skipped'])
   if where == 'batch':  # and the run goes on
     on, report = program.train_step(after, batch_of(2))

@@ -30,12 +30,15 @@ def array(mesh, layout: P, dtype, flipped: int | None = None) -> jax.Array:
   return jax.make_array_from_single_device_arrays(whole.shape, sharding, parts)
 
 
+@pytest.mark.reliability(26)
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int32'])
-def test_a_flipped_bit_is_found_on_any_device(mesh, layout, dtype):
+def test_a_flipped_bit_is_found_on_any_device(mesh, layout, dtype, tally):
   good = array(mesh, P(), 'float32')
-  replicas.compare({'a': array(mesh, LAYOUTS[layout], dtype), 'b': good}, mesh)  # the control
+  replicas.compare({'a': array(mesh, LAYOUTS[layout], dtype), 'b': good}, mesh)
+  tally.control()
   for flipped in range(8):
     tree = {'a': array(mesh, LAYOUTS[layout], dtype, flipped), 'b': good}
     with pytest.raises(CorruptionError, match='^a is not the same on'):
       replicas.compare(tree, mesh)
+    tally.fault(True, detected=True)
