@@ -363,7 +363,7 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
 
   def tokenizer():
     from input_pipeline.vocabulary import tokenizer
-    found = tokenizer.load(path, record.vocabulary.lower_case, record.vocabulary.rules)
+    found = tokenizer.of(path, record.vocabulary)
     require(found.sha256 == record.vocabulary.sha256,
             f'the vocabulary in {path} is not the one that the run began with: put the vocabulary of its data back')
     return found

@@ -106,7 +106,7 @@ def drift(old: Record, new: Record) -> list[str]:
 def vocabulary_files(directory: storage.PathLike) -> dict[str, bytes]:
   """The files of the vocabulary that a directory of shards, or a run, holds."""
   directory = storage.path(directory)
-  names = (records.VOCABULARY, records.SENTENCEPIECE)
+  names = (records.VOCABULARY, records.SENTENCEPIECE, records.TOKENIZER)
   found = {}
   for name in names:
     with contextlib.suppress(FileNotFoundError):

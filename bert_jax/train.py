@@ -102,7 +102,7 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
 def tokenizer_of(data_dir: storage.PathLike, config: cfg.Config, vocabulary):
   """The tokenizer that the shards were made with."""
   from input_pipeline.vocabulary import tokenizer
-  return tokenizer.load(phases.directory(data_dir, config), vocabulary.lower_case, vocabulary.rules)
+  return tokenizer.of(phases.directory(data_dir, config), vocabulary)
 
 
 def in_phase(back: rewind.Rewind | None, config: cfg.Config) -> rewind.Rewind | None:
