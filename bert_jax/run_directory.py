@@ -79,7 +79,7 @@ def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mappin
   if (old := check(run_dir, record)) is not None:
     return old
   if jax.process_index() == 0:
-    run_dir.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(run_dir)
     for name, content in vocabulary_files.items():
       (run_dir / name).write_bytes(content)
     fields = {'id': uuid.uuid4().hex, 'kind': record.kind} | dataclasses.asdict(record)
