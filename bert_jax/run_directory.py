@@ -38,6 +38,7 @@ class Origin:
   step: int | None  # of the run that it is; None of a directory of another format
   fresh: tuple[str, ...]  # parameters that it lacked, and that were initialised
   longer_positions: str | None = None  # how it got more positions, where it has
+  untrained: tuple[str, ...] = ()  # heads that it had with initial values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Record:
   data: str  # the directory of the shards, or of the task's files
   vocabulary: records.Vocabulary
   origin: Origin | None = None  # None: it began with random weights
+  text: str = ''  # one sentence on what it learns from, as it was when the run began
+  shards: str = ''  # records.fingerprint of each phase's shards, '' of other data
 
   @property
   def kind(self) -> str:
@@ -178,8 +181,9 @@ def _read(run_dir: storage.PathLike) -> Record | None:
     config = cfg.from_json(kind, settings, narrowed=narrowed)
     vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
     origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
-    for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written')):
+    for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written'),
+                                ('text', '', 'as it was written'), ('shards', '', 'as it was written')):
       require(isinstance(fields.get(name, default), str), f'{name} is {fields.get(name)!r:.60}: wanted text, {what}')
   except (ConfigError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged: {error}') from error
-  return Record(config, fields['data'], vocabulary, origin or None)
+  return Record(config, fields['data'], vocabulary, origin or None, fields.get('text', ''), fields.get('shards', ''))

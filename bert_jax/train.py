@@ -38,7 +38,7 @@ from bert_jax import (
 )
 from bert_jax.errors import DriftError, require
 from bert_jax.parallel import mesh as mesh_lib
-from input_pipeline import locking, storage
+from input_pipeline import locking, records, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +76,10 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   load = lambda path, step, longer: initial_from(path, step, program, vocabulary, tokens, longer)
   begins = initialize_from is not None and not run_directory.run_of(run_dir)
   initial = load(initialize_from, None, longer_positions) if begins else None
+  manifests = [stream.manifest for _, stream in streams]
   record = run_directory.Record(config, str(data_dir), vocabulary,
-                                origin_of(initialize_from, initial, longer_positions))
+                                origin_of(initialize_from, initial, longer_positions),
+                                phases.text_of(manifests), records.fingerprint(manifests))
 
   def batches(step: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     """This process' batches from `step` on, phase after phase."""
@@ -164,7 +166,8 @@ def origin_of(checkpoint_path: storage.PathLike | None, initial, longer: str | N
   if checkpoint_path is None:
     return None
   path = os.fspath(storage.normal(storage.absolute(checkpoint_path)))  # the same however it is spelled
-  return run_directory.Origin(path, initial and initial.step, tuple(initial.fresh) if initial else (), longer)
+  return run_directory.Origin(path, initial and initial.step, tuple(initial.fresh) if initial else (), longer,
+                              initial.untrained if initial else ())
 
 
 @dataclasses.dataclass(frozen=True)

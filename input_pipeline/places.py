@@ -107,12 +107,12 @@ def put_folder(made: pathlib.Path, target: pathlib.Path, last: str, replaced: It
   if _stays(target):
     _move_in(made, target, last, replaced)
     return
-  old = made.parent / f'{made.name}.old'
+  old = made.parent / f'{made.stem}.old'
   if replaced and target.exists():
     target.rename(old)
   try:
     made.rename(target)  # replaces an empty folder, and fails for any other
-  except OSError:
+  except BaseException:
     if old.exists():
       old.rename(target)
     raise
@@ -133,7 +133,7 @@ def _move_in(made: pathlib.Path, target: pathlib.Path, last: str, replaced: Iter
                  key=lambda name: (name == last, name))
   if not replaced and (others := [path for path in target.iterdir() if path not in (made, *made.parents)]):
     raise FileExistsError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(others[0]))
-  aside, moved = made.parent / f'{made.name}.old', []
+  aside, moved = made.parent / f'{made.stem}.old', []
   kept = [name for name in replaced if (target / name).exists()]
   try:
     for name in sorted(kept, key=lambda name: name != last):  # from now on nothing is said to be there

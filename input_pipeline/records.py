@@ -12,7 +12,7 @@ import hashlib
 import json
 import struct
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated
 
 import numpy as np
@@ -167,6 +167,13 @@ def document_number(document_id: str) -> int:
 def write_manifest(directory: storage.PathLike, manifest: Manifest) -> None:
   text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True, ensure_ascii=False)
   (storage.path(directory) / MANIFEST).write_text(text + '\n')
+
+
+def fingerprint(manifests: Iterable[Manifest]) -> str:
+  """SHA-256 of all that data holds, whatever it is called and wherever it lies."""
+  content = [[manifest.vocabulary.sha256, {name: [shard.sha256 for shard in split.shards]
+                                           for name, split in manifest.splits.items()}] for manifest in manifests]
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def vocabulary_of(fields: dict) -> Vocabulary:
