@@ -42,7 +42,8 @@ def start() -> None:
 def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
   streams.set_up(sys.argv[1:])
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  for name, value in streams.QUIET.items():
+    os.environ.setdefault(name, value)
   without_tpu.keep_quiet()
   warnings.formatwarning = lambda message, *_, **__: f'bert-jax: {message}\n'
   say = lambda text: print(f'bert-jax: {text}', file=sys.stderr)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 ESCAPES = 'bert_jax_escapes'  # a handler of codecs: \u2026 for what an encoding lacks, as JSON and Python read it
 TRAINS = 'pretrain', 'finetune', 'supervise', 'sweep'
 _STANDARD = 3  # descriptors
+# What keeps TensorFlow, which only reads and shuffles here, from telling how it computes.
+QUIET = {'TF_CPP_MIN_LOG_LEVEL': '2', 'TF_ENABLE_ONEDNN_OPTS': '0'}
 
 
 class Patient(io.RawIOBase):

@@ -163,7 +163,7 @@ def test_lengths_that_were_seen(vocabulary, tmp_path):
   config = config_of('tiny')
   config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=8),
                                optimizer=dataclasses.replace(config.optimizer, warmup_steps=0), long=dataclasses.replace(
-      config.long, share=.5, sequence_length=256, predictions=20))
+      config.long, share=.5, sequence_length=256, predictions=40))
   assert [phase.last for phase in phases.phases(config)] == [4, 8]
   run, loaded = write_run(tmp_path / 'run', config, vocabulary)
   assert 'It made 4 steps on rows of up to 128 tokens and 3 steps on rows of up to 256 tokens.' in export(
