@@ -16,7 +16,6 @@ import synthetic
 from bert_jax import config as cfg, phases, recipes, run_directory
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import exchange, huggingface, weights
-
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
@@ -85,7 +84,8 @@ def kinds():
   found = {}
   for name in NAMES:
     config = config_of(name)
-    found.setdefault(repr((config.objective, config.batch.sequence_length, config.batch.pairs, config.long.share)), name)
+    told = config.objective, config.batch.sequence_length, config.batch.pairs, config.long.share
+    found.setdefault(told, name)
   return sorted(found.values())
 
 
@@ -161,9 +161,10 @@ def test_heads_that_a_run_only_kept(vocabulary, tmp_path, untrained):
 
 def test_lengths_that_were_seen(vocabulary, tmp_path):
   config = config_of('tiny')
-  config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=8),
-                               optimizer=dataclasses.replace(config.optimizer, warmup_steps=0), long=dataclasses.replace(
-      config.long, share=.5, sequence_length=256, predictions=40))
+  config = dataclasses.replace(
+      config, run=dataclasses.replace(config.run, steps=8),
+      optimizer=dataclasses.replace(config.optimizer, warmup_steps=0),
+      long=dataclasses.replace(config.long, share=.5, sequence_length=256, predictions=40))
   assert [phase.last for phase in phases.phases(config)] == [4, 8]
   run, loaded = write_run(tmp_path / 'run', config, vocabulary)
   assert 'It made 4 steps on rows of up to 128 tokens and 3 steps on rows of up to 256 tokens.' in export(

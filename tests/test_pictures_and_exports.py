@@ -11,9 +11,9 @@ import parameters
 import pytest
 import synthetic
 
-from bert_jax import evaluate, evaluate_export, plot, run_directory
+from bert_jax import evaluate, plot, run_directory
 from bert_jax.checkpoint import Loaded
-from bert_jax.convert import exchange, huggingface
+from bert_jax.convert import evaluating, exchange, huggingface
 from bert_jax.errors import ConfigError
 from bert_jax.objectives import OBJECTIVES
 from bert_jax.report import lettering
@@ -59,7 +59,7 @@ def exported(tmp_path_factory, still):
 def test_an_export_has_the_figures_of_its_run(exported):
   run, data, out = exported
   with jax.default_matmul_precision('float32'):
-    theirs, ours = evaluate_export.evaluate_export(out, data, progress=False), evaluate.evaluate(run, progress=False)
+    theirs, ours = evaluating.evaluate_export(out, data, progress=False), evaluate.evaluate(run, progress=False)
   assert theirs.keys() | {'step'} == ours.keys()
   assert not (out / run_directory.FIGURES).exists()
   assert theirs['documents'] == ours['documents'] and abs(theirs['mlm_loss'] - ours['mlm_loss']) < 0.2
@@ -68,14 +68,14 @@ def test_an_export_has_the_figures_of_its_run(exported):
 def test_what_an_export_lacks_is_said(exported, tmp_path, still):
   _, data, out = exported
   with pytest.raises(ConfigError, match='name some with --data'):
-    evaluate_export.evaluate_export(out, None)
+    evaluating.evaluate_export(out, None)
   (tmp_path / 'other').mkdir()
   synthetic.write_vocabulary(tmp_path / 'other', still.model.vocab_size)
   loaded = Loaded(still.model, dataclasses.replace(OBJECTIVES['mlm'], heads={}), parameters.random(still.model, {}),
                   lambda: tokenizer_lib.load(tmp_path / 'other'))
   bare = huggingface.export_checkpoint(tmp_path / 'bare', loaded)
   with pytest.raises(ConfigError, match='no head for tokens'):
-    evaluate_export.evaluate_export(bare, data)
+    evaluating.evaluate_export(bare, data)
 
 
 @pytest.mark.slow

@@ -64,9 +64,13 @@ def to_json(card: ModelCard) -> bytes:
 def from_json(fields: Mapping) -> ModelCard:
   """Raises TypeError where it is none."""
   known = {name: value for name, value in fields.items() if name in ModelCard.__dataclass_fields__}
-  as_set = lambda value: tuple(map(as_set, value)) if isinstance(value, list) else value
-  settings = {name: as_set(value) for name, value in known.get('settings', {}).items()}
+  settings = {name: tuples(value) for name, value in known.get('settings', {}).items()}
   return ModelCard(**(known | {'labels': tuple(known.get('labels', ())), 'settings': settings}))
+
+
+def tuples(value):
+  """A value of JSON as settings have it."""
+  return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def table(heading: tuple[str, str], rows: Mapping[str, object]) -> str:

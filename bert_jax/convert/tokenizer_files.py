@@ -7,7 +7,7 @@ from bert_jax.convert import foreign
 from input_pipeline import records, storage
 from input_pipeline.errors import DataError
 from input_pipeline.vocabulary import marks as marks_lib, others, tokenizer as tokenizer_lib
-from input_pipeline.vocabulary.tokenizer import CLS, MASK, PAD, SEP, UNK, Tokenizer
+from input_pipeline.vocabulary.tokenizer import Tokenizer
 
 TOKENIZER, SETTINGS, SPECIAL_MAP = records.TOKENIZER, others.SETTINGS, 'special_tokens_map.json'
 

@@ -5,7 +5,8 @@ from matplotlib import font_manager
 BASE = 'DejaVu Sans'  # comes with matplotlib
 # Fonts of East Asia, and of much else, as systems install them.
 FALLBACKS = ('Noto Sans CJK JP', 'Noto Sans CJK SC', 'Noto Sans CJK KR', 'Noto Sans CJK TC', 'Source Han Sans',
-             'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei', 'Droid Sans Fallback', 'IPAGothic', 'IPAexGothic', 'TakaoGothic',
+             'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei', 'Droid Sans Fallback', 'IPAGothic', 'IPAexGothic',
+             'TakaoGothic',
              'NanumGothic', 'Unifont', 'Arial Unicode MS', 'Hiragino Sans', 'PingFang SC', 'Apple SD Gothic Neo',
              'Microsoft YaHei', 'SimHei', 'MS Gothic', 'Yu Gothic', 'Malgun Gothic', 'Noto Sans Devanagari',
              'Noto Sans Arabic', 'Noto Sans Hebrew', 'Noto Sans Thai')

@@ -34,7 +34,8 @@ def recorded(directory: storage.Path) -> records.Vocabulary | None:
         try:
           return records.vocabulary_of(fields)
         except (TypeError, AttributeError) as error:
-          raise DataError(f'{directory / name} is damaged ({error}): wanted what it recorded of its vocabulary') from error
+          raise DataError(f'{directory / name} is damaged ({error}): wanted what it recorded of its vocabulary'
+                          ) from error
   return None
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import typing
 
 from input_pipeline import records, storage
-from input_pipeline.batches.checks import fits, wanted
 from input_pipeline.errors import DataError
 from input_pipeline.foreign import check_file, read_object, shown
 from input_pipeline.vocabulary import beside
@@ -34,7 +33,7 @@ class Settings:
   strip_accents: bool | None = None
   tokenize_chinese_chars: bool | None = None
   do_basic_tokenize: bool | None = None
-  never_split: tuple[str, ...] | None = None
+  never_split: tuple | None = None
   tokenizer_class: str | None = None
   added_tokens_decoder: dict | None = None
 
@@ -88,8 +87,8 @@ def _read(directory: storage.Path) -> Said:
   library = object_of(library_path) if library_path.exists() else {}
   kind = library['model'].get('type') if library else None
   if kind == 'Unigram':
-    return Said(said.do_lower_case, records.Splitting(added=_added(library, library['model'].get('vocab'), library_path)),
-                is_unigram=True)
+    added = _added(library, library['model'].get('vocab'), library_path)
+    return Said(said.do_lower_case, records.Splitting(added=added), is_unigram=True)
   if not library and (directory / records.SENTENCEPIECE).exists():
     return Said(said.do_lower_case, records.Splitting(added=_listed(directory, said, None)))
   allowed = {'do_basic_tokenize': (None, True), 'never_split': (None, ())}
@@ -210,8 +209,10 @@ def _typed(kind, fields: dict, path: storage.Path):
   for name, hint in typing.get_type_hints(kind).items():
     if name in fields:
       value = tuple(fields[name]) if isinstance(fields[name], list) else fields[name]
-      if not fits(value, hint):
-        raise DataError(f'{path} cannot be used: {name} is {shown(value)}, wanted {wanted(hint)}')
+      if not isinstance(value, hint):
+        names = {bool: 'True or False', str: 'text', int: 'a whole number', dict: 'an object', tuple: 'a list'}
+        kinds = ' or '.join(names[part] for part in typing.get_args(hint) or (hint,) if part in names)
+        raise DataError(f'{path} cannot be used: {name} is {shown(value)}, wanted {kinds}')
       values[name] = value
   return kind(**values)
 

@@ -18,7 +18,8 @@ from input_pipeline.vocabulary import marks, word_cache
 SPACE = '▁'
 UNFINDABLE = ' '  # a piece that ends so matches no text, in which spaces have become ▁ by then
 _APART = '\ufdd0'  # no character; no table has it
-_JOINED = r'(?<=.)(?=[\p{M}\n\u200c\u200d])'  # between a character and what Unicode counts to it; nothing goes before the first
+# Between a character and what Unicode counts to it; the library cannot put anything before the first.
+_JOINED = r'(?<=.)(?=[\p{M}\n\u200c\u200d])'
 _FLAGS = 'normalizer', 'pre_tokenizer', 'model'  # the parts of tokenizer.json that decide on ids
 
 

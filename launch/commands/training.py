@@ -170,9 +170,9 @@ def evaluate(argv: list[str]) -> int:
   of_kind = {'pretrained': evaluate.evaluate, 'finetuned': finetune.evaluate}
   run_dir = sweep.best_of(args.run_dir)
   if is_of_others(run_dir):
-    from bert_jax import evaluate_export
+    from bert_jax.convert import evaluating
     require(args.step is None, f'--step {args.step} is of a run: {run_dir} has one checkpoint')
-    figures = evaluate_export.evaluate_export(run_dir, args.data)
+    figures = evaluating.evaluate_export(run_dir, args.data)
     print(json.dumps(figures) if args.json else flags.table(figures))
     return 0
   kind = run_directory.read(run_directory.run_of(run_dir) or run_dir).kind
