@@ -57,8 +57,8 @@ def set_up(argv: list[str]) -> None:
   _fill()
   if sys.stdin is sys.__stdin__ and isinstance(sys.stdin, io.TextIOWrapper):
     sys.stdin.reconfigure(encoding='utf-8', errors='surrogateescape')
-  sys.stderr = sys.__stderr__ = _made(sys.stderr, sys.__stderr__, 2, patient=True)
-  sys.stdout = sys.__stdout__ = _made(sys.stdout, sys.__stdout__, 1, patient=bool(trains))
+  _set_up('stderr', 2, patient=True)
+  _set_up('stdout', 1, patient=bool(trains))
 
 
 def _fill() -> None:
@@ -68,15 +68,18 @@ def _fill() -> None:
   os.close(descriptor)
 
 
-def _made(stream, own, descriptor: int, patient: bool):
-  if stream is not own:
-    return stream
-  encoding = getattr(stream, 'encoding', None) or 'utf-8'
-  if stream is not None and not patient:
+def _set_up(name: str, descriptor: int, patient: bool) -> None:
+  stream = getattr(sys, name)
+  if stream is not getattr(sys, f'__{name}__'):
+    return
+  if isinstance(stream, io.TextIOWrapper) and not patient:
     stream.reconfigure(errors=ESCAPES)
-    return stream
-  return io.TextIOWrapper(io.BufferedWriter(Patient(descriptor)), encoding, ESCAPES, line_buffering=True,
+    return
+  encoding = getattr(stream, 'encoding', None) or 'utf-8'
+  made = io.TextIOWrapper(io.BufferedWriter(Patient(descriptor)), encoding, ESCAPES, line_buffering=True,
                           write_through=descriptor == 2)
+  setattr(sys, name, made)
+  setattr(sys, f'__{name}__', made)
 
 
 def finish(say: Callable[[str], object], full: int) -> int:
