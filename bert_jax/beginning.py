@@ -37,17 +37,14 @@ def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLik
   from input_pipeline.vocabulary import tokenizer as tokenizer_lib
   if run_directory.run_of(run_dir):
     record = run_directory.read(run_dir)
-    tokenizer = tokenizer_lib.load(run_dir, record.vocabulary.lower_case, record.vocabulary.rules)
+    tokenizer = tokenizer_lib.of(run_dir, record.vocabulary)
     return Source(record.config.model, record.vocabulary, tokenizer, run_directory.vocabulary_files(run_dir))
   if checkpoint_path is None:
     raise ConfigError(f'{run_dir} is no run to go on with: name the checkpoint to begin with, --checkpoint C')
   from bert_jax.convert import exchange
   loaded = exchange.load(trained(checkpoint_path)[0])
   tokenizer = loaded.tokenizer()
-  files = {records.VOCABULARY: tokenizer.vocab_txt}
-  if tokenizer.kind == 'sentencepiece':
-    files[records.SENTENCEPIECE] = tokenizer.model
-  return Source(loaded.model, tokenizer.record, tokenizer, files)
+  return Source(loaded.model, tokenizer.record, tokenizer, tokenizer.files)
 
 
 def settings_for(config: Finetune, model: cfg.Model, examples: list) -> Finetune:

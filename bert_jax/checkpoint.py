@@ -72,10 +72,19 @@ class Loaded:
   step: int | None = None
   fresh: tuple[str, ...] = ()  # parameters that the checkpoint lacked, and that have initial values
   labels: tuple[str, ...] = ()  # the classes of a task, in the order of their scores
+  told: Any = None  # of an export of ours: the convert.card.ModelCard of the run that it is from
 
   def untrained(self) -> tuple[str, ...]:
-    """The heads that no term trained; of a checkpoint of others that has no terms nothing is known."""
-    return self.objective.untrained() if self.objective.terms else ()
+    """The heads that have initial values: no term trained them, nor did what the run began with.
+
+    Of a checkpoint of others that has no terms nothing is known.
+    """
+    idle = self.objective.untrained() if self.objective.terms else ()
+    origin = self.record.origin if self.record else None
+    if origin is None:
+      return () if self.told is not None else idle  # an export has no such heads
+    fresh = {name.split('/')[0] for name in origin.fresh}
+    return tuple(head for head in idle if head in fresh or head in origin.untrained)
 
 
 class Saving:
@@ -403,7 +412,7 @@ def load(path: storage.PathLike, step: int | None = None) -> Loaded:
 
   def tokenizer():
     from input_pipeline.vocabulary import tokenizer
-    found = tokenizer.load(path, record.vocabulary.lower_case, record.vocabulary.rules)
+    found = tokenizer.of(path, record.vocabulary)
     require(found.sha256 == record.vocabulary.sha256,
             f'the vocabulary in {path} is not the one that the run began with: put the vocabulary of its data back')
     return found

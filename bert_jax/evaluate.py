@@ -17,7 +17,7 @@ import numpy as np
 from bert_jax import checkpoint, config as cfg, early_stop, metrics, phases, program as program_lib, run_directory
 from bert_jax.errors import require
 from bert_jax.parallel import mesh as mesh_lib
-from input_pipeline import storage
+from input_pipeline import records, storage
 from input_pipeline.batches import loader
 
 
@@ -121,7 +121,9 @@ def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None
                   unigram=unigram_log_probabilities(data_dir, config), progress=progress)
   split = validation.manifest.splits['validation']
   found |= {'documents': split.documents, 'sequences': split.pieces, 'step': loaded.step}
-  write(run_dir, found)
+  # Of the shards that it learnt from, `prepare` gave each document to one split; other data may hold any of them.
+  same = records.fingerprint(phases.manifests(data_dir, record.config)) == record.shards if record.shards else False
+  write(run_dir, found | {'held_out': same})
   return found
 
 

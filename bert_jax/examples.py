@@ -91,7 +91,7 @@ def read(config: Finetune, data_dir: storage.PathLike, split: str) -> list[Any]:
 def split_of(config: Finetune, examples: list[Any], tokenizer, training: bool = False) -> Split:
   """These examples as rows. Raises DataError."""
   task = TASKS[config.task]
-  encoding = Encoding(tokenizer, config.batch.max_length, config.labels, config.own, training)
+  encoding = Encoding(tokenizer.marked, config.batch.max_length, config.labels, config.own, training)
   rows = task.rows(examples, encoding)
   if not rows:
     raise DataError(f'none of the {len(examples)} examples gives a row to read: wanted one at least')

@@ -62,6 +62,10 @@ def from_json(kind, fields, name: str = '', narrowed: Mapping[str, type] | None 
     hint = hints[field]
     parts = (hint, *typing.get_args(hint))
     nested = next((part for part in parts if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
+    if nested and typing.get_origin(hint) is tuple:
+      require(isinstance(value, list | tuple), f'{name}{field} is {value!r:.60}: wanted {wanted(hint)}')
+      values[field] = tuple(from_json(nested, item, f'{name}{field}.') for item in value)
+      continue
     if nested and not (value is None and type(None) in typing.get_args(hint)):
       values[field] = from_json(nested, value, f'{name}{field}.')
       continue

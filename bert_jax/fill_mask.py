@@ -82,14 +82,11 @@ def check(loaded: Loaded) -> None:
 
 
 def encode(tokenizer: Tokenizer, text: str, limit: int) -> np.ndarray:  # -> [T] int32
-  """[CLS] text [SEP], where each literal [MASK] is the token: the tokenizer itself takes it for text."""
-  pieces = text.split(MASK)
-  require(len(pieces) > 1,
+  """[CLS] text [SEP], where each literal [MASK] is the token, as other special tokens are."""
+  found = tokenizer.marked.encode([text])[0].tolist()
+  require(tokenizer.mask_id in found,
           f'{named(text)} has no {MASK}: write {MASK}, in capitals and brackets, where a word is to be found')
-  ids = [tokenizer.cls_id]
-  for i, piece in enumerate(tokenizer.encode(pieces)):
-    ids += [tokenizer.mask_id] * (i > 0) + piece.tolist()
-  ids.append(tokenizer.sep_id)
+  ids = [tokenizer.cls_id, *found, tokenizer.sep_id]
   check_length(text, len(ids), limit)
   return np.array(ids, np.int32)
 

@@ -75,7 +75,7 @@ def decode(text: str) -> Manifest:
 
 
 def write(directory: storage.Path, manifest: Manifest) -> None:
-  directory.mkdir(parents=True, exist_ok=True)
+  storage.make_folder(directory)
   storage.write_whole(directory / NAME, encode(manifest))
 
 

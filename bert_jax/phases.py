@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 
 from bert_jax import config as cfg
 from input_pipeline import records, storage
@@ -68,6 +69,20 @@ def open_streams(data_dir: storage.PathLike, config: cfg.Config) -> list[tuple[P
     raise records.DataError(
         f'the lengths in {data_dir} were prepared with different vocabularies: prepare them together')
   return opened
+
+
+def manifests(data_dir: storage.PathLike, config: cfg.Config) -> list[records.Manifest]:
+  """What the data of every phase says of itself. Raises DataError."""
+  return [records.read_manifest(directory(data_dir, phase.config)) for phase in phases(config)]
+
+
+def text_of(found: list[records.Manifest]) -> str:
+  """One sentence on the data of a run."""
+  first = found[0]
+  lengths = ' and '.join(str(manifest.sequence_length) for manifest in found)
+  split = first.splits['train']
+  return (f'Text: {json.dumps(first.settings.get("input"))}; {split.documents:,} documents, {split.tokens:,} tokens in '
+          f'pieces for rows of up to {lengths}.')
 
 
 def fingerprint(streams: list[tuple[Phase, loader.Stream]]) -> str:

@@ -19,17 +19,19 @@ def plot(run_dir: storage.PathLike) -> storage.Path:
   matplotlib.use('Agg')
   from matplotlib import pyplot
 
+  from bert_jax.report import lettering
   found = charts.charts([charts.told(run_dir)])
   rows = -(-len(found) // COLUMNS)
-  figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(5 * COLUMNS, 3.4 * rows), layout='constrained', squeeze=False)
-  for axis, chart in zip(axes.flat, found):
-    charts.draw(axis, chart, several=False)
-  for axis in list(axes.flat)[len(found):]:
-    axis.set_axis_off()
-  figure.suptitle(str(run_dir)).set_parse_math(False)
-  path = storage.path(run_dir) / run_directory.PICTURE
-  picture = io.BytesIO()
-  figure.savefig(picture, dpi=110)
+  path, picture = storage.path(run_dir) / run_directory.PICTURE, io.BytesIO()
+  with matplotlib.rc_context({'font.family': lettering.families()}):
+    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(5 * COLUMNS, 3.4 * rows), layout='constrained',
+                                   squeeze=False)
+    for axis, chart in zip(axes.flat, found):
+      charts.draw(axis, chart, several=False)
+    for axis in list(axes.flat)[len(found):]:
+      axis.set_axis_off()
+    figure.suptitle(lettering.drawable(str(run_dir))).set_parse_math(False)
+    figure.savefig(picture, dpi=110)
   storage.write_whole(path, picture.getvalue())
   pyplot.close(figure)
   return path

@@ -33,7 +33,7 @@ def predict(run_dir: storage.PathLike, data: storage.PathLike | None, split: str
   program = program_lib.on_one_device(config)
   answers = rows.answer(program, loaded.params, config, labelled=False, progress=progress).answers
   directory = storage.path(output)
-  directory.mkdir(parents=True, exist_ok=True)
+  storage.make_folder(directory)
   lines = (json.dumps({'example': number} | answer, ensure_ascii=False) for number, answer in enumerate(answers))
   storage.write_whole(directory / PREDICTIONS, ''.join(line + '\n' for line in lines))
   if task.write is not None:

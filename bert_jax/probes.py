@@ -56,7 +56,7 @@ def pairs(config: cfg.Config, tokenizer: Tokenizer) -> Probe:
   found = list(itertools.islice(minimal_pairs.read(config.probe.pairs), config.probe.examples))
   require(bool(found), f'probe.pairs {config.probe.pairs} has no pair')
   sentences = [sentence for pair in found for sentence in (pair.good, pair.bad)]
-  for sentence, ids in zip(sentences, tokenizer.encode(sentences)):
+  for sentence, ids in zip(sentences, tokenizer.marked.encode(sentences)):
     rows.check_length(sentence, len(ids) + 2, config.model.max_positions)
   return lambda placed: {'pairs_accuracy': score.compare(placed, found)['accuracy']}
 

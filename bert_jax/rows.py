@@ -92,7 +92,7 @@ class Placed:
     pairs = [(text,) if isinstance(text, str) else text for text in texts]
     require(self.settings.type_vocab_size > 1 or all(len(pair) == 1 for pair in pairs),
             f'this model knows no pairs of texts: its type_vocab_size is {self.settings.type_vocab_size}')
-    encoded = iter(tokenizer.encode([part for pair in pairs for part in pair]))
+    encoded = iter(tokenizer.marked.encode([part for pair in pairs for part in pair]))
     found = []
     for pair in pairs:
       parts = [list(next(encoded)) for _ in pair]

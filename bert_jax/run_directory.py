@@ -39,6 +39,7 @@ class Origin:
   step: int | None  # of the run that it is; None of a directory of another format
   fresh: tuple[str, ...]  # parameters that it lacked, and that were initialised
   longer_positions: str | None = None  # how it got more positions, where it has
+  untrained: tuple[str, ...] = ()  # heads that it had with initial values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Record:
   data: str  # the directory of the shards, or of the task's files
   vocabulary: records.Vocabulary
   origin: Origin | None = None  # None: it began with random weights
+  text: str = ''  # one sentence on what it learns from, as it was when the run began
+  shards: str = ''  # records.fingerprint of each phase's shards, '' of other data
 
   @property
   def kind(self) -> str:
@@ -83,7 +86,7 @@ def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mappin
       write_vocabulary(run_dir, vocabulary_files)
     return old
   if jax.process_index() == 0:
-    run_dir.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(run_dir)
     fields = {'id': uuid.uuid4().hex, 'kind': record.kind} | dataclasses.asdict(record)
     storage.write_whole(run_dir / CONFIG, json.dumps(fields, indent=2) + '\n')  # first: by it the folder is ours
     write_vocabulary(run_dir, vocabulary_files)
@@ -116,7 +119,7 @@ def drift(old: Record, new: Record) -> list[str]:
 def vocabulary_files(directory: storage.PathLike) -> dict[str, bytes]:
   """The files of the vocabulary that a directory of shards, or a run, holds."""
   directory = storage.path(directory)
-  names = (records.VOCABULARY, records.SENTENCEPIECE)
+  names = (records.VOCABULARY, records.SENTENCEPIECE, records.TOKENIZER)
   found = {}
   for name in names:
     with contextlib.suppress(FileNotFoundError):
@@ -188,8 +191,9 @@ def _read(run_dir: storage.PathLike) -> Record | None:
     config = cfg.from_json(kind, settings, narrowed=narrowed)
     vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
     origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
-    for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written')):
+    for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written'),
+                                ('text', '', 'as it was written'), ('shards', '', 'as it was written')):
       require(isinstance(fields.get(name, default), str), f'{name} is {fields.get(name)!r:.60}: wanted text, {what}')
   except (ConfigError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged: {error}') from error
-  return Record(config, fields['data'], vocabulary, origin or None)
+  return Record(config, fields['data'], vocabulary, origin or None, fields.get('text', ''), fields.get('shards', ''))

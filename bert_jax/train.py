@@ -45,7 +45,7 @@ from bert_jax import (
 )
 from bert_jax.errors import DriftError, NonFiniteError, require
 from bert_jax.parallel import mesh as mesh_lib
-from input_pipeline import locking, storage
+from input_pipeline import locking, records, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +88,10 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
     check_exportable(data_dir, config, vocabulary)
   begins = initialize_from is not None and is_new
   initial = load(initialize_from, None, longer_positions) if begins else None
+  manifests = [stream.manifest for _, stream in streams]
   record = run_directory.Record(config, str(data_dir), vocabulary,
-                                origin_of(initialize_from, initial, longer_positions))
+                                origin_of(initialize_from, initial, longer_positions),
+                                phases.text_of(manifests), records.fingerprint(manifests))
 
   def batches(step: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     """This process' batches from `step` on, phase after phase."""
@@ -115,7 +117,7 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
 def tokenizer_of(data_dir: storage.PathLike, config: cfg.Config, vocabulary):
   """The tokenizer that the shards were made with."""
   from input_pipeline.vocabulary import tokenizer
-  return tokenizer.load(phases.directory(data_dir, config), vocabulary.lower_case, vocabulary.rules)
+  return tokenizer.of(phases.directory(data_dir, config), vocabulary)
 
 
 def check_exportable(data_dir: storage.PathLike, config: cfg.Config, vocabulary) -> None:
@@ -185,7 +187,8 @@ def origin_of(checkpoint_path: storage.PathLike | None, initial, longer: str | N
   if checkpoint_path is None:
     return None
   path = os.fspath(storage.normal(storage.absolute(checkpoint_path)))  # the same however it is spelled
-  return run_directory.Origin(path, initial and initial.step, tuple(initial.fresh) if initial else (), longer)
+  return run_directory.Origin(path, initial and initial.step, tuple(initial.fresh) if initial else (), longer,
+                              initial.untrained if initial else ())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Lock:
 
   def acquire(self) -> None:
     """Raises LockError where another process has it."""
-    self.path.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(self.path.parent)
     if not storage.is_local(self.path) or not self._lock_file(storage.local(self.path)):
       self._take()
       self.thread = threading.Thread(target=self._beat, name='lock', daemon=True)

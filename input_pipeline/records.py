@@ -12,7 +12,7 @@ import hashlib
 import json
 import struct
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated
 
 import numpy as np
@@ -26,8 +26,11 @@ PIECES_PER_BLOCK = 256
 MANIFEST = 'manifest.json'
 VOCABULARY = 'vocab.txt'  # one token a line, for both kinds of vocabulary
 SENTENCEPIECE = 'spm.model'
+TOKENIZER = 'tokenizer.json'  # of the tokenizers library: in the place of spm.model where there is none
 DATASET_NAME = 'pieces'  # tfds: pieces-train.tfrecord-00000-of-00004
 PAIRS = ('dynamic', 'google')  # made by the loader, epoch by epoch; or by `prepare`, once, by the original's procedure
+# original tokenization.py: a longer word is [UNK]; Hugging Face's default is 100, so exports carry this one
+MAX_WORD = 200
 RULES = LIBRARY, GOOGLE = 'library', 'google'  # of splitting text: of `tokenizers`; of the original (original_rules.py)
 # Drawn by the loader, epoch by epoch; or by `prepare`, once, by the original's procedure, of tokens or of whole words.
 MASKS = DYNAMIC, GOOGLE, GOOGLE_WORDS = 'dynamic', 'google', 'google_words'
@@ -90,6 +93,28 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class Added:
+  """A token that is found in a text as it is written, before any rule: [SEP], or one that somebody added."""
+  content: str
+  id: int
+  single_word: bool = False  # only where no letter stands beside it
+  lstrip: bool = False  # takes the white space before it along
+  rstrip: bool = False
+  normalized: bool = False  # is found after the rules for characters, so that <USER> is <user>
+  special: bool = True
+  known: bool = True  # whether the vocabulary's own rules can give it as well
+
+
+@dataclasses.dataclass(frozen=True)
+class Splitting:
+  """What a vocabulary's rules have otherwise than BERT's own."""
+  strip_accents: bool | None = None  # None: where the text is lower-cased
+  ideographs: bool = True  # each Chinese character is a word
+  max_word: int = MAX_WORD  # characters; a longer word is [UNK]
+  added: tuple[Added, ...] = ()  # special tokens of the usual kind are not listed
+
+
+@dataclasses.dataclass(frozen=True)
 class Vocabulary:
   kind: str  # wordpiece or sentencepiece
   size: int
@@ -101,6 +126,7 @@ class Vocabulary:
   sep_id: int
   mask_id: int
   rules: str = LIBRARY  # one of RULES
+  splitting: Splitting = Splitting()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +169,20 @@ def write_manifest(directory: storage.PathLike, manifest: Manifest) -> None:
   (storage.path(directory) / MANIFEST).write_text(text + '\n')
 
 
+def fingerprint(manifests: Iterable[Manifest]) -> str:
+  """SHA-256 of all that data holds, whatever it is called and wherever it lies."""
+  content = [[manifest.vocabulary.sha256, {name: [shard.sha256 for shard in split.shards]
+                                           for name, split in manifest.splits.items()}] for manifest in manifests]
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def vocabulary_of(fields: dict) -> Vocabulary:
+  """A vocabulary from its JSON. Raises TypeError where it is none."""
+  splitting = dict(fields.get('splitting', {}))
+  splitting['added'] = tuple(Added(**token) for token in splitting.get('added', ()))
+  return Vocabulary(**(fields | {'splitting': Splitting(**splitting)}))
+
+
 def read_manifest(directory: storage.PathLike) -> Manifest:
   """Raises DataError where there is no manifest, or not one of this format and version."""
   path = storage.path(directory) / MANIFEST
@@ -154,7 +194,7 @@ def read_manifest(directory: storage.PathLike) -> Manifest:
     splits = {
         name: Split(**(split | {'shards': tuple(Shard(**shard) for shard in split['shards'])}))
         for name, split in fields['splits'].items()}
-    return Manifest(**(fields | {'splits': splits, 'vocabulary': Vocabulary(**fields['vocabulary'])}))
+    return Manifest(**(fields | {'splits': splits, 'vocabulary': vocabulary_of(fields['vocabulary'])}))
   except DataError:
     raise
   except (FileNotFoundError, NotADirectoryError) as error:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from input_pipeline import object_storage, storage_errors
+from input_pipeline import object_storage, places, storage_errors
 from input_pipeline.errors import DataError, StorageError
 from input_pipeline.object_storage import ObjectPath
 
@@ -88,6 +88,21 @@ def normal(name: PathLike) -> Path:
   """The path without what leads nowhere: a/./b/../c/ is a/c."""
   found = path(name)
   return found if isinstance(found, ObjectPath) else pathlib.Path(os.path.normpath(found))
+
+
+def resolved(name: PathLike) -> Path:
+  """Where a path leads in the end, links followed; a URL is that already. Raises DataError for a circle of links."""
+  found = path(name)
+  return found if isinstance(found, ObjectPath) else places.resolved(found)
+
+
+def make_folder(name: PathLike) -> None:
+  """Makes a folder, and those around it, where it is not there: that which a link names."""
+  found = path(name)
+  if isinstance(found, ObjectPath):
+    found.mkdir(parents=True, exist_ok=True)
+  else:
+    places.make_folder(found)
 
 
 def size(file: Path) -> int:
@@ -191,12 +206,13 @@ def write_whole(file: Path, content: str | bytes) -> None:
   if isinstance(file, ObjectPath):
     file.write_bytes(data)
     return
-  temporary = file.parent / f'.{file.name}.{os.getpid()}.tmp'
-  try:
-    temporary.write_bytes(data)
-    temporary.replace(file)
-  finally:
-    temporary.unlink(missing_ok=True)
+  places.write(file, data)
+
+
+def write_output(file: Path, content: str | bytes) -> None:
+  """The same, for a file that a user named: the folders that it is to be in are made."""
+  make_folder(resolved(file).parent)
+  write_whole(file, content)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -257,10 +273,10 @@ def prepare_for_orbax(name: PathLike) -> None:
     raise DataError(f'checkpoints on gs:// need google-cloud-storage: {object_storage.NEEDS["gs"]}')
 
 
-def probe(name: PathLike, what: str = 'the path', checkpoints: bool = False) -> None:
+def probe(name: PathLike, what: str = 'the path', checkpoints: bool = False, folder: bool = True) -> None:
   """Whether `name` can be written to, found out before the work. `what`: the flag that named it.
 
-  `checkpoints`: Orbax writes there too.
+  `checkpoints`: Orbax writes there too. `folder`: whether it is to be a folder, or a file.
 
   Raises DataError for what somebody must change first: a missing bucket, right or library. Raises StorageError where
   the storage does not answer.
@@ -271,11 +287,8 @@ def probe(name: PathLike, what: str = 'the path', checkpoints: bool = False) -> 
       prepare_for_orbax(target)
     within(PROBE_SECONDS, f'{what} {name}', lambda: _probe_bucket(target, f'{what} {name}', checkpoints))
     return
-  there = next(parent for parent in (target.absolute(), *target.absolute().parents) if parent.exists())
-  if there != target.absolute() and not there.is_dir():
-    raise DataError(f'{what} {name}: {there} is a file, wanted a folder')
-  if not os.access(there, os.W_OK):
-    raise DataError(f'{what} {name}: no right to write to {there}, or its file system is read-only')
+  with named_errors(f'{what} {name}'):
+    places.check(target, f'{what} {name}', folder)
 
 
 def within(seconds: float, what: str, work: Callable[[], None]) -> None:

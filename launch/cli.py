@@ -4,76 +4,72 @@
 class of an error that is expected, as `exit_code` (bert_jax/errors.py, input_pipeline/errors.py).
 """
 
-import contextlib
+import codecs
 import difflib
+import locale
 import os
 import sys
 import traceback
 import warnings
 
 from bert_jax.errors import STOPPED, UNSAVED, CheckpointError, ConfigError
-from launch import extras, without_tpu
+from launch import extras, streams, without_tpu
 from launch.commands.table import COMMANDS
 
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
 # takes a third less, and `prepare` a tenth.
 HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
+UTF8_MODE = 'PYTHONUTF8'  # what Python takes it from
 COMPUTES = ('prepare', 'pretrain', 'finetune', 'evaluate', 'predict', 'import', 'export', 'fill-mask', 'features',
             'score', 'next-sentence', 'benchmark')
 INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
 
 
-class Heedless:
-  """A stream that may lie on a full disk: what it does not take is lost, and no run ends by it."""
-
-  def __init__(self, stream):
-    self.stream = stream
-
-  def write(self, text: str) -> int:
-    with contextlib.suppress(OSError):
-      self.stream.write(text)
-    return len(text)
-
-  def flush(self) -> None:
-    with contextlib.suppress(OSError):
-      self.stream.flush()
-
-  def __getattr__(self, name: str):
-    return getattr(self.stream, name)
-
-
 def start() -> None:
-  """The console command. One that computes starts again with huge pages, which glibc wants to know at the start."""
+  """The console command. One that computes starts again with huge pages, which glibc wants to know at the start, and
+  any where files would be read and written in another encoding than UTF-8."""
   name, value = HUGE_PAGES
+  changes = {}
   if sys.argv[1:2] and sys.argv[1] in COMPUTES and sys.platform == 'linux' and name not in os.environ:
-    os.environ[name] = value
+    changes[name] = value
+  if not sys.flags.utf8_mode and codecs.lookup(locale.getencoding()).name != 'utf-8':
+    changes[UTF8_MODE] = '1'
+  if changes:
+    os.environ |= changes
     os.execv(sys.executable, [sys.executable, '-P', '-m', 'bert_jax_command', *sys.argv[1:]])
   main()
 
 
 def main() -> None:
   """Runs a command line; an expected error is one sentence on stderr and its exit code."""
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  streams.set_up(sys.argv[1:])
+  for name, value in streams.QUIET.items():
+    os.environ.setdefault(name, value)
   without_tpu.keep_quiet()
-  sys.stderr = Heedless(sys.stderr)
   warnings.formatwarning = lambda message, *_, **__: f'bert-jax: {message}\n'
+  say = lambda text: print(f'bert-jax: {text}', file=sys.stderr)
+  code: int | str | None
   try:
     code = run(sys.argv[1:])
+  except SystemExit as ended:  # of --help, and of flags that are wrong
+    code = 0 if ended.code is None else ended.code
   except KeyboardInterrupt:
     code = INTERRUPTED
   except BrokenPipeError:  # the reader has enough, as `head` has
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    streams.drop()
     code = 0
   except Exception as error:
     missing = extras.missing(error) or no_device(error)
     code = ConfigError.exit_code if missing else exit_code(error)
     if code is None:
       raise
-    print(f'bert-jax: {missing or sentence(error)}', file=sys.stderr)
+    say(missing or sentence(error))
+    if streams.is_of_output(error):
+      streams.drop()
+  code = streams.finish(say, CheckpointError.exit_code) or code
   if code not in (0, STOPPED, UNSAVED) and 'bert_jax.distributed' in sys.modules:
     sys.modules['bert_jax.distributed'].leave(code)
   if code == CheckpointError.exit_code:  # threads that wait for the storage that failed would keep the process
-    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
   sys.exit(code)

@@ -343,9 +343,11 @@ def test_a_vocabulary_that_is_none(exported, refused, text, match):
 
 @pytest.mark.reliability(31)
 @pytest.mark.parametrize('file, fields, match', [
-    ('tokenizer_config.json', {'strip_accents': False, 'do_lower_case': True}, 'strip_accents False'),
-    ('tokenizer_config.json', {'strip_accents': True, 'do_lower_case': False}, 'strip_accents True'),
-    ('tokenizer_config.json', {'tokenize_chinese_chars': False}, 'tokenize_chinese_chars False'),
+    ('tokenizer_config.json', {'strip_accents': 'no'}, 'strip_accents'),
+    ('tokenizer_config.json', {'tokenize_chinese_chars': 3}, 'tokenize_chinese_chars'),
+    ('tokenizer_config.json', {'added_tokens_decoder': {'x': {}}}, 'added_tokens_decoder'),
+    ('tokenizer_config.json', {'added_tokens_decoder': {'99': {'content': '<user>'}}}, '<user> as 99'),
+    ('added_tokens.json', {'<user>': 3}, '<user> as 3'),
     ('tokenizer_config.json', {'do_basic_tokenize': False}, 'do_basic_tokenize False'),
     ('tokenizer_config.json', {'never_split': ['a']}, 'never_split'),
     ('tokenizer_config.json', {'tokenizer_class': 'BertJapaneseTokenizer'}, 'tokenizer_class BertJapaneseTokenizer'),
@@ -374,8 +376,8 @@ def of_library(change):
 
 @pytest.mark.reliability(31)
 @pytest.mark.parametrize('change, match', [
-    (lambda value: value['normalizer'].update(strip_accents=False), 'normalizer.strip_accents False'),
-    (lambda value: value['normalizer'].update(handle_chinese_chars=False), 'handle_chinese_chars False'),
+    (lambda value: value['normalizer'].update(strip_accents='no'), 'strip_accents'),
+    (lambda value: value['model'].update(max_input_chars_per_word=0), 'max_input_chars_per_word 0'),
     (lambda value: value['normalizer'].update(clean_text=False), 'clean_text False'),
     (lambda value: value['normalizer'].update(lowercase='yes'), 'lowercase'),
     (lambda value: value['normalizer'].update(lowercase=False), 'do_lower_case'),
@@ -389,7 +391,9 @@ def of_library(change):
     (lambda value: value['model']['vocab'].update(new=99), 'without gaps'),
     (lambda value: value['model']['vocab'].update({'[CLS]': 1.5}), 'without gaps'),
     (lambda value: value['model']['vocab'].update(new=40), 'another vocabulary'),
-    (lambda value: value['added_tokens'].append({'id': 40, 'content': '<user>'}), '<user> as 40'),
+    (lambda value: value['added_tokens'].append({'id': 41, 'content': '<user>'}), '<user> as 41'),
+    (lambda value: value['added_tokens'].append({'id': 7, 'content': 't9', 'lstrip': 3}), 'added_tokens'),
+    (lambda value: value.update(post_processor={'type': 'RobertaProcessing'}), 'tokenizers library'),
     (lambda value: value.update(added_tokens=[1]), 'added_tokens'),
     (lambda value: value.update(added_tokens=[{'id': 0, 'content': ['a']}]), 'added_tokens')])
 def test_rules_in_tokenizer_json_that_ours_has_not(exported, refused, change, match):

@@ -14,6 +14,7 @@ import sys
 import pytest
 
 from bert_jax.errors import FINAL, GAVE_UP, HUNG, STOPPED, UNSAVED, ConfigError
+from input_pipeline.errors import DataError
 from launch import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -319,5 +320,5 @@ def test_launch_files_keeps_what_somebody_changed(tmp_path):
   with pytest.raises(ConfigError, match='pretrain.sbatch differ'):
     cli.run(['launch-files', str(tmp_path)])
   assert [path.name for path in tmp_path.rglob('*')] == ['slurm', 'pretrain.sbatch']
-  with pytest.raises(ConfigError, match='is a file, wanted a folder'):
+  with pytest.raises(DataError, match='is a file, wanted a folder'):
     cli.run(['launch-files', str(tmp_path / 'slurm/pretrain.sbatch')])

@@ -163,7 +163,7 @@ def once(directory: storage.Path, path: str, task: str, cell: Cell, amount: Amou
     return json.loads(file.read_text())
   done = make(place)
   if done is not None:
-    directory.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(directory)
     storage.write_whole(file, json.dumps(done, indent=2) + '\n')
     storage.remove_tree(place)
   return done

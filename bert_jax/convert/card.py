@@ -1,6 +1,7 @@
 """The README.md of an export: what was trained, on what, how well, and how to load it."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 
 from bert_jax.convert.foreign import shown
@@ -37,6 +38,10 @@ class ModelCard:
   """One sentence on what it learnt from: source, documents, tokens."""
   origin: str = ''
   """One sentence on the parameters that it began with."""
+  objective: str = ''
+  """What was learnt: a key of objectives.OBJECTIVES; '': a task's, or not known."""
+  held_out: bool = False
+  """Whether `evaluation` is on documents of the same shards that no training split holds."""
   labels: tuple[str, ...] = ()
   """The classes of a task, in the order of their scores."""
   architecture: str = 'BertForPreTraining'
@@ -51,6 +56,23 @@ class ModelCard:
   """Every setting by the name of its flag, as fields.flat gives them."""
 
 
+def to_json(card: ModelCard) -> bytes:
+  """What an export keeps for those that are made of it."""
+  return (json.dumps(dataclasses.asdict(card), indent=2, default=str) + '\n').encode()
+
+
+def from_json(fields: Mapping) -> ModelCard:
+  """Raises TypeError where it is none."""
+  known = {name: value for name, value in fields.items() if name in ModelCard.__dataclass_fields__}
+  settings = {name: tuples(value) for name, value in known.get('settings', {}).items()}
+  return ModelCard(**(known | {'labels': tuple(known.get('labels', ())), 'settings': settings}))
+
+
+def tuples(value):
+  """A value of JSON as settings have it."""
+  return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
 def table(heading: tuple[str, str], rows: Mapping[str, object]) -> str:
   show = lambda value: f'{value:.4g}' if isinstance(value, float) else str(value)
   escape = lambda text: text.replace('|', '\\|').replace('\n', ' ')
@@ -63,8 +85,9 @@ def listed(words: Sequence[str], last: str = 'and') -> str:
   return f' {last} '.join(filter(None, (', '.join(words[:-1]), *words[-1:])))
 
 
-def heads_named(heads: Sequence[str]) -> str:
-  return listed([HEADS.get(head, head) for head in heads])
+def heads_named(heads: Sequence[str], objective: Objective | None = None) -> str:
+  names = HEADS | ({'pair_classes': 'sentence-order head'} if objective and 'sop' in objective.terms else {})
+  return listed([names.get(head, head) for head in heads])
 
 
 def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind: str, lower_case: bool,
@@ -73,7 +96,7 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
   exact = {'gelu': 'exact', 'gelu_tanh': 'tanh approximation'}[model.activation]
   task = purpose(card, model, objective)
   what = ('A causal BERT encoder, which sees no later token,' if model.causal else 'A BERT encoder')
-  heads = f' with its {heads_named(tuple(objective.heads))}' if objective.heads else ''
+  heads = f' with its {heads_named(tuple(objective.heads), objective)}' if objective.heads else ''
   done = f', {DONE.get(card.kind, card.kind)} with bert_jax' if card.steps else ''
   parts = [
       f'---\nlibrary_name: {"sentence-" * card.sentences}transformers\npipeline_tag: {task}\ntags:\n- bert\n- {task}\n'
@@ -88,8 +111,10 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
   if card.training:
     parts.append(table(('figure', 'last steps'), card.training))
   if card.evaluation:
-    on = ('documents held out from training; losses are in nats per prediction' if card.kind == 'pretrained'
-          else 'examples held out from training')
+    on = ('examples that no update used' if card.kind != 'pretrained' else
+          ('documents held out from training' if card.held_out else
+           'documents that were not compared with those that it learnt from')
+          + '; losses are in nats per prediction')
     parts.append(f'## Evaluation\n\nOn {on}.\n\n' + table(('figure', 'value'), card.evaluation))
   parts.append('## Use\n\n' + use(card, model, objective, task))
   if card.settings:
@@ -121,6 +146,9 @@ def training(card: ModelCard, objective: Objective) -> list[str]:
   if card.labels:
     said.append(f'Classes, in the order of their scores: {", ".join(map(shown, card.labels))}.')
   idle = idle_heads(card, objective)
+  learnt = [head for head in objective.heads if head not in idle]
+  if card.steps and objective.terms and learnt:
+    said.append(f'Trained in all of these steps: the {heads_named(learnt, objective)}.')
   if idle:
     said.append(f'This run did not train the {heads_named(idle)}.')
   return [sentence for sentence in said if sentence]
@@ -143,7 +171,7 @@ model = {card.architecture}.from_pretrained(directory)
 {f"pipeline('{task}', model=directory)({example})" if example else ''}"""
   idle = set(idle_heads(card, objective))
   lines = [code.rstrip() + '\n```']
-  lines += [f'Of the {len(term.classes)} scores of its {heads_named(term.heads[-1:])}, '
+  lines += [f'Of the {len(term.classes)} scores of its {heads_named(term.heads[-1:], objective)}, '
             + listed([f'{i} stands for "{meaning}"' for i, meaning in enumerate(term.classes)]) + '.'
             for term in objective.terms.values()
             if term.classes and term.heads and set(term.heads) <= set(objective.heads) - idle]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from bert_jax.convert.foreign import check_file, shown
 from bert_jax.errors import require
-from input_pipeline import storage
+from input_pipeline import places, storage
 from input_pipeline.errors import DataError
 
 MARKER = 'bert_jax_export.json'  # says that we wrote the directory, and which files
@@ -27,7 +27,7 @@ def write(directory: storage.PathLike, kind: str, files: Mapping[str, bytes], ov
   Raises ConfigError where `directory` exists, unless it is empty, or an export of this kind and `overwrite` is set;
   what somebody else wrote, or put beside our files, is never replaced.
   """
-  directory = storage.normal(directory)
+  directory = storage.resolved(directory)
   check(directory, kind, overwrite)
   if not storage.is_local(directory):
     if verify:
@@ -47,25 +47,19 @@ def _put(directory: pathlib.Path, files: Mapping[str, bytes]) -> None:
 def _write_files(directory: pathlib.Path, kind: str, files: Mapping[str, bytes],
                  verify: Verify | None) -> storage.Path:
   directory.parent.mkdir(parents=True, exist_ok=True)
-  temporary, old = (directory.parent / f'.{directory.name}.{os.getpid()}.{end}' for end in ('tmp', 'old'))
+  place = places.workshop(directory)
+  temporary = place / f'.{directory.name}.{os.getpid()}.tmp'
   marker = {'kind': kind, 'files': {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
+  replaced = [MARKER, *read_marker(directory).get('files', ())]
   try:
     temporary.mkdir()
     _put(temporary, files)
     if verify:
       verify(temporary)
     (temporary / MARKER).write_text(json.dumps(marker, indent=2, sort_keys=True) + '\n')
-    if directory.exists():
-      directory.rename(old)
-    temporary.rename(directory)
-  except BaseException:
-    if old.exists() and not directory.exists():
-      old.rename(directory)
-    raise
+    places.put_folder(temporary, directory, MARKER, replaced)
   finally:
-    for left in (temporary, old):
-      if left.exists():
-        storage.remove_tree(left)
+    storage.remove_tree(temporary)
   return directory
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -118,6 +117,7 @@ class Initial:
   step: int | None  # of the run that they are from; None of another format
   record: run_directory.Record | None  # of that run
   changes: tuple[str, ...] = ()  # a line for each that made them fit
+  untrained: tuple[str, ...] = ()  # heads that it has with initial values
 
 
 def initial_parameters(path: storage.PathLike, settings: Model, heads: Heads,
@@ -139,7 +139,17 @@ def initial_parameters(path: storage.PathLike, settings: Model, heads: Heads,
           + f': set {" ".join(flag(name, found[name]) for name in other)}, or name another checkpoint')
   if loaded.model.vocab_size == before.model.vocab_size:
     check_vocabulary(path, loaded, vocabulary)
-  return Initial(jax.tree.map(np.asarray, loaded.params), loaded.fresh, loaded.step, loaded.record, changes)
+  return Initial(jax.tree.map(np.asarray, loaded.params), loaded.fresh, loaded.step, loaded.record, changes,
+                 untrained_of(path))
+
+
+def untrained_of(path: storage.PathLike) -> tuple[str, ...]:
+  """The heads of a run that have initial values."""
+  run_dir = run_directory.run_of(path)
+  if run_dir is None:
+    return ()
+  record = run_directory.read(run_dir)
+  return Loaded(record.config.model, record.config.learns, {}, lambda: None, record).untrained()
 
 
 def flag(name: str, value) -> str:
@@ -204,7 +214,7 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
   require(format == huggingface.KIND or layout == huggingface.LAYOUTS[0],
           f'--layout {layout} is of --format {huggingface.KIND}: leave it out')
   storage.probe(output, '--output')
-  loaded = huggingface.shaped(load(source), architecture, layout)
+  loaded = huggingface.shaped(trained(load(source)), architecture, layout)
   proof.check_heads(loaded)
 
   def verify(path: storage.Path) -> None:
@@ -216,6 +226,17 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
       tell(proof.check(proof.compare(proof.ours(loaded, batch), theirs, batch), runtime, batch))
 
   return EXPORTERS[format](loaded, source, storage.path(output), layout, verify)
+
+
+def trained(loaded: Loaded) -> Loaded:
+  """The checkpoint without heads that have initial values: who loads the export sees that they are not there."""
+  idle = loaded.untrained()
+  if not idle:
+    return loaded
+  heads = {name: head for name, head in loaded.objective.heads.items() if name not in idle}
+  objective = dataclasses.replace(loaded.objective, heads=heads, huggingface='')
+  return dataclasses.replace(loaded, objective=objective, params={
+      name: loaded.params[name] for name in ('encoder', *heads)})
 
 
 def bring_in(source: storage.PathLike, output: storage.PathLike, tell: Tell = silent) -> storage.Path:
@@ -241,16 +262,18 @@ def bring_in(source: storage.PathLike, output: storage.PathLike, tell: Tell = si
 
 
 def card(loaded: Loaded, source: storage.Path) -> ModelCard:
-  """What the run's own files say of its training; nothing of a checkpoint that is no run's."""
+  """What the run recorded of its training, or the export told that it is from; nothing of what others trained."""
   record, run_dir = loaded.record, run_directory.run_of(source)
   if record is None or run_dir is None:
-    return ModelCard()
-  trained = [line for line in metrics.read(run_dir) if line['kind'] == 'train' and line['step'] <= (loaded.step or 0)]
+    return loaded.told or ModelCard()
+  step = loaded.step or 0
+  trained = [line for line in metrics.read(run_dir) if line['kind'] == 'train' and line['step'] <= step]
   last = {name: value for name, value in (trained[-1] if trained else {}).items() if name != 'kind'}
-  held_out = run_directory.figures(run_dir)
-  return ModelCard(steps=loaded.step or 0, kind=record.kind, data=data_sentence(record), origin=origin_sentence(record),
-                   training=last,
-                   evaluation=held_out if held_out.get('step') == loaded.step else {},
+  found = dict(run_directory.figures(run_dir))
+  held_out = bool(found.pop('held_out', False))
+  return ModelCard(steps=step, kind=record.kind, data=data_sentence(record, step), origin=origin_sentence(record),
+                   objective=record.config.objective if isinstance(record.config, Config) else '',
+                   training=last, evaluation=found if found.get('step') == step else {}, held_out=held_out,
                    settings=flat(record.config))
 
 
@@ -265,14 +288,11 @@ def origin_sentence(record: run_directory.Record) -> str:
       f', and with random ones of what that lacked: {names.some(heads, 9)}.' if heads else '.')
 
 
-def data_sentence(record: run_directory.Record) -> str:
-  """One sentence on the text or the task, where the data is still there to ask."""
+def data_sentence(record: run_directory.Record, step: int) -> str:
+  """On the text or the task, as the run recorded it, and the lengths of the rows up to a step."""
   if not isinstance(record.config, Config):
     return f'Task: {record.config.task}, on the examples of `{storage.path(record.data).name}`.'
-  try:
-    manifest = records.read_manifest(phases.directory(record.data, record.config))
-  except DataError:
-    return ''
-  split = manifest.splits['train']
-  return (f'Text: {json.dumps(manifest.settings.get("input"))}; {split.documents:,} documents, {split.tokens:,} tokens '
-          f'in rows of up to {manifest.sequence_length}.')
+  seen = [(min(phase.last, step) - phase.first, phase.config.batch.sequence_length)
+          for phase in phases.phases(record.config) if phase.first < step]
+  lengths = card_lib.listed([f'{count:,} steps on rows of up to {length} tokens' for count, length in seen])
+  return f'{record.text} It made {lengths}.'.strip()

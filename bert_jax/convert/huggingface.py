@@ -21,7 +21,7 @@ from bert_jax.errors import ConfigError, require
 from bert_jax.model.build import Heads, encoder_class
 from bert_jax.model.heads import Classes, Ends, OneScore, Pooler, TokenClasses
 from bert_jax.model.settings import Model
-from bert_jax.objectives import PRETRAINING_HEADS, Objective
+from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
 from input_pipeline import storage
 from input_pipeline.errors import DataError
 
@@ -29,6 +29,7 @@ KIND = 'huggingface'
 FORMAT = names.Format(KIND, '.', {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight', 'bias': 'bias'},
                       ('kernel',))
 CONFIG, README, MODULES = 'config.json', 'README.md', 'modules.json'
+TOLD = 'bert_jax_training.json'  # what the card says of the training, for exports of this export
 BUFFERS = '.position_ids', '.token_type_ids'  # of old versions: 0, 1, 2 …
 BARE = 'BertModel'  # the class whose names have no 'bert.' in front
 
@@ -73,6 +74,7 @@ def export_checkpoint(directory: storage.PathLike, loaded: Loaded, card: ModelCa
                          sum(x.size for x in tensors.values()))
   files = {CONFIG: encode(to_config(model, vocabulary.pad_id, loaded.objective, loaded.labels)),
            WEIGHTS: safetensors.numpy.save(tensors, {'format': 'pt'}), README: text.encode(),
+           **({TOLD: card_lib.to_json(card)} if card.steps else {}),
            **tokenizer_files.files(vocabulary, model.max_positions)}
   if layout == SENTENCES:
     files |= sentence_files(model)
@@ -198,9 +200,25 @@ def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   tensors = canonical(read_tensors(directory), model, directory)
   check_tied(tensors, directory)
   task, labels = task_of(config, tensors, directory)
-  return assemble.loaded(assemble.Foreign(
+  found = assemble.loaded(assemble.Foreign(
       directory, CONFIG, model, tensors, lambda heads: names.entries(model, heads, FORMAT, named=False), '.',
       lambda: tokenizer_files.load(directory), task, labels, BUFFERS), heads)
+  told = told_of(top)
+  if told is None or heads is not None or told.objective not in OBJECTIVES:
+    return dataclasses.replace(found, told=told)
+  objective = dataclasses.replace(OBJECTIVES[told.objective], heads=found.objective.heads, huggingface=(
+      OBJECTIVES[told.objective].huggingface if found.objective.heads == PRETRAINING_HEADS else ''))
+  return dataclasses.replace(found, objective=objective, told=told)
+
+
+def told_of(directory: storage.Path) -> ModelCard | None:
+  """What our export says of the training; None where it is another's, or says nothing. Raises DataError."""
+  if TOLD not in directory_lib.read_marker(directory).get('files', ()):
+    return None
+  try:
+    return card_lib.from_json(read_json(directory / TOLD))
+  except (TypeError, AttributeError) as error:
+    raise DataError(f'{directory / TOLD} is damaged ({shown(error)}): export again') from error
 
 
 def root_of(directory: storage.Path) -> storage.Path:

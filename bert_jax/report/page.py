@@ -53,7 +53,7 @@ def report(run_dirs: Sequence[storage.PathLike], output: storage.PathLike | None
   names = [str(run_dir) for run_dir in run_dirs]
   require(len(set(names)) == len(names), f'{names[0]} is named twice: wanted different runs')
   path = storage.path(output if output is not None else storage.path(run_dirs[0]) / PAGE)
-  require(not path.is_dir(), f'{path} is a folder: --output wants the name of a file, such as {path}/{PAGE}')
+  storage.probe(path, '--output', folder=False)
   runs = [charts.told(run_dir) for run_dir in run_dirs]
   records = [run_directory.read(run_dir) for run_dir in run_dirs]
   several = len(runs) > 1
@@ -64,7 +64,7 @@ def report(run_dirs: Sequence[storage.PathLike], output: storage.PathLike | None
       figures=Table.of([figures(run) for run in runs]),
       settings=Table.of([flat(record.config) | {'data': record.data} for record in records]),
       origins=[record.origin for record in records], **(looks[0] if looks else {}))
-  storage.write_whole(path, page)
+  storage.write_output(path, page)
   return path
 
 

@@ -78,9 +78,8 @@ def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenize
 def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[str, records.Split],
             counts: collections.Counter, description: dict, data: pathlib.Path) -> records.Manifest:
   """Adds to the shards in `data` what describes them, the manifest last, and puts it all in its place."""
-  for name, content in ((records.VOCABULARY, vocabulary.vocab_txt), (records.SENTENCEPIECE, vocabulary.model)):
-    if content is not None:
-      (data / name).write_bytes(content)
+  for name, content in vocabulary.files.items():
+    (data / name).write_bytes(content)
   manifest = records.Manifest(
       sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written,
       settings=description, counts=counts_lib.for_manifest(counts), packages=_packages(), words=settings.words,

@@ -10,7 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 
-from input_pipeline import records, storage
+from input_pipeline import places, records, storage
 
 FILES = 'content_of_files'  # of the manifest's settings: a hash of what was read; older data has none
 _IDENTITY = 'identity.json'
@@ -62,9 +62,11 @@ def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
   removed.
   """
   local = storage.is_local(output)
-  parent = storage.local(output).absolute().parent if local else pathlib.Path(tempfile.gettempdir())
-  parent.mkdir(parents=True, exist_ok=True)
-  stem = f'.{storage.absolute(output).name}.{socket.gethostname()}.'
+  target = storage.resolved(output)
+  if local:
+    storage.local(target).parent.mkdir(parents=True, exist_ok=True)
+  parent = places.workshop(storage.local(target)) if local else pathlib.Path(tempfile.gettempdir())
+  stem = f'.{target.name}.{socket.gethostname()}.'
   place = parent / f'{stem}{os.getpid()}.partial'
   described = json.dumps(identity, sort_keys=True)
   for leftover in sorted(parent.glob(f'{stem}*.partial')):
@@ -114,14 +116,10 @@ def publish(data: pathlib.Path, output: str, overwrite: bool) -> None:
           file.unlink(missing_ok=True)
     storage.upload(data, path, last=records.MANIFEST)
     return
-  target = storage.local(output).absolute()
-  old = data.parent / 'old'
-  if overwrite and target.exists():
-    target.rename(old)
+  target = storage.local(storage.resolved(output))
+  replaced = storage.inventory(target) if overwrite else ()
   try:
-    data.rename(target)  # replaces an empty directory, and fails for any other
+    places.put_folder(data, target, records.MANIFEST, [name for name in replaced if not name.startswith('.')])
   except OSError as error:
-    if old.exists():
-      old.rename(target)
     raise records.DataError(
         f'--output {output} appeared while its data was being made: name another directory') from error

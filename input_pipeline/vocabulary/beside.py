@@ -1,4 +1,4 @@
-"""What the files beside a vocabulary say of it: whether the text that it is for is lower-cased."""
+"""What our own files beside a vocabulary say of it: whether its text is lower-cased, by which rules it is split."""
 
 import hashlib
 import json
@@ -7,8 +7,7 @@ from input_pipeline import records, storage
 from input_pipeline.errors import DataError
 
 SETTINGS = '.json'  # vocab.txt.json beside vocab.txt, as `bert-jax vocabulary` writes it
-HUGGING_FACE = 'tokenizer_config.json'
-_STANDARD = (records.VOCABULARY, records.SENTENCEPIECE, 'spiece.model')  # the names by which it means a vocabulary
+RUN = 'config.json'  # of a run directory
 
 
 def write(path: storage.Path, data: bytes, **settings: object) -> None:
@@ -17,25 +16,27 @@ def write(path: storage.Path, data: bytes, **settings: object) -> None:
   storage.write_whole(path.parent / f'{path.name}{SETTINGS}', text + '\n')
 
 
-def lower_case(path: storage.Path, data: bytes, tokens_sha256: str) -> bool | None:
-  """What is said of the vocabulary `data`, from `path`; None: nothing. What is said of another one does not count.
-
-  Raises DataError for a rule that is not known here.
-  """
+def lower_case(path: storage.Path, data: bytes) -> bool | None:
+  """What is said of the vocabulary `data`, from `path`; None: nothing. What is said of another one does not count."""
   own = _read(path.parent / f'{path.name}{SETTINGS}')
   if own.get('sha256') == hashlib.sha256(data).hexdigest() and isinstance(own.get('lower_case'), bool):
     return own['lower_case']
-  if path.name not in _STANDARD:
-    return None
-  shards = _read(path.parent / records.MANIFEST).get('vocabulary')
-  if isinstance(shards, dict) and shards.get('sha256') == tokens_sha256:
-    return bool(shards['lower_case'])
-  said = _read(path.parent / HUGGING_FACE)
-  lower = said.get('do_lower_case')
-  if path.name == records.VOCABULARY and said.get('strip_accents') not in (None, lower):
-    raise DataError(f'{path.parent / HUGGING_FACE} says do_lower_case {lower} and strip_accents '
-                    f'{said["strip_accents"]}: wanted both alike, as BERT has them; name another vocabulary')
-  return lower if isinstance(lower, bool) else None
+  return None
+
+
+def recorded(directory: storage.Path) -> records.Vocabulary | None:
+  """What shards or a run record of the vocab.txt that lies beside; None where it is of no such directory."""
+  for name in (records.MANIFEST, RUN):
+    fields = _read(directory / name).get('vocabulary')
+    path = directory / records.VOCABULARY
+    if isinstance(fields, dict) and path.exists():
+      if fields.get('sha256') == hashlib.sha256(path.read_bytes()).hexdigest():
+        try:
+          return records.vocabulary_of(fields)
+        except (TypeError, AttributeError) as error:
+          raise DataError(f'{directory / name} is damaged ({error}): wanted what it recorded of its vocabulary'
+                          ) from error
+  return None
 
 
 def _read(path: storage.Path) -> dict:

@@ -35,7 +35,7 @@ def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
     raise records.DataError(f'--output {output}: a {settings.kind} vocabulary is a file that ends in {trainer.suffix}')
   if output.exists() and not settings.overwrite:
     raise records.DataError(f'--output {output} exists: name another, or pass --overwrite')
-  storage.probe(output, '--output')
+  storage.probe(output, '--output', folder=False)
   lines, lower_case = _lines(settings), settings.lower_case
   origin: dict[str, object] = {}
   if settings.extend is None:
@@ -44,10 +44,9 @@ def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
     old = extending.load(settings.extend)
     lower_case, origin = old.lower_case, {'extends': old.sha256}
     data = extending.extend(lines, old, settings.size, lambda *counted: _alphabet(*counted)[0])
-  output.parent.mkdir(parents=True, exist_ok=True)
+  storage.write_output(output, data)
   beside.write(output, data, kind=settings.kind, size=settings.size, lower_case=lower_case,
                strip_accents=lower_case and settings.kind == 'wordpiece', input=settings.input, **origin)
-  storage.write_whole(output, data)
   return tokenizer.load(output, lower_case)
 
 

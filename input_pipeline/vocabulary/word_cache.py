@@ -27,8 +27,8 @@ _SPACES = ' \n'  # '\n' ends each text
 _LETTER, _MARK, _SPACE = range(3)
 _KINDS = bytes(_SPACE if chr(i) in _SPACES else _MARK if chr(i) in string.punctuation else _LETTER for i in range(256))
 # What BERT's rules isolate as well wherever it stands: common punctuation, CJK characters.
-_CUT_AT = '、。，！？：；（）《》「」『』“”‘’–—…\u4e00-\u9fff\u3400-\u4dbf'
-_CUT = re.compile(f'[{_CUT_AT}]|[^{_CUT_AT}]+')
+_MARKS = '、。，！？：；（）《》「」『』“”‘’–—…'
+_CUT, CUT_AT_MARKS = (re.compile(f'[{at}]|[^{at}]+') for at in (f'{_MARKS}\u4e00-\u9fff\u3400-\u4dbf', _MARKS))
 
 
 def encode(cache: 'WordCache', lower_case: bool, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -90,17 +90,18 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:  # [N], [N] -
 
 
 class WordCache(dict):
-  """word -> the bytes of its int32 ids; what is not known yet is cut at punctuation, and asked of the library at last.
-  """
+  """word -> the bytes of its int32 ids; what is not known yet is cut, at punctuation by BERT's rules, and asked of the
+  library at last. `cut_at`: what every part of a word matches; None: words are whole."""
 
-  def __init__(self, encode_word: Callable[[str], list[int]], capacity: int = CACHED_WORDS):
-    self.encode_word, self.capacity = encode_word, capacity
+  def __init__(self, encode_word: Callable[[str], list[int]], capacity: int = CACHED_WORDS,
+               cut_at: re.Pattern[str] | None = _CUT):
+    self.encode_word, self.capacity, self.cut_at = encode_word, capacity, cut_at
     self.found, self.taken = {}, set()  # for and from other processes, once `exchange` was called
 
   def __missing__(self, word: str) -> bytes:
     if len(self) >= self.capacity:
       self.clear()
-    if word.isascii() or len(parts := _CUT.findall(word)) < 2:
+    if self.cut_at is None or word.isascii() or len(parts := self.cut_at.findall(word)) < 2:
       ids = self.encode_word(word)
       value = struct.pack(f'<{len(ids)}i', *ids)
     else:

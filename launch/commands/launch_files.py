@@ -27,13 +27,12 @@ def launch_files(argv: list[str]) -> int:
   args = flags.parse(LaunchFiles, argv, 'launch-files')
   directory = storage.local(args.directory).expanduser()
   files = {directory / name: file.read_bytes() for name, file in packaged()}
-  require(directory.is_dir() or not directory.exists(), f'{directory} is a file, wanted a folder')
   storage.probe(directory, 'the folder')
   changed = [str(target) for target, content in files.items()
              if target.is_dir() or (target.exists() and target.read_bytes() != content)]
   require(not changed, f'{", ".join(changed)} differ from what would be written: name another folder, or remove them')
   for target, content in files.items():
-    target.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(target.parent)
     storage.write_whole(target, content)
     if content.startswith(b'#!'):
       target.chmod(0o755)

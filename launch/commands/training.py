@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_jax.config import Config, Distributed
-from bert_jax.errors import STOPPED, UNSAVED, ConfigError
+from bert_jax.errors import STOPPED, UNSAVED, ConfigError, require
 from bert_jax.tasks.settings import Finetune, Grid
 from bert_jax.tasks.task import Settings
+from input_pipeline import storage
 from input_pipeline.ranges import Count, CountOrNone
 from launch.commands import flags
 
@@ -156,7 +157,8 @@ def finetune(argv: list[str]) -> int:
 class Evaluate:
   """Held-out figures of a run of any kind; of a pretraining run beside the unigram baseline of the same targets."""
   run_dir: Annotated[str, tyro.conf.Positional]
-  """A run directory of `bert-jax pretrain` or `bert-jax finetune`; of several seeds the best one's is taken."""
+  """A run directory of `bert-jax pretrain` or `bert-jax finetune`, of several seeds the best one's; or, with --data, a
+  checkpoint of another format that has pretraining's heads."""
   data: str | None = None
   """Other data than the run's own, with the same vocabulary; of a fine-tuned run also one file of examples."""
   step: CountOrNone | None = None
@@ -165,12 +167,24 @@ class Evaluate:
   """One JSON object on stdout and nothing else there."""
 
 
+def is_of_others(path: storage.PathLike) -> bool:
+  """Whether it is a checkpoint, and no run."""
+  from bert_jax.convert import exchange
+  return any(importer.recognizes(storage.path(path)) for name, importer in exchange.IMPORTERS.items() if name != 'run')
+
+
 def evaluate(argv: list[str]) -> int:
   """Prints the held-out figures of a run."""
   args = flags.parse(Evaluate, argv, 'evaluate')
   from bert_jax import evaluate, finetune, run_directory, sweep
   of_kind = {'pretrained': evaluate.evaluate, 'finetuned': finetune.evaluate}
   run_dir = sweep.best_of(args.run_dir)
+  if is_of_others(run_dir):
+    from bert_jax.convert import evaluating
+    require(args.step is None, f'--step {args.step} is of a run: {run_dir} has one checkpoint')
+    figures = evaluating.evaluate_export(run_dir, args.data)
+    print(json.dumps(figures) if args.json else flags.table(figures))
+    return 0
   kind = run_directory.read(run_directory.run_of(run_dir) or run_dir).kind
   figures = of_kind[kind](run_dir, args.data, args.step)
   print(json.dumps(figures) if args.json else flags.table(figures))

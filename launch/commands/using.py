@@ -151,12 +151,14 @@ def features(argv: list[str]) -> int:
   kind = storage.path(args.output).suffix if args.output else None
   require(kind is None or kind in feature.FILES,
           f'--output {args.output} ends in {kind!r}: wanted {", ".join(feature.FILES)}, or no --output for JSON lines')
+  if args.output:
+    storage.probe(args.output, '--output', folder=False)
   lines = (halves(line) for line in texts_of(texts, args.input))
   encoders = [load(path, args.running) for path in checkpoints]
   found = feature.features(encoders, lines, args.layers, args.pooling, batch_size=args.running.batch_size,
                            truncate=args.truncate, progress=is_watched())
   if args.output and kind:
-    storage.write_whole(storage.path(args.output), feature.FILES[kind](list(found)))
+    storage.write_output(storage.path(args.output), feature.FILES[kind](list(found)))
   else:
     for number, one in enumerate(found):
       print(feature.json_line(number, one))

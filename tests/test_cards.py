@@ -1,0 +1,179 @@
+"""What a card says is what the run recorded when it trained: each sentence, for every recipe and variant.
+
+It says the same after another export, wherever the run lies by then, and whatever lies about there.
+"""
+
+import dataclasses
+import itertools
+import json
+import re
+
+import parameters
+import pytest
+import safetensors.numpy
+import synthetic
+
+from bert_jax import config as cfg, phases, recipes, run_directory
+from bert_jax.checkpoint import Loaded
+from bert_jax.convert import exchange, huggingface, weights
+from input_pipeline import records
+from input_pipeline.vocabulary import tokenizer as tokenizer_lib
+
+TINY = dict(vocab_size=40, hidden_size=8, layers=1, heads=2, intermediate_size=8, dtype='float32')
+STEP = 7
+NAMES = sorted(f'{size}{variant and "_"}{variant}' for size, variant in itertools.product(
+    recipes.RECIPES, ('', *recipes.VARIANTS)))
+WORDS = {'pooler': 'pooler', 'masked_tokens': 'masked language model head', 'pair_classes': 'next-sentence head'}
+CLASSES = {'nsp': ('is next', 'is random'), 'sop': ('in order', 'swapped')}
+READS = {'mlm': {'masked_tokens'}, 'lm': {'masked_tokens'}, 'nsp': {'pooler', 'pair_classes'},
+         'sop': {'pooler', 'pair_classes'}}
+TEXT = 'Text: "corpus.txt"; 12 documents, 345 tokens in pieces for rows of up to 128.'
+
+
+@pytest.fixture(scope='module')
+def vocabulary(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('vocabulary')
+  synthetic.write_vocabulary(folder, TINY['vocab_size'])
+  return tokenizer_lib.load(folder)
+
+
+def config_of(name):
+  config = recipes.recipe(name)
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, **TINY))
+
+
+def write_run(folder, config, vocabulary, origin=None, figures=None):
+  """(the run's directory, what of it is exported), of its step 7."""
+  record = run_directory.Record(config, 'nowhere', vocabulary.record, origin, TEXT, 'f' * 64)
+  run_directory.open_run(folder, record, vocabulary.files)
+  (folder / run_directory.LOG).write_text(json.dumps({'kind': 'train', 'step': STEP, 'loss': 4.5}) + '\n')
+  if figures is not None:
+    (folder / run_directory.FIGURES).write_text(json.dumps({'step': STEP, 'mlm_loss': 3.25} | figures))
+  return folder, Loaded(config.model, config.learns, parameters.random(config.model, config.learns.heads),
+                        lambda: vocabulary, run_directory.read(folder), STEP)
+
+
+def export(loaded, source, output):
+  """As exchange.export, but what another program finds of it, which compiles."""
+  loaded = exchange.trained(loaded)
+  huggingface.export_checkpoint(output, loaded, exchange.card(loaded, source))
+  return (output / 'README.md').read_text()
+
+
+def sentences(text):
+  """Those on the model and its training."""
+  part = text.split('\n## Training\n\n')[1].split('\n\n')[0]
+  return [sentence for sentence in re.split(r'(?<=\.) (?=[A-Z])', part)]
+
+
+def expected(config):
+  """From the settings alone, not by the code that writes it."""
+  long = round(config.run.steps * config.long.share)
+  assert STEP < config.run.steps - long or not long
+  heads = set().union(*(READS[term] for term in config.learns.terms))
+  words = WORDS | ({'pair_classes': 'sentence-order head'} if 'sop' in config.learns.terms else {})
+  named = [words[head] for head in config.learns.heads if head in heads]
+  listed = ' and '.join(filter(None, (', '.join(named[:-1]), named[-1])))
+  return heads, [f'{STEP} steps.', 'It began with random parameters.', *re.split(r'(?<=\.) (?=[A-Z])', TEXT),
+                 f'It made {STEP} steps on rows of up to {config.batch.sequence_length} tokens.',
+                 f'Trained in all of these steps: the {listed}.']
+
+
+def kinds():
+  """The recipes and variants that differ in what a card tells in sentences; of the others, `slow` makes it, too."""
+  found = {}
+  for name in NAMES:
+    config = config_of(name)
+    told = config.objective, config.batch.sequence_length, config.batch.pairs, config.long.share
+    found.setdefault(told, name)
+  return sorted(found.values())
+
+
+KINDS = kinds()
+
+
+@pytest.mark.parametrize('name', [
+    name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
+def test_each_sentence(vocabulary, tmp_path, name):
+  config = config_of(name)
+  run, loaded = write_run(tmp_path / 'run', config, vocabulary)
+  if config.model.right_to_left:
+    with pytest.raises(cfg.ConfigError, match='right to left'):
+      export(loaded, run, tmp_path / 'out')
+    return
+  text = export(loaded, run, tmp_path / 'out')
+  heads, wanted = expected(config)
+  assert sentences(text) == wanted
+  said = text.split('## Settings')[0]
+  for head, word in WORDS.items():
+    if head not in heads:
+      assert word not in said
+  for term, classes in CLASSES.items():
+    assert all((f'stands for "{meaning}"' in said) == (term in config.learns.terms) for meaning in classes)
+  assert ('A causal BERT' in said) == config.model.causal == ('fill-mask' not in said)
+  assert '## Evaluation' not in text
+  assert f'| batch.sequence_length | {config.batch.sequence_length} |' in text
+  tensors = safetensors.numpy.load((tmp_path / 'out' / weights.WEIGHTS).read_bytes())
+  assert any('cls.seq_relationship' in tensor for tensor in tensors) == ('pair_classes' in heads)
+  assert any('pooler' in tensor for tensor in tensors) == ('pooler' in heads)
+  fields = json.loads((tmp_path / 'out' / huggingface.CONFIG).read_text())
+  assert fields['architectures'] == ['BertForPreTraining' if 'pair_classes' in heads else 'BertForMaskedLM']
+
+  source = tmp_path / 'out'  # its export, and the export of that
+  for again in ('again', 'and_again'):
+    found = huggingface.read(source)
+    assert found.objective.terms.keys() == config.learns.terms.keys() and not found.untrained()
+    assert export(found, source, tmp_path / again).replace(f'# {again}\n', '# out\n') == text
+    source = tmp_path / again
+
+
+@pytest.mark.parametrize('held_out', [True, False, None])
+def test_held_out_is_said_of_what_is(vocabulary, tmp_path, held_out):
+  config = config_of('tiny')
+  run, loaded = write_run(tmp_path / 'run', config, vocabulary,
+                          figures={} if held_out is None else {'held_out': held_out})
+  text = export(loaded, run, tmp_path / 'out')
+  assert ('On documents held out from training' in text) == bool(held_out)
+  assert ('were not compared with those that it learnt from' in text) != bool(held_out)
+  assert '| mlm_loss | 3.25 |' in text and '| held_out |' not in text
+
+
+def test_a_run_that_was_moved_is_described_by_what_it_recorded(vocabulary, tmp_path, monkeypatch):
+  """Other data of the same name lies where it is read now."""
+  synthetic.write_data(tmp_path / 'nowhere', vocabulary_size=40, pieces=20, documents=4, sequence_length=128)
+  run, loaded = write_run(tmp_path / 'run', config_of('tiny'), vocabulary)
+  run.rename(tmp_path / 'moved')
+  monkeypatch.chdir(tmp_path)
+  assert TEXT.split('. ')[0] in export(loaded, tmp_path / 'moved', tmp_path / 'out')
+
+
+@pytest.mark.parametrize('untrained', [(), ('pair_classes', 'pooler')])
+def test_heads_that_a_run_only_kept(vocabulary, tmp_path, untrained):
+  """Those that were trained before are there, and named; those that never were are not."""
+  origin = run_directory.Origin('runs/first', 900, (), None, untrained)
+  run, loaded = write_run(tmp_path / 'run', config_of('tiny_no_nsp'), vocabulary, origin)
+  text = export(loaded, run, tmp_path / 'out')
+  assert ('This run did not train the pooler and next-sentence head.' in text) == (not untrained)
+  tensors = safetensors.numpy.load((tmp_path / 'out' / weights.WEIGHTS).read_bytes())
+  assert any('cls.seq_relationship' in tensor for tensor in tensors) == (not untrained)
+  assert exchange.untrained_of(run) == tuple(head for head in loaded.objective.heads if head in untrained)
+
+
+def test_lengths_that_were_seen(vocabulary, tmp_path):
+  config = config_of('tiny')
+  config = dataclasses.replace(
+      config, run=dataclasses.replace(config.run, steps=8),
+      optimizer=dataclasses.replace(config.optimizer, warmup_steps=0),
+      long=dataclasses.replace(config.long, share=.5, sequence_length=256, predictions=40))
+  assert [phase.last for phase in phases.phases(config)] == [4, 8]
+  run, loaded = write_run(tmp_path / 'run', config, vocabulary)
+  assert 'It made 4 steps on rows of up to 128 tokens and 3 steps on rows of up to 256 tokens.' in export(
+      loaded, run, tmp_path / 'out')
+
+
+def test_data_is_known_by_what_it_holds(tmp_path):
+  first, second, other = (records.read_manifest(synthetic.write_data(
+      tmp_path / name, vocabulary_size=40, pieces=pieces, documents=4, sequence_length=16))
+      for name, pieces in (('a', 20), ('b', 20), ('c', 24)))
+  assert records.fingerprint([first]) == records.fingerprint([second]) != records.fingerprint([other])
+
