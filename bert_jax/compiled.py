@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import stat
 import tempfile
 import threading
 import time
@@ -138,7 +139,9 @@ def private_folder(folder: storage.Path) -> None:
 
 def is_open(folder: storage.Path) -> bool:
   """Whether everyone may write there, as far as a disk tells."""
-  return isinstance(folder, pathlib.Path) and os.name == 'posix' and folder.exists() and bool(folder.stat().st_mode & 0o002)
+  if not isinstance(folder, pathlib.Path) or os.name != 'posix' or not folder.exists():
+    return False
+  return bool(folder.stat().st_mode & stat.S_IWOTH)
 
 # ---------------------------------------------------------------- in and out
 
@@ -210,7 +213,7 @@ def warned(shared: storage.Path) -> Iterator[None]:
     yield
   except (OSError, StorageError, DataError) as error:
     warnings.warn(f'{shared}: compiled programs are not kept there: {error}; --cache names another folder, '
-                  f'--cache {OFF} none')
+                  f'--cache {OFF} none', stacklevel=2)
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def scale_by_bert_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTr
 
   def update(grads, state, params=None, *, settle: Settle = as_computed, **_):
     del params
-    mu, nu = moments(b1, b2, grads, *state, settle)
+    mu, nu = moments(b1, b2, grads, state.mu, state.nu, settle)
     return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), mu, nu), Moments(mu, nu)
 
   return optax.GradientTransformationExtraArgs(init, update)

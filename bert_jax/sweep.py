@@ -72,8 +72,8 @@ def sweep(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLik
       distributed.in_turn(lambda: write(run_dir, common, known))
   found = report(config, run_dir, wanted, known, seeds)
   if several:
-    best = storage.path(found['best']).relative_to(storage.path(run_dir))
-    distributed.in_turn(lambda: write(run_dir, common, known, str(best)))
+    best = found['best'].removeprefix(str(storage.path(run_dir))).lstrip('/')
+    distributed.in_turn(lambda: write(run_dir, common, known, best))
   return Swept(found, tuned)
 
 

@@ -1,4 +1,4 @@
-"""Compiled programs that are kept: found again by the next start, not believed where damaged, never a reason to stop."""
+"""Compiled programs that are kept: found again by the next start, not believed where damaged, no reason to stop."""
 
 import os
 import pathlib
