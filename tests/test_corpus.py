@@ -159,7 +159,7 @@ def test_tiny_corpora_have_both_splits(made, tmp_path, count, held):
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'sequence_length': 4}, '--sequence-length 4'), ({'validation_share': 0.9}, '--validation-share'),
+    ({'sequence_length': 4}, '--sequence-length is 4'), ({'validation_share': 0.9}, '--validation-share'),
     ({'workers': 0}, '--workers'), ({'language': 'english!'}, '--language'), ({'shards': 0}, '--shards')])
 def test_settings_that_cannot_work(made, change, message):
   with pytest.raises(records.DataError, match=message):

@@ -8,11 +8,14 @@ import hashlib
 import re
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 from bert_jax.errors import ConfigError, require
+from bert_jax.fields import require_fields
 from bert_jax.tasks.task import Settings
 from input_pipeline import input_files, storage
 from input_pipeline.errors import DataError
+from input_pipeline.ranges import Within
 from input_pipeline.text import tabular
 
 # What the splits are called in names of files and by TFDS.
@@ -40,12 +43,11 @@ class Columns(Settings):
   """The column with the second text of a pair; '': sentence2, hypothesis …, where the first text is their first."""
   label_column: str = ''
   """The column with the label; '': label, class, score … by their names."""
-  validation_share: float = SHARE
+  validation_share: Annotated[float, Within(0, 1, above=True, below=True)] = SHARE
   """Of a file that has no validation file beside it, the share that is held out, by a hash of its texts."""
 
   def __post_init__(self):
-    require(0 < self.validation_share < 1,
-            f'validation_share is {self.validation_share}: wanted more than 0 and less than 1')
+    require_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
