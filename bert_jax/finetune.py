@@ -212,9 +212,10 @@ def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None
   storage.probe(run_directory.run_of(run_dir) or run_dir, 'the run')
   loaded: Any = checkpoint.load(run_dir, step)  # of a run: it has a record and a step
   config, own, tokenizer = loaded.record.config, str(loaded.record.data), loaded.tokenizer()
-  other = data_dir is not None and str(data_dir) != own and examples_lib.is_file(data_dir)
-  found = (examples_lib.of_file(config, data_dir, tokenizer) if other
-           else examples_lib.held_out_splits(config, data_dir or own, tokenizer))
+  if data_dir is not None and str(data_dir) != own and examples_lib.is_file(data_dir):
+    found = examples_lib.of_file(config, data_dir, tokenizer)
+  else:
+    found = examples_lib.held_out_splits(config, data_dir or own, tokenizer)
   program = program_lib.on_one_device(config)
   _, figures = examples_lib.answer_all(found, program, loaded.params, config, progress=progress)
   figures |= {'examples': len(found['validation'].examples), 'step': loaded.step}
