@@ -92,8 +92,8 @@ def with_seed(config: Finetune, number: int) -> Finetune:
 def official(config: Finetune, figures: Mapping[str, float]) -> dict[str, float]:
   """The figures that are no terms' of the objective, nor counts, of validation and of what is evaluated beside it."""
   beside = (splits.figure(split, '') for split in TASKS[config.task].files if splits.is_beside(split))
-  others = ('loss', 'examples', 'step', *(f'{term}_' for term in config.learns.terms))
-  others = tuple(split + name for split in ('', *beside) for name in others)
+  every = 'loss', 'examples', 'step', *(f'{term}_' for term in config.learns.terms)
+  others = tuple(split + name for split in ('', *beside) for name in every)
   return {name: value for name, value in figures.items() if not name.startswith(others)}
 
 # ---------------------------------------------------------------- what is known
