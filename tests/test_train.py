@@ -147,7 +147,7 @@ def test_max_minutes_ends_a_run_for_good(data, config, tmp_path):
 DRIFTS = {'run.seed': ('run', {'seed': 1}), 'batch.seed': ('batch', {'seed': 1}), 'batch.size': ('batch', {'size': 32}),
           'batch.sequence_length': ('batch', {'sequence_length': 24}),
           'batch.predictions': ('batch', {'predictions': 4}),
-          'batch.masking': ('batch', {'masking': cfg.Masking(share=0.3)}), 'run.steps': ('run', {'steps': STEPS + 1}),
+          'batch.masking': ('batch', {'masking': cfg.Masking(share=0.1)}), 'run.steps': ('run', {'steps': STEPS + 1}),
           'optimizer.peak_learning_rate': ('optimizer', {'peak_learning_rate': 1e-4}),
           'optimizer.warmup_steps': ('optimizer', {'warmup_steps': 6}), 'optimizer.b1': ('optimizer', {'b1': 0.8}),
           'optimizer.name': ('optimizer', {'name': 'lamb'}), 'model.hidden_dropout': ('model', {'hidden_dropout': 0.2})}
