@@ -133,14 +133,14 @@ def test_tokens_are_counted_over_the_phases():
 
 def test_a_run_says_it(data, config, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(health, 'GAIN', (health.Band(1, 3.0, 99.0),))  # what this one cannot reach
-  config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=12),
+  config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=14),
                                batch=dataclasses.replace(config.batch, size=16))
   result = train.train(config, data, tmp_path / 'run', devices=jax.devices()[:1])
   said = capsys.readouterr().err
   assert result.reason == 'steps' and said.count('does not learn as others do') == 1, said
   assert said.count(' GB of a device, as compiled') == 1
   assert 'every id within the vocabulary' in said and 'bert-jax: there are only 40 documents' in said
-  assert len(metrics.read(tmp_path / 'run')) == 12
+  assert len(metrics.read(tmp_path / 'run')) == 14
 
 
 def test_a_compiled_step_that_does_not_fit_is_told(monkeypatch):
