@@ -391,12 +391,7 @@ def vocabulary_of(directory, kind, lower_case, texts):
 @pytest.mark.parametrize('lower_case', [True, False])
 @pytest.mark.parametrize('kind', ['wordpiece', 'sentencepiece'])
 def test_ids(tmp_path, kind, lower_case, peers):
-  """WordPiece: the same. SentencePiece: the same but for two things that `tokenizers` does otherwise, both rare.
-
-  Ties: of 'ww w' and 'w ww', equally likely, SentencePiece takes what the rounding of a float32 sum over the text
-  favours. And a combining mark after a character that NFKC replaces (none in real text): it is lost, or kept where
-  SentencePiece drops it.
-  """
+  """The same, on real text and on any other."""
   texts = real_texts()
   tokenizer = vocabulary_of(tmp_path, kind, lower_case, texts)
   model = cfg.Model(vocab_size=len(tokenizer.tokens), hidden_size=4, layers=1, heads=1, intermediate_size=4)
@@ -409,14 +404,11 @@ def test_ids(tmp_path, kind, lower_case, peers):
 
   whole = lambda ids: [tokenizer.cls_id, *ids.tolist(), tokenizer.sep_id]
   plain = [LETTERS * 5, 'a' * 200, 'a' * 201, '', ' ', ' a  b ', 'a\tb']
-  for name, some, allowed in (('real', texts, 0), ('words', plain, 0),
-                              ('fuzz', list(fuzz()), 0 if kind == 'wordpiece' else 0.005)):
+  for name, some in (('real', texts), ('words', plain), ('fuzz', list(fuzz()))):
     found = theirs(some)['input_ids']
     wrong = [(text, a, b) for text, a, b in zip(some, found, map(whole, tokenizer.encode(some))) if a != b]
-    ties = [sorted(a) == sorted(b) for _, a, b in wrong]
-    print(kind, lower_case, name, len(some), 'texts,', sum(ties), 'with ties, ', len(wrong) - sum(ties), 'others')
-    assert kind == 'sentencepiece' or not wrong, wrong[:3]
-    assert sum(ties) <= 0.005 * len(some) and len(wrong) - sum(ties) <= allowed * len(some), wrong[:3]
+    print(kind, lower_case, name, len(some), 'texts,', len(wrong), 'with other ids')
+    assert not wrong, wrong[:3]
 
   masked = ['The [MASK] of [MASK].', '[MASK]', ' [MASK] a', 'un[MASK] b [MASK] ']
   assert theirs(masked)['input_ids'] == [fill_mask.encode(tokenizer, text, 512).tolist() for text in masked]
