@@ -218,7 +218,7 @@ def test_a_regression_wants_numbers(number, tmp_path):
     ('train.csv', 'text,label\n"a\nb\n",1\n,2\n', "line 5: the text in column 'text' is empty"),
     ('train.json', '[{"text": "a"}, 3]', 'element 2: JSON of the kind int'),
     ('train.csv', b'\x89PNG\r\n\x1a\n\0\0', 'is an image'),
-    ('train.csv.gz', gzip.compress(b'text,label\n' * 9)[:-5], 'damaged'),
+    ('train.csv.gz', gzip.compress(b'text,label\n' * 9, mtime=0)[:-5], 'damaged'),
     ('train.parquet', b'PAR1\x15damaged', 'damaged'),
     ('train.json', 'Once upon a time there was a table.', 'is no table')])
 def test_what_is_wrong_in_a_table_is_named(name, content, message, tmp_path):
