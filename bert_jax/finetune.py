@@ -26,6 +26,7 @@ from bert_jax import (
     rewind,
     run_directory,
     train,
+    training,
 )
 from bert_jax.errors import ConfigError, require
 from bert_jax.examples import Answered, Split
@@ -36,7 +37,7 @@ from input_pipeline import storage
 
 
 @dataclasses.dataclass(frozen=True)
-class Tuned(train.Result):
+class Tuned(training.Result):
   """How a run ended, and what its best checkpoint says of the validation split."""
   run_dir: storage.PathLike
   split: Split
@@ -70,7 +71,7 @@ class Job:
   def load(self, path: storage.PathLike, step: int | None = None, _: str | None = None):
     """The parameters that a checkpoint has for the program, an exchange.Initial."""
     where, untrained = beginning.trained(path)
-    found = train.initial_from(where, step, self.program, self.source.vocabulary)
+    found = training.initial_from(where, step, self.program, self.source.vocabulary)
     if not untrained:
       return beginning.without_other_classes(found, self.config)
     none = jax.tree.map(lambda leaf: None, found.params)
@@ -81,7 +82,7 @@ class Job:
     if self.checkpoint is None:
       return None
     where, untrained = beginning.trained(self.checkpoint)
-    origin = train.origin_of(where, initial)
+    origin = training.origin_of(where, initial)
     if origin is None or not untrained:
       return origin
     return dataclasses.replace(origin, checkpoint=beginning.UNTRAINED + origin.checkpoint)
@@ -156,9 +157,9 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
   what = [f'{config.run.steps:,} steps of {config.batch.size} rows of {", ".join(map(str, batches.lengths))}: '
           f'{config.epochs} epochs of {len(job.training.rows):,} rows'
           + (f', classes {", ".join(config.labels)}' if config.labels else '')]
-  training = train.Training(run_dir, record, job.source.files, program, fingerprint, steps, train.count_tokens,
-                            evaluate, lambda step: flops, what, job.load, config.best)
-  result = training.run(initial, progress, stop)
+  run_of = training.Training(run_dir, record, job.source.files, program, fingerprint, steps, train.count_tokens,
+                             evaluate, lambda step: flops, what, job.load, config.best)
+  result = run_of.run(initial, progress, stop)
   answered, figures = None, {}
   if result.reason != 'signal':
     known = best and result.best and best[2] == result.best[0]

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import finetune, sweep, train
+from bert_jax import finetune, sweep, training
 from bert_jax.benchmark import task_huggingface as child, turns
 from bert_jax.errors import require
 from bert_jax.examples import Split
@@ -81,7 +81,7 @@ def write_inputs(folder: pathlib.Path, job: finetune.Job, config: Finetune) -> N
   steps = -(-len(job.training.rows) // config.batch.size)
   config = config.of_length(steps)
   program = job.program.at_pace(config.optimizer, config.run.steps, config.run.seed)
-  params = jax.device_get(train.with_initial_values(job.initial.params, program))
+  params = jax.device_get(training.with_initial_values(job.initial.params, program))
   tensors = huggingface.to_tensors(config.model, config.learns.heads, params)
   settings = huggingface.to_config(config.model, job.source.tokenizer.pad_id, config.learns, config.labels)
   (folder / huggingface.CONFIG).write_text(json.dumps(settings))
