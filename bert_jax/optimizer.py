@@ -248,12 +248,13 @@ def clip_by_global_norm(limit: float, norm: jax.Array, grads):
   return grads if limit == 0 else jax.tree.map(lambda g: g * (limit / jnp.maximum(norm, limit)), grads)
 
 
-def make(o: 'Optimizer', steps: int, about: Traits, pace=None) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def make(o: 'Optimizer', steps: int, about: Traits, pace=None
+         ) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
   """The direction of each update (before the learning rate) and the learning rate of each step, from 0.
 
   `pace`: a program.Pace, whose traced numbers the schedule has in place of the settings'.
   """
-  direction = OPTIMIZERS[o.name](o, about)
+  direction = optax.with_extra_args_support(OPTIMIZERS[o.name](o, about))
   if any(jax.tree.leaves(about.frozen)):  # last, since weight decay moves what has no gradient
     direction = optax.chain(direction, optax.masked(optax.set_to_zero(), about.frozen))
   if pace is None:

@@ -176,7 +176,7 @@ def test_what_google_s_code_cannot_compute_is_not_written(tmp_path, loaded, chan
 
 @pytest.mark.parametrize('fields, match', [
     ({'hidden_act': 'relu'}, 'hidden_act'), ({'hidden_size': '12'}, 'hidden_size is'), ({'layers': 3}, None),
-    ({'num_hidden_layers': 10**7}, 'num_hidden_layers 10000000'), ({'vocab_size': 10**12}, 'below 2,147,483,648'),
+    ({'num_hidden_layers': 10**7}, 'num_hidden_layers is 10000000'), ({'vocab_size': 10**12}, 'below 2,147,483,648'),
     ({'hidden_size': 2**30}, 'shape|lacks'), ({'type_vocab_size': 16}, 'shape')])
 def test_settings(written, fields, match):
   path = written / google.CONFIG

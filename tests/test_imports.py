@@ -118,7 +118,7 @@ CHAIN = ('parallel.mesh', 'model.attention', 'model.settings', 'model.encoder', 
 
 @pytest.mark.parametrize('lower', CHAIN)
 def test_the_chain_of_the_design_is_never_climbed(lower):
-  """mesh <- attention <- model <- objectives <- config <- program <- loop <- training <- train: none reaches what is above it."""
+  """mesh <- attention <- model <- objectives <- config <- program <- loop <- train: none reaches what is above it."""
   edges = graph('bert_jax')
   assert f'bert_jax.{lower}' in edges
   reached, front = set(), {f'bert_jax.{lower}'}

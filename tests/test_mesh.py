@@ -84,7 +84,7 @@ def test_every_matrix_is_shared_out_and_moments_lie_as_their_parameters():
 
 @pytest.mark.parametrize('shape, field', [
     ((3, 1, 1), 'mesh.data 3'), ((-1, 3, 1), 'mesh.fsdp 3'), ((-1, -1, 1), 'mesh.fsdp -1'),
-    ((-2, 8, 1), 'mesh.data -2'), ((-1, 1, 16), 'mesh.tensor 16'), ((2, 2, 1), 'mesh.tensor 1')])
+    ((-2, 8, 1), 'mesh.data is -2'), ((-1, 1, 16), 'mesh.tensor 16'), ((2, 2, 1), 'mesh.tensor 1')])
 def test_a_mesh_that_does_not_fit_is_refused(shape, field):
   with pytest.raises(cfg.ConfigError, match=field):
     mesh_lib.make_mesh(cfg.MeshShape(*shape))

@@ -123,7 +123,7 @@ def test_one_direction(tmp_path, vocabulary, monkeypatch, objective):
   monkeypatch.setattr(exchange, 'load', lambda source: loaded_of(vocabulary, objective))
   said = []
   output = exchange.export('onnx', tmp_path, tmp_path / 'out', tell=said.append)
-  assert 'prediction_logits' in said[0] and 'onnxruntime' in said[0]
+  assert '\nlogits ' in said[0] and 'onnxruntime' in said[0]
   assert (output / 'config.json').exists() == (objective == 'left_to_right')
 
 

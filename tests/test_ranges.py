@@ -8,6 +8,7 @@ import typing
 
 import pytest
 
+from bert_jax import recipes
 from bert_jax.errors import ConfigError
 from bert_jax.tasks.table import TASKS
 from input_pipeline import ranges
@@ -133,9 +134,9 @@ def test_the_page_of_settings_is_as_they_are():
 
 
 def test_what_is_surely_a_mistake_is_told(capsys):
-  with pytest.raises(DataError):  # there is no such data
-    training.pretrain(['tiny', '--data', '/nothing', '--run-dir', '/tmp/never', '--optimizer.peak-learning-rate', '2',
-                       '--model.hidden-dropout', '0.95'])
+  default = training.Pretrain('data', 'run', recipes.recipe('tiny'))
+  flags.parse(training.Pretrain, ['--optimizer.peak-learning-rate', '2', '--model.hidden-dropout', '0.95'],
+              'pretrain tiny', default, training.check)
   said = capsys.readouterr().err.splitlines()
   assert 'bert-jax: optimizer.peak_learning_rate is 2: more than 1 is surely a mistake' in said
   assert 'bert-jax: model.hidden_dropout is 0.95: more than 0.9 is surely a mistake' in said and len(said) == 2

@@ -24,6 +24,7 @@ LOCAL = {
     'input_pipeline/vocabulary/extending.py': 'a temporary file for lines that are needed twice',
     'input_pipeline/vocabulary/training.py': 'a temporary file for lines that are needed twice',
     'input_pipeline/vocabulary/word_cache.py': 'words that workers exchange in the folder in which `prepare` works',
+    'bert_jax/compiled.py': "JAX's own folder of a process, and the user's cache",
     'bert_jax/board.py': 'a file of events in a local run, or on its way in a temporary folder',
     'bert_jax/benchmark/huggingface.py': 'what the peer is given in a temporary folder',
     'bert_jax/benchmark/peers.py': 'what the peer is given in a temporary folder',

@@ -1,6 +1,7 @@
 """The settings of a BERT elsewhere, config.json of transformers and bert_config.json of Google, to ours and back."""
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Mapping
 
@@ -87,7 +88,8 @@ def to_model(config: BertConfig, path: storage.Path, types: Mapping[str, str], a
   try:
     return Model(architecture=types[config.model_type], activation=activations[config.hidden_act], **values)
   except ConfigError as error:
-    raise DataError(f'{path} is no model: {error}') from error
+    said = re.sub(r'\bmodel\.(\w+)', lambda name: FIELDS.get(name[1], name[0]), str(error))
+    raise DataError(f'{path} is no model: {said}') from error
 
 
 def types_of(format: str) -> dict[str, str]:
