@@ -4,7 +4,9 @@ import concurrent.futures
 import functools
 import logging
 import os
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,9 +124,23 @@ def without_trace(record: logging.LogRecord) -> bool:
   return True
 
 
+class Hook:
+  """A sys.excepthook that leaves out what tensorstore prints where a save has failed and its event loop is gone; the
+  failure itself is told by who waits for the save."""
+
+  def __init__(self, inner: Callable):
+    self.inner = inner
+
+  def __call__(self, kind: type, error: BaseException, trace: Any) -> None:
+    if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
+      self.inner(kind, error, trace)
+
+
 def quiet() -> None:
   """No tracebacks of threads that save, from here on."""
   logging.getLogger('absl').addFilter(without_trace)
+  if not isinstance(sys.excepthook, Hook):
+    sys.excepthook = Hook(sys.excepthook)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,15 +5,19 @@ point, a folder whose own folder may not be written to), its files move in one b
 are there comes last.
 """
 
+import contextlib
 import errno
 import os
 import pathlib
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable
 
 from input_pipeline.errors import DataError
 
+_HOST = socket.gethostname()
 # What the system says where nothing can ever be made: of rights, of disks to be read only, of places of the kernel's.
 _REFUSED = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EIO,
                       errno.ENODEV, errno.ENXIO, errno.EOPNOTSUPP, errno.ENAMETOOLONG))
@@ -85,12 +89,49 @@ def write(path: pathlib.Path, data: bytes) -> None:
     with target.open('wb') as stream:
       stream.write(data)
     return
-  temporary = target.parent / f'.{target.name}.{os.getpid()}.tmp'
+  sweep(target)
+  temporary = beside(target)
   try:
     temporary.write_bytes(data)
     temporary.replace(target)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def beside(target: pathlib.Path, folder: pathlib.Path | None = None) -> pathlib.Path:
+  """The name of what is on its way to `target`, by this process; in another `folder` than the one around it."""
+  return (folder or target.parent) / f'.{target.name}.{_HOST}-{os.getpid()}.tmp'
+
+
+def sweep(target: pathlib.Path, folder: pathlib.Path | None = None) -> None:
+  """Removes what processes of this machine that are no more left on the way to `target`; what one of them had just put
+  aside for it is put back."""
+  pattern = re.compile(rf'\.{re.escape(target.name)}\.{re.escape(_HOST)}-(\d+)\.(tmp|old)')
+  inside = folder == target
+  with contextlib.suppress(OSError):
+    for path in (folder or target.parent).iterdir():
+      found = pattern.fullmatch(path.name)
+      if not found or _is_alive(int(found[1])) or (inside and found[2] == 'old'):
+        continue
+      if found[2] == 'old' and not target.exists():
+        path.rename(target)
+      elif path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+      else:
+        path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+  """Whether there is such a process; where the system does not tell, there is."""
+  if os.name != 'posix':
+    return True
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except (OSError, OverflowError):
+    pass
+  return True
 
 
 def workshop(target: pathlib.Path) -> pathlib.Path:

@@ -171,7 +171,9 @@ def log(run: pathlib.Path) -> list[dict]:
 
 
 def as_far_as_it_went(run: pathlib.Path, straight: pathlib.Path) -> bool:
-  """Whether the newest step of a run, and its log up to there, are those of one that nobody disturbed."""
+  """Whether the newest step of a run, and its log up to there, are those of one that nobody disturbed: less held-out
+  figures of that step, for which a signal leaves no time."""
   step = saved(run)[-1]
-  wanted = [line for line in log(straight) if line['step'] <= step]
-  return digest(run, step) == digest(straight, step) and [line for line in log(run) if line['step'] <= step] == wanted
+  found, wanted = ([line for line in log(path) if line['step'] <= step] for path in (run, straight))
+  due = [line for line in wanted if (line['kind'], line['step']) != (metrics.VALIDATION, step)]
+  return digest(run, step) == digest(straight, step) and found in (wanted, due)

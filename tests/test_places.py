@@ -9,6 +9,9 @@ import io
 import json
 import os
 import pathlib
+import socket
+import subprocess
+import sys
 import threading
 
 import parameters
@@ -284,3 +287,21 @@ def test_a_run(given_files, tmp_path, place):
     assert (where / run_directory.PICTURE).is_file()
   after = snapshot(tmp_path)
   assert {path: after[path] for path in before} == before
+
+
+def test_what_a_killed_process_left_is_swept_and_what_it_put_aside_comes_back(tmp_path):
+  with subprocess.Popen([sys.executable, '-c', '']) as ended:
+    pass
+  left = lambda name, end, pid=ended.pid: tmp_path / f'.{name}.{socket.gethostname()}-{pid}.{end}'
+  left('out', 'old').mkdir()
+  (left('out', 'old') / 'marker').write_text('the old one')
+  left('out', 'tmp').mkdir()
+  left('file', 'tmp').write_text('half')
+  others = [left('out', 'tmp', os.getpid()), left('outer', 'tmp'), tmp_path / f'.out.elsewhere-{ended.pid}.tmp',
+            tmp_path / f'.out.{socket.gethostname()}-{ended.pid}.tmpx']
+  for path in others:
+    path.mkdir()
+  places.sweep(tmp_path / 'out')
+  assert (tmp_path / 'out' / 'marker').read_text() == 'the old one'
+  places.write(tmp_path / 'file', b'whole')
+  assert sorted(tmp_path.iterdir()) == sorted([tmp_path / 'out', tmp_path / 'file', *others])

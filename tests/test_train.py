@@ -13,6 +13,7 @@ import pytest
 
 from bert_jax import checkpoint, config as cfg, evaluate, metrics, program as program_lib, recipes, run_directory, train
 from bert_jax.errors import DriftError, NonFiniteError
+from input_pipeline.errors import DataError
 from tests import synthetic
 
 VOCABULARY, STEPS = 120, 40
@@ -162,7 +163,7 @@ def test_settings_that_drift_are_refused_by_name(straight, data, config, tally, 
   part, changes = DRIFTS[name]
   drifted = dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **changes)})
   before = {path: path.read_bytes() for path in run_dir.rglob('*') if path.is_file()}
-  with pytest.raises(cfg.ConfigError, match=name.replace('_', '.')):
+  with pytest.raises((cfg.ConfigError, DataError), match=name.replace('_', '.')):  # the shards may say it first
     run(drifted, data, run_dir)
   after = {path: path.read_bytes() for path in run_dir.rglob('*') if path.is_file()}
   tally.fault(drifted != config, detected=True, survived=before == after)

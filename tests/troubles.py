@@ -92,11 +92,11 @@ def in_an_evaluation(action: Callable[[], None], proof: str) -> None:
   def outer(*args, **settings):
     found = inner(*args, **settings)
 
-    def evaluated(state, step):
+    def evaluated(state, step, stopped):
       if not os.path.exists(proof):
         pathlib.Path(proof).touch()
         action()
-      return found(state, step)
+      return found(state, step, stopped)
     return evaluated
 
   evaluate.on_the_way = outer

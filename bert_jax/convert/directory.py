@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,7 +47,8 @@ def _write_files(directory: pathlib.Path, kind: str, files: Mapping[str, bytes],
                  verify: Verify | None) -> storage.Path:
   directory.parent.mkdir(parents=True, exist_ok=True)
   place = places.workshop(directory)
-  temporary = place / f'.{directory.name}.{os.getpid()}.tmp'
+  places.sweep(directory, place)
+  temporary = places.beside(directory, place)
   marker = {'kind': kind, 'files': {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
   replaced = [MARKER, *read_marker(directory).get('files', ())]
   try:
