@@ -125,22 +125,22 @@ def without_trace(record: logging.LogRecord) -> bool:
 
 
 class Hook:
-  """A sys.excepthook that leaves out what tensorstore prints where a save has failed and its event loop is gone; the
-  failure itself is told by who waits for the save."""
+  """A sys.unraisablehook that leaves out what tensorstore prints where a save has failed and its event loop is gone;
+  the failure itself is told by who waits for the save."""
 
   def __init__(self, inner: Callable):
     self.inner = inner
 
-  def __call__(self, kind: type, error: BaseException, trace: Any) -> None:
-    if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
-      self.inner(kind, error, trace)
+  def __call__(self, raised: Any) -> None:
+    if not (isinstance(raised.exc_value, RuntimeError) and str(raised.exc_value) == 'Event loop is closed'):
+      self.inner(raised)
 
 
 def quiet() -> None:
   """No tracebacks of threads that save, from here on."""
   logging.getLogger('absl').addFilter(without_trace)
-  if not isinstance(sys.excepthook, Hook):
-    sys.excepthook = Hook(sys.excepthook)
+  if not isinstance(sys.unraisablehook, Hook):
+    sys.unraisablehook = Hook(sys.unraisablehook)
 
 
 def first_line(error: BaseException) -> str:
