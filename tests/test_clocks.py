@@ -33,6 +33,7 @@ def test_intervals_are_measured_by_a_clock_that_nobody_sets():
   assert found == LABELS
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # of the save that Orbax gives up
 def test_a_run_whose_clock_is_set_while_it_saves(tmp_path, monkeypatch):
   """Forth by a day in one save, back by two in the next."""

@@ -89,6 +89,7 @@ def factored(o, about):
   return optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=2), decay)
 
 
+@pytest.mark.slow
 def test_a_factored_statistic_lies_as_its_own_axes_do(tiny, cube, monkeypatch):
   monkeypatch.setitem(optimizer.OPTIMIZERS, 'factored', factored)
   # Sizes that differ, so that a statistic's shape tells which axes it has.

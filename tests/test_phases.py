@@ -50,7 +50,7 @@ def test_each_phase_reads_its_own_data_from_its_first_batch_on(data, config):
   assert [phases.at(config, step).batch.sequence_length for step in (1, 6, 7, 10)] == [16, 16, 32, 32]
 
 
-@pytest.mark.parametrize('stop', [5, 6, 8])
+@pytest.mark.parametrize('stop', [pytest.param(5, marks=pytest.mark.slow), 6, pytest.param(8, marks=pytest.mark.slow)])
 def test_resuming_before_at_and_behind_the_border_changes_nothing(data, config, tmp_path_factory, stop):
   straight = run(config, data, tmp_path_factory.getbasetemp() / 'straight')
   run(config, data, tmp_path_factory.getbasetemp() / f'stopped{stop}', stop)

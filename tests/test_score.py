@@ -92,6 +92,7 @@ def test_neighbours_batches_and_devices_have_no_influence(tokenizer, encoder, de
   assert [one.tokens for one in found] == [5, 1, 0, 5, 30, 5]
 
 
+@pytest.mark.slow
 def test_sentences_need_not_end(encoder):
   def endless():
     while True:

@@ -89,8 +89,8 @@ def test_table(folder, command, condition):
   assert done.stderr.count(b'\n') <= 1
 
 
-@pytest.mark.parametrize('condition', [
-    name if name == 'all closed' else pytest.param(name, marks=pytest.mark.slow) for name in CONDITIONS])
+@pytest.mark.slow
+@pytest.mark.parametrize('condition', CONDITIONS)
 def test_training_goes_on(folder, tmp_path, condition):
   """And nothing on standard error is not ours: no line of libtpu, absl, oneDNN or XLA."""
   after, variables, _ = CONDITIONS[condition]

@@ -208,6 +208,7 @@ def test_every_choice_of_layers_reads_its_own_and_padding_changes_nothing(batch,
   assert moved == (layers not in ('embeddings', 'second_to_last'))
 
 
+@pytest.mark.slow
 def test_features_of_a_frozen_encoder_are_learnt_from(encoder, data, tmp_path):
   config = settings('ner_features', lstm_size=16, layers='sum_of_all')
   config = dataclasses.replace(config, epochs=16,
