@@ -15,8 +15,9 @@ from tests.buckets import ALONE, BUCKET, RUN
 pytestmark = pytest.mark.bucket
 
 SOME_WAY = {'run/config.json', 'run/loss.png', 'task/config.json', 'task/loss.png', 'data/manifest.json',
-            'run/export/README.md', 'run/export/bert_jax_export.json', 'task/export/README.md',
-            'task/export/bert_jax_export.json', 'trained.txt.json'}  # they name paths, or are drawn
+            'run/export/README.md', 'run/export/bert_jax_export.json', 'run/export/bert_jax_training.json',
+            'task/export/README.md', 'task/export/bert_jax_export.json', 'task/export/bert_jax_training.json',
+            'trained.txt.json'}  # they name paths, or are drawn
 
 
 def same_end(server, run: str, local) -> None:
