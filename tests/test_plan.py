@@ -273,7 +273,7 @@ def test_the_step_of_a_variant_and_of_each_other_recipe_is_traced(name):
     assert shapes(state) == shapes(program.abstract)
 
 
-# One of each program that differs in kind. In minutes of one core on a quiet machine, as docs/performance.md has them.
+# One of each program that differs in kind, and those that need most: one to four minutes each, of a core of its own.
 @tpu
 @pytest.mark.slow
 @pytest.mark.parametrize('name', [
