@@ -5,7 +5,6 @@ import json
 import warnings
 
 import jax
-import matplotlib.image
 import numpy as np
 import parameters
 import pytest
@@ -25,6 +24,7 @@ BLUE = np.array([31, 119, 180]) / 255  # matplotlib's tab:blue
 
 @pytest.mark.parametrize('name', ['$', 'a $1 $2', r'\frac{1}{$', '中文 run', 'בְּרֵא $', '_x', '👩\u200d👩', 'a\tb\x01'])
 def test_a_picture_of_one_point(tmp_path, still, name):
+  from matplotlib import image
   run = tmp_path / name
   synthetic.write_vocabulary(tmp_path, still.model.vocab_size)
   record = run_directory.Record(still, 'nowhere', tokenizer_lib.load(tmp_path).record)
@@ -32,7 +32,7 @@ def test_a_picture_of_one_point(tmp_path, still, name):
   (run / run_directory.LOG).write_text(json.dumps({'kind': 'train', 'step': 1, 'mlm_loss': 4.5}) + '\n')
   with warnings.catch_warnings():
     warnings.simplefilter('error')  # of a letter that no font has, among others
-    picture = matplotlib.image.imread(plot.plot(run))
+    picture = image.imread(plot.plot(run))
   assert (np.abs(picture[..., :3] - BLUE).max(-1) < 0.35).sum() > 3  # the point
 
 
