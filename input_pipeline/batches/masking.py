@@ -64,18 +64,19 @@ class Masking:
 
   def check(self) -> None:
     """Raises DataError, naming the field."""
-    ranges.check(self, 'masking.', DataError)
-    require_types(self, 'masking.')
+    ranges.check(self, 'batch.masking.', DataError)
+    require_types(self, 'batch.masking.')
     require(self.mask + self.random <= 1 + ROUNDING,
-            f'masking.mask + masking.random is {self.mask + self.random:g}; wanted at most 1: lower one of the two')
+            f'batch.masking.mask + batch.masking.random is {self.mask + self.random:g}; wanted at most 1: lower one of '
+            'the two')
     for name in ('share', 'mask', 'random', 'schedule') if self.unit == STORED else ():
-      require(getattr(self, name) == type(self).__dataclass_fields__[name].default, f'masking.{name} changes nothing '
-              f'with masking.unit {STORED}, whose masks were drawn by `bert-jax prepare`: leave it out')
+      require(getattr(self, name) == type(self).__dataclass_fields__[name].default, f'batch.masking.{name} changes '
+              f'nothing with batch.masking.unit {STORED}, whose masks were drawn by `bert-jax prepare`: leave it out')
     steps, shares = [step for step, _ in self.schedule], [share for _, share in self.schedule]
     require(all(0 <= share < 1 for share in shares),
-            f'masking.schedule has the shares {shares}; wanted less than 1 and not less than 0, as 0.15')
+            f'batch.masking.schedule has the shares {shares}; wanted less than 1 and not less than 0, as 0.15')
     require(steps == sorted(set(steps)) and min(steps, default=0) >= 0,
-            f'masking.schedule has the steps {steps}; wanted rising ones, from 0 on')
+            f'batch.masking.schedule has the steps {steps}; wanted rising ones, from 0 on')
 
 
 def share_at(masking: Masking, step: int) -> float:
