@@ -25,6 +25,7 @@ def exit_code(directory, module, *flags):
   (directory / 'test_two.py').write_text(PASSES)
   command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *flags, str(directory)]
   environment = {name: value for name, value in os.environ.items() if not name.startswith('PYTEST')}
+  environment['PYTHONPATH'] = str(HERE.parent)  # conftest.py names tests.reliability
   return subprocess.run(command, cwd=directory, env=environment, capture_output=True, timeout=300).returncode
 
 

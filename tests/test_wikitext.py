@@ -268,6 +268,11 @@ def test_time_grows_with_the_length(unit):
   """Far from 20 s a megabyte: what grew with the square of a length would take minutes."""
   for text in (unit * (60_000 // len(unit)),
       unit * (30_000 // len(unit)) + '}}' * 2000 + 'y]]' * (30_000 // len(unit)) + '}-' * 2000 + '|}\n' * 2000):
-    start = time.process_time()
-    clean(text, wikitext.site_of((), 'zh'))
-    assert time.process_time() - start < 1.2
+    # Of this thread alone, and once more where the collector of garbage came between.
+    assert any(seconds_of_cleaning(text) < 1.2 for _ in range(2))
+
+
+def seconds_of_cleaning(text: str) -> float:
+  start = time.thread_time()
+  clean(text, wikitext.site_of((), 'zh'))
+  return time.thread_time() - start
