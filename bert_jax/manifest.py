@@ -176,7 +176,8 @@ def check_crc(file: storage.Path, name: str, wanted: File) -> None:
   import google_crc32c
   crc = google_crc32c.Checksum()
   for start in range(0, wanted.size, PIECE):
-    crc.update(bytes(storage.read_span(file, start, min(start + PIECE, wanted.size))))
+    for chunk in storage.chunks(file, start, min(start + PIECE, wanted.size)):
+      crc.update(bytes(chunk))
   if CRC + base64.b64encode(crc.digest()).decode() != wanted.checksum:
     raise other(name)
 
@@ -185,7 +186,7 @@ def digests_of(directory: storage.Path, sizes: dict[str, int]) -> dict[str, tupl
   """SHA-256 of each PIECE of each file."""
   pieces = [(name, start, min(start + PIECE, size)) for name, size in sizes.items() for start in range(0, size, PIECE)]
   hashed = storage.beside_each_other(
-      lambda piece: hashlib.sha256(storage.read_span(directory / piece[0], *piece[1:])).hexdigest(), pieces)
+      lambda piece: storage.sha256(storage.chunks(directory / piece[0], *piece[1:])), pieces)
   found: dict[str, tuple[str, ...]] = dict.fromkeys(sizes, ())
   for (name, _, _), digest in zip(pieces, hashed):
     found[name] += (digest,)
