@@ -136,6 +136,15 @@ def key_value_service() -> Any:
   return jax_distributed.global_state.client
 
 
+def told(key: str) -> str | None:
+  """What stands under a key of the service; None where nothing does, or where there is no service any more, and JAX
+  ends the process."""
+  try:
+    return key_value_service().key_value_try_get(key)
+  except Exception:
+    return None
+
+
 def leave(code: int) -> None:
   """Ends this process at once if the run has others.
 
@@ -158,13 +167,11 @@ def watch_others() -> None:
 
   With its exit code where that is of what comes again, so that nobody starts this one again for nothing.
   """
-  stop, service, first = threading.Event(), key_value_service(), jax.process_index() == 0
+  stop, first = threading.Event(), jax.process_index() == 0
 
   def watch():
     while not stop.wait(POLL_SECONDS):
-      try:
-        sentence = service.key_value_try_get(FAILURE)
-      except Exception:  # no such key; or no service any more, and then JAX ends the process
+      if (sentence := told(FAILURE)) is None:
         continue
       if not stop.wait(2 * GRACE_SECONDS if first else GRACE_SECONDS):
         code = int(sentence.rpartition(' ')[2])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import jax
 
-from bert_jax import arrays, evaluate, manifest, run_directory, train, watchdog
+from bert_jax import arrays, evaluate, manifest, program, run_directory, train, watchdog
 
 FOREVER = 10**6
 HANG_SECONDS = 8.0
@@ -104,6 +104,11 @@ def in_an_evaluation(action: Callable[[], None], proof: str) -> None:
 
 def in_a_restore(action: Callable[[], None], proof: str) -> None:
   before(arrays, 'read_arrays', action, proof)
+
+
+def slow_compilation(seconds: float, proof: str, call: int = 1) -> None:
+  """Compiling a step takes its time, in which the interpreter is free."""
+  before(program.Program, 'compile_step', lambda: time.sleep(seconds), proof, call)
 
 
 def slow_removals(seconds: float, proof: str) -> None:
