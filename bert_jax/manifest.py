@@ -19,7 +19,8 @@ from collections.abc import Container
 from typing import Any
 
 from bert_jax.errors import DamageError
-from input_pipeline import storage
+from input_pipeline import foreign, storage
+from input_pipeline.errors import DataError
 
 NAME = 'manifest.json'
 PIECE = 16 << 20  # bytes that have one digest: pieces are read beside each other
@@ -114,10 +115,11 @@ def is_half(name: str) -> bool:
 def read(directory: storage.Path) -> Manifest | None:
   """The manifest of a step; None where it has none. Raises DamageError."""
   try:
+    foreign.check_kind(directory / NAME)
     return decode((directory / NAME).read_text())
   except (FileNotFoundError, NotADirectoryError):
     return None
-  except (OSError, UnicodeDecodeError) as error:
+  except (OSError, UnicodeDecodeError, DataError) as error:
     raise DamageError(f'its {NAME} cannot be read: {error}') from error
 
 

@@ -1,10 +1,10 @@
 """A SIGTERM to one of several processes, while all of them compile, or have not begun: all end at once.
 
-The loop asks after each step, so that all stop at the same one (distributed.asked_to_stop). A compilation, or what comes
-before the first step, can take minutes in which nobody asks. So a thread of each process looks whether a signal came to
-any of them. Then it holds its own main thread where that rests, and says at which step; process 0 sees whether all rest
-at the same, and decides for all. If so, they save that step, or end only, where nothing is new. If not, all go on, and
-it is tried again: in the end either all rest, or the loop has asked.
+The loop asks after each step, so that all stop at the same one (distributed.asked_to_stop). A compilation, or what
+comes before the first step, can take minutes in which nobody asks. So a thread of each process looks whether a signal
+came to any of them. Then it holds its own main thread where that rests, and says at which step; process 0 sees whether
+all rest at the same, and decides for all. If so, they save that step, or only end where nothing is new. If not, all go
+on, and it is tried again: in the end either all rest, or the loop has asked.
 """
 
 import itertools

@@ -178,8 +178,9 @@ def map_file(file: Path) -> memoryview:
 
 
 def chunks(file: Path, start: int, end: int) -> Iterator[memoryview]:
-  """Bytes start … end - 1, or those that are there, one part after the other; a part is gone when the next is asked for.
-  """
+  """Bytes start … end - 1, or those that are there, in parts; each is gone when the next is asked for."""
+  if start >= end:
+    return
   if isinstance(file, ObjectPath):
     yield memoryview(file.read_range(start, end))
     return

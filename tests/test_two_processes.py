@@ -133,7 +133,7 @@ def test_sigterm_while_all_compile_ends_both_before_that_is_done(folder, tally, 
     told = processes[who].tell(signal.SIGTERM)
     codes = ends(processes)
     took = time.monotonic() - begin
-  assert codes == ([STOPPED] * 2 if call == 2 else [UNSAVED] * 2) and took < ENDS_SECONDS, (codes, took, said(processes))
+  assert codes == [UNSAVED if call == 1 else STOPPED] * 2 and took < ENDS_SECONDS, (codes, took, said(processes))
   saved = children.saved(folder / run)
   assert bool(saved) == (call == 2) and not (folder / run / 'lock.json').exists()
   tally.note(f'SIGTERM to {who} of two in a compilation: both ended with {codes[0]} in {took:.1f} s')
@@ -280,10 +280,10 @@ def test_ten_faults_in_one_run_of_two_processes_change_nothing(folder, tally):
     prepare = [AT(troubles.count_steps, str(steps)), None]
     if kind and (action := KINDS[kind][1]):
       who = KINDS[kind][0]
-      trouble = (AT(troubles.in_a_save, action, str(proof)) if kind == 'a full disk'
+      trouble = (AT(troubles.in_all_saves, action, str(proof)) if kind == 'a full disk'
                  else AT(troubles.at_step, at, action, str(proof)))
       prepare[who] = AT(troubles.both, prepare[who], trouble)
-    slow = AT(troubles.slow_steps, 0.02)
+    slow = AT(troubles.slow_steps, 0.05)  # JAX looks once a second whether a signal came
     prepare = [AT(troubles.both, one, slow) for one in prepare]
     with pair(folder, run, prepare=prepare, steps=STEPS_OF_TEN, every=10,
               heartbeat=HEARTBEAT) as processes:

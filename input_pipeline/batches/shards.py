@@ -15,7 +15,7 @@ import zlib
 
 import numpy as np
 
-from input_pipeline import records, storage
+from input_pipeline import foreign, records, storage
 from input_pipeline.batches.checks import require
 from input_pipeline.records import Block, DataError, Manifest, Shard, Vocabulary
 
@@ -236,6 +236,7 @@ def read_token_kinds(directory: storage.PathLike, vocabulary: Vocabulary) -> Tok
 
 def read_vocabulary(directory: storage.PathLike, vocabulary: Vocabulary) -> list[str]:
   path = storage.path(directory) / records.VOCABULARY
+  foreign.check_kind(path)
   try:
     data = path.read_bytes()
   except FileNotFoundError as error:
