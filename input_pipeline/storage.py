@@ -138,8 +138,11 @@ def inventory(directory: Path) -> dict[str, Stored]:
 
 
 def free_bytes(directory: Path) -> float:
-  """Room for new files, as far as it is known; infinite in a bucket."""
-  return float('inf') if isinstance(directory, ObjectPath) else shutil.disk_usage(directory).free
+  """Room for new files on the disk that a folder is on, or will be; infinite in a bucket."""
+  if isinstance(directory, ObjectPath):
+    return float('inf')
+  target = places.resolved(directory)
+  return shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists())).free
 
 
 def is_empty(directory: Path) -> bool:

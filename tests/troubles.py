@@ -16,7 +16,7 @@ import jax
 from bert_jax import arrays, evaluate, manifest, program, run_directory, train, watchdog
 
 FOREVER = 10**6
-HANG_SECONDS = 8.0
+HANG_SECONDS = 4.0
 
 
 def each_step(action: Callable[[int], None]) -> None:
