@@ -149,11 +149,11 @@ def test_only_the_room_where_checkpoints_are_counts(way, disk, tally):
   """A run's folder on a disk that is as good as full, its checkpoints on another, by a link."""
   run, proof, left = disk / 'run', way / 'link.proof', 20_480  # for the log
   tally.control(children.as_far_as_it_went(way / 'run', way / 'run'))
-  run.mkdir()
-  (way / 'elsewhere').mkdir()
+  shutil.copytree(way / 'run', run, ignore=shutil.ignore_patterns('checkpoints'))
+  shutil.copytree(way / 'run/checkpoints/2', way / 'elsewhere/2')
   (run / 'checkpoints').symlink_to(way / 'elsewhere')
   with Child(way / 'link.txt', *pretrain(way, run), prepare=AT(
-      troubles.at_step, 1, AT(troubles.fill, str(disk / 'filler'), left), str(proof))) as child:
+      troubles.at_step, 3, AT(troubles.fill, str(disk / 'filler'), left), str(proof))) as child:
     code = child.end(SECONDS)
   assert code == 0, child.said
   size = sum(path.stat().st_size for path in (way / 'elsewhere' / str(STEPS)).rglob('*') if path.is_file())
