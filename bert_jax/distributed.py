@@ -129,8 +129,8 @@ def is_here(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 def warn_if_open(settings: cfg.Distributed) -> None:
   """Says so where process 0 listens on every interface: whoever reaches the port can end the run."""
   if bind_address(settings.coordinator) is None and not os.environ.get(BIND):
-    print('bert-jax: process 0 listens on every interface of its machine, and whoever reaches the port can end the run: '
-          f'keep it within a network of your own, or name the address in --distributed.coordinator or {BIND}',
+    print('bert-jax: process 0 listens on every interface of its machine, and whoever reaches the port can end the '
+          f'run: keep it within a network of your own, or name the address in --distributed.coordinator or {BIND}',
           file=sys.stderr, flush=True)
 
 

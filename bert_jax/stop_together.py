@@ -7,6 +7,7 @@ all rest at the same, and decides for all. If so, they save that step, or only e
 on, and it is tried again: in the end either all rest, or the loop has asked.
 """
 
+import functools
 import itertools
 import threading
 import time
@@ -35,7 +36,7 @@ def _watch() -> None:
     time.sleep(POLL_SECONDS)
   try:
     for number in itertools.count():
-      if not early_stop.leave_if(lambda step, number=number: _agreed(number, step), _say_farewell):
+      if not early_stop.leave_if(functools.partial(_agreed, number), _say_farewell):
         _agreed(number, None)
       time.sleep(PAUSE_SECONDS)
   except Exception:  # the service is gone, and the run with it
@@ -55,7 +56,7 @@ def _agreed(number: int, step: int | None) -> bool:
 
 
 def _all_offer(number: int, step: int) -> bool:
-  deadline, offers = time.monotonic() + GATHER_SECONDS, []
+  deadline, offers = time.monotonic() + GATHER_SECONDS, list[tuple[str, str]]()
   while len(offers) < jax.process_count() - 1 and time.monotonic() < deadline:
     time.sleep(GATHER_SECONDS / 20)
     offers = distributed.key_value_service().key_value_dir_get(f'{OFFER}/{number}/')

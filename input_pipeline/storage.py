@@ -199,7 +199,7 @@ def read_span(file: Path, start: int, end: int) -> memoryview:
   """Bytes start … end - 1, or those that are there."""
   if isinstance(file, ObjectPath):
     return memoryview(file.read_range(start, end))
-  room, size = memoryview(np.empty(end - start, np.uint8)), 0
+  room, size = np.empty(end - start, np.uint8).data, 0
   with file.open('rb', buffering=0) as stream:
     stream.seek(start)
     while size < len(room) and (more := _fill(file, stream, room[size:])):
