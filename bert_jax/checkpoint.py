@@ -265,7 +265,7 @@ def finish(checkpoints: Checkpoints) -> None:
 
 def make_room(checkpoints: Checkpoints, tree) -> None:
   """Raises CheckpointError where the disk has no room for a checkpoint."""
-  wanted, free = ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), storage.free_bytes(checkpoints.run_dir)
+  wanted, free = ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), storage.free_bytes(checkpoints.directory)
   if free < wanted:
     raise CheckpointError(f'{free / 1e6:,.1f} MB are free, and a checkpoint wants {wanted / 1e6:,.1f} MB: free some '
                           'space, or lower run.keep_checkpoints')

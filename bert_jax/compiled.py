@@ -162,7 +162,7 @@ class Kept:
     name, _, digest = file.name.rpartition('.')
     if len(digest) != 64:  # of what is being written
       return
-    content = storage.map_file(file)
+    content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
       file.unlink()
       return

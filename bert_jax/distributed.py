@@ -38,6 +38,7 @@ POLL_SECONDS = 1  # between looks whether another process has failed
 GRACE_SECONDS = 2  # from hearing of an error to ending: one that all have is told by all, with its own exit code
 LONGEST_ANSWER_MS = 3_600_000  # process 0 may be at its checkpoints; if it is lost, the heartbeat tells
 ANSWERS = itertools.count()  # numbers what process 0 decides: every process counts alike, as all ask in the same order
+BIND = 'JAX_COORDINATOR_BIND_ADDRESS'  # the variable by which JAX is told where to listen
 FAILURE = 'bert_jax/failure'  # the key under which a process tells that it failed
 
 
@@ -73,6 +74,7 @@ def start(settings: cfg.Distributed) -> None:
     sys.excepthook = end_at_once
     watch_others()
   if jax.process_index() == 0:
+    warn_if_open(settings)
     print(f'{processes} processes, {jax.device_count()} devices', file=sys.stderr, flush=True)
 
 
@@ -102,14 +104,34 @@ def deadline(settings: cfg.Distributed):
 
 
 def bind_address(coordinator: str | None) -> str | None:
-  """Where process 0 listens: only on the loopback if the others come from there, else on every interface (JAX)."""
+  """Where process 0 listens: at the address by which the others come, if that is a number and of this machine; else,
+  None, on every interface. A name may be another address to others."""
   host = (coordinator or '').rpartition(':')[0].strip('[]')
   if host == 'localhost':
     return coordinator
   try:
-    return coordinator if ipaddress.ip_address(host).is_loopback else None
+    address = ipaddress.ip_address(host)
   except ValueError:
     return None
+  return coordinator if not address.is_unspecified and (address.is_loopback or is_here(address)) else None
+
+
+def is_here(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+  """Whether it is one of this machine."""
+  with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as probe:
+    try:
+      probe.bind((str(address), 0))
+      return True
+    except OSError:
+      return False
+
+
+def warn_if_open(settings: cfg.Distributed) -> None:
+  """Says so where process 0 listens on every interface: whoever reaches the port can end the run."""
+  if bind_address(settings.coordinator) is None and not os.environ.get(BIND):
+    print('bert-jax: process 0 listens on every interface of its machine, and whoever reaches the port can end the '
+          f'run: keep it within a network of your own, or name the address in --distributed.coordinator or {BIND}',
+          file=sys.stderr, flush=True)
 
 
 def check_port(coordinator: str) -> None:
@@ -136,6 +158,15 @@ def key_value_service() -> Any:
   return jax_distributed.global_state.client
 
 
+def told(key: str) -> str | None:
+  """What stands under a key of the service; None where nothing does, or where there is no service any more, and JAX
+  ends the process."""
+  try:
+    return key_value_service().key_value_try_get(key)
+  except Exception:
+    return None
+
+
 def leave(code: int) -> None:
   """Ends this process at once if the run has others.
 
@@ -158,13 +189,11 @@ def watch_others() -> None:
 
   With its exit code where that is of what comes again, so that nobody starts this one again for nothing.
   """
-  stop, service, first = threading.Event(), key_value_service(), jax.process_index() == 0
+  stop, first = threading.Event(), jax.process_index() == 0
 
   def watch():
     while not stop.wait(POLL_SECONDS):
-      try:
-        sentence = service.key_value_try_get(FAILURE)
-      except Exception:  # no such key; or no service any more, and then JAX ends the process
+      if (sentence := told(FAILURE)) is None:
         continue
       if not stop.wait(2 * GRACE_SECONDS if first else GRACE_SECONDS):
         code = int(sentence.rpartition(' ')[2])

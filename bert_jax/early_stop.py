@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator
 from bert_jax.errors import UNSAVED
 
 RELEASE_SECONDS = 3.0  # that storage has to let go of a lock
+NOTHING_NEW = -1  # in place of a step
 
 _listening, _nothing_new, _heard = threading.Event(), threading.Event(), threading.Event()
 _held: list[Callable[[], object]] = []
 _at_rest: Callable[[], int] | None = None  # what saves while the main thread changes nothing
-_change = threading.Lock()  # of that; who ends the process keeps it
+_common: tuple[int, Callable[[], int]] | None = None  # the same where all processes of a run do so, at this step
+_change = threading.Lock()  # of these; who ends the process keeps it
 _writer = -1  # the descriptor at whose other end the thread reads
 
 
@@ -43,7 +45,9 @@ def begin() -> None:
 
 def over() -> None:
   """There is something to save from now on, and who saves it listens to signals."""
-  _nothing_new.clear()
+  if _nothing_new.is_set():
+    with _change:
+      _nothing_new.clear()
 
 
 def again() -> None:
@@ -71,6 +75,40 @@ def at_rest(end: Callable[[], int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def at_common_rest(step: int, end: Callable[[], int]) -> Iterator[None]:
+  """As `at_rest`, for one of several processes, which all come to the same place: they leave it together, see
+  stop_together. `step`: of the state at hand."""
+  global _common
+  with _change:
+    _common = step, end
+  try:
+    yield
+  finally:
+    with _change:
+      _common = None
+
+
+def leave_if(agree: Callable[[int], bool], farewell: Callable[[], None]) -> bool:
+  """Whether the main thread rests, of one of several processes; it does until `agree(step)` has said whether all do.
+
+  Where that is so the process ends, saved where there is something new; `farewell` is called just before. The step is
+  NOTHING_NEW where nothing is.
+  """
+  with _change:
+    if _nothing_new.is_set():
+      step, end = NOTHING_NEW, _say_nothing_new
+    elif _common is not None:
+      step, end = _common
+    else:
+      return False
+    if agree(step):
+      code = _code_of(end)
+      farewell()
+      _leave(code)
+  return True
+
+
+@contextlib.contextmanager
 def releasing(release: Callable[[], object]) -> Iterator[None]:
   """Calls `release` too where the process is ended inside."""
   _held.append(release)
@@ -93,9 +131,13 @@ def _listen(reader: int) -> None:
 
 
 def _end() -> None:
+  _leave(_say_nothing_new())
+
+
+def _say_nothing_new() -> int:
   print('bert-jax: asked to stop, and there is nothing new to save: run the same command to go on', file=sys.stderr,
         flush=True)
-  _leave(UNSAVED)
+  return UNSAVED
 
 
 def _code_of(end: Callable[[], int]) -> int:

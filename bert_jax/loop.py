@@ -81,6 +81,9 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
   def rest():
     return early_stop.at_rest(end) if jax.process_count() == 1 else contextlib.nullcontext()
 
+  def compiling():
+    return early_stop.at_rest(end) if jax.process_count() == 1 else early_stop.at_common_rest(step, end)
+
   def told() -> bool:
     """Evaluates and logs; whether the figures are the best so far."""
     with rest():
@@ -104,7 +107,7 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
       shape = tuple(array.shape for array in batch.values())
       work.alive(1.0 if shape in compiled else LONG)
       if shape not in compiled:
-        with rest():
+        with compiling():
           work.compiled(program.compile_step(state, batch))
       if work.recheck_every and (step + 1) % work.recheck_every == 0:
         state, report = recheck.step(program, state, batch, step + 1)

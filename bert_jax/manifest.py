@@ -19,7 +19,8 @@ from collections.abc import Container
 from typing import Any
 
 from bert_jax.errors import DamageError
-from input_pipeline import storage
+from input_pipeline import foreign, storage
+from input_pipeline.errors import DataError
 
 NAME = 'manifest.json'
 PIECE = 16 << 20  # bytes that have one digest: pieces are read beside each other
@@ -114,10 +115,11 @@ def is_half(name: str) -> bool:
 def read(directory: storage.Path) -> Manifest | None:
   """The manifest of a step; None where it has none. Raises DamageError."""
   try:
+    foreign.check_kind(directory / NAME)
     return decode((directory / NAME).read_text())
   except (FileNotFoundError, NotADirectoryError):
     return None
-  except (OSError, UnicodeDecodeError) as error:
+  except (OSError, UnicodeDecodeError, DataError) as error:
     raise DamageError(f'its {NAME} cannot be read: {error}') from error
 
 
@@ -176,7 +178,8 @@ def check_crc(file: storage.Path, name: str, wanted: File) -> None:
   import google_crc32c
   crc = google_crc32c.Checksum()
   for start in range(0, wanted.size, PIECE):
-    crc.update(bytes(storage.read_span(file, start, min(start + PIECE, wanted.size))))
+    for chunk in storage.chunks(file, start, min(start + PIECE, wanted.size)):
+      crc.update(bytes(chunk))
   if CRC + base64.b64encode(crc.digest()).decode() != wanted.checksum:
     raise other(name)
 
@@ -185,7 +188,7 @@ def digests_of(directory: storage.Path, sizes: dict[str, int]) -> dict[str, tupl
   """SHA-256 of each PIECE of each file."""
   pieces = [(name, start, min(start + PIECE, size)) for name, size in sizes.items() for start in range(0, size, PIECE)]
   hashed = storage.beside_each_other(
-      lambda piece: hashlib.sha256(storage.read_span(directory / piece[0], *piece[1:])).hexdigest(), pieces)
+      lambda piece: storage.sha256(storage.chunks(directory / piece[0], *piece[1:])), pieces)
   found: dict[str, tuple[str, ...]] = dict.fromkeys(sizes, ())
   for (name, _, _), digest in zip(pieces, hashed):
     found[name] += (digest,)

@@ -15,7 +15,7 @@ import numpy as np
 from bert_jax import board, object_log, optimizer, run_directory
 from bert_jax.errors import NonFiniteError
 from bert_jax.objectives import Objective
-from input_pipeline import storage
+from input_pipeline import foreign, storage
 
 MOST_SKIPPED = 20  # non-finite steps in a row that end a run
 REMEDY = 'lower optimizer.peak_learning_rate, or raise optimizer.epsilon where it is less than 1e-8'
@@ -241,7 +241,8 @@ def read(run_dir: storage.PathLike) -> list[dict]:
 
 
 def text_of(path: storage.Path) -> str:
-  """What a file holds, also where a byte of it is damaged."""
+  """What a file holds, also where a byte of it is damaged. Raises DataError where it is none."""
+  foreign.check_kind(path)
   return path.read_bytes().decode(errors='surrogateescape')
 
 

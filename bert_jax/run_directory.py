@@ -21,7 +21,7 @@ import jax
 from bert_jax import config as cfg
 from bert_jax.errors import ConfigError, DriftError, require
 from bert_jax.tasks.settings import Finetune, classes_of
-from input_pipeline import records, storage
+from input_pipeline import foreign, records, storage
 
 CONFIG, CHECKPOINTS, LOG, BOARD = 'config.json', 'checkpoints', 'metrics.jsonl', 'tensorboard'
 SEGMENTS = 'metrics'  # the folder that is the log in a bucket, see object_log.py
@@ -122,6 +122,7 @@ def vocabulary_files(directory: storage.PathLike) -> dict[str, bytes]:
   names = (records.VOCABULARY, records.SENTENCEPIECE, records.TOKENIZER)
   found = {}
   for name in names:
+    foreign.check_kind(directory / name)
     with contextlib.suppress(FileNotFoundError):
       found[name] = (directory / name).read_bytes()
   return found
@@ -130,6 +131,7 @@ def vocabulary_files(directory: storage.PathLike) -> dict[str, bytes]:
 def fingerprints(run_dir: storage.PathLike) -> dict[str, str]:
   """SHA-256 of the files that say what a run is, by their names: they never change."""
   run_dir = storage.path(run_dir)
+  foreign.check_kind(run_dir / CONFIG)
   files = {CONFIG: (run_dir / CONFIG).read_bytes()} | vocabulary_files(run_dir)
   return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
@@ -158,6 +160,7 @@ def run_of(path: storage.PathLike) -> storage.Path | None:
   """The run directory that `path` is, or that it is a step of; None where it is neither."""
   path = storage.path(path)
   run_dir = path.parent.parent if is_step(path) else path
+  foreign.check_kind(run_dir / CONFIG)
   try:
     fields = json.loads((run_dir / CONFIG).read_text())
   except (OSError, ValueError, RecursionError):
@@ -175,6 +178,7 @@ def read(run_dir: storage.PathLike) -> Record:
 
 def _read(run_dir: storage.PathLike) -> Record | None:
   path = storage.path(run_dir) / CONFIG
+  foreign.check_kind(path)
   try:
     fields = json.loads(path.read_text())
   except (FileNotFoundError, NotADirectoryError):

@@ -47,8 +47,13 @@ def names(directory: storage.Path) -> set[str]:
 
 
 def look(run_dir: storage.Path, fingerprints: dict[str, str]) -> list[Step]:
-  """The entries whose names are numbers, the oldest first. `fingerprints`: run_directory's of the run."""
+  """The entries whose names are numbers, the oldest first. `fingerprints`: run_directory's of the run.
+
+  Raises DamageError where their folder is none.
+  """
   directory = run_dir / run_directory.CHECKPOINTS
+  if storage.is_local(directory) and directory.exists() and not directory.is_dir():
+    raise DamageError(f'{directory} is a file, wanted the folder of the checkpoints: move it away')
   numbers = sorted(int(name) for name in names(directory) if run_directory.is_number(name))
   return storage.beside_each_other(lambda number: look_at(directory / str(number), fingerprints), numbers)
 
@@ -122,4 +127,4 @@ def refusal(directory: storage.Path, rejected: list[Step]) -> DamageError:
   newest = rejected[0]
   more = f', and none of the {len(rejected) - 1} older ones can' if rejected[1:] else ''
   return DamageError(f'{directory}: step {newest.number} cannot be used{more}: {newest.reason}; '
-                     'bring back a copy, or move what is there away to begin at step 0')
+                     f'bring back a copy, or move what is there away, and {run_directory.LOG}, to begin at step 0')

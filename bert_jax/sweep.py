@@ -15,7 +15,7 @@ from bert_jax.errors import DriftError, require
 from bert_jax.tasks import splits
 from bert_jax.tasks.settings import Finetune, Grid
 from bert_jax.tasks.table import TASKS
-from input_pipeline import storage
+from input_pipeline import foreign, storage
 
 RESULTS = 'results.json'
 NO_GRID = Grid()
@@ -107,25 +107,41 @@ def described(config: Finetune, checkpoint_path: storage.PathLike | None) -> dic
 
 
 def read(run_dir: storage.PathLike, common: Mapping[str, Any]) -> dict[str, Done]:
-  """The runs that are done. `common`: `described`. Raises DriftError where they are of another configuration."""
-  try:
-    found = json.loads((storage.path(run_dir) / RESULTS).read_text())
-  except FileNotFoundError:
+  """The runs that are done. `common`: `described`. Raises DriftError where they are of another configuration,
+  ConfigError where the file is damaged."""
+  found = _results(run_dir)
+  if found is None:
     return {}
   before = found['settings']
   changes = [f'{name}: {before.get(name)} -> {value}' for name, value in common.items() if before.get(name) != value]
   if changes:
     raise DriftError(f'{run_dir} holds runs of another configuration ({"; ".join(changes)}): name another --run-dir, '
                      'or give the settings that they were begun with')
-  return {name: Done(**done) for name, done in found['runs'].items()}
+  return found['runs']
+
+
+def _results(run_dir: storage.PathLike) -> dict[str, Any] | None:
+  """What RESULTS holds: settings, best, runs as {name: Done}; None where it is missing. Raises ConfigError where it is
+  damaged."""
+  path = storage.path(run_dir) / RESULTS
+  number = lambda value: isinstance(value, int | float)
+  try:
+    foreign.check_kind(path)
+    found = json.loads(path.read_text())
+    runs = found['runs'] = {name: Done(**done) for name, done in found['runs'].items()}
+    numbers = [value for done in runs.values() for value in (*done.metrics.values(), done.examples_per_second or 0)]
+    right = isinstance(found['settings'], dict) and found['best'] in ('', *runs) and all(map(number, numbers))
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    right = False
+  require(right, f'{path} is damaged: remove it, and the runs that are done are only looked at again')
+  return found
 
 
 def best_of(run_dir: storage.PathLike) -> storage.PathLike:
   """The best run of a sweep that is done, wherever the sweep lies by now; of anything else, itself."""
-  try:
-    best = json.loads((storage.path(run_dir) / RESULTS).read_text())['best']
-  except OSError:
-    return run_dir
+  best = (_results(run_dir) or {}).get('best')
   return str(storage.path(run_dir) / best) if best else run_dir
 
 

@@ -29,7 +29,7 @@ from bert_jax import (
     run_directory,
     watchdog,
 )
-from bert_jax.errors import DriftError, NonFiniteError
+from bert_jax.errors import DamageError, DriftError, NonFiniteError
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import locking, storage
 
@@ -100,6 +100,8 @@ class Training:
       record = distributed.in_turn(lambda: run_directory.open_run(self.run_dir, self.record, self.vocabulary_files))
       restored = checkpoint.restore(checkpoints, self.program.abstract, self.back)
       distributed.agree({'the step to resume from': restored and restored[1].step})
+      if restored is None:
+        distributed.in_turn(lambda: require_none_lost(self.run_dir, settings.checkpoint_every))
       state, meta = restored or self.begin(initial, record, say)
       if restored:
         require_same_data(meta, self.fingerprint, self.run_dir, self.record.data)
@@ -232,6 +234,19 @@ def telling_what_stands(checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
     yield
   except NonFiniteError as error:
     raise NonFiniteError(f'{error}; {checkpoints.standing()}' if distributed.is_first() else str(error)) from error
+
+
+def require_none_lost(run_dir: storage.PathLike, every: int) -> None:
+  """Raises DamageError where a run has no checkpoint, and its log goes on after two were due.
+
+  Where a disk is not there, a run must not begin again, and lose its log too. One that was ended before its first
+  checkpoint was whole may.
+  """
+  last = max((line['step'] for line in metrics.read(run_dir)), default=0)
+  if every and last > 2 * every:
+    folder = storage.absolute(run_dir) / run_directory.CHECKPOINTS
+    raise DamageError(f'{folder} has no checkpoint, and the log of the run goes to step {last:,}: bring them back (is '
+                      f'their disk there?), or move {run_directory.LOG} away too to begin at step 0')
 
 
 def require_learnt(skipped: int, step: int, reason: str) -> None:

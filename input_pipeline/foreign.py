@@ -21,14 +21,19 @@ def is_name(text: object) -> bool:
   return isinstance(text, str) and text.isprintable() and storage.path(text).name == text != '..'
 
 
-def check_file(path: storage.Path) -> None:
-  """Raises DataError where reading might never end, or fill the memory: a pipe, a device, settings of gigabytes."""
+def check_kind(path: storage.Path) -> None:
+  """Raises DataError where reading might never end: a pipe, a device. In buckets there are none."""
   try:
-    special = path.exists() and not path.is_dir() and not path.is_file()
+    special = storage.is_local(path) and path.exists() and not path.is_dir() and not path.is_file()
   except (OSError, ValueError) as error:  # a name that no file can have
     raise DataError(f'{shown(path, 200)} cannot be read ({shown(error)}): wanted a file') from error
   if special:
     raise DataError(f'{path} is a pipe or a device: wanted a file')
+
+
+def check_file(path: storage.Path) -> None:
+  """Raises DataError where reading might never end, or fill the memory: a pipe, a device, settings of gigabytes."""
+  check_kind(path)
   if path.suffix in SETTINGS and path.is_file() and storage.size(path) > MOST_BYTES:
     raise DataError(f'{path} has {storage.size(path):,} bytes, more than settings or vocabularies have: fetch it again')
 

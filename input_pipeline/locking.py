@@ -17,7 +17,7 @@ import time
 import uuid
 from typing import Any
 
-from input_pipeline import storage
+from input_pipeline import foreign, storage
 from input_pipeline.errors import LockError, StorageError
 from input_pipeline.object_storage import ObjectPath
 
@@ -39,7 +39,8 @@ class Lock:
     self.lost: dict[str, Any] | None = None  # who has it now
 
   def acquire(self) -> None:
-    """Raises LockError where another process has it."""
+    """Raises LockError where another process has it, DataError where the lock is no file."""
+    foreign.check_kind(self.path)
     storage.make_folder(self.path.parent)
     if not storage.is_local(self.path) or not self._lock_file(storage.local(self.path)):
       self._take()
@@ -155,7 +156,7 @@ class Lock:
       found = json.loads(self.path.read_bytes())
     except FileNotFoundError:
       return {}, 0
-    except ValueError:
+    except (ValueError, RecursionError):
       return {'host': '?'}, generation
     return found if isinstance(found, dict) else {'host': '?'}, generation
 

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import numpy as np
 
-from input_pipeline import storage
+from input_pipeline import foreign, storage
 from input_pipeline.errors import DataError
 
 FORMAT = 'bert_jax pieces'
@@ -186,6 +186,7 @@ def vocabulary_of(fields: dict) -> Vocabulary:
 def read_manifest(directory: storage.PathLike) -> Manifest:
   """Raises DataError where there is no manifest, or not one of this format and version."""
   path = storage.path(directory) / MANIFEST
+  foreign.check_kind(path)
   try:
     fields = json.loads(path.read_text())
     if fields.get('format') != FORMAT or fields.get('version') != VERSION:
@@ -200,7 +201,7 @@ def read_manifest(directory: storage.PathLike) -> Manifest:
   except (FileNotFoundError, NotADirectoryError) as error:
     raise DataError(f'{directory} holds no {MANIFEST}, so it is not finished data of `bert-jax prepare`: '
                     'name such a directory with --data') from error
-  except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
+  except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError, RecursionError) as error:
     raise DataError(f'{path} is damaged ({type(error).__name__}: {error}): run `bert-jax prepare` again') from error
 
 # ---------------------------------------------------------------- blocks

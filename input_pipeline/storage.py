@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -47,6 +48,7 @@ Path = pathlib.Path | ObjectPath
 PROBE_SECONDS = 8  # within which storage must have answered before a command begins
 CHECKPOINT_SCHEMES = 'gs',  # beside disks, all that Orbax knows: of s3:// it makes a local path
 UPLOADS = 8  # files that are sent at once
+CHUNK = 1 << 20  # bytes of a file on a disk that are read at once, where all are wanted once
 # What one names wrongly, or may not touch; anything else that the system refuses is the storage's.
 _OF_NAMES = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
                        errno.ENAMETOOLONG))
@@ -136,8 +138,11 @@ def inventory(directory: Path) -> dict[str, Stored]:
 
 
 def free_bytes(directory: Path) -> float:
-  """Room for new files, as far as it is known; infinite in a bucket."""
-  return float('inf') if isinstance(directory, ObjectPath) else shutil.disk_usage(directory).free
+  """Room for new files on the disk that a folder is on, or will be; infinite in a bucket."""
+  if isinstance(directory, ObjectPath):
+    return float('inf')
+  target = places.resolved(directory)
+  return shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists())).free
 
 
 def is_empty(directory: Path) -> bool:
@@ -164,7 +169,10 @@ def named_errors(what: str) -> Iterator[None]:
 
 
 def map_file(file: Path) -> memoryview:
-  """A whole file: mapped where it is local, read where it is not."""
+  """A whole file, of which little may be wanted: mapped where it is local, read where it is not.
+
+  Where a disk cannot read, who looks at a map is ended by a signal, not by an error: others read, by `chunks`.
+  """
   if isinstance(file, ObjectPath):
     return memoryview(file.read_bytes())
   if not file.stat().st_size:
@@ -172,11 +180,47 @@ def map_file(file: Path) -> memoryview:
   return memoryview(np.memmap(file, np.uint8, 'r').data)
 
 
+def chunks(file: Path, start: int, end: int) -> Iterator[memoryview]:
+  """Bytes start … end - 1, or those that are there, in parts; each is gone when the next is asked for."""
+  if start >= end:
+    return
+  if isinstance(file, ObjectPath):
+    yield memoryview(file.read_range(start, end))
+    return
+  room = memoryview(bytearray(min(CHUNK, end - start)))
+  with file.open('rb', buffering=0) as stream:
+    stream.seek(start)
+    while start < end and (size := _fill(file, stream, room[:end - start])):
+      yield room[:size]
+      start += size
+
+
 def read_span(file: Path, start: int, end: int) -> memoryview:
-  """Bytes start … end - 1."""
+  """Bytes start … end - 1, or those that are there."""
   if isinstance(file, ObjectPath):
     return memoryview(file.read_range(start, end))
-  return map_file(file)[start:end]
+  room, size = np.empty(end - start, np.uint8).data, 0
+  with file.open('rb', buffering=0) as stream:
+    stream.seek(start)
+    while size < len(room) and (more := _fill(file, stream, room[size:])):
+      size += more
+  return room[:size].toreadonly()
+
+
+def sha256(parts: Iterable[memoryview]) -> str:
+  """Of what they are together."""
+  found = hashlib.sha256()
+  for part in parts:
+    found.update(part)
+  return found.hexdigest()
+
+
+def _fill(file: pathlib.Path, stream, room: memoryview) -> int:
+  """Reads bytes into `room`; how many. An error names the file, as one of opening it does."""
+  try:
+    return stream.readinto(room)
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, os.fspath(file)) from error
 
 
 def read_all(files: list[Path]) -> list[bytes]:

@@ -533,7 +533,7 @@ def test_a_run_whose_steps_are_all_damaged_does_not_begin_anew(trained, tmp_path
   for step in (4, 8, 12):
     (step_of(run, step) / manifest_lib.NAME).unlink()
   before = contents(run)
-  with pytest.raises(DamageError, match='move what is there away to begin at step 0'):
+  with pytest.raises(DamageError, match='move what is there away, and metrics.jsonl, to begin at step 0'):
     train.train(config, data, run, devices=jax.devices()[:1], progress=False)
   assert contents(run) == before
 
@@ -593,3 +593,27 @@ def test_an_export_is_checked_when_it_is_read(trained, tmp_path, name, fault):
   with pytest.raises((DataError, cfg.ConfigError)) as caught:
     exchange.load(export).tokenizer()
   assert '\n' not in str(caught.value) and not verify.verify(export).sound
+
+
+@pytest.mark.reliability(15)
+@pytest.mark.parametrize('there', ['nothing', 'a link to a disk that is not there', 'a file'])
+def test_a_run_whose_checkpoints_are_gone_keeps_its_log_and_does_not_begin_anew(trained, tmp_path, there, tally):
+  data, config, straight, _ = trained
+  run = shutil.copytree(straight, tmp_path / 'run')
+  go = lambda: train.train(config, data, run, devices=jax.devices()[:1], progress=False)
+  tally.control(go().resumed_from == 12)
+  folder = run / run_directory.CHECKPOINTS
+  shutil.rmtree(folder)
+  if there == 'a file':
+    folder.write_text('mine')
+  elif there != 'nothing':
+    folder.symlink_to(tmp_path / 'disk/checkpoints')
+  before = contents(run)
+  with pytest.raises(DamageError, match='no checkpoint, and the log of the run goes to step 12|is a file'):
+    go()
+  tally.fault(not folder.is_dir(), detected=True, survived=contents(run) == before)
+  (run / run_directory.LOG).unlink()
+  if there == 'a file':
+    folder.unlink()
+  result = go()  # somebody has decided
+  assert result.resumed_from is None and result.step == 12 and lines(run) == lines(straight)

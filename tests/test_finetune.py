@@ -196,6 +196,21 @@ def test_a_run_answers_examples_without_labels(tuned, tmp_path):
   assert shown.splitlines()[-2:] == ['bad          9         18        9', 'good         9          0        0']
 
 
+@pytest.mark.parametrize('change', [
+    lambda text: text[:50], lambda text: '', lambda text: '[' * 100_000, lambda text: '[]', lambda text: '{}',
+    lambda text: text.replace('"best": "seed-1"', '"best": "../other"'), lambda text: text.replace('0.5', '"much"'),
+    lambda text: text.replace('"runs": {', '"runs": {"seed-3": 3, ')])
+def test_damaged_results_of_a_sweep_are_said_to_be(tmp_path, change):
+  done = {'seed-1': sweep.Done({'accuracy': 0.5, 'f1': float('nan')}, None), 'seed-2': sweep.Done({'accuracy': 0}, 1.5)}
+  sweep.write(tmp_path, {'task': 'x'}, done, 'seed-1')
+  assert sweep.read(tmp_path, {'task': 'x'})['seed-2'] == done['seed-2']
+  assert sweep.best_of(tmp_path) == str(tmp_path / 'seed-1')
+  (tmp_path / sweep.RESULTS).write_text(change((tmp_path / sweep.RESULTS).read_text()))
+  for reader in (lambda: sweep.read(tmp_path, {'task': 'x'}), lambda: sweep.best_of(tmp_path)):
+    with pytest.raises(cfg.ConfigError, match='results.json is damaged'):
+      reader()
+
+
 def test_seeds_and_a_grid_share_a_program_and_go_on_where_they_stopped(pretrained, classes, tmp_path):
   config = Finetune(epochs=1, batch=TaskBatch(size=16, max_length=24, lengths=1), mesh=cfg.MeshShape(data=1),
                     model=cfg.Model(dtype='float32'), files=Files(train_examples=40))

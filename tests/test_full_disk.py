@@ -144,6 +144,24 @@ def test_space_that_comes_back_costs_a_save_and_no_line(way, disk, tally):
               exact=children.saved(run)[-1] == STEPS and children.as_far_as_it_went(run, way / 'run'))
 
 
+@pytest.mark.reliability(18)
+def test_only_the_room_where_checkpoints_are_counts(way, disk, tally):
+  """A run's folder on a disk that is as good as full, its checkpoints on another, by a link."""
+  run, proof, left = disk / 'run', way / 'link.proof', 20_480  # for the log
+  tally.control(children.as_far_as_it_went(way / 'run', way / 'run'))
+  shutil.copytree(way / 'run', run, ignore=shutil.ignore_patterns('checkpoints'))
+  shutil.copytree(way / 'run/checkpoints/2', way / 'elsewhere/2')
+  (run / 'checkpoints').symlink_to(way / 'elsewhere')
+  with Child(way / 'link.txt', *pretrain(way, run), prepare=AT(
+      troubles.at_step, 3, AT(troubles.fill, str(disk / 'filler'), left), str(proof))) as child:
+    code = child.end(SECONDS)
+  assert code == 0, child.said
+  size = sum(path.stat().st_size for path in (way / 'elsewhere' / str(STEPS)).rglob('*') if path.is_file())
+  assert free(disk) <= left < size
+  tally.fault(proof.exists(), survived=children.saved(run)[-1] == STEPS, exact=children.digest(run) ==
+              children.digest(way / 'run', STEPS))
+
+
 @pytest.mark.reliability(28)
 @pytest.mark.parametrize('there', [False, True], ids=['a new run', 'a run that goes on'])
 def test_a_disk_that_may_only_be_read_is_a_sentence(way, disk, tally, there):

@@ -45,9 +45,10 @@ def test_what_is_saved_beside_steps_that_give_it_up_is_what_it_was(tmp_path, tal
 
 
 def used() -> tuple[float, int, int]:
-  """(resident memory in MB, open files, threads) of this process."""
+  """(resident memory in MB, open files, threads) of this process; less what it has mapped of files, such as programs,
+  which the kernel takes away and brings back as it likes."""
   status = pathlib.Path('/proc/self/status').read_text()
-  resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith('VmRSS'))
+  resident = sum(int(line.split()[1]) for line in status.splitlines() if line.startswith(('RssAnon', 'RssShmem')))
   return resident / 1e3, len(os.listdir('/proc/self/fd')), len(os.listdir('/proc/self/task'))
 
 

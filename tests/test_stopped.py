@@ -1,7 +1,9 @@
 """Runs that are asked to stop, that are stuck, and whose clock jumps: real processes and real signals."""
 
 import functools
+import os
 import random
+import shutil
 import signal
 import time
 
@@ -146,6 +148,35 @@ def test_a_clock_that_jumps_changes_nothing(folder, tally, jump):
   assert code == 0, child.said
   tally.fault(proof.exists(), survived=True, exact=alike(folder, run))
   assert children.saved(folder / run)[-1] == STEPS
+
+
+def pipe(path) -> None:
+  path.unlink(missing_ok=True)
+  os.mkfifo(path)
+
+
+def device(path) -> None:
+  path.unlink(missing_ok=True)
+  path.symlink_to('/dev/zero')
+
+
+@pytest.mark.reliability(31)
+@pytest.mark.parametrize('make', [pipe, device])
+@pytest.mark.parametrize('name, reader', [
+    ('run/config.json', 'verify'), ('run/vocab.txt', 'verify'), ('run/checkpoints/12/manifest.json', 'verify'),
+    ('data/manifest.json', 'pretrain'), ('data/vocab.txt', 'pretrain'), ('run/lock.json', 'pretrain'),
+    ('run/metrics.jsonl', 'pretrain')])
+def test_our_own_files_are_files(folder, tmp_path, tally, name, reader, make):
+  """A pipe gives nothing for ever, /dev/zero gives zeros for ever: of a run, or of data, that others had."""
+  shutil.copytree(folder / 'straight', tmp_path / 'run')
+  shutil.copytree(folder / 'data', tmp_path / 'data')
+  tally.control(alike(folder, 'straight'))
+  argv = {'verify': ['verify', tmp_path / 'run'], 'pretrain': command(tmp_path, 'run')}[reader]
+  make(tmp_path / name)
+  with Child(tmp_path / 'out.txt', *argv) as child:
+    code = child.end(60)  # the promise is 10 s on a quiet machine
+  assert code == 2 and (tmp_path / name).name in child.said and 'Traceback' not in child.said, (code, child.said)
+  tally.fault(not (tmp_path / name).is_file(), detected=True)
 
 
 @pytest.mark.reliability(34)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from bert_jax import metrics, steps as steps_lib
-from bert_jax.errors import FINAL, HUNG, STOPPED, PeerError
+from bert_jax.errors import FINAL, HUNG, STOPPED, UNSAVED, PeerError
 from tests import buckets, children, troubles
 from tests.children import Child
 
@@ -104,6 +104,41 @@ def test_sigterm_to_any_stops_both_at_one_step(folder, tally, who):
   assert step == metrics.read(folder / run)[-1]['step']
   tally.note(f'SIGTERM to {who} of two: saved at one step, both ended in {seconds:.1f} s')
   tally.fault(all(told), detected=True, survived=True)
+
+
+LONGER = ('--long.share', 0.5, '--long.sequence-length', 32, '--long.predictions', 5, '--long.size', 8,
+          '--model.max-positions', 32)
+
+
+@pytest.mark.reliability(9)
+@pytest.mark.parametrize('who', [0, 1])
+@pytest.mark.parametrize('call', [1, 2], ids=['of the first step', 'of longer rows'])
+def test_sigterm_while_all_compile_ends_both_before_that_is_done(folder, tally, call, who):
+  """Whoever is told: with nothing new to save, or saved at the step before."""
+  run, data, seconds = f'compiling{call}{who}', folder / 'lengths', 10 * children.SECONDS
+  for length in (16, 32):
+    if not (data / str(length)).exists():
+      children.synthetic.write_data(data / str(length), vocabulary_size=children.VOCABULARY, pieces=100, documents=20,
+                                    sequence_length=length, splits=('train', 'validation'))
+  more = ('--data', data, *LONGER)
+  if call == 2 and not (folder / 'lengthened').exists():
+    with pair(folder, 'lengthened', more=(more + tuple(children.EVERY_STEP),) * 2) as processes:
+      assert ends(processes) == [0, 0], said(processes)
+  tally.control(alike(folder, 'straight') if call == 1 else children.saved(folder / 'lengthened')[-1] == STEPS)
+  proofs = [folder / f'{run}.{number}.proof' for number in range(2)]
+  prepare = [AT(troubles.slow_compilation, seconds, str(proof), call) for proof in proofs]
+  with pair(folder, run, prepare=prepare, more=(more, more)) as processes:
+    processes[who].until(lambda: all(proof.exists() for proof in proofs))
+    begin = time.monotonic()
+    told = processes[who].tell(signal.SIGTERM)
+    codes = ends(processes)
+    took = time.monotonic() - begin
+  assert codes == [UNSAVED if call == 1 else STOPPED] * 2 and took < ENDS_SECONDS, (codes, took, said(processes))
+  saved = children.saved(folder / run)
+  assert bool(saved) == (call == 2) and not (folder / run / 'lock.json').exists()
+  tally.note(f'SIGTERM to {who} of two in a compilation: both ended with {codes[0]} in {took:.1f} s')
+  same = children.as_far_as_it_went(folder / run, folder / 'lengthened') if saved else None
+  tally.fault(told and all(proof.exists() for proof in proofs), detected=True, survived=True, exact=same)
 
 
 def kills_in_saves(folder, tally, kills: int, steps: int) -> None:
@@ -245,10 +280,10 @@ def test_ten_faults_in_one_run_of_two_processes_change_nothing(folder, tally):
     prepare = [AT(troubles.count_steps, str(steps)), None]
     if kind and (action := KINDS[kind][1]):
       who = KINDS[kind][0]
-      trouble = (AT(troubles.in_a_save, action, str(proof)) if kind == 'a full disk'
+      trouble = (AT(troubles.in_all_saves, action, str(proof)) if kind == 'a full disk'
                  else AT(troubles.at_step, at, action, str(proof)))
       prepare[who] = AT(troubles.both, prepare[who], trouble)
-    slow = AT(troubles.slow_steps, 0.02)
+    slow = AT(troubles.slow_steps, 0.05)  # JAX looks once a second whether a signal came
     prepare = [AT(troubles.both, one, slow) for one in prepare]
     with pair(folder, run, prepare=prepare, steps=STEPS_OF_TEN, every=10,
               heartbeat=HEARTBEAT) as processes:

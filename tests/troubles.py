@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import jax
 
-from bert_jax import arrays, evaluate, manifest, run_directory, train, watchdog
+from bert_jax import arrays, evaluate, manifest, program, run_directory, train, watchdog
 
 FOREVER = 10**6
-HANG_SECONDS = 8.0
+HANG_SECONDS = 4.0
 
 
 def each_step(action: Callable[[int], None]) -> None:
@@ -85,6 +85,18 @@ def in_a_save(action: Callable[[], None], proof: str, call: int = 1) -> None:
   before(manifest, 'take', action, proof, call)
 
 
+def in_all_saves(action: Callable[[], None], proof: str) -> None:
+  """From the first one of this process on, if `proof` is not there yet."""
+  if os.path.exists(proof):
+    return
+
+  def take(directory):
+    pathlib.Path(proof).touch()
+    action()
+
+  manifest.take = take
+
+
 def in_an_evaluation(action: Callable[[], None], proof: str) -> None:
   """An evaluation on the way."""
   inner = evaluate.on_the_way
@@ -104,6 +116,11 @@ def in_an_evaluation(action: Callable[[], None], proof: str) -> None:
 
 def in_a_restore(action: Callable[[], None], proof: str) -> None:
   before(arrays, 'read_arrays', action, proof)
+
+
+def slow_compilation(seconds: float, proof: str, call: int = 1) -> None:
+  """Compiling a step takes its time, in which the interpreter is free."""
+  before(program.Program, 'compile_step', lambda: time.sleep(seconds), proof, call)
 
 
 def slow_removals(seconds: float, proof: str) -> None:

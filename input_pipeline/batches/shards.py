@@ -15,7 +15,7 @@ import zlib
 
 import numpy as np
 
-from input_pipeline import records, storage
+from input_pipeline import foreign, records, storage
 from input_pipeline.batches.checks import require
 from input_pipeline.records import Block, DataError, Manifest, Shard, Vocabulary
 
@@ -135,7 +135,8 @@ def scan_shard(path: storage.Path, shard: Shard, hold: bool, manifest: Manifest,
   if len(data) != shard.bytes:
     raise DataError(f'{path} has {len(data)} bytes, the manifest says {shard.bytes}: it is truncated or was changed; '
                     'copy or prepare it again')
-  if verify == 'full' and hashlib.sha256(data).hexdigest() != shard.sha256:
+  parts = storage.chunks(path, 0, len(data)) if storage.is_local(path) else (data,)
+  if verify == 'full' and storage.sha256(parts) != shard.sha256:
     raise DataError(f'{path} differs from what was written: its SHA-256 is not the manifest\'s; '
                     'copy or prepare it again')
   spans = records.frame_spans(data, str(path))
@@ -235,6 +236,7 @@ def read_token_kinds(directory: storage.PathLike, vocabulary: Vocabulary) -> Tok
 
 def read_vocabulary(directory: storage.PathLike, vocabulary: Vocabulary) -> list[str]:
   path = storage.path(directory) / records.VOCABULARY
+  foreign.check_kind(path)
   try:
     data = path.read_bytes()
   except FileNotFoundError as error:

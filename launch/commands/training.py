@@ -65,12 +65,13 @@ def pretrain(argv: list[str]) -> int:
   """Trains; the exit code tells a run that was stopped from one that is done."""
   if flags.asks_for_help(argv):
     return flags.show_recipes(USAGE, 'pretrain', argv)
-  from bert_jax import compiled, distributed, early_stop, recipes, rewind, train
+  from bert_jax import compiled, distributed, early_stop, recipes, rewind, stop_together, train
   default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
   args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
   back = rewind.parse(args.rewind_to, args.skip_steps)
   early_stop.begin()
   distributed.start(args.distributed)
+  stop_together.begin()
   with compiled.kept(compiled.place(args.cache, args.run_dir)):
     result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from,
                          longer_positions=args.longer_positions, back=back)
@@ -130,12 +131,13 @@ def finetune(argv: list[str]) -> int:
     return 0 if argv else 2
   if argv[0] not in TASKS:
     raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
-  from bert_jax import compiled, distributed, early_stop, sweep
+  from bert_jax import compiled, distributed, early_stop, stop_together, sweep
   from bert_jax.tasks import settings, showing
   default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
   args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
   early_stop.begin()
   distributed.start(args.distributed)
+  stop_together.begin()
   config = Finetune(**vars(args.config))
   with compiled.kept(compiled.place(args.cache, args.run_dir)):
     found = sweep.sweep(config, args.data, args.run_dir, args.checkpoint, grid=args.grid, seeds=args.seeds)
