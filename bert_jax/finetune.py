@@ -34,6 +34,7 @@ from bert_jax.model.attention import choose_implementation
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.settings import Finetune
 from input_pipeline import storage
+from input_pipeline.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Job:
   config: Finetune
   data: storage.PathLike
   source: beginning.Source
+  fingerprint: str  # of the examples
   training: Split
   held_out: dict[str, Split]
   program: program_lib.Program
@@ -100,7 +102,9 @@ def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: stora
   training = examples_lib.split_of(config, examples, source.tokenizer, training=True)
   validation = examples_lib.held_out_splits(config, data_dir, source.tokenizer)
   program = program_lib.on(config, program_lib.mesh_of(config, devices))
-  job = Job(config, data_dir, source, training, validation, program, checkpoint_path)
+  fingerprint = examples_lib.fingerprint(
+      {'train': examples} | {name: split.examples for name, split in validation.items()})
+  job = Job(config, data_dir, source, fingerprint, training, validation, program, checkpoint_path)
   for length in job.lengths:
     choose_implementation(config.model, program_lib.place_of(program.mesh), length)
   return job
@@ -134,7 +138,8 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
   require(bool(goes_on or job.checkpoint), f'{run_dir} is no run to go on with: name the checkpoint to begin with, '
           '--checkpoint C')
   initial = None if goes_on else job.initial
-  record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial))
+  record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial), text_of(job),
+                                job.fingerprint)
   speed, best = Speed(), list[Any]()
 
   def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
@@ -165,10 +170,17 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
     known = best and result.best and best[2] == result.best[0]
     answered, figures, step = best if known else of_best(job, config, run_dir)
     figures = figures | {'examples': len(job.held_out['validation'].examples), 'step': step}
-    distributed.in_turn(lambda: held_out.write(run_dir, figures))
+    copied = examples_lib.copies(job.held_out['validation'], job.training)
+    distributed.in_turn(lambda: held_out.write(run_dir, figures, copied))
   own = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
   return Tuned(**own, run_dir=run_dir, split=job.held_out['validation'], answered=answered,
                examples_per_second=speed.rate()), figures
+
+
+def text_of(job: Job) -> str:
+  """One sentence on what a run learns from."""
+  return (f'Task: {job.config.task}, on {len(job.training.examples):,} examples of '
+          f'`{storage.path(job.data).name or job.data}`.')
 
 
 def of_best(job: Job, config: Finetune, run_dir: storage.PathLike) -> tuple[Answered, dict[str, float], int]:
@@ -221,5 +233,18 @@ def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None
   program = program_lib.on_one_device(config)
   _, figures = examples_lib.answer_all(found, program, loaded.params, config, progress=progress)
   figures |= {'examples': len(found['validation'].examples), 'step': loaded.step}
-  held_out.write(run_dir, figures)
+  held_out.write(run_dir, figures, copies_of(loaded.record, found['validation'], tokenizer))
   return figures
+
+
+def copies_of(record: run_directory.Record, found: Split, tokenizer) -> float | None:
+  """The share of the rows of a split that a run learnt from; None where its examples are no more what they were, by
+  their fingerprint, or not there, so that they cannot be compared."""
+  config: Any = record.config
+  try:
+    own = examples_lib.all_of(config, record.data)
+  except (ConfigError, DataError, OSError):
+    return None
+  if examples_lib.fingerprint(own) != record.shards:
+    return None
+  return examples_lib.copies(found, examples_lib.split_of(config, own['train'], tokenizer, training=True))

@@ -55,9 +55,9 @@ def test_the_page_says_what_the_run_did(runs, written):
   page = written.read_text()
   text = words(page)
   found = json.loads((runs[0] / 'evaluation.json').read_text())
-  assert f'{found["mlm_loss"]:.3f} nats held-out MLM loss' in text
-  assert f'{found["nsp_accuracy"]:.1%} held-out NSP accuracy' in text
-  assert f'held-out: unigram_loss {found["unigram_loss"]:.4g}' in text
+  assert f'{found["mlm_loss"]:.3f} nats evaluation: MLM loss' in text
+  assert f'{found["nsp_accuracy"]:.1%} evaluation: NSP accuracy' in text
+  assert f'evaluation: unigram_loss {found["unigram_loss"]:.4g}' in text
   trained = [line for line in metrics.read(runs[0]) if line['kind'] == 'train']
   assert f'last steps: gradient_norm {trained[-1]["gradient_norm"]:.4g}' in text
   assert 'optimizer.peak_learning_rate 0.001' in text
@@ -77,7 +77,7 @@ def test_the_log_is_what_is_drawn(runs):
   curves = {(curve.run, curve.kind): list(curve.points) for curve in drawn['MLM loss (nats)'].curves}
   assert curves[str(runs[1]), 'train'] == [(x['step'], x['mlm_loss']) for x in log if x['kind'] == 'train']
   assert [step for step, _ in curves[str(runs[0]), 'validation']] == [5, 10]
-  assert (str(runs[0]), 'held-out') in curves and (str(runs[1]), 'held-out') not in curves
+  assert (str(runs[0]), 'evaluation') in curves and (str(runs[1]), 'evaluation') not in curves
   assert drawn['MLM loss (nats)'].baseline and drawn['NSP loss (nats)'].baseline is None
 
 
@@ -182,5 +182,5 @@ def test_a_fine_tuned_run_shows_its_answers(runs, tmp_path):
   page = report([tmp_path / 'run']).read_text()
   text, found = words(page), json.loads((tmp_path / 'run/evaluation.json').read_text())
   assert 'On the first 30 examples of validation' in text and 'class wanted predicted right' in text
-  assert f'right: {round(found["accuracy"] * 30)}' in text and f'held-out: accuracy {found["accuracy"]:.4g}' in text
+  assert f'right: {round(found["accuracy"] * 30)}' in text and f'evaluation: accuracy {found["accuracy"]:.4g}' in text
   assert '<no>' not in page and 'yes & <no>' in text

@@ -40,8 +40,8 @@ class ModelCard:
   """One sentence on the parameters that it began with."""
   objective: str = ''
   """What was learnt: a key of objectives.OBJECTIVES; '': a task's, or not known."""
-  held_out: bool = False
-  """Whether `evaluation` is on documents of the same shards that no training split holds."""
+  copies: float | None = None
+  """The share of what `evaluation` is on that stands in what it learnt from, too; None: they were not compared."""
   labels: tuple[str, ...] = ()
   """The classes of a task, in the order of their scores."""
   architecture: str = 'BertForPreTraining'
@@ -111,16 +111,24 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
   if card.training:
     parts.append(table(('figure', 'last steps'), card.training))
   if card.evaluation:
-    on = ('examples that no update used' if card.kind != 'pretrained' else
-          ('documents held out from training' if card.held_out else
-           'documents that were not compared with those that it learnt from')
-          + '; losses are in nats per prediction')
-    parts.append(f'## Evaluation\n\nOn {on}.\n\n' + table(('figure', 'value'), card.evaluation))
+    nats = '; losses are in nats per prediction' if card.kind == 'pretrained' else ''
+    parts.append(f'## Evaluation\n\nOn {evaluated_on(card.kind, card.copies)}{nats}.\n\n' + table(('figure', 'value'), card.evaluation))
   parts.append('## Use\n\n' + use(card, model, objective, task))
   if card.settings:
     parts.append('## Settings\n\n' + table(('setting', 'value'), card.settings))
   parts.append(f'## Citation\n\n```bibtex\n{CITATION}\n```')
   return '\n\n'.join(parts) + '\n'
+
+
+def evaluated_on(kind: str, copies: float | None) -> str:
+  """What figures are of, for a sentence: held out is what was compared, and is not there."""
+  what = 'documents' if kind == 'pretrained' else 'examples'
+  if copies is None:
+    return f'{what} that were not compared with those that it learnt from'
+  if not copies:
+    return f'{what} held out from training'
+  share = f'{copies:.1%}' if copies >= 5e-4 else 'less than 0.1%'
+  return f'{what}{", of whose pieces" if kind == "pretrained" else " of which"} {share} stand in training, too'
 
 
 def idle_heads(card: ModelCard, objective: Objective) -> tuple[str, ...]:
