@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 from bert_jax import checkpoint, examples as examples_lib, program as program_lib, run_directory
+from bert_jax.errors import require
 from bert_jax.tasks.table import TASKS
 from input_pipeline import storage
 from input_pipeline.errors import DataError
+from input_pipeline.foreign import is_name, shown
 
 PREDICTIONS = 'predictions.jsonl'
 
@@ -20,6 +22,7 @@ def predict(run_dir: storage.PathLike, data: storage.PathLike | None, split: str
   """
   storage.probe(run_directory.run_of(run_dir) or run_dir, 'the run')
   storage.probe(output, '--output')
+  require(is_name(split), f'--split is {shown(split)}: wanted a name, as files are called by it')
   loaded: Any = checkpoint.load(run_dir, step)
   config, task = loaded.record.config, TASKS[loaded.record.config.task]
   where = data or loaded.record.data

@@ -1,4 +1,4 @@
-"""What a card says is what the run recorded when it trained: each sentence, for every recipe and variant.
+"""What a card and a report say is what the run recorded when it trained: each sentence, for every recipe and variant.
 
 It says the same after another export, wherever the run lies by then, and whatever lies about there.
 """
@@ -16,6 +16,7 @@ import synthetic
 from bert_jax import config as cfg, phases, recipes, run_directory
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import exchange, huggingface, weights
+from bert_jax.report import charts, page
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
@@ -97,12 +98,13 @@ KINDS = kinds()
 def test_each_sentence(vocabulary, tmp_path, name):
   config = config_of(name)
   run, loaded = write_run(tmp_path / 'run', config, vocabulary)
+  heads, wanted = expected(config)
+  assert page.said(charts.told(run), run) == wanted  # and so does a report
   if config.model.right_to_left:
     with pytest.raises(cfg.ConfigError, match='right to left'):
       export(loaded, run, tmp_path / 'out')
     return
   text = export(loaded, run, tmp_path / 'out')
-  heads, wanted = expected(config)
   assert sentences(text) == wanted
   said = text.split('## Settings')[0]
   for head, word in WORDS.items():
@@ -144,6 +146,13 @@ def test_a_run_that_was_moved_is_described_by_what_it_recorded(vocabulary, tmp_p
   run.rename(tmp_path / 'moved')
   monkeypatch.chdir(tmp_path)
   assert TEXT.split('. ')[0] in export(loaded, tmp_path / 'moved', tmp_path / 'out')
+
+
+def test_a_run_that_began_with_a_model_only(vocabulary, tmp_path):
+  origin = run_directory.Origin('untrained:runs/first', 900, ('all of them',))
+  run, loaded = write_run(tmp_path / 'run', config_of('tiny'), vocabulary, origin)
+  text = export(loaded, run, tmp_path / 'out')
+  assert 'It began with random parameters, for the model and the vocabulary of `runs/first`, step 900.' in text
 
 
 @pytest.mark.parametrize('untrained', [(), ('pair_classes', 'pooler')])

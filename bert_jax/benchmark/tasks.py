@@ -75,6 +75,7 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
   {difference, spread, exceeds_spread}}}]}. `peer`: huggingface; in turns transformers' model is fine-tuned too, from
   the one checkpoint's weights, and each task has 'peer_ratio', of examples a second. Raises ConfigError, DataError.
   """
+  from bert_jax.convert import exchange
   require(not peer or len(checkpoints) == 1, '--peer and --against were given: wanted one of the two')
   require(suite in SUITES, f'there is no suite {suite!r}: wanted one of {", ".join(SUITES)}')
   cells = SUITES[suite]
@@ -82,6 +83,9 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
   require(not unknown, f'the suite {suite} has no {", ".join(unknown)}: wanted some of {", ".join(cells)}')
   checkpoints = [beginning.UNTRAINED + checkpoints[0] if path == UNTRAINED else path for path in checkpoints]
   names = ['bert_jax', peer] if peer else names_of(checkpoints)
+  storage.probe(output, '--output')
+  for path in checkpoints:
+    exchange.format_of(beginning.trained(path)[0])
   found, missing = [], {}
   for task, cell in cells.items():
     if amount.tasks and task not in amount.tasks:
@@ -265,16 +269,25 @@ HEADING = '## Tasks\n'
 
 def to_card(path: storage.PathLike, report: Mapping[str, Any]) -> storage.Path | None:
   """Writes the table into the model card of an export, or of a run's export, in place of an older one; None where there
-  is none."""
-  where = storage.path(beginning.trained(path)[0])
-  for card in (where / 'README.md', where / 'export' / 'README.md'):
-    if card.exists():
-      lines = rows_of(report)
-      marked = [lines[0], ['---'] * len(lines[0]), *lines[1:]]
-      section = HEADING + '\n' + caption(report) + '\n\n' + ''.join(f'| {" | ".join(line)} |\n' for line in marked)
-      text = card.read_text(encoding='utf-8')
-      before, _, old = text.partition(HEADING)
-      _, mark, after = old.partition('\n## ')
-      storage.write_whole(card, before.rstrip() + '\n\n' + section + (f'\n{mark.strip()} {after}' if mark else ''))
-      return card
-  return None
+  is none of the same weights."""
+  from bert_jax import checkpoint, run_directory
+  from bert_jax.convert import huggingface
+  place, untrained = beginning.trained(path)
+  where = storage.path(place)
+  if untrained:
+    return None
+  if run_directory.run_of(where):
+    where = where / run_directory.EXPORT
+    told = huggingface.told_of(where)
+    if told is None or told.steps != checkpoint.load(place).step:
+      return None
+  card = where / 'README.md'
+  if not card.exists():
+    return None
+  lines = rows_of(report)
+  marked = [lines[0], ['---'] * len(lines[0]), *lines[1:]]
+  section = HEADING + '\n' + caption(report) + '\n\n' + ''.join(f'| {" | ".join(line)} |\n' for line in marked)
+  before, _, old = card.read_text(encoding='utf-8').partition(HEADING)
+  _, mark, after = old.partition('\n## ')
+  storage.write_whole(card, before.rstrip() + '\n\n' + section + (f'\n{mark.strip()} {after}' if mark else ''))
+  return card
