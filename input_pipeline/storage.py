@@ -289,6 +289,8 @@ def probe(name: PathLike, what: str = 'the path', checkpoints: bool = False, fol
     return
   with named_errors(f'{what} {name}'):
     places.check(target, f'{what} {name}', folder)
+    if checkpoints:
+      places.check_text(target, f'{what} {name}')
 
 
 def within(seconds: float, what: str, work: Callable[[], None]) -> None:
