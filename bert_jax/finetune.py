@@ -28,6 +28,7 @@ from bert_jax import (
     train,
     training,
 )
+from bert_jax.convert import card
 from bert_jax.errors import ConfigError, require
 from bert_jax.examples import Answered, Split
 from bert_jax.model.attention import choose_implementation
@@ -179,8 +180,8 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
 
 def text_of(job: Job) -> str:
   """One sentence on what a run learns from."""
-  return (f'Task: {job.config.task}, on {len(job.training.examples):,} examples of '
-          f'`{storage.path(job.data).name or job.data}`.')
+  name = storage.path(job.data).name or str(job.data)
+  return f'Task: {job.config.task}, on {len(job.training.examples):,} examples of {card.code(name)}.'
 
 
 def of_best(job: Job, config: Finetune, run_dir: storage.PathLike) -> tuple[Answered, dict[str, float], int]:

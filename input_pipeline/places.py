@@ -63,8 +63,8 @@ def check_text(path: pathlib.Path, named: str) -> None:
   try:
     os.fspath(resolved(path)).encode()
   except UnicodeEncodeError as error:
-    raise DataError(f'{named}: a name in it is not UTF-8, which checkpoints cannot be written by: name another '
-                    'place') from error
+    raise DataError(f'{named}: a name in it is not UTF-8, by which checkpoints can be neither written nor read: '
+                    'name another place') from error
 
 
 def _exists(path: pathlib.Path, named: str) -> bool:

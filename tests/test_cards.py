@@ -63,8 +63,11 @@ def export(loaded, source, output):
 
 def sentences(text):
   """Those on the model and its training."""
-  part = text.split('\n## Training\n\n')[1].split('\n\n')[0]
-  return [sentence for sentence in re.split(r'(?<=\.) (?=[A-Z])', part)]
+  return split(text.split('\n## Training\n\n')[1].split('\n\n')[0])
+
+
+def split(part):
+  return re.split(r'(?<=\.) (?=[A-Z])', part)
 
 
 def expected(config):
@@ -75,7 +78,7 @@ def expected(config):
   words = WORDS | ({'pair_classes': 'sentence-order head'} if 'sop' in config.learns.terms else {})
   named = [words[head] for head in config.learns.heads if head in heads]
   listed = ' and '.join(filter(None, (', '.join(named[:-1]), named[-1])))
-  return heads, [f'{STEP} steps.', 'It began with random parameters.', *re.split(r'(?<=\.) (?=[A-Z])', TEXT),
+  return heads, [f'{STEP} steps.', 'It began with random parameters.', *split(TEXT),
                  f'It made {STEP} steps on rows of up to {config.batch.sequence_length} tokens.',
                  f'Trained in all of these steps: the {listed}.']
 
@@ -99,7 +102,7 @@ def test_each_sentence(vocabulary, tmp_path, name):
   config = config_of(name)
   run, loaded = write_run(tmp_path / 'run', config, vocabulary)
   heads, wanted = expected(config)
-  assert page.said(charts.told(run), run) == wanted  # and so does a report
+  assert split(' '.join(page.said(charts.told(run), run))) == wanted  # and so does a report
   if config.model.right_to_left:
     with pytest.raises(cfg.ConfigError, match='right to left'):
       export(loaded, run, tmp_path / 'out')
@@ -153,6 +156,21 @@ def test_a_run_that_began_with_a_model_only(vocabulary, tmp_path):
   run, loaded = write_run(tmp_path / 'run', config_of('tiny'), vocabulary, origin)
   text = export(loaded, run, tmp_path / 'out')
   assert 'It began with random parameters, for the model and the vocabulary of `runs/first`, step 900.' in text
+
+
+@pytest.mark.parametrize('name', [
+    '<script>alert(1)</script>', 'a|b', 'a`b', '[l](x)', '*a* $x$', 'a\nb', '# a', '&lt;', 'a\x1b[31mb', '中文 é_x_y'])
+def test_a_name_is_no_markup(vocabulary, tmp_path, name):
+  """Neither the export's own, nor that of what the run began with."""
+  folder = name.replace('/', '\u2215')
+  run, loaded = write_run(tmp_path / 'run', config_of('tiny'), vocabulary, run_directory.Origin(name, 900, ()))
+  text = export(loaded, run, tmp_path / folder)
+  heading, = [line for line in text.splitlines() if line.startswith('# ') and not line.startswith('# l')
+              and not line.startswith('# Left')]
+  assert re.sub(r'\\([^\w\s])', r'\1', heading[2:]) == ''.join(c if c.isprintable() else ' ' for c in folder)
+  assert not re.search(r'(?<!\\)[<|`*\[$]', heading)
+  origin, = [line for line in text.splitlines() if 'It began with the parameters of `' in line]
+  assert re.search(r'parameters of `[^`\n]*`, step 900\. ', origin)
 
 
 @pytest.mark.parametrize('untrained', [(), ('pair_classes', 'pooler')])

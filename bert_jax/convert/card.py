@@ -17,6 +17,7 @@ PURPOSES = {'BertForSequenceClassification': 'text-classification', 'BertForQues
             'BertForMultipleChoice': 'multiple-choice', 'BertForTokenClassification': 'token-classification'}
 DONE = {'finetuned': 'fine-tuned'}  # what a kind of run is in a sentence
 KINDS = {'wordpiece': 'WordPiece', 'sentencepiece': 'SentencePiece'}
+MARKS = '\\`*[]<>&|$#'  # what means something in Markdown, in the middle of a line or at its beginning
 CITATION = """@inproceedings{devlin-etal-2019-bert,
   title = {{BERT}: Pre-training of Deep Bidirectional Transformers for Language Understanding},
   author = {Devlin, Jacob and Chang, Ming-Wei and Lee, Kenton and Toutanova, Kristina},
@@ -75,9 +76,18 @@ def tuples(value):
 
 def table(heading: tuple[str, str], rows: Mapping[str, object]) -> str:
   show = lambda value: f'{value:.4g}' if isinstance(value, float) else str(value)
-  escape = lambda text: text.replace('|', '\\|').replace('\n', ' ')
   lines = ['| ' + ' | '.join(heading) + ' |', '|---|---|']
-  return '\n'.join(lines + [f'| {escape(str(name))} | {escape(show(value))} |' for name, value in rows.items()])
+  return '\n'.join(lines + [f'| {plain(str(name))} | {plain(show(value))} |' for name, value in rows.items()])
+
+
+def plain(text: str) -> str:
+  """Text that stands in Markdown as it is written, on one line."""
+  return ''.join(f'\\{c}' if c in MARKS else c if c.isprintable() else ' ' for c in text)
+
+
+def code(text: str) -> str:
+  """The same as code, for names and paths."""
+  return f'`{"".join(c if c.isprintable() and c != "`" else " " for c in text)}`'
 
 
 def listed(words: Sequence[str], last: str = 'and') -> str:
@@ -102,7 +112,7 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
       f'---\nlibrary_name: {"sentence-" * card.sentences}transformers\npipeline_tag: {task}\ntags:\n- bert\n- {task}\n'
       '- jax\n'
       '# Left to you, who know the text that it learnt from:\n# language: en\n# license: apache-2.0\n---',
-      f'# {name}',
+      f'# {plain(name)}',
       f'{what} ([arXiv:1810.04805](https://arxiv.org/abs/1810.04805)){heads}{done}. '
       f'{model.layers} layers of {model.hidden_size}, {model.heads} heads, feed-forward {model.intermediate_size}, '
       f'up to {model.max_positions} tokens, {parameters:,} parameters, GELU ({exact}). '

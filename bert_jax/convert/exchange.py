@@ -299,9 +299,9 @@ def origin_sentence(record: run_directory.Record) -> str:
   step = '' if origin.step is None else f', step {origin.step:,}'
   path, untrained = beginning.trained(origin.checkpoint)
   if untrained:
-    return f'It began with random parameters, for the model and the vocabulary of `{path}`{step}.'
+    return f'It began with random parameters, for the model and the vocabulary of {card_lib.code(str(path))}{step}.'
   heads = tuple(dict.fromkeys(name.split('/')[0] for name in origin.fresh))
-  return f'It began with the parameters of `{origin.checkpoint}`{step}' + (
+  return f'It began with the parameters of {card_lib.code(origin.checkpoint)}{step}' + (
       f', and with random ones of what that lacked: {names.some(heads, 9)}.' if heads else '.')
 
 

@@ -66,7 +66,7 @@ def report(run_dirs: Sequence[storage.PathLike], output: storage.PathLike | None
       figures=Table.of([figures(run) for run in runs]),
       settings=Table.of([flat(record.config) | {'data': record.data} for record in recorded]),
       said=[said(run, run_dir) for run, run_dir in zip(runs, run_dirs)], **(looks[0] if looks else {}))
-  storage.write_output(path, page)
+  storage.write_output(path, page.encode(errors='backslashreplace'))  # a name may be no UTF-8
   return path
 
 
