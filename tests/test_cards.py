@@ -15,7 +15,7 @@ import synthetic
 
 from bert_jax import config as cfg, phases, recipes, run_directory
 from bert_jax.checkpoint import Loaded
-from bert_jax.convert import exchange, huggingface, weights
+from bert_jax.convert import exchange, google, huggingface, weights
 from bert_jax.report import charts, page
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
@@ -140,6 +140,18 @@ def test_held_out_is_said_of_what_is(vocabulary, tmp_path, copies, said):
   text = export(loaded, run, tmp_path / 'out')
   assert said in text and ('held out' in text) == (copies == 0)
   assert '| mlm_loss | 3.25 |' in text and '| copies |' not in text
+
+
+@pytest.mark.parametrize('name', ['tiny', 'tiny_sop', 'tiny_no_nsp'])
+def test_by_way_of_googles_code(vocabulary, tmp_path, name):
+  """What it says survives a format that has no card."""
+  run, loaded = write_run(tmp_path / 'run', config_of(name), vocabulary)
+  text = export(loaded, run, tmp_path / 'out')
+  loaded = exchange.trained(loaded)
+  google.export_checkpoint(tmp_path / 'tf1', loaded, card=exchange.card(loaded, run))
+  found = google.read(tmp_path / 'tf1')
+  assert found.objective.terms.keys() == loaded.objective.terms.keys()
+  assert export(found, tmp_path / 'tf1', tmp_path / 'again').replace('# again\n', '# out\n') == text
 
 
 def test_a_run_that_was_moved_is_described_by_what_it_recorded(vocabulary, tmp_path, monkeypatch):

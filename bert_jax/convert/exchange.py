@@ -181,7 +181,7 @@ def to_huggingface(loaded: Loaded, source: storage.Path, output: storage.Path, l
 
 
 def to_google(loaded: Loaded, source: storage.Path, output: storage.Path, layout: str, verify: Verify) -> storage.Path:
-  return google.export_checkpoint(output, loaded, True, verify)
+  return google.export_checkpoint(output, loaded, True, verify, card(loaded, source))
 
 
 def to_program(format: str, loaded: Loaded, source: storage.Path, output: storage.Path, layout: str,
