@@ -17,6 +17,7 @@ from bert_jax import config as cfg, phases, recipes, run_directory
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import exchange, google, huggingface, weights
 from bert_jax.report import charts, page
+from bert_jax.tasks import settings
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
@@ -140,6 +141,31 @@ def test_held_out_is_said_of_what_is(vocabulary, tmp_path, copies, said):
   text = export(loaded, run, tmp_path / 'out')
   assert said in text and ('held out' in text) == (copies == 0)
   assert '| mlm_loss | 3.25 |' in text and '| copies |' not in text
+
+
+TASKS = {'classification': ('pooler and classifier', ('a', 'b')), 'regression': ('pooler and classifier', ()),
+         'squad': ('head of starts and ends', ()), 'swag': ('pooler and head of choices', ()),
+         'tagging': ('classifier of words', ('O', 'B-X', 'I-X'))}
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_task_is_what_was_learnt(vocabulary, tmp_path, task):
+  words, labels = TASKS[task]
+  model = dataclasses.replace(config_of('tiny').model, max_positions=512)
+  config = dataclasses.replace(settings.of(task), model=model, labels=labels)
+  run, loaded = write_run(tmp_path / 'run', config, vocabulary, run_directory.Origin('first', 5, ('classifier/bias',)),
+                          {run_directory.COPIES: .25})
+  text = export(dataclasses.replace(loaded, labels=labels), run, tmp_path / 'out')
+  wanted = [f'{STEP} steps.', 'It began with the parameters of `first`, step 5, and with random ones of what that '
+            'lacked: classifier.', *split(TEXT), f'Trained in all of these steps: the {words}.']
+  if labels:
+    wanted.insert(-1, f'Classes, in the order of their scores: {", ".join(labels)}.')
+  assert sentences(text) == wanted
+  assert 'On examples of which 25.0% stand in training, too.' in text
+  source = tmp_path / 'out'
+  for again in ('again', 'and_again'):
+    assert export(huggingface.read(source), source, tmp_path / again).replace(f'# {again}\n', '# out\n') == text
+    source = tmp_path / again
 
 
 @pytest.mark.parametrize('name', ['tiny', 'tiny_sop', 'tiny_no_nsp'])

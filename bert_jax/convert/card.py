@@ -41,6 +41,8 @@ class ModelCard:
   """One sentence on the parameters that it began with."""
   objective: str = ''
   """What was learnt: a key of objectives.OBJECTIVES; '': a task's, or not known."""
+  trained: tuple[str, ...] = ()
+  """The heads that these steps trained."""
   copies: float | None = None
   """The share of what `evaluation` is on that stands in what it learnt from, too; None: they were not compared."""
   labels: tuple[str, ...] = ()
@@ -66,7 +68,8 @@ def from_json(fields: Mapping) -> ModelCard:
   """Raises TypeError where it is none."""
   known = {name: value for name, value in fields.items() if name in ModelCard.__dataclass_fields__}
   settings = {name: tuples(value) for name, value in known.get('settings', {}).items()}
-  return ModelCard(**(known | {'labels': tuple(known.get('labels', ())), 'settings': settings}))
+  texts = {name: tuple(known.get(name, ())) for name in ('labels', 'trained')}
+  return ModelCard(**(known | texts | {'settings': settings}))
 
 
 def tuples(value):
@@ -143,7 +146,7 @@ def evaluated_on(kind: str, copies: float | None) -> str:
 
 def idle_heads(card: ModelCard, objective: Objective) -> tuple[str, ...]:
   """The heads that the run did not train."""
-  return tuple(head for head in objective.untrained() if head in objective.heads) if card.steps else ()
+  return tuple(head for head in objective.heads if head not in card.trained) if card.steps else ()
 
 
 def purpose(card: ModelCard, model: Model, objective: Objective) -> str:
@@ -165,7 +168,7 @@ def training(card: ModelCard, objective: Objective) -> list[str]:
     said.append(f'Classes, in the order of their scores: {", ".join(map(shown, card.labels))}.')
   idle = idle_heads(card, objective)
   learnt = [head for head in objective.heads if head not in idle]
-  if card.steps and objective.terms and learnt:
+  if card.steps and learnt:
     said.append(f'Trained in all of these steps: the {heads_named(learnt, objective)}.')
   if idle:
     said.append(f'This run did not train the {heads_named(idle)}.')

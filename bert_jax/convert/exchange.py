@@ -287,6 +287,8 @@ def card(loaded: Loaded, source: storage.Path) -> ModelCard:
   copies = found.pop(run_directory.COPIES, None)
   return ModelCard(steps=step, kind=record.kind, data=data_sentence(record, step), origin=origin_sentence(record),
                    objective=record.config.objective if isinstance(record.config, Config) else '',
+                   trained=tuple(name for name in record.config.learns.heads
+                                 if name not in record.config.learns.untrained()),
                    training=last, evaluation=found if found.get('step') == step else {}, copies=copies,
                    settings=flat(record.config))
 
