@@ -43,9 +43,9 @@ def check(path: pathlib.Path, named: str, folder: bool) -> None:
   """
   target = resolved(path)
   for number, part in enumerate(path.parts):
-    if part == '..' and not os.path.isdir(os.path.join(*path.parts[:number])):
-      raise DataError(f'{named}: there is no folder {os.path.join(*path.parts[:number])} to go up from: name the place '
-                      f'itself, {target}')
+    before = pathlib.Path(*path.parts[:number])
+    if part == '..' and not before.is_dir():
+      raise DataError(f'{named}: there is no folder {before} to go up from: name the place itself, {target}')
   there = next(parent for parent in (target, *target.parents) if _exists(parent, named))
   if there != target and not there.is_dir():
     raise DataError(f'{named}: {there} is a file, wanted a folder')
@@ -59,12 +59,12 @@ def check(path: pathlib.Path, named: str, folder: bool) -> None:
 
 
 def check_text(path: pathlib.Path, named: str) -> None:
-  """Raises DataError where a name on the way to `path` is no UTF-8: the library that writes arrays takes no other."""
+  """Raises DataError where a name on the way to `path` is no UTF-8: libraries that write arrays take no other."""
   try:
     os.fspath(resolved(path)).encode()
   except UnicodeEncodeError as error:
-    raise DataError(f'{named}: a name in it is not UTF-8, by which checkpoints can be neither written nor read: '
-                    'name another place') from error
+    raise DataError(f'{named}: a name in it is not UTF-8, as arrays can be neither written nor read there: name '
+                    'another place') from error
 
 
 def _exists(path: pathlib.Path, named: str) -> bool:

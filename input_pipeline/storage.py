@@ -294,6 +294,13 @@ def probe(name: PathLike, what: str = 'the path', checkpoints: bool = False, fol
       prepare_for_orbax(target)
 
 
+def probe_export(name: PathLike) -> None:
+  """The same for --output of an export, which other programs read, too."""
+  probe(name, '--output')
+  if is_local(name):
+    places.check_text(local(name), f'--output {name}')
+
+
 def within(seconds: float, what: str, work: Callable[[], None]) -> None:
   """Does `work`, whose errors are raised here. Raises StorageError where it takes longer: it goes on unheard."""
   failed: list[BaseException] = []

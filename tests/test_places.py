@@ -149,6 +149,10 @@ def too_long(folder, end):
   return folder / ('x' * 300 + end)
 
 
+def up_and_down(folder, end):
+  return pathlib.Path('..', folder.name, f'out{end}')
+
+
 def up_from_nowhere(folder, end):
   return pathlib.Path('nowhere', '..', f'out{end}')
 
@@ -162,7 +166,7 @@ def of_somebody_else(folder, end):
   return folder / f'out{end}'
 
 
-FINE = plain, through_a_linked_folder, relative, link, chain_of_links, here
+FINE = plain, through_a_linked_folder, relative, link, chain_of_links, here, up_and_down
 REFUSED = below_a_file, circle, circle_itself, of_the_kernel, of_the_kernel_too, device, too_long, up_from_nowhere
 
 
@@ -300,6 +304,8 @@ def test_a_run_in_a_folder_whose_name_is_no_text(tmp_path):
   with pytest.raises(records.DataError, match='is not UTF-8') as caught:
     storage.probe(place / 'run', '--run-dir', checkpoints=True)
   assert cli.one_line(caught.value).isprintable() and not list(tmp_path.iterdir())
+  with pytest.raises(records.DataError, match='--output .* is not UTF-8'):
+    storage.probe_export(place)
 
 
 @given(st.text())

@@ -213,7 +213,7 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
     output = run_dir / run_directory.EXPORT
   require(format == huggingface.KIND or layout == huggingface.LAYOUTS[0],
           f'--layout {layout} is of --format {huggingface.KIND}: leave it out')
-  storage.probe(output, '--output')
+  storage.probe_export(output)
   loaded = huggingface.shaped(trained(load(source)), architecture, layout)
   proof.check_heads(loaded)
 
@@ -262,7 +262,7 @@ def bring_in(source: storage.PathLike, output: storage.PathLike, tell: Tell = si
   """
   source, format = storage.path(source), format_of(source)
   require(format in proof.RUNS, f'{source} is {IMPORTERS[format].what}, which every command takes as it is')
-  storage.probe(output, '--output')
+  storage.probe_export(output)
   loaded = load(source)
   batch = proof.batch_of(loaded)
   runtime, theirs = proof.RUNS[format](source, loaded, batch)
