@@ -133,7 +133,8 @@ def copies_of(record: run_directory.Record, data_dir: storage.PathLike, config: 
   None where that text is not what `data_dir` holds, by its fingerprint, so that they cannot be compared.
   """
   from input_pipeline.inspection import copies, sample
-  if not record.shards or records.fingerprint(phases.manifests(data_dir, record.config)) != record.shards:
+  whole: Any = record.config  # of pretraining, as `config` is, which has one of its phases
+  if not record.shards or records.fingerprint(phases.manifests(data_dir, whole)) != record.shards:
     return None
   path, vocabulary = phases.directory(data_dir, config), validation.vocabulary
   train = loader.open_split(path, 'train', config.batch, verify='framing')

@@ -23,7 +23,6 @@ from input_pipeline import storage
 from input_pipeline.errors import DataError
 from input_pipeline.text import tabular
 
-
 PLACES = 'place', 'file', 'lines'  # fields of examples that say where they stand
 
 

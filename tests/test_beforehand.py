@@ -83,7 +83,8 @@ LEARNT = [
     (lambda i: multiple_choice.Choice('a', ('b', 'c'), i % 2), lambda one: {'choice': one.answer}),
     (lambda i: squad_examples.Question(str(i), 'a?', 'b 中 c', (squad_examples.Gold('b', 0),)),
      lambda one: {'text': 'b', 'text_or_nothing': 'b', 'null_score': -1., 'best_text': 'b', 'null_difference': -1.}),
-    (lambda i: conll.Sentence(('a', 'b'), ('B-X', 'O'), 0, (1, 2), 'train.conll'), lambda one: {'tags': list(one.tags)})]
+    (lambda i: conll.Sentence(('a', 'b'), ('B-X', 'O'), 0, (1, 2), 'train.conll'),
+     lambda one: {'tags': list(one.tags)})]
 LIBRARIES = 'sklearn', 'scipy', 'seqeval', 'nltk'
 
 

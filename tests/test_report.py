@@ -124,8 +124,8 @@ def test_data_that_took_the_place_of_a_runs_own_is_not_described(runs, still, tm
 
 def test_what_is_held_out_is_compared(still, tmp_path):
   """A split that `prepare` did not make: a third of its pieces are those of training."""
-  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=still.model.vocab_size, pieces=120, documents=12, block=8,
-                              sequence_length=16, splits=('train', 'validation'))
+  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=still.model.vocab_size, pieces=120, documents=12,
+                              block=8, sequence_length=16, splits=('train', 'validation'))
   manifest = records.read_manifest(data)
   train, own = (manifest.splits[name].shards[0] for name in ('train', 'validation'))
   for other, share in ((own, 0), (train, 1)):

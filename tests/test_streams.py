@@ -90,8 +90,10 @@ LINES = {
     'pretrain': f'pretrain tiny --data data --run-dir NEW --model.vocab-size {len(corpora.TOKENS)} --model.layers 1 '
                 f'--model.hidden-size 16 --model.heads 2 --model.intermediate-size 16 --long.share 0 {BATCH} '
                 f'--run.steps 2 {ROWS}',
-    'finetune': f'finetune classification --data tables --run-dir NEW --checkpoint run --epochs 1 --batch.size 8 {ROWS}',
-    'supervise': 'supervise --help', 'evaluate': 'evaluate run', 'plot': 'plot run', 'report': 'report run --output NEW',
+    'finetune': f'finetune classification --data tables --run-dir NEW --checkpoint run --epochs 1 --batch.size 8 '
+                f'{ROWS}',
+    'supervise': 'supervise --help', 'evaluate': 'evaluate run', 'plot': 'plot run',
+    'report': 'report run --output NEW',
     'predict': 'predict tuned --data tables/validation.jsonl --output NEW',
     'plan': 'plan tiny --batch-per-chip 2 --sequence-length 32',
     'benchmark': f'benchmark input data {BATCH} --seconds 0.1', 'verify': 'verify run',
@@ -125,7 +127,7 @@ def files(place):
 @pytest.mark.slow
 @pytest.mark.parametrize('command', COMMANDS)
 def test_table(made, tmp_path, command):
-  """At its work: the exit code of the documents, its files, one sentence where it fails, and no line that is not ours."""
+  """At its work: the exit code of the documents, its files, one sentence where it fails, no line that is not ours."""
   assert LINES.keys() == COMMANDS.keys()
   written = {}
   for condition, (_, _, fault) in CONDITIONS.items():

@@ -125,7 +125,8 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
     parts.append(table(('figure', 'last steps'), card.training))
   if card.evaluation:
     nats = '; losses are in nats per prediction' if card.kind == 'pretrained' else ''
-    parts.append(f'## Evaluation\n\nOn {evaluated_on(card.kind, card.copies)}{nats}.\n\n' + table(('figure', 'value'), card.evaluation))
+    parts.append(f'## Evaluation\n\nOn {evaluated_on(card.kind, card.copies)}{nats}.\n\n'
+                 + table(('figure', 'value'), card.evaluation))
   parts.append('## Use\n\n' + use(card, model, objective, task))
   if card.settings:
     parts.append('## Settings\n\n' + table(('setting', 'value'), card.settings))
