@@ -73,7 +73,7 @@ class Job:
 
   def load(self, path: storage.PathLike, step: int | None = None, _: str | None = None):
     """The parameters that a checkpoint has for the program, an exchange.Initial."""
-    where, untrained = beginning.trained(path)
+    where, untrained = run_directory.trained(path)
     found = training.initial_from(where, step, self.program, self.source.vocabulary)
     if not untrained:
       return beginning.without_other_classes(found, self.config)
@@ -84,11 +84,11 @@ class Job:
     """Where the weights are from."""
     if self.checkpoint is None:
       return None
-    where, untrained = beginning.trained(self.checkpoint)
+    where, untrained = run_directory.trained(self.checkpoint)
     origin = training.origin_of(where, initial)
     if origin is None or not untrained:
       return origin
-    return dataclasses.replace(origin, checkpoint=beginning.UNTRAINED + origin.checkpoint)
+    return dataclasses.replace(origin, checkpoint=run_directory.UNTRAINED + origin.checkpoint)
 
 
 def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: storage.PathLike | None,

@@ -26,6 +26,7 @@ from input_pipeline import records, storage
 CONFIG, CHECKPOINTS, LOG, BOARD = 'config.json', 'checkpoints', 'metrics.jsonl', 'tensorboard'
 SEGMENTS = 'metrics'  # the folder that is the log in a bucket, see object_log.py
 FIGURES, PICTURE, EXPORT = 'evaluation.json', 'loss.png', 'export'
+UNTRAINED = 'untrained:'  # before a checkpoint: its model and vocabulary, with initial weights
 COPIES = 'copies'  # in FIGURES: the share of what was evaluated on that was learnt from; null: not compared
 LOCK = 'lock.json'
 
@@ -56,6 +57,11 @@ class Record:
   @property
   def kind(self) -> str:
     return next(name for name, settings in KINDS.items() if type(self.config) is settings)
+
+
+def trained(path: storage.PathLike) -> tuple[storage.PathLike, bool]:
+  """(the checkpoint that is named, whether only its model and vocabulary are wanted: untrained:C)."""
+  return (path[len(UNTRAINED):], True) if isinstance(path, str) and path.startswith(UNTRAINED) else (path, False)
 
 
 def check(run_dir: storage.PathLike, record: Record) -> Record | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import jax
 
-from bert_jax import beginning, sweep
+from bert_jax import run_directory, sweep
 from bert_jax.errors import ConfigError, require
 from bert_jax.fields import require_fields
 from bert_jax.tasks import settings
@@ -81,11 +81,11 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
   cells = SUITES[suite]
   unknown = [name for name in amount.tasks if name not in cells]
   require(not unknown, f'the suite {suite} has no {", ".join(unknown)}: wanted some of {", ".join(cells)}')
-  checkpoints = [beginning.UNTRAINED + checkpoints[0] if path == UNTRAINED else path for path in checkpoints]
+  checkpoints = [run_directory.UNTRAINED + checkpoints[0] if path == UNTRAINED else path for path in checkpoints]
   names = ['bert_jax', peer] if peer else names_of(checkpoints)
   storage.probe(output, '--output')
   for path in checkpoints:
-    exchange.format_of(beginning.trained(path)[0])
+    exchange.format_of(run_directory.trained(path)[0])
   found, missing = [], {}
   for task, cell in cells.items():
     if amount.tasks and task not in amount.tasks:
@@ -123,7 +123,7 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
 def names_of(checkpoints: Sequence[str]) -> list[str]:
   """Short names that tell the checkpoints apart: the ends of their paths."""
   parts = [(UNTRAINED if untrained else '', str(path).rstrip('/').split('/'))
-           for path, untrained in map(beginning.trained, checkpoints)]
+           for path, untrained in map(run_directory.trained, checkpoints)]
   for count in range(1, 1 + max(len(path) for _, path in parts)):
     names = [before or '/'.join(path[-count:]) for before, path in parts]
     if len(set(names)) == len(names):
@@ -177,7 +177,7 @@ def once(directory: storage.Path, path: str, task: str, cell: Cell, amount: Amou
 def positions(path: str) -> int:
   """Tokens that a checkpoint takes."""
   from bert_jax.convert import exchange
-  return exchange.load(beginning.trained(path)[0]).model.max_positions
+  return exchange.load(run_directory.trained(path)[0]).model.max_positions
 
 
 def settings_of(path: str, task: str, cell: Cell, amount: Amount) -> Finetune:
@@ -198,7 +198,7 @@ def minimal_pairs(path: str, data: storage.Path, amount: Amount, devices, progre
   from bert_jax import minimal_pairs as pairs_lib, rows, score
   from bert_jax.convert import exchange
   from bert_jax.model import build
-  where, untrained = beginning.trained(path)
+  where, untrained = run_directory.trained(path)
   loaded = exchange.load(where)
   if untrained:
     params = jax.jit(lambda key: build.build(loaded.model, loaded.objective.heads, key)[1])(jax.random.key(0))
@@ -270,9 +270,9 @@ HEADING = '## Tasks\n'
 def to_card(path: storage.PathLike, report: Mapping[str, Any]) -> storage.Path | None:
   """Writes the table into the model card of an export, or of a run's export, in place of an older one; None where there
   is none of the same weights."""
-  from bert_jax import checkpoint, run_directory
+  from bert_jax import checkpoint
   from bert_jax.convert import huggingface
-  place, untrained = beginning.trained(path)
+  place, untrained = run_directory.trained(path)
   where = storage.path(place)
   if untrained:
     return None

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import beginning, checkpoint, metrics, phases, run_directory
+from bert_jax import checkpoint, metrics, phases, run_directory
 from bert_jax.checkpoint import Loaded
 from bert_jax.config import Config
 from bert_jax.convert import card as card_lib, foreign, google, growing, huggingface, names, programs, proof
@@ -299,7 +299,7 @@ def origin_sentence(record: run_directory.Record) -> str:
   if origin is None:
     return 'It began with random parameters.'
   step = '' if origin.step is None else f', step {origin.step:,}'
-  path, untrained = beginning.trained(origin.checkpoint)
+  path, untrained = run_directory.trained(origin.checkpoint)
   if untrained:
     return f'It began with random parameters, for the model and the vocabulary of {card_lib.code(str(path))}{step}.'
   heads = tuple(dict.fromkeys(name.split('/')[0] for name in origin.fresh))

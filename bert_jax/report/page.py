@@ -6,7 +6,7 @@ from typing import Any
 
 from bert_jax import checkpoint, evaluate, phases, run_directory
 from bert_jax.config import BatchConfig, Config
-from bert_jax.convert import card, exchange
+from bert_jax.convert import card
 from bert_jax.errors import CheckpointError, ConfigError, require
 from bert_jax.fields import flat
 from bert_jax.report import charts, seen
@@ -123,6 +123,7 @@ def figures(run: charts.Told) -> dict[str, object]:
 
 def said(run: charts.Told, run_dir: storage.PathLike) -> list[str]:
   """The sentences of a model card on its training, and on what its evaluation is of."""
+  from bert_jax.convert import exchange
   found = exchange.told_of_run(run_dir, last(run, 'train').get('step', 0))
   if run.evaluation:
     kind, copies = run_directory.read(run_dir).kind, run.evaluation.get(run_directory.COPIES)
