@@ -111,6 +111,7 @@ def test_what_a_tasks_figures_need_is_looked_for_before_the_training(name, monke
 def test_a_suite_looks_at_all_its_checkpoints_and_its_output_first(tmp_path):
   from bert_jax.benchmark import tasks as suite
   (tmp_path / 'file').write_text('mine')
+  (tmp_path / next(iter(suite.SUITES['quick'].values())).folder).mkdir(parents=True)
   for checkpoints, output, match in ((['gone'], 'out', 'gone is no checkpoint'), (['gone'], 'file', '--output')):
     with pytest.raises((ConfigError, DataError), match=match):
       suite.run([str(tmp_path / name) for name in checkpoints], 'quick', tmp_path, tmp_path / output, suite.Amount())

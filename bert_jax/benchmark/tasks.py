@@ -84,12 +84,12 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
   checkpoints = [run_directory.UNTRAINED + checkpoints[0] if path == UNTRAINED else path for path in checkpoints]
   names = ['bert_jax', peer] if peer else names_of(checkpoints)
   storage.probe(output, '--output')
-  for path in checkpoints:
-    exchange.format_of(run_directory.trained(path)[0])
+  asked = {task: cell for task, cell in cells.items() if not amount.tasks or task in amount.tasks}
+  if any((storage.path(data_root) / cell.folder).exists() for cell in asked.values()):
+    for path in checkpoints:
+      exchange.format_of(run_directory.trained(path)[0])
   found, missing = [], {}
-  for task, cell in cells.items():
-    if amount.tasks and task not in amount.tasks:
-      continue
+  for task, cell in asked.items():
     data = storage.path(data_root) / cell.folder
     if not data.exists():
       missing[task] = f'{data} is not there'
