@@ -13,7 +13,6 @@ from bert_jax.tasks.table import TASKS
 from input_pipeline import records, storage
 from input_pipeline.vocabulary.tokenizer import Tokenizer
 
-UNTRAINED = 'untrained:'  # before a checkpoint: its model and vocabulary, with initial weights
 # What a fine-tuning run says of the encoder; all else is the checkpoint's.
 OWN_FIELDS = ('hidden_dropout', 'attention_dropout', 'dtype', 'attention', 'remat', 'unroll', 'plain')
 
@@ -27,11 +26,6 @@ class Source:
   files: dict[str, bytes]  # of the vocabulary
 
 
-def trained(path: storage.PathLike) -> tuple[storage.PathLike, bool]:
-  """(the checkpoint that is named, whether only its model and vocabulary are wanted: untrained:C)."""
-  return (path[len(UNTRAINED):], True) if isinstance(path, str) and path.startswith(UNTRAINED) else (path, False)
-
-
 def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLike) -> Source:
   """Of the run that is there, or of the checkpoint. Raises ConfigError."""
   from input_pipeline.vocabulary import tokenizer as tokenizer_lib
@@ -42,7 +36,7 @@ def source_of(checkpoint_path: storage.PathLike | None, run_dir: storage.PathLik
   if checkpoint_path is None:
     raise ConfigError(f'{run_dir} is no run to go on with: name the checkpoint to begin with, --checkpoint C')
   from bert_jax.convert import exchange
-  loaded = exchange.load(trained(checkpoint_path)[0])
+  loaded = exchange.load(run_directory.trained(checkpoint_path)[0])
   tokenizer = loaded.tokenizer()
   return Source(loaded.model, tokenizer.record, tokenizer, tokenizer.files)
 

@@ -18,7 +18,7 @@ from bert_jax import checkpoint, config as cfg, early_stop, metrics, phases, pro
 from bert_jax.errors import require
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import records, storage
-from input_pipeline.batches import loader
+from input_pipeline.batches import loader, shards
 
 
 def figures(program: program_lib.Program, params, batches: Iterable[dict[str, np.ndarray]], *, count: int = 0,
@@ -121,14 +121,31 @@ def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None
                   unigram=unigram_log_probabilities(data_dir, config), progress=progress)
   split = validation.manifest.splits['validation']
   found |= {'documents': split.documents, 'sequences': split.pieces, 'step': loaded.step}
-  # Of the shards that it learnt from, `prepare` gave each document to one split; other data may hold any of them.
-  same = records.fingerprint(phases.manifests(data_dir, record.config)) == record.shards if record.shards else False
-  write(run_dir, found | {'held_out': same})
+  write(run_dir, found, copies_of(record, data_dir, config, validation))
   return found
 
 
-def write(run_dir: storage.PathLike, found: dict[str, float]) -> None:
-  """Writes RUN/evaluation.json."""
+def copies_of(record: run_directory.Record, data_dir: storage.PathLike, config: cfg.Config,
+              validation: 'loader.Stream') -> float | None:
+  """The share of the pieces of validation that stand in the text that a run learnt from, word for word or nearly; of
+  large data in the part of it that `inspect` reads, too.
+
+  None where that text is not what `data_dir` holds, by its fingerprint, so that they cannot be compared.
+  """
+  from input_pipeline.inspection import copies, sample
+  whole: Any = record.config  # of pretraining, as `config` is, which has one of its phases
+  if not record.shards or records.fingerprint(phases.manifests(data_dir, whole)) != record.shards:
+    return None
+  path, vocabulary = phases.directory(data_dir, config), validation.vocabulary
+  train = loader.open_split(path, 'train', config.batch, verify='framing')
+  parts = sample.parts_of(shards.read_vocabulary(path, vocabulary), vocabulary)
+  found = copies.find(sample.read(train), sample.read(validation), parts)
+  return found.exact_share + found.near_share
+
+
+def write(run_dir: storage.PathLike, found: dict[str, float], copied: float | None) -> None:
+  """Writes RUN/evaluation.json. `copied`: the share of what was evaluated on that the run learnt from, where it was
+  compared."""
   directory = run_directory.run_of(run_dir) or storage.path(run_dir)
-  storage.write_whole(directory / run_directory.FIGURES, json.dumps(found) + '\n')
+  storage.write_whole(directory / run_directory.FIGURES, json.dumps(found | {run_directory.COPIES: copied}) + '\n')
 

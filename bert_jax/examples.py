@@ -6,7 +6,7 @@ B rows of a batch, T tokens.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,8 @@ from bert_jax.tasks.task import Answer, Encoding, Row, Task
 from input_pipeline import storage
 from input_pipeline.errors import DataError
 from input_pipeline.text import tabular
+
+PLACES = 'place', 'file', 'lines'  # fields of examples that say where they stand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,28 @@ class Split:
     return found.hexdigest()
 
 
+def fingerprint(found: Mapping[str, Sequence[Any]]) -> str:
+  """SHA-256 of all that the examples of splits say, whatever their files are called and wherever they lie."""
+  hashed = hashlib.sha256()
+  for name, examples in sorted(found.items()):
+    hashed.update(f'{name} {len(examples)}\n'.encode())
+    for example in examples:
+      says = [getattr(example, field.name) for field in dataclasses.fields(example) if field.name not in PLACES]
+      hashed.update(f'{says!r}\n'.encode(errors='surrogatepass'))
+  return hashed.hexdigest()
+
+
+def copies(found: Split, training: Split) -> float:
+  """The share of the rows of a split that are rows of training, too."""
+  learnt = {row.input_ids.tobytes() for row in training.rows}
+  return sum(row.input_ids.tobytes() in learnt for row in found.rows) / len(found.rows)
+
+
+def all_of(config: Finetune, data_dir: storage.PathLike) -> dict[str, list[Any]]:
+  """The examples that a run on DATA learns from and is evaluated on. Raises ConfigError, DataError."""
+  return {split: read(config, data_dir, split) for split in ('train', *held_out_names(config, data_dir))}
+
+
 def read(config: Finetune, data_dir: storage.PathLike, split: str) -> list[Any]:
   """The examples of a split of DATA. Raises ConfigError, DataError."""
   files = config.files
@@ -114,11 +138,16 @@ def of_file(config: Finetune, path: storage.PathLike, tokenizer) -> dict[str, Sp
 def held_out_splits(config: Finetune, data_dir: storage.PathLike, tokenizer) -> dict[str, Split]:
   """Validation, and what is evaluated beside it, by name. Raises ConfigError, DataError."""
   task = TASKS[config.task]
-  beside = [] if config.files.validation else splits.beside_validation(task, data_dir, config.own)
-  found = {name: read(config, data_dir, name) for name in ('validation', *beside)}
+  found = {name: read(config, data_dir, name) for name in held_out_names(config, data_dir)}
   for examples in found.values():
     task.labelled(examples)
   return {name: split_of(config, examples, tokenizer) for name, examples in found.items()}
+
+
+def held_out_names(config: Finetune, data_dir: storage.PathLike) -> list[str]:
+  """Validation, and the splits that are evaluated beside it."""
+  task = TASKS[config.task]
+  return ['validation', *([] if config.files.validation else splits.beside_validation(task, data_dir, config.own))]
 
 
 def answer_all(found: dict[str, Split], program: program_lib.Program, params, config: Finetune,

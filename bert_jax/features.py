@@ -135,6 +135,12 @@ def json_line(number: int, found: Features) -> str:
   return json.dumps({'linex_index': number} | rest, ensure_ascii=False)
 
 
+def check_file(kind: str, layers: Sequence[int] | None, pooling: str) -> None:
+  """Raises ConfigError where a file of this ending cannot hold what `features` gives of these."""
+  require(kind != '.npy' or pooling != 'none' and len(layers or (-1,)) == 1, 'a .npy file holds one array: wanted '
+          '--pooling and one of --layers, or .npz or .safetensors')
+
+
 def arrays(found: Sequence[Features]) -> dict[str, np.ndarray]:
   """{'layer_-1': [n D]}, float32; of token states [N D], with 'offsets' [n + 1] int64: where each text begins in N."""
   layers = found[0].layers if found else {}

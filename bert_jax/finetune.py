@@ -28,12 +28,14 @@ from bert_jax import (
     train,
     training,
 )
+from bert_jax.convert import card
 from bert_jax.errors import ConfigError, require
 from bert_jax.examples import Answered, Split
 from bert_jax.model.attention import choose_implementation
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.settings import Finetune
 from input_pipeline import storage
+from input_pipeline.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Job:
   config: Finetune
   data: storage.PathLike
   source: beginning.Source
+  fingerprint: str  # of the examples
   training: Split
   held_out: dict[str, Split]
   program: program_lib.Program
@@ -70,7 +73,7 @@ class Job:
 
   def load(self, path: storage.PathLike, step: int | None = None, _: str | None = None):
     """The parameters that a checkpoint has for the program, an exchange.Initial."""
-    where, untrained = beginning.trained(path)
+    where, untrained = run_directory.trained(path)
     found = training.initial_from(where, step, self.program, self.source.vocabulary)
     if not untrained:
       return beginning.without_other_classes(found, self.config)
@@ -81,11 +84,11 @@ class Job:
     """Where the weights are from."""
     if self.checkpoint is None:
       return None
-    where, untrained = beginning.trained(self.checkpoint)
+    where, untrained = run_directory.trained(self.checkpoint)
     origin = training.origin_of(where, initial)
     if origin is None or not untrained:
       return origin
-    return dataclasses.replace(origin, checkpoint=beginning.UNTRAINED + origin.checkpoint)
+    return dataclasses.replace(origin, checkpoint=run_directory.UNTRAINED + origin.checkpoint)
 
 
 def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: storage.PathLike | None,
@@ -100,7 +103,9 @@ def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: stora
   training = examples_lib.split_of(config, examples, source.tokenizer, training=True)
   validation = examples_lib.held_out_splits(config, data_dir, source.tokenizer)
   program = program_lib.on(config, program_lib.mesh_of(config, devices))
-  job = Job(config, data_dir, source, training, validation, program, checkpoint_path)
+  fingerprint = examples_lib.fingerprint(
+      {'train': examples} | {name: split.examples for name, split in validation.items()})
+  job = Job(config, data_dir, source, fingerprint, training, validation, program, checkpoint_path)
   for length in job.lengths:
     choose_implementation(config.model, program_lib.place_of(program.mesh), length)
   return job
@@ -134,7 +139,8 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
   require(bool(goes_on or job.checkpoint), f'{run_dir} is no run to go on with: name the checkpoint to begin with, '
           '--checkpoint C')
   initial = None if goes_on else job.initial
-  record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial))
+  record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial), text_of(job),
+                                job.fingerprint)
   speed, best = Speed(), list[Any]()
 
   def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
@@ -165,10 +171,17 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
     known = best and result.best and best[2] == result.best[0]
     answered, figures, step = best if known else of_best(job, config, run_dir)
     figures = figures | {'examples': len(job.held_out['validation'].examples), 'step': step}
-    distributed.in_turn(lambda: held_out.write(run_dir, figures))
+    copied = examples_lib.copies(job.held_out['validation'], job.training)
+    distributed.in_turn(lambda: held_out.write(run_dir, figures, copied))
   own = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
   return Tuned(**own, run_dir=run_dir, split=job.held_out['validation'], answered=answered,
                examples_per_second=speed.rate()), figures
+
+
+def text_of(job: Job) -> str:
+  """One sentence on what a run learns from."""
+  name = storage.path(job.data).name or str(job.data)
+  return f'Task: {job.config.task}, on {len(job.training.examples):,} examples of {card.code(name)}.'
 
 
 def of_best(job: Job, config: Finetune, run_dir: storage.PathLike) -> tuple[Answered, dict[str, float], int]:
@@ -221,5 +234,18 @@ def evaluate(run_dir: storage.PathLike, data_dir: storage.PathLike | None = None
   program = program_lib.on_one_device(config)
   _, figures = examples_lib.answer_all(found, program, loaded.params, config, progress=progress)
   figures |= {'examples': len(found['validation'].examples), 'step': loaded.step}
-  held_out.write(run_dir, figures)
+  held_out.write(run_dir, figures, copies_of(loaded.record, found['validation'], tokenizer))
   return figures
+
+
+def copies_of(record: run_directory.Record, found: Split, tokenizer) -> float | None:
+  """The share of the rows of a split that a run learnt from; None where its examples are no more what they were, by
+  their fingerprint, or not there, so that they cannot be compared."""
+  config: Any = record.config
+  try:
+    own = examples_lib.all_of(config, record.data)
+  except (ConfigError, DataError, OSError):
+    return None
+  if examples_lib.fingerprint(own) != record.shards:
+    return None
+  return examples_lib.copies(found, examples_lib.split_of(config, own['train'], tokenizer, training=True))

@@ -4,9 +4,12 @@ import json
 from typing import Any
 
 from bert_jax import checkpoint, examples as examples_lib, program as program_lib, run_directory
+from bert_jax.errors import require
+from bert_jax.tasks.settings import Finetune
 from bert_jax.tasks.table import TASKS
 from input_pipeline import storage
 from input_pipeline.errors import DataError
+from input_pipeline.foreign import is_name, shown
 
 PREDICTIONS = 'predictions.jsonl'
 
@@ -20,8 +23,12 @@ def predict(run_dir: storage.PathLike, data: storage.PathLike | None, split: str
   """
   storage.probe(run_directory.run_of(run_dir) or run_dir, 'the run')
   storage.probe(output, '--output')
+  require(is_name(split), f'--split is {shown(split)}: wanted a name, as files are called by it')
   loaded: Any = checkpoint.load(run_dir, step)
-  config, task = loaded.record.config, TASKS[loaded.record.config.task]
+  config = loaded.record.config
+  require(isinstance(config, Finetune), f'{run_dir} is a pretraining run: wanted one of `bert-jax finetune`, which has '
+          'learnt to answer')
+  task = TASKS[config.task]
   where = data or loaded.record.data
   if examples_lib.is_file(where):
     found = task.read(storage.path(where), config.own)

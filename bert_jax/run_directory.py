@@ -26,6 +26,8 @@ from input_pipeline import foreign, records, storage
 CONFIG, CHECKPOINTS, LOG, BOARD = 'config.json', 'checkpoints', 'metrics.jsonl', 'tensorboard'
 SEGMENTS = 'metrics'  # the folder that is the log in a bucket, see object_log.py
 FIGURES, PICTURE, EXPORT = 'evaluation.json', 'loss.png', 'export'
+UNTRAINED = 'untrained:'  # before a checkpoint: its model and vocabulary, with initial weights
+COPIES = 'copies'  # in FIGURES: the share of what was evaluated on that was learnt from; null: not compared
 LOCK = 'lock.json'
 
 # The kinds of run, by the name in config.json: the class of their settings, with model, optimizer, mesh, run, `learns`.
@@ -50,11 +52,16 @@ class Record:
   vocabulary: records.Vocabulary
   origin: Origin | None = None  # None: it began with random weights
   text: str = ''  # one sentence on what it learns from, as it was when the run began
-  shards: str = ''  # records.fingerprint of each phase's shards, '' of other data
+  shards: str = ''  # the fingerprint of what it learns from and is evaluated on: of shards, or of a task's examples
 
   @property
   def kind(self) -> str:
     return next(name for name, settings in KINDS.items() if type(self.config) is settings)
+
+
+def trained(path: storage.PathLike) -> tuple[storage.PathLike, bool]:
+  """(the checkpoint that is named, whether only its model and vocabulary are wanted: untrained:C)."""
+  return (path[len(UNTRAINED):], True) if isinstance(path, str) and path.startswith(UNTRAINED) else (path, False)
 
 
 def check(run_dir: storage.PathLike, record: Record) -> Record | None:

@@ -42,6 +42,10 @@ def check(path: pathlib.Path, named: str, folder: bool) -> None:
   `folder`: whether it is to be a folder. Raises DataError where it cannot.
   """
   target = resolved(path)
+  for number, part in enumerate(path.parts):
+    before = pathlib.Path(*path.parts[:number])
+    if part == '..' and not before.is_dir():
+      raise DataError(f'{named}: there is no folder {before} to go up from: name the place itself, {target}')
   there = next(parent for parent in (target, *target.parents) if _exists(parent, named))
   if there != target and not there.is_dir():
     raise DataError(f'{named}: {there} is a file, wanted a folder')
@@ -52,6 +56,15 @@ def check(path: pathlib.Path, named: str, folder: bool) -> None:
   if there == target and not target.is_dir() and not target.is_file():
     return  # a device or a pipe, which is written to as it is
   _try(there if there.is_dir() else there.parent, named)
+
+
+def check_text(path: pathlib.Path, named: str) -> None:
+  """Raises DataError where a name on the way to `path` is no UTF-8: libraries that write arrays take no other."""
+  try:
+    os.fspath(resolved(path)).encode()
+  except UnicodeEncodeError as error:
+    raise DataError(f'{named}: a name in it is not UTF-8, as arrays can be neither written nor read there: name '
+                    'another place') from error
 
 
 def _exists(path: pathlib.Path, named: str) -> bool:

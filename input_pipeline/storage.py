@@ -305,9 +305,10 @@ def beside_each_other(work: Callable, items: Iterable) -> list:
 
 
 def prepare_for_orbax(name: PathLike) -> None:
-  """Makes out whether Orbax can reach a bucket by the libraries that we use. Raises DataError where it cannot."""
+  """Makes out whether Orbax can reach a place by the libraries that we use. Raises DataError where it cannot."""
   target = path(name)
   if not isinstance(target, ObjectPath):
+    places.check_text(target, f'{name}')
     return
   if target.scheme not in CHECKPOINT_SCHEMES:
     raise DataError(f'{name}: checkpoints can be kept on local disks and gs://, not on {target.scheme}://: name '
@@ -333,6 +334,15 @@ def probe(name: PathLike, what: str = 'the path', checkpoints: bool = False, fol
     return
   with named_errors(f'{what} {name}'):
     places.check(target, f'{what} {name}', folder)
+    if checkpoints:
+      prepare_for_orbax(target)
+
+
+def probe_export(name: PathLike) -> None:
+  """The same for --output of an export, which other programs read, too."""
+  probe(name, '--output')
+  if is_local(name):
+    places.check_text(local(name), f'--output {name}')
 
 
 def within(seconds: float, what: str, work: Callable[[], None]) -> None:

@@ -46,8 +46,8 @@ def main() -> None:
   for name, value in streams.QUIET.items():
     os.environ.setdefault(name, value)
   without_tpu.keep_quiet()
-  warnings.formatwarning = lambda message, *_, **__: f'bert-jax: {message}\n'
-  say = lambda text: print(f'bert-jax: {text}', file=sys.stderr)
+  warnings.formatwarning = lambda message, *_, **__: f'bert-jax: {one_line(message)}\n'
+  say = lambda text: print(f'bert-jax: {one_line(text)}', file=sys.stderr)
   code: int | str | None
   try:
     code = run(sys.argv[1:])
@@ -98,6 +98,11 @@ def sentence(error: Exception) -> str:
     files = ' and '.join(str(name) for name in (error.filename, error.filename2) if name is not None)
     return f'{files or "a file or device"}: {error.strerror}; see to it, and run the same command again'
   return str(error)
+
+
+def one_line(text: object) -> str:
+  """The text with escapes in the place of what moves a terminal's cursor, as names of files may hold it."""
+  return ''.join(c if c.isprintable() else c.encode('unicode_escape', 'surrogatepass').decode() for c in str(text))
 
 
 def run(argv: list[str]) -> int:

@@ -1,5 +1,6 @@
 """What a run will need later is looked at before its first step: nothing is written where it is not there."""
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 
 from bert_jax import config as cfg, program as program_lib, train
 from bert_jax.errors import ConfigError
+from bert_jax.tasks import conll, multiple_choice, sentences, squad_examples
+from bert_jax.tasks.table import TASKS
 from input_pipeline import records
 from input_pipeline.errors import DataError
 from input_pipeline.vocabulary import tokenizer
@@ -71,3 +74,45 @@ def test_devices_that_are_not_there():
                        env=os.environ | {'JAX_PLATFORMS': 'nowhere'})
   assert ran.stdout.startswith("JAX_PLATFORMS is 'nowhere', and JAX finds no such device here")
   assert cli.no_device(RuntimeError('a bug')) is None
+
+
+# An example of each kind, and the right answer to it.
+LEARNT = [
+    (lambda i: sentences.Example(f'a {i}', None, 'xy'[i % 2]), lambda one: {'label': one.label}),
+    (lambda i: sentences.Example(f'a {i}', None, float(i)), lambda one: {'label': one.label}),
+    (lambda i: multiple_choice.Choice('a', ('b', 'c'), i % 2), lambda one: {'choice': one.answer}),
+    (lambda i: squad_examples.Question(str(i), 'a?', 'b 中 c', (squad_examples.Gold('b', 0),)),
+     lambda one: {'text': 'b', 'text_or_nothing': 'b', 'null_score': -1., 'best_text': 'b', 'null_difference': -1.}),
+    (lambda i: conll.Sentence(('a', 'b'), ('B-X', 'O'), 0, (1, 2), 'train.conll'),
+     lambda one: {'tags': list(one.tags)})]
+LIBRARIES = 'sklearn', 'scipy', 'seqeval', 'nltk'
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_what_a_tasks_figures_need_is_looked_for_before_the_training(name, monkeypatch):
+  """Where libraries are not installed, the labels of the training examples are not even read, or figures need none."""
+  for module in [found for found in sys.modules if found.split('.')[0] in LIBRARIES] + list(LIBRARIES):
+    monkeypatch.setitem(sys.modules, module, None)
+  task, tried = TASKS[name], 0
+  for make, answer in LEARNT:
+    examples = [make(i) for i in range(4)]
+    with contextlib.suppress(AttributeError, TypeError, ValueError, DataError):
+      try:
+        task.labels(examples)
+      except ModuleNotFoundError:
+        tried += 1
+        continue
+      with contextlib.suppress(KeyError):  # of what an answer has more: nothing was imported for it
+        assert task.metrics(examples, [answer(one) for one in examples])
+      tried += 1
+  assert tried
+
+
+def test_a_suite_looks_at_all_its_checkpoints_and_its_output_first(tmp_path):
+  from bert_jax.benchmark import tasks as suite
+  (tmp_path / 'file').write_text('mine')
+  (tmp_path / next(iter(suite.SUITES['quick'].values())).folder).mkdir(parents=True)
+  for checkpoints, output, match in ((['gone'], 'out', 'gone is no checkpoint'), (['gone'], 'file', '--output')):
+    with pytest.raises((ConfigError, DataError), match=match):
+      suite.run([str(tmp_path / name) for name in checkpoints], 'quick', tmp_path, tmp_path / output, suite.Amount())
+  assert not (tmp_path / 'out').exists()

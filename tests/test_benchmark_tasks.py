@@ -76,6 +76,7 @@ def test_two_checkpoints_side_by_side(root, pretrained, tmp_path, monkeypatch):
     assert tasks.to_card(tmp_path, report) == card
     assert card.read_text().count(tasks.HEADING) == card.read_text().count('| cola | matthews | ') == 1
     assert card.read_text().startswith('# A model\n\nwords\n\n## More\n\nother words\n')
+  assert tasks.to_card(f'untrained:{tmp_path}', report) is None  # its weights are not those of the card
   assert tasks.to_card(pretrained, report) is None
 
 

@@ -1,4 +1,4 @@
-"""What a card says is what the run recorded when it trained: each sentence, for every recipe and variant.
+"""What a card and a report say is what the run recorded when it trained: each sentence, for every recipe and variant.
 
 It says the same after another export, wherever the run lies by then, and whatever lies about there.
 """
@@ -15,7 +15,9 @@ import synthetic
 
 from bert_jax import config as cfg, phases, recipes, run_directory
 from bert_jax.checkpoint import Loaded
-from bert_jax.convert import exchange, huggingface, weights
+from bert_jax.convert import exchange, google, huggingface, weights
+from bert_jax.report import charts, page
+from bert_jax.tasks import settings
 from input_pipeline import records
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
 
@@ -62,8 +64,11 @@ def export(loaded, source, output):
 
 def sentences(text):
   """Those on the model and its training."""
-  part = text.split('\n## Training\n\n')[1].split('\n\n')[0]
-  return [sentence for sentence in re.split(r'(?<=\.) (?=[A-Z])', part)]
+  return split(text.split('\n## Training\n\n')[1].split('\n\n')[0])
+
+
+def split(part):
+  return re.split(r'(?<=\.) (?=[A-Z])', part)
 
 
 def expected(config):
@@ -74,7 +79,7 @@ def expected(config):
   words = WORDS | ({'pair_classes': 'sentence-order head'} if 'sop' in config.learns.terms else {})
   named = [words[head] for head in config.learns.heads if head in heads]
   listed = ' and '.join(filter(None, (', '.join(named[:-1]), named[-1])))
-  return heads, [f'{STEP} steps.', 'It began with random parameters.', *re.split(r'(?<=\.) (?=[A-Z])', TEXT),
+  return heads, [f'{STEP} steps.', 'It began with random parameters.', *split(TEXT),
                  f'It made {STEP} steps on rows of up to {config.batch.sequence_length} tokens.',
                  f'Trained in all of these steps: the {listed}.']
 
@@ -97,12 +102,13 @@ KINDS = kinds()
 def test_each_sentence(vocabulary, tmp_path, name):
   config = config_of(name)
   run, loaded = write_run(tmp_path / 'run', config, vocabulary)
+  heads, wanted = expected(config)
+  assert split(' '.join(page.said(charts.told(run), run))) == wanted  # and so does a report
   if config.model.right_to_left:
     with pytest.raises(cfg.ConfigError, match='right to left'):
       export(loaded, run, tmp_path / 'out')
     return
   text = export(loaded, run, tmp_path / 'out')
-  heads, wanted = expected(config)
   assert sentences(text) == wanted
   said = text.split('## Settings')[0]
   for head, word in WORDS.items():
@@ -127,15 +133,51 @@ def test_each_sentence(vocabulary, tmp_path, name):
     source = tmp_path / again
 
 
-@pytest.mark.parametrize('held_out', [True, False, None])
-def test_held_out_is_said_of_what_is(vocabulary, tmp_path, held_out):
-  config = config_of('tiny')
-  run, loaded = write_run(tmp_path / 'run', config, vocabulary,
-                          figures={} if held_out is None else {'held_out': held_out})
+@pytest.mark.parametrize('copies, said', [
+    (0., 'On documents held out from training; '), (None, 'On documents that were not compared with those that it '),
+    (.031, 'On documents, of whose pieces 3.1% stand in training, too; '), (1e-5, 'less than 0.1% stand in training')])
+def test_held_out_is_said_of_what_is(vocabulary, tmp_path, copies, said):
+  run, loaded = write_run(tmp_path / 'run', config_of('tiny'), vocabulary, figures={run_directory.COPIES: copies})
   text = export(loaded, run, tmp_path / 'out')
-  assert ('On documents held out from training' in text) == bool(held_out)
-  assert ('were not compared with those that it learnt from' in text) != bool(held_out)
-  assert '| mlm_loss | 3.25 |' in text and '| held_out |' not in text
+  assert said in text and ('held out' in text) == (copies == 0)
+  assert '| mlm_loss | 3.25 |' in text and '| copies |' not in text
+
+
+TASKS = {'classification': ('pooler and classifier', ('a', 'b')), 'regression': ('pooler and classifier', ()),
+         'squad': ('head of starts and ends', ()), 'swag': ('pooler and head of choices', ()),
+         'tagging': ('classifier of words', ('O', 'B-X', 'I-X'))}
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_task_is_what_was_learnt(vocabulary, tmp_path, task):
+  words, labels = TASKS[task]
+  model = dataclasses.replace(config_of('tiny').model, max_positions=512)
+  config = dataclasses.replace(settings.of(task), model=model, labels=labels)
+  run, loaded = write_run(tmp_path / 'run', config, vocabulary, run_directory.Origin('first', 5, ('classifier/bias',)),
+                          {run_directory.COPIES: .25})
+  text = export(dataclasses.replace(loaded, labels=labels), run, tmp_path / 'out')
+  wanted = [f'{STEP} steps.', 'It began with the parameters of `first`, step 5, and with random ones of what that '
+            'lacked: classifier.', *split(TEXT), f'Trained in all of these steps: the {words}.']
+  if labels:
+    wanted.insert(-1, f'Classes, in the order of their scores: {", ".join(labels)}.')
+  assert sentences(text) == wanted
+  assert 'On examples of which 25.0% stand in training, too.' in text
+  source = tmp_path / 'out'
+  for again in ('again', 'and_again'):
+    assert export(huggingface.read(source), source, tmp_path / again).replace(f'# {again}\n', '# out\n') == text
+    source = tmp_path / again
+
+
+@pytest.mark.parametrize('name', ['tiny', 'tiny_sop', 'tiny_no_nsp'])
+def test_by_way_of_googles_code(vocabulary, tmp_path, name):
+  """What it says survives a format that has no card."""
+  run, loaded = write_run(tmp_path / 'run', config_of(name), vocabulary)
+  text = export(loaded, run, tmp_path / 'out')
+  loaded = exchange.trained(loaded)
+  google.export_checkpoint(tmp_path / 'tf1', loaded, card=exchange.card(loaded, run))
+  found = google.read(tmp_path / 'tf1')
+  assert found.objective.terms.keys() == loaded.objective.terms.keys()
+  assert export(found, tmp_path / 'tf1', tmp_path / 'again').replace('# again\n', '# out\n') == text
 
 
 def test_a_run_that_was_moved_is_described_by_what_it_recorded(vocabulary, tmp_path, monkeypatch):
@@ -145,6 +187,28 @@ def test_a_run_that_was_moved_is_described_by_what_it_recorded(vocabulary, tmp_p
   run.rename(tmp_path / 'moved')
   monkeypatch.chdir(tmp_path)
   assert TEXT.split('. ')[0] in export(loaded, tmp_path / 'moved', tmp_path / 'out')
+
+
+def test_a_run_that_began_with_a_model_only(vocabulary, tmp_path):
+  origin = run_directory.Origin('untrained:runs/first', 900, ('all of them',))
+  run, loaded = write_run(tmp_path / 'run', config_of('tiny'), vocabulary, origin)
+  text = export(loaded, run, tmp_path / 'out')
+  assert 'It began with random parameters, for the model and the vocabulary of `runs/first`, step 900.' in text
+
+
+@pytest.mark.parametrize('name', [
+    '<script>alert(1)</script>', 'a|b', 'a`b', '[l](x)', '*a* $x$', 'a\nb', '# a', '&lt;', 'a\x1b[31mb', '中文 é_x_y'])
+def test_a_name_is_no_markup(vocabulary, tmp_path, name):
+  """Neither the export's own, nor that of what the run began with."""
+  folder = name.replace('/', '\u2215')
+  run, loaded = write_run(tmp_path / 'run', config_of('tiny'), vocabulary, run_directory.Origin(name, 900, ()))
+  text = export(loaded, run, tmp_path / folder)
+  heading, = [line for line in text.splitlines() if line.startswith('# ') and not line.startswith('# l')
+              and not line.startswith('# Left')]
+  assert re.sub(r'\\([^\w\s])', r'\1', heading[2:]) == ''.join(c if c.isprintable() else ' ' for c in folder)
+  assert not re.search(r'(?<!\\)[<|`*\[$]', heading)
+  origin, = [line for line in text.splitlines() if 'It began with the parameters of `' in line]
+  assert re.search(r'parameters of `[^`\n]*`, step 900\. ', origin)
 
 
 @pytest.mark.parametrize('untrained', [(), ('pair_classes', 'pooler')])

@@ -149,6 +149,14 @@ def too_long(folder, end):
   return folder / ('x' * 300 + end)
 
 
+def up_and_down(folder, end):
+  return pathlib.Path('..', folder.name, f'out{end}')
+
+
+def up_from_nowhere(folder, end):
+  return pathlib.Path('nowhere', '..', f'out{end}')
+
+
 def of_somebody_else(folder, end):
   if end:
     (folder / f'out{end}').mkdir()
@@ -158,8 +166,8 @@ def of_somebody_else(folder, end):
   return folder / f'out{end}'
 
 
-FINE = plain, through_a_linked_folder, relative, link, chain_of_links, here
-REFUSED = below_a_file, circle, circle_itself, of_the_kernel, of_the_kernel_too, device, too_long
+FINE = plain, through_a_linked_folder, relative, link, chain_of_links, here, up_and_down
+REFUSED = below_a_file, circle, circle_itself, of_the_kernel, of_the_kernel_too, device, too_long, up_from_nowhere
 
 
 def snapshot(folder):
@@ -287,6 +295,24 @@ def test_a_run(given_files, tmp_path, place):
     assert (where / run_directory.PICTURE).is_file()
   after = snapshot(tmp_path)
   assert {path: after[path] for path in before} == before
+
+
+def test_a_run_in_a_folder_whose_name_is_no_text(tmp_path):
+  """Known before the first step: what writes the arrays takes no such name."""
+  place = tmp_path / os.fsdecode(b'b\xff')
+  storage.probe(place, '--output')
+  with pytest.raises(records.DataError, match='is not UTF-8') as caught:
+    storage.probe(place / 'run', '--run-dir', checkpoints=True)
+  assert cli.one_line(caught.value).isprintable() and not list(tmp_path.iterdir())
+  with pytest.raises(records.DataError, match='--output .* is not UTF-8'):
+    storage.probe_export(place)
+
+
+@given(st.text())
+def test_a_sentence_is_one_line_of_letters(text):
+  """Whatever stands in a name: no end of a line, nothing that moves a cursor."""
+  said = cli.one_line(text)
+  assert said.isprintable() and (said == text) == text.isprintable()
 
 
 def test_what_a_killed_process_left_is_swept_and_what_it_put_aside_comes_back(tmp_path):

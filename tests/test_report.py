@@ -14,10 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, evaluate, finetune, metrics, rows, train
+from bert_jax import checkpoint, evaluate, finetune, metrics, rows, run_directory, train
 from bert_jax.errors import ConfigError
 from bert_jax.report import charts, report, seen
 from bert_jax.tasks import settings
+from input_pipeline import records
 from input_pipeline.batches import loader
 from launch.commands.table import COMMANDS
 from tests import synthetic
@@ -55,9 +56,9 @@ def test_the_page_says_what_the_run_did(runs, written):
   page = written.read_text()
   text = words(page)
   found = json.loads((runs[0] / 'evaluation.json').read_text())
-  assert f'{found["mlm_loss"]:.3f} nats held-out MLM loss' in text
-  assert f'{found["nsp_accuracy"]:.1%} held-out NSP accuracy' in text
-  assert f'held-out: unigram_loss {found["unigram_loss"]:.4g}' in text
+  assert f'{found["mlm_loss"]:.3f} nats evaluation: MLM loss' in text
+  assert f'{found["nsp_accuracy"]:.1%} evaluation: NSP accuracy' in text
+  assert f'evaluation: unigram_loss {found["unigram_loss"]:.4g}' in text
   trained = [line for line in metrics.read(runs[0]) if line['kind'] == 'train']
   assert f'last steps: gradient_norm {trained[-1]["gradient_norm"]:.4g}' in text
   assert 'optimizer.peak_learning_rate 0.001' in text
@@ -77,7 +78,7 @@ def test_the_log_is_what_is_drawn(runs):
   curves = {(curve.run, curve.kind): list(curve.points) for curve in drawn['MLM loss (nats)'].curves}
   assert curves[str(runs[1]), 'train'] == [(x['step'], x['mlm_loss']) for x in log if x['kind'] == 'train']
   assert [step for step, _ in curves[str(runs[0]), 'validation']] == [5, 10]
-  assert (str(runs[0]), 'held-out') in curves and (str(runs[1]), 'held-out') not in curves
+  assert (str(runs[0]), 'evaluation') in curves and (str(runs[1]), 'evaluation') not in curves
   assert drawn['MLM loss (nats)'].baseline and drawn['NSP loss (nats)'].baseline is None
 
 
@@ -100,6 +101,46 @@ def test_what_is_not_there_is_said(runs, tmp_path, capsys):
     report([moved])
   with pytest.raises(ConfigError, match='named twice'):
     report([runs[0], runs[0]])
+
+
+def test_data_that_took_the_place_of_a_runs_own_is_not_described(runs, still, tmp_path):
+  """Of the same vocabulary and lengths; its own are known again wherever they lie."""
+  moved, own, aside = shutil.copytree(runs[0], tmp_path / 'moved'), runs[0].parent / 'data', tmp_path / 'aside'
+  own.rename(aside)
+  try:
+    synthetic.write_data(own, vocabulary_size=still.model.vocab_size, pieces=50, documents=10, seed=5,
+                         sequence_length=still.batch.sequence_length, splits=('train', 'validation'))
+    evaluate.evaluate(moved, progress=False)
+    assert run_directory.figures(moved)[run_directory.COPIES] is None
+    text = words(report([moved]).read_text())
+  finally:
+    shutil.rmtree(own)
+    aside.rename(own)
+  assert f'Not shown: {own} holds something else now than what' in text
+  assert 'Text of validation' not in text and 'next-sentence negatives' not in text and '20 documents' in text
+  assert 'on documents that were not compared with those that it learnt from' in text
+  assert run_directory.figures(runs[0])[run_directory.COPIES] is not None
+
+
+def test_what_is_held_out_is_compared(still, tmp_path):
+  """A split that `prepare` did not make: a third of its pieces are those of training."""
+  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=still.model.vocab_size, pieces=120, documents=12,
+                              block=8, sequence_length=16, splits=('train', 'validation'))
+  manifest = records.read_manifest(data)
+  train, own = (manifest.splits[name].shards[0] for name in ('train', 'validation'))
+  for other, share in ((own, 0), (train, 1)):
+    config = dataclasses.replace(still, batch=dataclasses.replace(still.batch, size=4, sequence_length=16))
+    (data / own.file).write_bytes((data / other.file).read_bytes())
+    splits = manifest.splits | {'validation': dataclasses.replace(manifest.splits['validation'], shards=(
+        dataclasses.replace(other, file=own.file), *manifest.splits['validation'].shards[1:]))}
+    changed = dataclasses.replace(manifest, splits=splits)
+    (data / 'manifest.json').unlink()
+    records.write_manifest(data, changed)
+    validation = evaluate.open_validation(data, config, 'framing')
+    record = run_directory.Record(config, str(data), manifest.vocabulary, shards=records.fingerprint([changed]))
+    copies = evaluate.copies_of(record, data, config, validation)
+    assert 0.2 * share <= copies <= 0.6 * share
+    assert evaluate.copies_of(dataclasses.replace(record, shards='0'), data, config, validation) is None
 
 
 def test_attention_is_a_distribution_inside_the_pair(runs, still):
@@ -182,5 +223,16 @@ def test_a_fine_tuned_run_shows_its_answers(runs, tmp_path):
   page = report([tmp_path / 'run']).read_text()
   text, found = words(page), json.loads((tmp_path / 'run/evaluation.json').read_text())
   assert 'On the first 30 examples of validation' in text and 'class wanted predicted right' in text
-  assert f'right: {round(found["accuracy"] * 30)}' in text and f'held-out: accuracy {found["accuracy"]:.4g}' in text
+  assert f'right: {round(found["accuracy"] * 30)}' in text and f'evaluation: accuracy {found["accuracy"]:.4g}' in text
   assert '<no>' not in page and 'yes & <no>' in text
+  assert 'Task: classification, on 30 examples of' in text
+  assert 'of which 100.0% stand in training, too' in text  # as both files have the same
+  (tmp_path / 'new.jsonl').write_text(json.dumps({'text': 'T30 T31 T32', 'label': 'other'}))
+  finetune.evaluate(tmp_path / 'run', tmp_path / 'new.jsonl', progress=False)
+  assert run_directory.figures(tmp_path / 'run')[run_directory.COPIES] == 0
+  (tmp_path / 'validation.jsonl').write_bytes((tmp_path / 'new.jsonl').read_bytes())
+  finetune.evaluate(tmp_path / 'run', progress=False)
+  assert run_directory.figures(tmp_path / 'run')[run_directory.COPIES] is None
+  text = words(report([tmp_path / 'run']).read_text())
+  assert 'holds something else now' in text and 'examples of validation' not in text
+  assert 'on examples that were not compared with those that it learnt from' in text

@@ -5,9 +5,11 @@
 
 import contextlib
 import gc
+import io
 import os
 import pathlib
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -197,3 +199,24 @@ def fill(path: str, leave: int = 0) -> None:
     with contextlib.suppress(OSError):
       for _ in range((found.f_bavail * found.f_frsize - leave) // 4096 if leave else FOREVER):
         file.write(bytes(4096))
+
+
+def streams(condition: str, errors: str) -> None:
+  """Standard streams as a command finds them that a shell has started in one of the CONDITIONS of test_streams.py; what
+  it can say on standard error goes to the file `errors`."""
+  os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+  shut = {'output closed': (1,), 'errors closed': (2,), 'all closed': (0, 1, 2)}.get(condition, ())
+  for descriptor in shut:
+    os.close(descriptor)
+  if condition.endswith('full'):
+    os.dup2(os.open('/dev/full', os.O_WRONLY), {'output full': 1, 'errors full': 2}[condition])
+  if condition == 'reader gone':
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)
+  encoding = 'ascii' if condition in ('ascii', 'no UTF-8') else 'utf-8'
+  for name, descriptor, lacking in (('stdout', 1, 'strict'), ('stderr', 2, 'backslashreplace')):
+    stream = None if descriptor in shut else io.TextIOWrapper(
+        open(descriptor, 'wb', closefd=False), encoding, lacking, line_buffering=descriptor == 2)
+    setattr(sys, name, stream)
+    setattr(sys, f'__{name}__', stream)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import jax
 
-from bert_jax import beginning, sweep
+from bert_jax import run_directory, sweep
 from bert_jax.errors import ConfigError, require
 from bert_jax.fields import require_fields
 from bert_jax.tasks import settings
@@ -75,17 +75,21 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
   {difference, spread, exceeds_spread}}}]}. `peer`: huggingface; in turns transformers' model is fine-tuned too, from
   the one checkpoint's weights, and each task has 'peer_ratio', of examples a second. Raises ConfigError, DataError.
   """
+  from bert_jax.convert import exchange
   require(not peer or len(checkpoints) == 1, '--peer and --against were given: wanted one of the two')
   require(suite in SUITES, f'there is no suite {suite!r}: wanted one of {", ".join(SUITES)}')
   cells = SUITES[suite]
   unknown = [name for name in amount.tasks if name not in cells]
   require(not unknown, f'the suite {suite} has no {", ".join(unknown)}: wanted some of {", ".join(cells)}')
-  checkpoints = [beginning.UNTRAINED + checkpoints[0] if path == UNTRAINED else path for path in checkpoints]
+  checkpoints = [run_directory.UNTRAINED + checkpoints[0] if path == UNTRAINED else path for path in checkpoints]
   names = ['bert_jax', peer] if peer else names_of(checkpoints)
+  storage.probe(output, '--output')
+  asked = {task: cell for task, cell in cells.items() if not amount.tasks or task in amount.tasks}
+  if any((storage.path(data_root) / cell.folder).exists() for cell in asked.values()):
+    for path in checkpoints:
+      exchange.format_of(run_directory.trained(path)[0])
   found, missing = [], {}
-  for task, cell in cells.items():
-    if amount.tasks and task not in amount.tasks:
-      continue
+  for task, cell in asked.items():
     data = storage.path(data_root) / cell.folder
     if not data.exists():
       missing[task] = f'{data} is not there'
@@ -119,7 +123,7 @@ def run(checkpoints: Sequence[str], suite: str, data_root: storage.PathLike, out
 def names_of(checkpoints: Sequence[str]) -> list[str]:
   """Short names that tell the checkpoints apart: the ends of their paths."""
   parts = [(UNTRAINED if untrained else '', str(path).rstrip('/').split('/'))
-           for path, untrained in map(beginning.trained, checkpoints)]
+           for path, untrained in map(run_directory.trained, checkpoints)]
   for count in range(1, 1 + max(len(path) for _, path in parts)):
     names = [before or '/'.join(path[-count:]) for before, path in parts]
     if len(set(names)) == len(names):
@@ -173,7 +177,7 @@ def once(directory: storage.Path, path: str, task: str, cell: Cell, amount: Amou
 def positions(path: str) -> int:
   """Tokens that a checkpoint takes."""
   from bert_jax.convert import exchange
-  return exchange.load(beginning.trained(path)[0]).model.max_positions
+  return exchange.load(run_directory.trained(path)[0]).model.max_positions
 
 
 def settings_of(path: str, task: str, cell: Cell, amount: Amount) -> Finetune:
@@ -194,7 +198,7 @@ def minimal_pairs(path: str, data: storage.Path, amount: Amount, devices, progre
   from bert_jax import minimal_pairs as pairs_lib, rows, score
   from bert_jax.convert import exchange
   from bert_jax.model import build
-  where, untrained = beginning.trained(path)
+  where, untrained = run_directory.trained(path)
   loaded = exchange.load(where)
   if untrained:
     params = jax.jit(lambda key: build.build(loaded.model, loaded.objective.heads, key)[1])(jax.random.key(0))
@@ -265,16 +269,25 @@ HEADING = '## Tasks\n'
 
 def to_card(path: storage.PathLike, report: Mapping[str, Any]) -> storage.Path | None:
   """Writes the table into the model card of an export, or of a run's export, in place of an older one; None where there
-  is none."""
-  where = storage.path(beginning.trained(path)[0])
-  for card in (where / 'README.md', where / 'export' / 'README.md'):
-    if card.exists():
-      lines = rows_of(report)
-      marked = [lines[0], ['---'] * len(lines[0]), *lines[1:]]
-      section = HEADING + '\n' + caption(report) + '\n\n' + ''.join(f'| {" | ".join(line)} |\n' for line in marked)
-      text = card.read_text(encoding='utf-8')
-      before, _, old = text.partition(HEADING)
-      _, mark, after = old.partition('\n## ')
-      storage.write_whole(card, before.rstrip() + '\n\n' + section + (f'\n{mark.strip()} {after}' if mark else ''))
-      return card
-  return None
+  is none of the same weights."""
+  from bert_jax import checkpoint
+  from bert_jax.convert import huggingface
+  place, untrained = run_directory.trained(path)
+  where = storage.path(place)
+  if untrained:
+    return None
+  if run_directory.run_of(where):
+    where = where / run_directory.EXPORT
+    told = huggingface.told_of(where)
+    if told is None or told.steps != checkpoint.load(place).step:
+      return None
+  card = where / 'README.md'
+  if not card.exists():
+    return None
+  lines = rows_of(report)
+  marked = [lines[0], ['---'] * len(lines[0]), *lines[1:]]
+  section = HEADING + '\n' + caption(report) + '\n\n' + ''.join(f'| {" | ".join(line)} |\n' for line in marked)
+  before, _, old = card.read_text(encoding='utf-8').partition(HEADING)
+  _, mark, after = old.partition('\n## ')
+  storage.write_whole(card, before.rstrip() + '\n\n' + section + (f'\n{mark.strip()} {after}' if mark else ''))
+  return card

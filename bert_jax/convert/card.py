@@ -17,6 +17,7 @@ PURPOSES = {'BertForSequenceClassification': 'text-classification', 'BertForQues
             'BertForMultipleChoice': 'multiple-choice', 'BertForTokenClassification': 'token-classification'}
 DONE = {'finetuned': 'fine-tuned'}  # what a kind of run is in a sentence
 KINDS = {'wordpiece': 'WordPiece', 'sentencepiece': 'SentencePiece'}
+MARKS = '\\`*[]<>&|$#'  # what means something in Markdown, in the middle of a line or at its beginning
 CITATION = """@inproceedings{devlin-etal-2019-bert,
   title = {{BERT}: Pre-training of Deep Bidirectional Transformers for Language Understanding},
   author = {Devlin, Jacob and Chang, Ming-Wei and Lee, Kenton and Toutanova, Kristina},
@@ -40,8 +41,10 @@ class ModelCard:
   """One sentence on the parameters that it began with."""
   objective: str = ''
   """What was learnt: a key of objectives.OBJECTIVES; '': a task's, or not known."""
-  held_out: bool = False
-  """Whether `evaluation` is on documents of the same shards that no training split holds."""
+  trained: tuple[str, ...] = ()
+  """The heads that these steps trained."""
+  copies: float | None = None
+  """The share of what `evaluation` is on that stands in what it learnt from, too; None: they were not compared."""
   labels: tuple[str, ...] = ()
   """The classes of a task, in the order of their scores."""
   architecture: str = 'BertForPreTraining'
@@ -65,7 +68,8 @@ def from_json(fields: Mapping) -> ModelCard:
   """Raises TypeError where it is none."""
   known = {name: value for name, value in fields.items() if name in ModelCard.__dataclass_fields__}
   settings = {name: tuples(value) for name, value in known.get('settings', {}).items()}
-  return ModelCard(**(known | {'labels': tuple(known.get('labels', ())), 'settings': settings}))
+  texts = {name: tuple(known.get(name, ())) for name in ('labels', 'trained')}
+  return ModelCard(**(known | texts | {'settings': settings}))
 
 
 def tuples(value):
@@ -75,9 +79,18 @@ def tuples(value):
 
 def table(heading: tuple[str, str], rows: Mapping[str, object]) -> str:
   show = lambda value: f'{value:.4g}' if isinstance(value, float) else str(value)
-  escape = lambda text: text.replace('|', '\\|').replace('\n', ' ')
   lines = ['| ' + ' | '.join(heading) + ' |', '|---|---|']
-  return '\n'.join(lines + [f'| {escape(str(name))} | {escape(show(value))} |' for name, value in rows.items()])
+  return '\n'.join(lines + [f'| {plain(str(name))} | {plain(show(value))} |' for name, value in rows.items()])
+
+
+def plain(text: str) -> str:
+  """Text that stands in Markdown as it is written, on one line."""
+  return ''.join(f'\\{c}' if c in MARKS else c if c.isprintable() else ' ' for c in text)
+
+
+def code(text: str) -> str:
+  """The same as code, for names and paths."""
+  return f'`{"".join(c if c.isprintable() and c != "`" else " " for c in text)}`'
 
 
 def listed(words: Sequence[str], last: str = 'and') -> str:
@@ -102,7 +115,7 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
       f'---\nlibrary_name: {"sentence-" * card.sentences}transformers\npipeline_tag: {task}\ntags:\n- bert\n- {task}\n'
       '- jax\n'
       '# Left to you, who know the text that it learnt from:\n# language: en\n# license: apache-2.0\n---',
-      f'# {name}',
+      f'# {plain(name)}',
       f'{what} ([arXiv:1810.04805](https://arxiv.org/abs/1810.04805)){heads}{done}. '
       f'{model.layers} layers of {model.hidden_size}, {model.heads} heads, feed-forward {model.intermediate_size}, '
       f'up to {model.max_positions} tokens, {parameters:,} parameters, GELU ({exact}). '
@@ -111,11 +124,9 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
   if card.training:
     parts.append(table(('figure', 'last steps'), card.training))
   if card.evaluation:
-    on = ('examples that no update used' if card.kind != 'pretrained' else
-          ('documents held out from training' if card.held_out else
-           'documents that were not compared with those that it learnt from')
-          + '; losses are in nats per prediction')
-    parts.append(f'## Evaluation\n\nOn {on}.\n\n' + table(('figure', 'value'), card.evaluation))
+    nats = '; losses are in nats per prediction' if card.kind == 'pretrained' else ''
+    parts.append(f'## Evaluation\n\nOn {evaluated_on(card.kind, card.copies)}{nats}.\n\n'
+                 + table(('figure', 'value'), card.evaluation))
   parts.append('## Use\n\n' + use(card, model, objective, task))
   if card.settings:
     parts.append('## Settings\n\n' + table(('setting', 'value'), card.settings))
@@ -123,9 +134,20 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
   return '\n\n'.join(parts) + '\n'
 
 
+def evaluated_on(kind: str, copies: float | None) -> str:
+  """What figures are of, for a sentence: held out is what was compared, and is not there."""
+  what = 'documents' if kind == 'pretrained' else 'examples'
+  if copies is None:
+    return f'{what} that were not compared with those that it learnt from'
+  if not copies:
+    return f'{what} held out from training'
+  share = f'{copies:.1%}' if copies >= 5e-4 else 'less than 0.1%'
+  return f'{what}{", of whose pieces" if kind == "pretrained" else " of which"} {share} stand in training, too'
+
+
 def idle_heads(card: ModelCard, objective: Objective) -> tuple[str, ...]:
   """The heads that the run did not train."""
-  return tuple(head for head in objective.untrained() if head in objective.heads) if card.steps else ()
+  return tuple(head for head in objective.heads if head not in card.trained) if card.steps else ()
 
 
 def purpose(card: ModelCard, model: Model, objective: Objective) -> str:
@@ -147,7 +169,7 @@ def training(card: ModelCard, objective: Objective) -> list[str]:
     said.append(f'Classes, in the order of their scores: {", ".join(map(shown, card.labels))}.')
   idle = idle_heads(card, objective)
   learnt = [head for head in objective.heads if head not in idle]
-  if card.steps and objective.terms and learnt:
+  if card.steps and learnt:
     said.append(f'Trained in all of these steps: the {heads_named(learnt, objective)}.')
   if idle:
     said.append(f'This run did not train the {heads_named(idle)}.')

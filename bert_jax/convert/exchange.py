@@ -181,7 +181,7 @@ def to_huggingface(loaded: Loaded, source: storage.Path, output: storage.Path, l
 
 
 def to_google(loaded: Loaded, source: storage.Path, output: storage.Path, layout: str, verify: Verify) -> storage.Path:
-  return google.export_checkpoint(output, loaded, True, verify)
+  return google.export_checkpoint(output, loaded, True, verify, card(loaded, source))
 
 
 def to_program(format: str, loaded: Loaded, source: storage.Path, output: storage.Path, layout: str,
@@ -213,7 +213,7 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
     output = run_dir / run_directory.EXPORT
   require(format == huggingface.KIND or layout == huggingface.LAYOUTS[0],
           f'--layout {layout} is of --format {huggingface.KIND}: leave it out')
-  storage.probe(output, '--output')
+  storage.probe_export(output)
   loaded = huggingface.shaped(trained(load(source)), architecture, layout)
   proof.check_heads(loaded)
 
@@ -230,13 +230,27 @@ def export(format: str, source: storage.PathLike, output: storage.PathLike | Non
 
 def trained(loaded: Loaded) -> Loaded:
   """The checkpoint without heads that have initial values: who loads the export sees that they are not there."""
+  objective = objective_of(loaded)
+  if objective is loaded.objective:
+    return loaded
+  return dataclasses.replace(loaded, objective=objective, params={
+      name: loaded.params[name] for name in ('encoder', *objective.heads)})
+
+
+def objective_of(loaded: Loaded) -> Objective:
+  """What a checkpoint learnt, without heads that have initial values."""
   idle = loaded.untrained()
   if not idle:
-    return loaded
+    return loaded.objective
   heads = {name: head for name, head in loaded.objective.heads.items() if name not in idle}
-  objective = dataclasses.replace(loaded.objective, heads=heads, huggingface='')
-  return dataclasses.replace(loaded, objective=objective, params={
-      name: loaded.params[name] for name in ('encoder', *heads)})
+  return dataclasses.replace(loaded.objective, heads=heads, huggingface='')
+
+
+def told_of_run(run_dir: storage.PathLike, step: int) -> list[str]:
+  """The sentences of a card on a run's training up to a step, by what the run recorded."""
+  record = run_directory.read(run_dir)
+  loaded = Loaded(record.config.model, record.config.learns, {}, lambda: None, record, step)
+  return card_lib.training(card(loaded, storage.path(run_dir)), objective_of(loaded))
 
 
 def bring_in(source: storage.PathLike, output: storage.PathLike, tell: Tell = silent) -> storage.Path:
@@ -248,7 +262,7 @@ def bring_in(source: storage.PathLike, output: storage.PathLike, tell: Tell = si
   """
   source, format = storage.path(source), format_of(source)
   require(format in proof.RUNS, f'{source} is {IMPORTERS[format].what}, which every command takes as it is')
-  storage.probe(output, '--output')
+  storage.probe_export(output)
   loaded = load(source)
   batch = proof.batch_of(loaded)
   runtime, theirs = proof.RUNS[format](source, loaded, batch)
@@ -270,10 +284,12 @@ def card(loaded: Loaded, source: storage.Path) -> ModelCard:
   trained = [line for line in metrics.read(run_dir) if line['kind'] == 'train' and line['step'] <= step]
   last = {name: value for name, value in (trained[-1] if trained else {}).items() if name != 'kind'}
   found = dict(run_directory.figures(run_dir))
-  held_out = bool(found.pop('held_out', False))
+  copies = found.pop(run_directory.COPIES, None)
   return ModelCard(steps=step, kind=record.kind, data=data_sentence(record, step), origin=origin_sentence(record),
                    objective=record.config.objective if isinstance(record.config, Config) else '',
-                   training=last, evaluation=found if found.get('step') == step else {}, held_out=held_out,
+                   trained=tuple(name for name in record.config.learns.heads
+                                 if name not in record.config.learns.untrained()),
+                   training=last, evaluation=found if found.get('step') == step else {}, copies=copies,
                    settings=flat(record.config))
 
 
@@ -283,15 +299,18 @@ def origin_sentence(record: run_directory.Record) -> str:
   if origin is None:
     return 'It began with random parameters.'
   step = '' if origin.step is None else f', step {origin.step:,}'
+  path, untrained = run_directory.trained(origin.checkpoint)
+  if untrained:
+    return f'It began with random parameters, for the model and the vocabulary of {card_lib.code(str(path))}{step}.'
   heads = tuple(dict.fromkeys(name.split('/')[0] for name in origin.fresh))
-  return f'It began with the parameters of `{origin.checkpoint}`{step}' + (
+  return f'It began with the parameters of {card_lib.code(origin.checkpoint)}{step}' + (
       f', and with random ones of what that lacked: {names.some(heads, 9)}.' if heads else '.')
 
 
 def data_sentence(record: run_directory.Record, step: int) -> str:
   """On the text or the task, as the run recorded it, and the lengths of the rows up to a step."""
   if not isinstance(record.config, Config):
-    return f'Task: {record.config.task}, on the examples of `{storage.path(record.data).name}`.'
+    return record.text or f'Task: {record.config.task}.'
   seen = [(min(phase.last, step) - phase.first, phase.config.batch.sequence_length)
           for phase in phases.phases(record.config) if phase.first < step]
   lengths = card_lib.listed([f'{count:,} steps on rows of up to {length} tokens' for count, length in seen])

@@ -22,6 +22,7 @@ from bert_jax.convert import (
     names,
     tokenizer_files,
 )
+from bert_jax.convert.card import ModelCard
 from bert_jax.convert.names import Entry
 from bert_jax.errors import require
 from bert_jax.model.build import Heads
@@ -105,7 +106,8 @@ def read(path: storage.PathLike, heads: Heads | None = None) -> Loaded:
     stand_in = functools.partial(np.broadcast_to, np.float32(0))  # where only the shape is looked at
     tensors = {name: values_of(reader, name, prefix) if wanted.get(name) == shape else stand_in(shape)
                for name, shape in shapes.items()}
-  return assemble.loaded(dataclasses.replace(found, tensors=tensors), heads)
+  made = assemble.loaded(dataclasses.replace(found, tensors=tensors), heads)
+  return huggingface.with_told(made, huggingface.told_of(directory), heads)
 
 
 def task_of(config: bert_config.BertConfig, shapes: Mapping[str, tuple[int, ...]],
@@ -140,7 +142,7 @@ def values_of(reader, name: str, prefix: storage.Path) -> np.ndarray:
 
 
 def export_checkpoint(directory: storage.PathLike, loaded: Loaded, overwrite: bool = False,
-                      verify: directory_lib.Verify | None = None) -> storage.Path:
+                      verify: directory_lib.Verify | None = None, card: ModelCard | None = None) -> storage.Path:
   """Writes a directory that run_pretraining.py, run_classifier.py and run_squad.py begin with. Returns its path.
 
   Raises ConfigError where `directory` exists (see directory.write), the vocabulary is not the model's, or Google's code
@@ -168,5 +170,6 @@ def export_checkpoint(directory: storage.PathLike, loaded: Loaded, overwrite: bo
                       tensors=[tf.constant(value) for value in tensors.values()])
     files = {path.name: path.read_bytes() for path in prefix.parent.iterdir()}
   files |= {CONFIG: huggingface.encode(config | {'hidden_act': activation}), records.VOCABULARY: vocabulary.vocab_txt,
-            tokenizer_files.SETTINGS: huggingface.encode({'do_lower_case': vocabulary.lower_case})}
+            tokenizer_files.SETTINGS: huggingface.encode({'do_lower_case': vocabulary.lower_case}),
+            **huggingface.told_files(card)}
   return directory_lib.write(directory, KIND, files, overwrite, verify)

@@ -74,11 +74,16 @@ def export_checkpoint(directory: storage.PathLike, loaded: Loaded, card: ModelCa
                          sum(x.size for x in tensors.values()))
   files = {CONFIG: encode(to_config(model, vocabulary.pad_id, loaded.objective, loaded.labels)),
            WEIGHTS: safetensors.numpy.save(tensors, {'format': 'pt'}), README: text.encode(),
-           **({TOLD: card_lib.to_json(card)} if card.steps else {}),
+           **told_files(card),
            **tokenizer_files.files(vocabulary, model.max_positions)}
   if layout == SENTENCES:
     files |= sentence_files(model)
   return directory_lib.write(directory, KIND, files, overwrite, verify)
+
+
+def told_files(card: ModelCard | None) -> dict[str, bytes]:
+  """What an export says of the training to those that read it, where anything is known."""
+  return {TOLD: card_lib.to_json(card)} if card and card.steps else {}
 
 
 def encode(value) -> bytes:
@@ -203,7 +208,11 @@ def read(directory: storage.PathLike, heads: Heads | None = None) -> Loaded:
   found = assemble.loaded(assemble.Foreign(
       directory, CONFIG, model, tensors, lambda heads: names.entries(model, heads, FORMAT, named=False), '.',
       lambda: tokenizer_files.load(directory), task, labels, BUFFERS), heads)
-  told = told_of(top)
+  return with_told(found, told_of(top), heads)
+
+
+def with_told(found: Loaded, told: ModelCard | None, heads: Heads | None) -> Loaded:
+  """A checkpoint with what our export says of its training, and so of what its heads learnt."""
   if told is None or heads is not None or told.objective not in OBJECTIVES:
     return dataclasses.replace(found, told=told)
   objective = dataclasses.replace(OBJECTIVES[told.objective], heads=found.objective.heads, huggingface=(

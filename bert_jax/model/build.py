@@ -1,5 +1,6 @@
 """An encoder and its heads as one module, and as the two things a program needs: its structure and its parameters."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,15 @@ def describe(settings: Model, heads: Heads, place: Place = ONE_CPU):
   Nothing is computed: shapes and axes are known before there is a device. Raises ValueError where a parameter has no
   logical axes.
   """
-  make = lambda key: nnx.split(EncoderWithHeads(settings, heads, nnx.Rngs(params=key), place))
+  graphdef, shapes, logical = _described(settings, encoder_class(settings), tuple(heads.items()), place)
+  copy = functools.partial(jax.tree.map, lambda leaf: leaf)
+  return graphdef, copy(shapes), copy(logical)
+
+
+@functools.lru_cache(maxsize=16)
+def _described(settings: Model, kind: type, heads: tuple[tuple[str, Callable], ...], place: Place):
+  """Kept, as tracing a model takes a good part of a second, and an export asks ten times."""
+  make = lambda key: nnx.split(EncoderWithHeads(settings, dict(heads), nnx.Rngs(params=key), place))
   graphdef, variables = jax.eval_shape(make, jax.random.key(0))
   logical = jax.tree.map_with_path(_logical, variables, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
   return graphdef, nnx.as_pure(variables), nnx.as_pure(logical)

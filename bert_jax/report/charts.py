@@ -5,6 +5,7 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bert_jax import metrics, run_directory
 from bert_jax.errors import require
@@ -15,7 +16,7 @@ Points = Sequence[tuple[float, float]]  # (step, value)
 # What a line of the log says beside the terms' figures, in the order of the charts.
 OF_TRAINING = {'learning_rate': 'learning rate', 'gradient_norm': 'gradient norm',
                'tokens_per_second': 'real tokens a second', 'mfu': 'MFU'}
-NOT_DRAWN = ('loss', 'unigram_loss', 'documents', 'sequences', 'examples', 'step')
+NOT_DRAWN = ('loss', 'unigram_loss', 'documents', 'sequences', 'examples', 'step', run_directory.COPIES)
 COLORS = 'tab:blue', 'tab:orange', 'tab:green', 'tab:red', 'tab:purple', 'tab:brown'
 INK = '#010203'  # stands for the page's own colour of text, which a drawing cannot know
 
@@ -24,7 +25,7 @@ INK = '#010203'  # stands for the page's own colour of text, which a drawing can
 class Curve:
   """One figure of one run."""
   run: str
-  kind: str  # 'train', 'validation', or 'held-out': the last evaluation
+  kind: str  # 'train', 'validation', or 'evaluation': the last of `bert-jax evaluate`
   points: Points
 
 
@@ -42,7 +43,7 @@ class Told:
   name: str
   objective: Objective
   lines: Sequence[Mapping]  # of its log
-  held_out: Mapping[str, float]  # its last evaluation
+  evaluation: Mapping[str, Any]  # its last
 
 
 def told(run_dir: storage.PathLike) -> Told:
@@ -54,8 +55,8 @@ def told(run_dir: storage.PathLike) -> Told:
 
 
 def charts(runs: Sequence[Told]) -> list[Chart]:
-  """A chart for each figure that some run has: losses, accuracies, those of training, then whatever else was measured
-  on held-out text."""
+  """A chart for each figure that some run has: losses, accuracies, those of training, then whatever else an evaluation
+  measured."""
   names: dict[str, str] = {}
   for run in runs:
     names |= {f'{term}_loss': f'{term.upper()} loss (nats)' for term in run.objective.terms}
@@ -64,7 +65,7 @@ def charts(runs: Sequence[Told]) -> list[Chart]:
   names |= OF_TRAINING
   for run in runs:
     measured = [name for line in run.lines if line['kind'] == 'validation' for name in line]
-    names |= {name: name.replace('_', ' ') for name in (*measured, *run.held_out)
+    names |= {name: name.replace('_', ' ') for name in (*measured, *run.evaluation)
               if name not in (*names, *NOT_DRAWN, 'kind')}
   found = []
   for name, title in names.items():
@@ -78,8 +79,8 @@ def _curves(run: Told, name: str) -> list[Curve]:
   number = lambda value: isinstance(value, int | float) and not isinstance(value, bool)
   points = {kind: [(line['step'], line[name]) for line in run.lines if line['kind'] == kind and number(line.get(name))]
             for kind in ('train', 'validation')}
-  if number(run.held_out.get(name)):
-    points['held-out'] = [(run.held_out['step'], run.held_out[name])]
+  if number(run.evaluation.get(name)):
+    points['evaluation'] = [(run.evaluation['step'], run.evaluation[name])]
   return [Curve(run.name, kind, of_kind) for kind, of_kind in points.items() if of_kind]
 
 
@@ -87,8 +88,8 @@ def _baseline(runs: Sequence[Told], name: str) -> float | None:
   """The unigram frequencies' loss, beside the loss of a term that predicts tokens."""
   for run in runs:
     term = run.objective.terms.get(name.removesuffix('_loss'))
-    if name.endswith('_loss') and term is not None and term.predicts_tokens and 'unigram_loss' in run.held_out:
-      return run.held_out['unigram_loss']
+    if name.endswith('_loss') and term is not None and term.predicts_tokens and 'unigram_loss' in run.evaluation:
+      return run.evaluation['unigram_loss']
   return None
 
 
@@ -100,7 +101,7 @@ def draw(axis, chart: Chart, several: bool) -> None:
     alone = len(curve.points) == 1
     style = {'train': dict(linewidth=1.2, alpha=0.75, marker='.' if alone else None),
              'validation': dict(marker='o', linestyle='--', markersize=4, linewidth=1),
-             'held-out': dict(marker='*', linestyle='', markersize=10, markeredgecolor=INK, markeredgewidth=0.5)}
+             'evaluation': dict(marker='*', linestyle='', markersize=10, markeredgecolor=INK, markeredgewidth=0.5)}
     first = several and all(curve is other or other.run != curve.run for other in
                             chart.curves[:chart.curves.index(curve) + 1])
     label = f'{curve.run}: {curve.kind}' if several and first else '' if several else curve.kind

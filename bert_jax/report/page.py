@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bert_jax import checkpoint, evaluate, phases, run_directory
-from bert_jax.config import Config
+from bert_jax.config import BatchConfig, Config
+from bert_jax.convert import card
 from bert_jax.errors import CheckpointError, ConfigError, require
 from bert_jax.fields import flat
 from bert_jax.report import charts, seen
-from input_pipeline import storage
+from input_pipeline import records, storage
 from input_pipeline.errors import DataError
 
 PAGE = 'report.html'
@@ -17,6 +18,7 @@ ROWS = 4  # held-out rows whose predictions are shown
 EXAMPLES = 256  # of a task, the first of validation, that are answered for the page
 ANSWERS = 6  # of these, right and wrong ones each, that are shown
 SAMPLED_TOKENS = 1 << 20  # of the data that are read for the lengths
+NEGATIVES = {'nsp': 'next-sentence negatives', 'google': 'next-sentence negatives', 'sop': 'swapped pairs'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +57,16 @@ def report(run_dirs: Sequence[storage.PathLike], output: storage.PathLike | None
   path = storage.path(output if output is not None else storage.path(run_dirs[0]) / PAGE)
   storage.probe(path, '--output', folder=False)
   runs = [charts.told(run_dir) for run_dir in run_dirs]
-  records = [run_directory.read(run_dir) for run_dir in run_dirs]
+  recorded = [run_directory.read(run_dir) for run_dir in run_dirs]
   several = len(runs) > 1
-  looks = [] if several else [look(run_dirs[0], records[0])]
+  looks = [] if several else [look(run_dirs[0], recorded[0])]
   page = template().render(
       names=names, several=several, tiles=[tiles(run) for run in runs],
       charts=[charts.as_svg(chart, several) for chart in charts.charts(runs)],
       figures=Table.of([figures(run) for run in runs]),
-      settings=Table.of([flat(record.config) | {'data': record.data} for record in records]),
-      origins=[record.origin for record in records], **(looks[0] if looks else {}))
-  storage.write_output(path, page)
+      settings=Table.of([flat(record.config) | {'data': record.data} for record in recorded]),
+      said=[said(run, run_dir) for run, run_dir in zip(runs, run_dirs)], **(looks[0] if looks else {}))
+  storage.write_output(path, page.encode(errors='backslashreplace'))  # a name may be no UTF-8
   return path
 
 
@@ -96,7 +98,8 @@ def last(run: charts.Told, kind: str) -> Mapping[str, Any]:
 def tiles(run: charts.Told) -> list[tuple[str, str]]:
   """The few figures that one asks for first."""
   train = last(run, 'train')
-  found = run.held_out or last(run, 'validation')
+  kind = 'evaluation' if run.evaluation else 'validation'
+  found = run.evaluation or last(run, kind)
   steps = [line for line in run.lines if line['kind'] == 'train' and line.get('steps_per_second')]
   tokens = sum(line['tokens_per_second'] / line['steps_per_second'] * (line['step'] - before)
                for before, line in zip([0, *(line['step'] for line in steps)], steps))
@@ -106,21 +109,31 @@ def tiles(run: charts.Told) -> list[tuple[str, str]]:
     for figure in ('loss', 'accuracy'):
       if (value := found.get(f'{term}_{figure}')) is not None:
         share = f'{value:.1%}' if figure == 'accuracy' else f'{value:.3f} nats'
-        tile[f'held-out {term.upper()} {figure}'] = share
+        tile[f'{kind}: {term.upper()} {figure}'] = share
   if 'unigram_loss' in found:
     tile['unigram baseline'] = f'{found["unigram_loss"]:.3f} nats'
   return list(tile.items())
 
 
 def figures(run: charts.Told) -> dict[str, object]:
-  hidden = ('step', 'kind')
+  hidden = 'kind', run_directory.COPIES
   of = lambda title, line: {f'{title}: {name}': value for name, value in line.items() if name not in hidden}
-  return of('held-out', run.held_out) | of('last steps', last(run, 'train'))
+  return of('evaluation', run.evaluation) | of('last steps', last(run, 'train'))
+
+
+def said(run: charts.Told, run_dir: storage.PathLike) -> list[str]:
+  """The sentences of a model card on its training, and on what its evaluation is of."""
+  from bert_jax.convert import exchange
+  found = exchange.told_of_run(run_dir, last(run, 'train').get('step', 0))
+  if run.evaluation:
+    kind, copies = run_directory.read(run_dir).kind, run.evaluation.get(run_directory.COPIES)
+    found.append(f'Evaluated at step {run.evaluation["step"]:,}, on {card.evaluated_on(kind, copies)}.')
+  return found
 
 
 def look(run_dir: storage.PathLike, record: run_directory.Record) -> dict[str, Any]:
   """What a single run's page has more: its data, predictions and attention; or why some of it is not there."""
-  found: dict[str, Any] = {'data': None, 'rows': [], 'attention': None, 'answers': None, 'missing': []}
+  found: dict[str, Any] = {'data': None, 'rows': [], 'attention': None, 'answers': None, 'step': None, 'missing': []}
   try:
     found |= (pretrained if isinstance(record.config, Config) else finetuned)(run_dir, record)
   except (DataError, CheckpointError, ConfigError) as error:
@@ -134,11 +147,17 @@ def pretrained(run_dir: storage.PathLike, record: run_directory.Record) -> dict[
   config = phases.at(record.config, loaded.step or 0)
   plain = dataclasses.replace(config, batch=dataclasses.replace(config.batch, pack=False, pairs_per_row=1))
   directory = phases.directory(record.data, plain)
+  require_own(records.fingerprint(phases.manifests(record.data, record.config)), run_dir, record)
   stream = evaluate.open_validation(record.data, plain, 'framing')
-  require(stream.vocabulary.sha256 == record.vocabulary.sha256,
-          f'{record.data} now has another vocabulary than {run_dir} was trained with')
   rows, attention = seen.look(loaded, stream.rows(0, min(ROWS, stream.rows_per_epoch)), stream.kinds.continues)
-  return {'data': data(str(directory)), 'rows': rows, 'attention': attention}
+  return {'data': data(str(directory), config.batch), 'rows': rows, 'attention': attention, 'step': loaded.step}
+
+
+def require_own(fingerprint: str, run_dir: storage.PathLike, record: run_directory.Record) -> None:
+  """Raises DataError where what lies at the place of a run's data is not what it was trained on, or nobody knows."""
+  if fingerprint != record.shards:
+    holds = 'holds something else' if record.shards else 'may hold something else'
+    raise DataError(f'{record.data} {holds} now than what {run_dir} was trained on, so that it is not described')
 
 
 def finetuned(run_dir: storage.PathLike, record: run_directory.Record) -> dict[str, Any]:
@@ -150,20 +169,23 @@ def finetuned(run_dir: storage.PathLike, record: run_directory.Record) -> dict[s
   from bert_jax.tasks import showing
   loaded = checkpoint.load(run_dir)
   config: Any = record.config
-  examples = examples_lib.read(config, record.data, 'validation')[:EXAMPLES]
+  found = examples_lib.all_of(config, record.data)
+  require_own(examples_lib.fingerprint(found), run_dir, record)
+  examples = found['validation'][:EXAMPLES]
   split = examples_lib.split_of(config, examples, loaded.tokenizer())
   answered = split.answer(program_lib.on_one_device(config), loaded.params, config)
   shown = [split.task.shown(example, answer) for example, answer in zip(examples, answered.answers)]
   chosen = {right: [one for one in shown if one.wanted is not None and one.right == right] for right in (True, False)}
-  return {'answers': {'of': len(shown), 'groups': [
+  return {'step': loaded.step, 'answers': {'of': len(shown), 'groups': [
       (name, len(of), of[::-(-len(of) // ANSWERS)] if of else [])
       for name, of in (('right', chosen[True]), ('wrong', chosen[False]))],
       'classes': '\n'.join(showing.counts([one for one in shown if one.wanted is not None]))}}
 
 
-def data(directory: str) -> Data:
+def data(directory: str, batch: BatchConfig) -> Data:
+  """What the shards hold, as the batches of a run are made of them."""
   from input_pipeline.inspection import looking
-  found = looking.inspect(directory, examples=0, most_tokens=SAMPLED_TOKENS, verify='framing')
+  found = looking.inspect(directory, examples=0, pairs=batch.pairs, most_tokens=SAMPLED_TOKENS, verify='framing')
   splits = list(found.splits)
   of = lambda name, field: (name, [field(split) for split in found.splits.values()])
   rows = dict([
@@ -171,8 +193,10 @@ def data(directory: str) -> Data:
       of('sentences', lambda split: show(split.sentences)), of('tokens', lambda split: show(split.tokens)),
       of('tokens of a piece, median', lambda split: show(split.piece_tokens[2])),
       of('unknown', lambda split: f'{split.unknown_share:.2%}'),
-      of('padding', lambda split: f'{split.padding_share:.1%}'),
-      of('next-sentence negatives', lambda split: f'{split.negative_share:.1%}')])
+      of('padding of packed rows', lambda split: f'{split.padding_share_packed:.1%}') if batch.pack else
+      of('padding', lambda split: f'{split.padding_share:.1%}')])
+  if batch.pairs in NEGATIVES:
+    rows |= [of(NEGATIVES[batch.pairs], lambda split: f'{split.negative_share:.1%}')]
   lengths = next(iter(found.splits.values())).lengths
   width, total = found.sequence_length / len(lengths), max(sum(lengths), 1)
   bins = [(round(i * width) + 1, round((i + 1) * width), count / total) for i, count in enumerate(lengths)]

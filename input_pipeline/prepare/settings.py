@@ -65,6 +65,9 @@ class Prepare:
   """Replace an output directory that holds other prepared data."""
 
   def __post_init__(self):
+    for name in ('input', 'vocabulary', 'output'):
+      if not getattr(self, name):
+        raise records.DataError(f'{_flag(name)} is empty: wanted a text')
     sentences.check_language(self.language)
     word_boundaries.check(self.words)
     checks = {

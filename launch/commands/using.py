@@ -151,7 +151,8 @@ def features(argv: list[str]) -> int:
   kind = storage.path(args.output).suffix if args.output else None
   require(kind is None or kind in feature.FILES,
           f'--output {args.output} ends in {kind!r}: wanted {", ".join(feature.FILES)}, or no --output for JSON lines')
-  if args.output:
+  if args.output and kind:
+    feature.check_file(kind, args.layers, args.pooling)
     storage.probe(args.output, '--output', folder=False)
   lines = (halves(line) for line in texts_of(texts, args.input))
   encoders = [load(path, args.running) for path in checkpoints]
