@@ -16,7 +16,8 @@ COMMANDS = {
     'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'supervise': supervising.Supervise,
     'evaluate': training.Evaluate, 'predict': training.Predict, 'plan': planning.Plan,
     'benchmark step': measuring.BenchmarkStep, 'benchmark input': measuring.BenchmarkInput,
-    'benchmark tasks': measuring.BenchmarkTasks, 'fill-mask': using.FillMask}
+    'benchmark tasks': measuring.BenchmarkTasks, 'fill-mask': using.FillMask, 'features': using.Features,
+    'score': using.Score, 'next-sentence': using.NextSentence}
 NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 HEAD = '''# Settings that are numbers
 
@@ -35,7 +36,7 @@ def numbers(kind: type, before: str = '') -> Iterator[tuple[str, str, str]]:
     elif field.name in known:
       hint, within = known[field.name]
       wise = '' if within.wise == float('inf') else ranges.written(within.wise)
-      yield flags.flag(before + field.name), ranges.words(hint, within), wise
+      yield flags.flag(before + field.name), ranges.words(hint), wise
 
 
 def page() -> str:
