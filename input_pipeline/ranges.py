@@ -89,7 +89,8 @@ def of(settings: Any) -> dict[str, tuple[Any, Within]]:
 
 def words(kind: Any) -> str:
   """'a whole number, at least 1 and at most 5'; of several numbers in turn."""
-  return ', then '.join([f'{wanted(kind)}, {found_in(kind)[0].words}', *(one.words for one in found_in(kind)[1:])])
+  every = ', then '.join(within.words for within in found_in(kind))
+  return f'{wanted(kind)}, {every}' if every else wanted(kind)
 
 
 def check(settings: Any, prefix: str, error: type[Exception], name: Callable[[str], str] = str) -> None:

@@ -18,7 +18,6 @@ COMMANDS = {
     'benchmark step': measuring.BenchmarkStep, 'benchmark input': measuring.BenchmarkInput,
     'benchmark tasks': measuring.BenchmarkTasks, 'fill-mask': using.FillMask, 'features': using.Features,
     'score': using.Score, 'next-sentence': using.NextSentence}
-NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 HEAD = '''# Settings that are numbers
 
 Each is checked before anything is built or written; one outside its range ends a command with 2 and a sentence. A
@@ -32,7 +31,7 @@ def numbers(kind: type, before: str = '') -> Iterator[tuple[str, str, str]]:
   hints, known = typing.get_type_hints(kind), ranges.of(kind)
   for field in dataclasses.fields(kind):
     if dataclasses.is_dataclass(hints[field.name]):
-      yield from numbers(hints[field.name], before if field.name in NAMELESS else f'{before}{field.name}.')
+      yield from numbers(hints[field.name], before if field.name in flags.NAMELESS else f'{before}{field.name}.')
     elif field.name in known:
       hint, within = known[field.name]
       wise = '' if within.wise == float('inf') else ranges.written(within.wise)

@@ -15,7 +15,7 @@ from bert_jax.tasks.table import TASKS
 from input_pipeline import ranges
 from input_pipeline.errors import DataError
 from launch import settings_page
-from launch.commands import flags, training
+from launch.commands import flags, measuring, text, training
 from tests.test_flags import SETTINGS
 
 def numeric(kind) -> bool:
@@ -138,6 +138,15 @@ def test_a_command_says_it_in_one_sentence(words, says):
 def test_a_list_of_numbers_is_refused_by_the_one_that_is_outside(words, says):
   with pytest.raises(ConfigError, match='^' + says):
     training.finetune(['classification', '--data', 'd', '--run-dir', 'r', '--checkpoint', 'c', *words])
+
+
+@pytest.mark.parametrize('command, words, says', [
+    (text.inspect, ['d', '--masking.share', 'x'], "--masking.share is 'x': wanted a finite number, at least 0"),
+    (text.inspect, ['d', '--masking.schedule', '0', '2'], '--masking.schedule has 2.0: wanted a tuple of a tuple of'),
+    (measuring.benchmark, ['input', '--data', 'd', '--batch.size', '0'], '--batch.size is 0: wanted a whole number')])
+def test_settings_within_a_command_are_looked_at_before_anything_is_read(command, words, says):
+  with pytest.raises(ConfigError, match='^' + says):
+    command(words)
 
 
 def test_help_shows_the_ranges(capsys):

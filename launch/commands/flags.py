@@ -16,6 +16,7 @@ from input_pipeline import ranges
 from input_pipeline.errors import DataError
 
 WIDTH = 120  # columns of what is printed
+NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 # What happens only in a run: no other command that takes a recipe's settings does it.
 ONLY_IN_A_RUN = tuple(f'run.{name}' for name in (
     'max_minutes', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluate_every', 'evaluation_rows'))
@@ -104,15 +105,15 @@ def number_of(word: str, number: type) -> float | str:
     return word
 
 
-def require_values(settings) -> None:
-  """Raises ConfigError for a command's own number outside its range, and for an empty text where some text is meant;
-  other settings look at themselves."""
-  ranges.check(settings, '', ConfigError, flag)
+def require_values(settings, before: str = '') -> None:
+  """Raises ConfigError for a number outside its range, and for an empty text where some text is meant; of settings that
+  look at themselves as they are made that is done. `before`: of the names of their flags, as in 'batch.'."""
+  ranges.check(settings, before, ConfigError, flag)
   for field in dataclasses.fields(settings):
     value = getattr(settings, field.name)
-    require(value != '' or field.default == '', f'{flag(field.name)} is empty: wanted a text')
-    if dataclasses.is_dataclass(value) and not hasattr(value, '__post_init__') and not hasattr(value, 'check'):
-      require_values(value)
+    require(value != '' or field.default == '', f'{flag(before + field.name)} is empty: wanted a text')
+    if dataclasses.is_dataclass(value) and not hasattr(value, '__post_init__'):
+      require_values(value, before if field.name in NAMELESS else f'{before}{field.name}.')
 
 
 def changed(settings, default, name: str) -> dict[str, object]:
