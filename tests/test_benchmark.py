@@ -19,7 +19,8 @@ def test_rates_belong_together(tmp_path, pack):
 
 
 def test_a_time_that_is_over_at_once_is_one_batch_a_round(tmp_path):
-  report = benchmark.measure(synthetic.write_data(tmp_path), BatchConfig(sequence_length=64, predictions=14), seconds=5e-324)
+  config = BatchConfig(sequence_length=64, predictions=14)
+  report = benchmark.measure(synthetic.write_data(tmp_path), config, seconds=5e-324)
   assert report['rows_per_second']['min'] > 0
 
 
