@@ -121,15 +121,17 @@ def test_kills_at_random_moments_change_nothing(config, straight, data, tmp_path
       if len(fell) < kills:
         if moments.random() < 0.8:
           until(child, 1)
-          until(child, done() + moments.randint(0, 11))
+          until(child, done() + moments.randint(0, STEPS // 2))
           child.process.join(moments.uniform(0, 0.1))
         else:
           child.process.join(moments.uniform(0, 10))
-        fell += [(number, done())] if child.kill() else []
+        if child.kill():
+          fell.append((number, done()))
+          print(f'kill {len(fell)}: of run {number} after its step {fell[-1][1]}', flush=True)
       code = child.end()
     assert code in (0, -signal.SIGKILL), child.said
     if code == 0:
       assert_same(run_dir, straight)
       number += 1
-  print(f'{len(fell)} kills in {number} runs, after (run, step): {fell}')
+      print(f'{number} runs are as the one that nobody disturbed', flush=True)
   assert len({step for _, step in fell}) > kills / 3
