@@ -144,7 +144,7 @@ def test_a_list_of_numbers_is_refused_by_the_one_that_is_outside(words, says):
 @pytest.mark.parametrize('command, words, says', [
     (text.inspect, ['d', '--masking.share', 'x'], "--masking.share is 'x': wanted a finite number, at least 0"),
     (text.inspect, ['d', '--masking.schedule', '0', '2'], '--masking.schedule has 2.0: wanted a tuple of a tuple of'),
-    (measuring.benchmark, ['input', '--data', 'd', '--batch.size', '0'], '--batch.size is 0: wanted a whole number')])
+    (measuring.benchmark, ['tasks', 'c', '--data-root', 'r', '--output', 'o', '--seeds', '0'], 'seeds is 0: wanted a')])
 def test_settings_within_a_command_are_looked_at_before_anything_is_read(command, words, says):
   with pytest.raises(ConfigError, match='^' + says):
     command(words)
