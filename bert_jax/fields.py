@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from bert_jax.errors import ConfigError, require
 from input_pipeline import ranges
-from input_pipeline.batches.checks import fits, wanted
+from input_pipeline.batches.checks import fits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: types of fields are hashed, and a table cannot be
@@ -63,7 +63,7 @@ def from_json(kind, fields, name: str = '', narrowed: Mapping[str, type] | None 
     parts = (hint, *typing.get_args(hint))
     nested = next((part for part in parts if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
     if nested and typing.get_origin(hint) is tuple:
-      require(isinstance(value, list | tuple), f'{name}{field} is {value!r:.60}: wanted {wanted(hint)}')
+      require(isinstance(value, list | tuple), f'{name}{field} is {value!r:.60}: wanted {ranges.words(hint)}')
       values[field] = tuple(from_json(nested, item, f'{name}{field}.') for item in value)
       continue
     if nested and not (value is None and type(None) in typing.get_args(hint)):
@@ -72,7 +72,7 @@ def from_json(kind, fields, name: str = '', narrowed: Mapping[str, type] | None 
     values[field] = _tuples(value)
     allowed = allowed_values(hint)  # a table may have more than its type says
     require(value in allowed if allowed is not None and isinstance(value, str) else fits(values[field], hint),
-            f'{name}{field} is {value!r:.60}: wanted {wanted(hint)}')
+            f'{name}{field} is {value!r:.60}: wanted {ranges.words(hint)}')
   missing = [field.name for field in dataclasses.fields(kind) if field.name not in values
              and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]
   require(not missing, f'{name or kind.__name__} lacks {", ".join(missing)}')

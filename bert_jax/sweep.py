@@ -51,7 +51,7 @@ def sweep(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLik
   """
   require(seeds >= 1, f'seeds is {seeds}: wanted at least 1')
   storage.probe(run_dir, '--run-dir', checkpoints=True)
-  cells = grid.cells(config)
+  cells = list(dict.fromkeys(grid.cells(config)))
   wanted = [(name_of(cell, len(cells) > 1, seed if seeds > 1 else None), with_seed(cell, seed))
             for cell in cells for seed in range(seeds)]
   several = len(wanted) > 1
@@ -79,7 +79,8 @@ def sweep(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLik
 
 def name_of(config: Finetune, of_grid: bool, seed: int | None) -> str:
   """The folder of a run below RUN."""
-  point = f'rate-{config.optimizer.peak_learning_rate:g}-batch-{config.batch.size}-epochs-{config.epochs}'
+  rate = f'{config.optimizer.peak_learning_rate!r}'.removesuffix('.0')  # in full: two rates are two folders
+  point = f'rate-{rate}-batch-{config.batch.size}-epochs-{config.epochs}'
   return '/'.join(([point] if of_grid else []) + ([f'seed-{seed + 1}'] if seed is not None else []))
 
 

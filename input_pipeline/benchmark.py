@@ -61,10 +61,10 @@ def measure(directory: storage.PathLike, config: BatchConfig, split: str = 'trai
 
 
 def run_round(batches: Iterator[Batch], seconds: float) -> Round:
-  """Makes batches for so long."""
+  """Makes batches for so long, and one at least."""
   pairs = tokens = places = rows = 0
   begin = time.perf_counter()
-  while time.perf_counter() - begin < seconds:
+  while not rows or time.perf_counter() - begin < seconds:
     pair_ids = next(batches)['pair_ids']
     pairs, tokens = pairs + int(pair_ids.max(1).sum()), tokens + np.count_nonzero(pair_ids)
     places, rows = places + pair_ids.size, rows + len(pair_ids)
@@ -96,7 +96,7 @@ def against_huggingface(stream: loader.Stream, seconds: float = 10.0) -> dict[st
   for turn in range(ROUNDS):
     for name, work in (('ours', functools.partial(ours, turn)), ('peer', functools.partial(collate, examples))):
       count, begin = 0, time.perf_counter()
-      while time.perf_counter() - begin < seconds / ROUNDS / len(rates):
+      while not count or time.perf_counter() - begin < seconds / ROUNDS / len(rates):
         work()
         count += 1
       rates[name].append(count * len(rows) / (time.perf_counter() - begin))

@@ -16,8 +16,8 @@ COMMANDS = {
     'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'supervise': supervising.Supervise,
     'evaluate': training.Evaluate, 'predict': training.Predict, 'plan': planning.Plan,
     'benchmark step': measuring.BenchmarkStep, 'benchmark input': measuring.BenchmarkInput,
-    'benchmark tasks': measuring.BenchmarkTasks, 'fill-mask': using.FillMask}
-NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
+    'benchmark tasks': measuring.BenchmarkTasks, 'fill-mask': using.FillMask, 'features': using.Features,
+    'score': using.Score, 'next-sentence': using.NextSentence}
 HEAD = '''# Settings that are numbers
 
 Each is checked before anything is built or written; one outside its range ends a command with 2 and a sentence. A
@@ -31,11 +31,11 @@ def numbers(kind: type, before: str = '') -> Iterator[tuple[str, str, str]]:
   hints, known = typing.get_type_hints(kind), ranges.of(kind)
   for field in dataclasses.fields(kind):
     if dataclasses.is_dataclass(hints[field.name]):
-      yield from numbers(hints[field.name], before if field.name in NAMELESS else f'{before}{field.name}.')
+      yield from numbers(hints[field.name], before if field.name in flags.NAMELESS else f'{before}{field.name}.')
     elif field.name in known:
       hint, within = known[field.name]
       wise = '' if within.wise == float('inf') else ranges.written(within.wise)
-      yield flags.flag(before + field.name), ranges.words(hint, within), wise
+      yield flags.flag(before + field.name), ranges.words(hint), wise
 
 
 def page() -> str:

@@ -118,3 +118,16 @@ def rewrite_manifest(directory, change) -> None:
   fields = json.loads(path.read_text())
   change(fields)
   path.write_text(json.dumps(fields))
+
+
+def write_probed(directory, vocabulary_size: int):
+  """What probes read: pairs.jsonl, of minimal pairs, and train.jsonl and validation.jsonl, whose classes are a word."""
+  directory, draw = epath.Path(directory), np.random.default_rng(0)
+  words = [token for token in vocabulary_tokens(vocabulary_size) if token.startswith('T')]
+  text = lambda: ' '.join(draw.choice(words, 5))
+  written = lambda lines: ''.join(json.dumps(line) + '\n' for line in lines)
+  (directory / 'pairs.jsonl').write_text(written({'sentence_good': text(), 'sentence_bad': text()} for _ in range(9)))
+  for split in ('train', 'validation'):
+    lines = ({'text': f'{text()} {words[i % 2]}', 'label': 'ab'[i % 2]} for i in range(30))
+    (directory / f'{split}.jsonl').write_text(written(lines))
+  return directory

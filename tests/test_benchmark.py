@@ -18,6 +18,12 @@ def test_rates_belong_together(tmp_path, pack):
   assert (report['sequences_per_second']['median'] > report['rows_per_second']['median']) == pack
 
 
+def test_a_time_that_is_over_at_once_is_one_batch_a_round(tmp_path):
+  config = BatchConfig(sequence_length=64, predictions=14)
+  report = benchmark.measure(synthetic.write_data(tmp_path), config, seconds=5e-324)
+  assert report['rows_per_second']['min'] > 0
+
+
 def test_engines_are_measured_too(tmp_path):
   config = BatchConfig(sequence_length=64, predictions=10)
   report = benchmark.measure(synthetic.write_data(tmp_path), config, seconds=.2, engine='threads')

@@ -1,5 +1,7 @@
 """Dropout masks: the rate, independence, the same mask backward, the same mask on any mesh."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,11 @@ def test_rate_is_kept_overall_and_along_every_axis(rate):
   for axis in range(len(SHAPE)):
     shares = np.moveaxis(dropped, axis, 0).reshape(SHAPE[axis], -1).mean(1)
     assert np.abs(shares - rate).max() < 1.5 * four_sigma(rate, dropped.size // SHAPE[axis])
+
+
+@pytest.mark.parametrize('rate', [math.nextafter(1, 0), 1 - 1e-10, 5e-324])
+def test_rates_next_to_1_and_0_can_be_drawn(rate):
+  assert np.asarray(keep_mask(SHAPE, rate, SEED)).mean() == (rate < .5)
 
 
 def test_mean_is_preserved_and_survivors_are_scaled():

@@ -389,6 +389,9 @@ def test_numbers_that_are_none_are_a_difference(pretrained):
   found = proof.compare({'logits': np.full((1, 2), np.nan)}, {'logits': np.zeros((1, 2))}, batch)
   with pytest.raises(CheckpointError, match='logits differ by nan'):
     proof.check(found, 'x', batch)
+  large = np.full((1, 2), 1e30, np.float32)  # of which the squares are more than 32 bits hold
+  with pytest.raises(CheckpointError, match='logits differ by 1.0e'):
+    proof.check(proof.compare({'logits': 2 * large}, {'logits': large}, batch), 'x', batch)
   with pytest.raises(CheckpointError, match='no output that both have'):
     proof.check([], 'x', batch)
 

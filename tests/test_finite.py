@@ -112,7 +112,7 @@ def data(tmp_path_factory):
 
 
 CONFIG = cfg.Config(
-    model=recipes.model_of(1, 64, vocab_size=VOCABULARY, dtype='float32'),
+    model=recipes.model_of(1, 64, vocab_size=VOCABULARY, dtype='float32', heads=2),
     batch=cfg.BatchConfig(size=16, sequence_length=32, predictions=5),
     run=cfg.Run(steps=40, log_every=4, checkpoint_every=3, keep_checkpoints=2), optimizer=cfg.Optimizer(warmup_steps=0))
 

@@ -198,7 +198,6 @@ def settings():
 
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
-NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 PLACEHOLDER = '…'
 # Beam's own flags.
 FOREIGN = {'--direct_num_workers', '--runner'}
@@ -213,7 +212,7 @@ def flags_of(kind, before=''):
     hint = typing.get_type_hints(kind)[field.name]
     name = before + field.name.replace('_', '-')
     if dataclasses.is_dataclass(hint):
-      found |= flags_of(hint, '' if field.name in NAMELESS else f'{name}.')
+      found |= flags_of(hint, '' if field.name in flags.NAMELESS else f'{name}.')
       found.add(f'--{name}')  # the group: `--mesh auto`
     else:
       found.add(f'--{name}')

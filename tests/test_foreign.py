@@ -140,6 +140,19 @@ def test_tensors_of_a_terabyte_are_never_read(exported, refused):
 DTYPES = {'F32': np.float32, 'F16': np.float16, 'F64': np.float64, 'BF16': ml_dtypes.bfloat16, 'I64': np.int64}
 
 
+@pytest.mark.parametrize('kind, value', [
+    ('F64', 1e39), ('F64', -1e300), ('F16', np.inf), ('BF16', np.nan), ('F32', -np.inf)])
+def test_a_weight_that_is_no_number_of_32_bits_is_refused(exported, kind, value):
+  """What is finite in 64 bits need not be in ours."""
+  tensors = safetensors.numpy.load((exported / weights.WEIGHTS).read_bytes())
+  for name in ('bert.embeddings.word_embeddings.weight', 'bert.encoder.layer.1.output.dense.weight'):
+    changed = tensors[name].astype(DTYPES[kind])
+    changed[1, 1] = value
+    (exported / weights.WEIGHTS).write_bytes(safetensors.numpy.save(tensors | {name: changed}, {'format': 'pt'}))
+    with pytest.raises(cfg.DataError, match=f'{name} hold values that are not finite in float32'):
+      huggingface.read(exported)
+
+
 @given(st.dictionaries(st.text(min_size=1, max_size=4).filter(lambda name: name != '__metadata__'), st.tuples(
     st.sampled_from(sorted(DTYPES)), st.lists(st.integers(0, 3), max_size=3)), max_size=4), st.binary(max_size=64))
 @settings(max_examples=100, deadline=None)

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import random
 
+import jax
 import numpy as np
 import parameters
 import pytest
@@ -129,6 +130,9 @@ def test_new_rows_are_the_mean_of_their_pieces(tmp_path):
     if name in (WORD, TOKEN):
       np.testing.assert_allclose(value[9:], [before[name][list(pieces)].mean(0) for pieces in wanted], rtol=1e-6)
       assert value.dtype == np.float32
+  large = jax.tree.map(lambda x: np.full_like(x, 3e38), loaded.params)  # two are more than 32 bits hold
+  largest, _ = growing.grown('C', dataclasses.replace(loaded, params=large), model, lambda: new, None)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(largest.params))
   # Handed on and brought back: the same to the last bit.
   grown = dataclasses.replace(found, tokenizer=lambda: of(new))
   huggingface.export_checkpoint(tmp_path / 'out', grown)

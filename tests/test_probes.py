@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import random
 
 import jax
 import numpy as np
@@ -26,15 +25,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   """Minimal pairs, and a task whose classes are a word."""
-  folder, draw = tmp_path_factory.mktemp('probed'), random.Random(0)
-  words = [token for token in synthetic.vocabulary_tokens(VOCABULARY) if token.startswith('T')]
-  text = lambda: ' '.join(draw.choices(words, k=5))
-  (folder / 'pairs.jsonl').write_text(''.join(
-      json.dumps({'sentence_good': text(), 'sentence_bad': text()}) + '\n' for _ in range(9)))
-  for split in ('train', 'validation'):
-    (folder / f'{split}.jsonl').write_text(''.join(
-        json.dumps({'text': f'{text()} {words[i % 2]}', 'label': 'ab'[i % 2]}) + '\n' for i in range(30)))
-  return folder
+  return synthetic.write_probed(tmp_path_factory.mktemp('probed'), VOCABULARY)
 
 
 def config(**probe):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config as cfg, optimizer, train
+from bert_jax import config as cfg, optimizer, steps, train
 from bert_jax.errors import ConfigError, NonFiniteError
 from input_pipeline import ranges
 from input_pipeline.errors import DataError
@@ -30,6 +30,7 @@ FEW = {
     'warmup_steps': (0, 1, 2, 3, 4)}
 CHANGED = {'model': 3, 'batch': 2, 'optimizer': 4, 'run': 1}  # so many fields of each are drawn
 OF_RUN = ('seed', 'microbatches', 'keep_checkpoints')
+TRACES_KEPT = 20  # runs whose small functions share what was traced: more would fill the memory
 
 
 def drawn(name: str, kind, within: ranges.Within, draws: random.Random):
@@ -79,9 +80,10 @@ def outcome(number: int, data, folder) -> str:
     assert error.exit_code == 6 and 'changed nothing' in str(error)
     return 'stopped'
   finally:
-    jax.clear_caches()
-  params = checkpoint.load(folder / str(number)).params
-  assert result.step == 3 and all(np.isfinite(x).all() for x in jax.tree.leaves((params, result.state.opt_state)))
+    if number % TRACES_KEPT == 0:
+      jax.clear_caches()
+  assert result.step == 3 and steps.look(folder / str(number))[-1].kind == steps.WHOLE
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves((result.state.params, result.state.opt_state)))
   return 'trained'
 
 

@@ -10,14 +10,13 @@ import pytest
 
 from bert_jax import recipes
 from bert_jax.errors import ConfigError
+from bert_jax.tasks.settings import Grid
 from bert_jax.tasks.table import TASKS
 from input_pipeline import ranges
 from input_pipeline.errors import DataError
 from launch import settings_page
-from launch.commands import flags, training
+from launch.commands import flags, measuring, text, training
 from tests.test_flags import SETTINGS
-
-APART = {('Masking', 'schedule')}  # points, which have a check of their own
 
 
 def numeric(kind) -> bool:
@@ -77,21 +76,33 @@ def test_every_number_has_a_range_with_two_ends():
     hints = typing.get_type_hints(kind)
     known = ranges.of(kind)
     for field in dataclasses.fields(kind):
-      if numeric(hints[field.name]) and (kind.__name__, field.name) not in APART:
+      if numeric(hints[field.name]):
         within = known[field.name][1]
         assert math.isfinite(within.least) and math.isfinite(within.greatest), (kind, field.name)
   assert len(FIELDS) > 90
 
 
+def values_at(hint, fitting):
+  """(value of a field of this type, what stands in one place of it, the range of that place): each of `values_of` in
+  each place of one number or of a tuple, whose other numbers are `fitting`."""
+  if own := ranges.own_of(hint):
+    whole = not ranges.fits(0.5, hint)
+    yield from ((value, value, own, hint) for value in values_of(own, whole))
+    return
+  many = ranges.tuple_in(hint)
+  parts = typing.get_args(many) if many else [part for part in typing.get_args(hint) if part is not type(None)]
+  for place, part in enumerate(parts[:1] if parts[-1] is Ellipsis else parts):
+    for value, *rest in values_at(part, fitting):
+      others = [fitting(ranges.found_in(other)[0]) for other in parts[:-1] + parts[-1:] if other is not Ellipsis]
+      yield (value if not many else tuple(value if at == place else other for at, other in enumerate(others)), *rest)
+
+
 @pytest.mark.parametrize('kind, name', FIELDS, ids=[f'{kind.__name__}.{name}' for kind, name in FIELDS])
 def test_a_number_outside_its_range_is_refused_in_a_sentence(kind, name):
   settings = an_instance(kind)
-  hint, within = ranges.of(kind)[name]
-  whole = not ranges.fits(0.5, hint) and not ranges.fits((0.5,), hint)
-  many = isinstance(getattr(settings, name), tuple) or ranges.fits((1,), hint)
-  for value in values_of(within, whole):
-    given = (value,) if many else value
-    inside = ranges.fits(given, hint) and within.holds(value)
+  hint, _ = ranges.of(kind)[name]
+  for given, value, within, own in values_at(hint, lambda within: within.least):
+    inside = ranges.fits(value, own) and within.holds(value)
     try:
       check(kind, settings, name, given)
       assert inside, given
@@ -112,11 +123,31 @@ def test_a_number_outside_its_range_is_refused_in_a_sentence(kind, name):
     (['--model.layer-norm-epsilon=nan'], r'model.layer_norm_epsilon is nan: wanted a finite number, more than 0'),
     (['--optimizer.weight-decay=-inf'], r'optimizer.weight_decay is -inf: wanted a finite number, at least 0'),
     (['--batch.seed', str(2**64)], r'batch.seed is 18446744073709551616: wanted a whole number, at least 0'),
+    (['--batch.masking.schedule', '0', '0.1', '9', 'x'], r"batch.masking.schedule has 'x': wanted a tuple"),
     (['--rewind-to=-1'], r'--rewind-to is -1: wanted a whole number or nothing'),
     (['--initialize-from', ''], r'--initialize-from is empty: wanted a text')])
 def test_a_command_says_it_in_one_sentence(words, says):
   with pytest.raises((ConfigError, DataError), match='^' + says):
     training.pretrain(['tiny', '--data', 'd', '--run-dir', 'r', *words])
+
+
+@pytest.mark.parametrize('words, says', [
+    (['--grid.rates', '3e-5', '1e400'], 'grid.rates has inf: wanted a tuple of a finite number, more than 0'),
+    (['--grid.sizes', '16', '1e3'], "grid.sizes has '1e3': wanted a tuple of a whole number, at least 1"),
+    (['--grid.epochs', ''], "grid.epochs has '': wanted a tuple of a whole number"),
+    (['--seeds', '9' * 400], '--seeds is 9{60}: wanted a whole number, at least 1 and at most 10,000')])
+def test_a_list_of_numbers_is_refused_by_the_one_that_is_outside(words, says):
+  with pytest.raises(ConfigError, match='^' + says):
+    training.finetune(['classification', '--data', 'd', '--run-dir', 'r', '--checkpoint', 'c', *words])
+
+
+@pytest.mark.parametrize('command, words, says', [
+    (text.inspect, ['d', '--masking.share', 'x'], "--masking.share is 'x': wanted a finite number, at least 0"),
+    (text.inspect, ['d', '--masking.schedule', '0', '2'], '--masking.schedule has 2.0: wanted a tuple of a tuple of'),
+    (measuring.benchmark, ['tasks', 'c', '--data-root', 'r', '--output', 'o', '--seeds', '0'], 'seeds is 0: wanted a')])
+def test_settings_within_a_command_are_looked_at_before_anything_is_read(command, words, says):
+  with pytest.raises(ConfigError, match='^' + says):
+    command(words)
 
 
 def test_help_shows_the_ranges(capsys):
@@ -135,6 +166,8 @@ def test_the_page_of_settings_is_as_they_are():
 
 def test_what_is_surely_a_mistake_is_told(capsys):
   default = training.Pretrain('data', 'run', recipes.recipe('tiny'))
+  grid = Grid(rates=(1e-5, 2.0))
+  assert list(ranges.unwise(grid)) == ['rates is 2: more than 1 is surely a mistake']
   flags.parse(training.Pretrain, ['--optimizer.peak-learning-rate', '2', '--model.hidden-dropout', '0.95'],
               'pretrain tiny', default, training.check)
   said = capsys.readouterr().err.splitlines()

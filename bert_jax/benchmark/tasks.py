@@ -16,9 +16,9 @@ from bert_jax import run_directory, sweep
 from bert_jax.errors import ConfigError, require
 from bert_jax.fields import require_fields
 from bert_jax.tasks import settings
-from bert_jax.tasks.settings import Files, Finetune
+from bert_jax.tasks.settings import Files, Finetune, Seeds
 from input_pipeline import storage
-from input_pipeline.ranges import FLOAT32, Count, CountOrNone, Within
+from input_pipeline.ranges import FLOAT32, CountOrNone, Within
 
 BLIMP, ACCURACY = 'blimp', 'accuracy'
 BLIMP_FILE = 'blimp/BLiMP.zip'
@@ -49,7 +49,7 @@ class Amount:
   """How much of a suite is done."""
   tasks: tuple[str, ...] = ()
   """Only these of the suite's tasks; by default all."""
-  seeds: Count = 3
+  seeds: Seeds = 3
   """Runs of each task, which differ only in their seed."""
   limit: CountOrNone = 0
   """Only so many examples of each split, and minimal pairs; 0: all."""

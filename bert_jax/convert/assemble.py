@@ -53,7 +53,8 @@ def loaded(found: Foreign, heads: Heads | None) -> Loaded:
   have = {name: head for name, head in known.items() if name not in absent} if heads is None else known
   present = [entry for entry in table if entry.head not in absent]
   arrays = names.from_tensors(found.tensors, present, found.source)
-  check_finite({name: found.tensors[name] for entry in present for name in entry.theirs}, found.source)
+  check_finite({theirs: value for entry in present for theirs, value in zip(
+      entry.theirs, arrays[entry.name] if entry.stacked else [arrays[entry.name]])}, found.source)
   tokenizer = functools.cache(found.tokenizer)
   model, arrays = trimmed(found.model, arrays, tokenizer)
   return Loaded(model, objective_of(model, have) if heads is None else Objective({}, heads),
@@ -112,10 +113,10 @@ def check_strange(found: Foreign, table: list[Entry]) -> None:
 
 
 def check_finite(tensors: Mapping[str, np.ndarray], where: Any) -> None:
-  """Raises DataError where a weight is no number."""
+  """Raises DataError where a weight is no number, or none of 32 bits."""
   strange = [name for name, value in tensors.items() if not np.isfinite(value).all()]
   if strange:
-    raise DataError(f'{where}: {some(strange)} hold values that are not finite: wanted another checkpoint')
+    raise DataError(f'{where}: {some(strange)} hold values that are not finite in float32: wanted another checkpoint')
 
 
 def trimmed(model: Model, arrays: dict[str, np.ndarray], tokenizer: Callable) -> tuple[Model, dict[str, np.ndarray]]:

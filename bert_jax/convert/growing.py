@@ -67,7 +67,8 @@ def with_tokens(path: Any, loaded: Loaded, size: int,
   require(tokenizer.kind == 'wordpiece', f'{path} has a {tokenizer.kind} vocabulary: wanted WordPiece, which can grow')
   ids = {token: i for i, token in enumerate(old)}
   of_new = [extending.pieces(token, ids, tokenizer.unk_id) for token in new[len(old):]]
-  mean = lambda rows: np.stack([rows[found].mean(axis=0) for found in of_new])  # [V …] -> [N …]
+  mean = lambda rows: np.stack(  # [V …] -> [N …], in 64 bits, as a sum of 32 may be more than they hold
+      [rows[found].mean(axis=0, dtype=np.float64).astype(rows.dtype) for found in of_new])
   larger = replaced(loaded, OF_VOCABULARY, lambda rows: np.concatenate([rows, mean(rows)]), vocab_size=len(new))
   return larger, (f'{len(old):,} tokens become {len(new):,}: each new one begins as the mean of its old pieces',)
 

@@ -110,7 +110,8 @@ def _array(tensors: Mapping[str, np.ndarray], entry: Entry, source) -> np.ndarra
                       'cannot be read')
     if value.shape != entry.their_shape:
       raise DataError(f'{source}: {theirs} has the shape {value.shape}, its settings make it {entry.their_shape}')
-    values.append((value.swapaxes(-1, -2) if entry.transposed else value).astype(np.float32))
+    with np.errstate(over='ignore'):  # an infinity then, which assemble.check_finite names
+      values.append((value.swapaxes(-1, -2) if entry.transposed else value).astype(np.float32))
   return np.stack(values) if entry.stacked else values[0]
 
 

@@ -113,7 +113,7 @@ def compare(one: Outputs, other: Outputs, batch: Batch) -> list[Difference]:
         a, b = (x[..., :min(a.shape[-1], b.shape[-1])] for x in (a, b))
       if a.ndim == 3 or name.endswith('logits') and a.shape == real.shape:
         a, b = a[real], b[real]
-      size = float(np.sqrt(np.square(b).mean()))
+      size = float(np.sqrt(np.square(b.astype(np.float64)).mean()))
       found.append(Difference(name, float(np.abs(a - b).max()), TOLERANCE * max(1.0, size)))
   return found
 

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+GREATEST = 2**32 - 1  # of 32 bits
+
 
 def mix(x: jax.Array) -> jax.Array:
   """A bijection of 32-bit numbers, of whose result every bit depends on all (Wellons' 'lowbias32' constants).
@@ -36,7 +38,8 @@ def keep_mask(numbers: jax.Array, width: int, rate: float, seed: jax.Array) -> j
   to 0x27600a55, 0xa58d7a81, 0xccb3570e, 0xc9394686: the first is dropped, the others are kept.
   """
   columns = jax.lax.broadcasted_iota(jnp.uint32, (*numbers.shape[:-1], width), numbers.ndim - 1)
-  return mix(mix(mix(numbers) + seed) + columns * np.uint32(0x9E3779B9)) >= np.uint32(round(rate * 2**32))
+  least = np.uint32(min(round(rate * 2**32), GREATEST))  # a rate next to 1 would round to 2^32
+  return mix(mix(mix(numbers) + seed) + columns * np.uint32(0x9E3779B9)) >= least
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -13,6 +13,8 @@ from bert_jax.tasks.table import TASKS
 from bert_jax.tasks.task import Settings
 from input_pipeline.ranges import FLOAT32, Count, CountOrNone, Seed, Share, Within
 
+Seeds = Annotated[int, Within(1, 10**4)]  # runs that differ in nothing else
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskBatch:

@@ -16,6 +16,7 @@ from input_pipeline import ranges
 from input_pipeline.errors import DataError
 
 WIDTH = 120  # columns of what is printed
+NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 # What happens only in a run: no other command that takes a recipe's settings does it.
 ONLY_IN_A_RUN = tuple(f'run.{name}' for name in (
     'max_minutes', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluate_every', 'evaluation_rows'))
@@ -56,7 +57,7 @@ def with_ranges() -> constructors.ConstructorRegistry:
     finally:
       within.pop()
     known = ranges.of(info.type)
-    fields = [dataclasses.replace(field, type=with_range(field.type, *known[field.name])) if field.name in known
+    fields = [dataclasses.replace(field, type=with_range(known[field.name][0])) if field.name in known
               else field for field in found.fields]
     return dataclasses.replace(found, fields=tuple(fields), instantiate=refusing(found.instantiate))
 
@@ -77,16 +78,23 @@ def refusing(make: Callable) -> Callable:
   return made
 
 
-def with_range(kind, hint, within: ranges.Within):
-  """The type of a field, for tyro."""
-  extras: list[Any] = [tyro.conf.arg(help_behavior_hint=lambda default: f'(default: {default}; {within.words})')]
-  if not any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint))):
-    optional, number = ranges.fits(None, hint), int if not ranges.fits(0.5, hint) else float
-    extras.append(constructors.PrimitiveConstructorSpec(
-        nargs=1, metavar=('{None}|' if optional else '') + number.__name__.upper(),
-        instance_from_str=lambda words: None if optional and words[0] == 'None' else number_of(words[0], number),
-        is_instance=lambda _: True, str_from_instance=lambda value: [str(value)]))
-  return Annotated[kind, *extras]
+def with_range(hint):
+  """The type of a field with numbers that have ranges, for tyro."""
+  every = ', then '.join(within.words for within in ranges.found_in(hint))
+  return Annotated[loosened(hint), tyro.conf.arg(help_behavior_hint=lambda default: f'(default: {default}; {every})')]
+
+
+def loosened(kind):
+  """A type whose numbers tyro takes as any words; a tuple's one by one."""
+  optional, many = ranges.fits(None, kind), ranges.tuple_in(kind)
+  if many:
+    items = tuple[*(part if part is Ellipsis else loosened(part) for part in typing.get_args(many))]
+    return items | None if optional else items
+  number = int if not ranges.fits(0.5, kind) else float
+  return Annotated[kind, constructors.PrimitiveConstructorSpec(
+      nargs=1, metavar=('{None}|' if optional else '') + number.__name__.upper(),
+      instance_from_str=lambda words: None if optional and words[0] == 'None' else number_of(words[0], number),
+      is_instance=lambda _: True, str_from_instance=lambda value: [str(value)])]
 
 
 def number_of(word: str, number: type) -> float | str:
@@ -97,15 +105,15 @@ def number_of(word: str, number: type) -> float | str:
     return word
 
 
-def require_values(settings) -> None:
-  """Raises ConfigError for a command's own number outside its range, and for an empty text where some text is meant;
-  other settings look at themselves."""
-  ranges.check(settings, '', ConfigError, flag)
+def require_values(settings, before: str = '') -> None:
+  """Raises ConfigError for a number outside its range, and for an empty text where some text is meant; of settings that
+  look at themselves as they are made that is done. `before`: of the names of their flags, as in 'batch.'."""
+  ranges.check(settings, before, ConfigError, flag)
   for field in dataclasses.fields(settings):
     value = getattr(settings, field.name)
-    require(value != '' or field.default == '', f'{flag(field.name)} is empty: wanted a text')
-    if dataclasses.is_dataclass(value) and not hasattr(value, '__post_init__') and not hasattr(value, 'check'):
-      require_values(value)
+    require(value != '' or field.default == '', f'{flag(before + field.name)} is empty: wanted a text')
+    if dataclasses.is_dataclass(value) and not hasattr(value, '__post_init__'):
+      require_values(value, before if field.name in NAMELESS else f'{before}{field.name}.')
 
 
 def changed(settings, default, name: str) -> dict[str, object]:

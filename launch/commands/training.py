@@ -8,10 +8,10 @@ import tyro
 
 from bert_jax.config import Config, Distributed
 from bert_jax.errors import STOPPED, UNSAVED, ConfigError, require
-from bert_jax.tasks.settings import Finetune, Grid
+from bert_jax.tasks.settings import Finetune, Grid, Seeds
 from bert_jax.tasks.task import Settings
 from input_pipeline import storage
-from input_pipeline.ranges import Count, CountOrNone
+from input_pipeline.ranges import CountOrNone
 from launch.commands import flags
 
 USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
@@ -103,7 +103,7 @@ class FinetuneCommand:
   """What to begin with: a run, one of its steps, or a Hugging Face directory; not needed to go on."""
   grid: Grid = Grid()
   """Several runs below RUN, one for each learning rate, batch size and number of epochs."""
-  seeds: Count = 1
+  seeds: Seeds = 1
   """Runs that differ only in their seed, below RUN; with mean, standard deviation and best."""
   cache: str = 'auto'
   """Where compiled programs are kept, as `bert-jax pretrain` has it."""
