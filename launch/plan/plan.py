@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from bert_jax import program
 from bert_jax.config import Config
 from bert_jax.errors import require
+from input_pipeline import storage
 from launch.plan import lengths, search, step, topology
 
 
@@ -17,6 +18,7 @@ class Place:
   topology: str | None  # 'v5e:4x4'; None: the devices of this machine
   slices: int
   price: float | None  # of a chip-hour
+  cache: storage.Path | None = None  # of what is read of compiled programs
 
   def devices(self) -> list:
     """All devices. Raises ConfigError."""
@@ -34,7 +36,8 @@ def of_lengths(planned: list[tuple[Config, int]], place: Place, batch_per_chip: 
   """The figures of each (settings, steps), all on the mesh that the first one gets. Raises ConfigError."""
   devices = place.devices()
   mesh = mesh_of(planned[0][0], devices, batch_per_chip)
-  return [step.figures(sized(config, mesh, batch_per_chip), mesh, steps, place.topology, place.price)
+  return [step.figures(sized(config, mesh, batch_per_chip), mesh, steps, place.topology, place.price,
+                       place.cache)
           for config, steps in planned]
 
 
@@ -42,7 +45,7 @@ def search_from(config: Config, steps: int, place: Place, batch_per_chip: int | 
   """The best that were found from these settings on, the best first. Raises ConfigError."""
   devices = place.devices()
   config = sized(config, mesh_of(config, devices, batch_per_chip), batch_per_chip)
-  return search.search(config, steps, devices, place.topology, place.price, tries)
+  return search.search(config, steps, devices, place.topology, place.price, tries, place.cache)
 
 
 def mesh_of(config: Config, devices: list, batch_per_chip: int | None) -> Mesh:

@@ -7,7 +7,6 @@ import dataclasses
 import math
 import re
 import time
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,8 @@ from jax.sharding import Mesh
 
 from bert_jax import chips as chip_table, config as cfg, program as program_lib, synthetic
 from bert_jax.parallel import mesh as mesh_lib
-from launch.plan import costs as hlo_costs, topology as topology_lib
+from input_pipeline import storage
+from launch.plan import costs as hlo_costs, kept, topology as topology_lib
 
 DAY = 86_400  # seconds
 # What TPU's compiler says of a program that does not fit: 'Used 17.58G of 15.75G hbm', or '… temporaries (17.58G)'.
@@ -67,7 +67,8 @@ class Figures:
   days: float | None
   cost: float | None  # in the currency of the price
   lower_seconds: float  # of this machine, for tracing
-  compile_seconds: float
+  compile_seconds: float  # or for reading what an earlier plan compiled
+  kept: bool  # by an earlier plan
 
 
 def abstract_batch(config: cfg.Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -83,27 +84,17 @@ def lower(config: cfg.Config, program: program_lib.Program) -> jax.stages.Lowere
   return program.train_step.lower(program.abstract, abstract_batch(config, program.mesh))
 
 
-def compile_if_it_fits(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, str | None]:
-  """(program, None), or (None, what the compiler said) where it needs more memory than a chip has."""
-  with warnings.catch_warnings():
-    # The cache cannot hold programs for chips that are not here.
-    warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
-    try:
-      return lowered.compile(), None
-    except jax.errors.JaxRuntimeError as error:
-      if 'RESOURCE_EXHAUSTED' not in str(error):
-        raise
-      return None, str(error)
-
-
 def device_bytes(tree) -> int:
   """Bytes of one device's share of a tree of ShapeDtypeStructs."""
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = None,
-            price: float | None = None) -> Figures:
-  """Compiles the step of `config` for `mesh` and reads the program. `price`: of a chip-hour."""
+            price: float | None = None, cache: storage.Path | None = None) -> Figures:
+  """Compiles the step of `config` for `mesh` and reads the program.
+
+  `price`: of a chip-hour; `cache`: where what is read of programs is kept for the next plan.
+  """
   program = program_lib.on(config, mesh)
   devices = list(mesh.devices.flat)
   chips, kind = topology_lib.chip_count(devices), devices[0].device_kind
@@ -112,16 +103,15 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   start = time.monotonic()
   lowered = lower(config, program)
   lowered_at = time.monotonic()
-  compiled, error = compile_if_it_fits(lowered)
-  compile_seconds = time.monotonic() - lowered_at
+  compiled = kept.compile_or_find(lowered, devices[0], cache)
   batch = abstract_batch(config, mesh)
   parts = {'parameter_bytes': abstract.params, 'optimizer_bytes': abstract.opt_state, 'batch_bytes': batch}
   shares = {name: each * device_bytes(part) for name, part in parts.items()}
-  memory = memory_of(compiled, error, each, device_bytes((abstract, batch)), chip_table.chip(kind))
+  memory = memory_of(compiled, each, device_bytes((abstract, batch)), chip_table.chip(kind))
   fitting = None if memory['fits'] is not False else fitting_microbatches(
       config, mesh, memory, each * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract.params)))
   formula = program.flops_per_step(config.batch) / chips
-  costs = hlo_costs.read(compiled.as_text()) if compiled else None
+  costs = hlo_costs.read(compiled.text) if compiled.memory else None
   timing = times(costs, each, chip_table.chip(kind), formula)
   seconds = timing['estimated_step_seconds']
   tokens = config.batch.size * config.batch.sequence_length
@@ -137,23 +127,21 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
       flops_formula=formula, flops_compiled=costs and costs.flops * each,
       loops_counted_once=costs and costs.endless, **timing, steps=steps,
       tokens_per_day=seconds and tokens / seconds * DAY, days=days, cost=days and price and days * 24 * chips * price,
-      lower_seconds=lowered_at - start, compile_seconds=compile_seconds)
+      lower_seconds=lowered_at - start, compile_seconds=compiled.seconds, kept=compiled.kept)
 
 
-def memory_of(compiled, error: str | None, each: int, shares: int, chip: chip_table.Chip | None) -> dict:
+def memory_of(compiled: kept.Compiled, each: int, shares: int, chip: chip_table.Chip | None) -> dict:
   """Whether it fits, and the bytes that say so. Of a program that does not, the compiler names only the sum."""
   limit = chip and chip.memory and int(chip.memory)
-  if compiled is None:
-    found = USED.search(error)
+  if compiled.memory is None:
+    found = USED.search(compiled.error)
     needed = found and each * int(float(found[1]) * UNITS[found[2]])
     return dict(fits=False, memory_bytes=limit, needed_bytes=needed, argument_bytes=each * shares,
                 temporary_bytes=needed and max(needed - each * shares, 0))
-  stats = compiled.memory_analysis()
-  arguments, temporaries = each * stats.argument_size_in_bytes, each * stats.temp_size_in_bytes
-  results = each * (stats.output_size_in_bytes - stats.alias_size_in_bytes)  # not those in an argument's place
-  needed = arguments + temporaries + results + each * stats.generated_code_size_in_bytes
-  return dict(fits=None if limit is None else needed <= limit, memory_bytes=limit, needed_bytes=needed,
-              argument_bytes=arguments, temporary_bytes=temporaries)
+  memory = compiled.memory
+  needed = memory.arguments + memory.temporaries + memory.results - memory.reused + memory.code
+  return dict(fits=None if limit is None else each * needed <= limit, memory_bytes=limit, needed_bytes=each * needed,
+              argument_bytes=each * memory.arguments, temporary_bytes=each * memory.temporaries)
 
 
 def fitting_microbatches(config: cfg.Config, mesh: Mesh, memory: dict, parameters: int) -> int | None:

@@ -22,7 +22,8 @@ def describe_one(recipe: str, f: dict) -> str:
   title = (f'{recipe}: {f["steps"]:,} steps of {f["batch"]:,} rows of {f["sequence_length"]} on '
            f'{f["topology"] or "this machine"}: {f["chips"]:,} {f["device_kind"]}, {f["batch"] / f["chips"]:g} rows '
            f'each{parts}; mesh {mesh_name(f)}, remat {f["remat"]}. Figures of one chip:')
-  compiled = f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing'
+  compiled = f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing' + (
+      ', by an earlier plan, whose program was kept' if f['kept'] else '')
   rows = memory(f) + work(f) + [('compiled in', compiled)]
   return '\n'.join([title, *(f'{name:<15}{text}' for name, text in rows), *collectives(f), *dearest(f)])
 
