@@ -53,6 +53,13 @@ def found_in(kind: Any) -> Within | None:
   return own or next((found for part in typing.get_args(kind) if (found := found_in(part))), None)
 
 
+def choices(kind: Any) -> tuple[str, ...]:
+  """The words that a field of this type may be in place of a number."""
+  if typing.get_origin(kind) is typing.Literal:
+    return typing.get_args(kind)
+  return tuple(word for part in typing.get_args(kind) for word in choices(part))
+
+
 def of(settings: Any) -> dict[str, tuple[Any, Within]]:
   """{field: (its type, its range)} of a dataclass, or of one of its values."""
   kind = settings if isinstance(settings, type) else type(settings)
@@ -71,7 +78,8 @@ def check(settings: Any, prefix: str, error: type[Exception], name: Callable[[st
   for field, (kind, within) in of(settings).items():
     value = getattr(settings, field)
     numbers = value if isinstance(value, tuple) else (value,)
-    if not fits(value, kind) or not all(number is None or within.holds(number) for number in numbers):
+    if not fits(value, kind) or not all(number is None or isinstance(number, str) or within.holds(number)
+                                      for number in numbers):
       shown = f'{value!r:.60}' if isinstance(value, str | tuple) else f'{value!s:.60}'
       raise error(f'{name(prefix + field)} is {shown}: wanted {words(kind, within)}')
 

@@ -17,6 +17,7 @@ else:
   Activation, Attention, Workaround = one_of(ACTIVATIONS), one_of(IMPLEMENTATIONS), one_of(WORKAROUNDS)
 
 
+UNROLLED = 12  # layers that auto unrolls; of more, a program takes minutes to compile
 Dropout = Annotated[float, Within(0, 1, below=True, wise=0.9)]
 Layers = Annotated[int, Within(1, 1024)]
 
@@ -65,10 +66,17 @@ class Model:
   """Of a causal encoder: each token sees itself and those after it in place of those before (section 5.1, RTL)."""
   remat: Literal['none', 'elementwise', 'full'] = 'elementwise'
   """What the backward pass computes again instead of keeping: nothing, all but the matrix products, or whole layers."""
-  unroll: Layers = 1
-  """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile."""
+  unroll: Literal['auto'] | Layers = 'auto'
+  """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile. auto: all of up to
+  12; `pretrain` on TPU all of more, where that fits with 1 GB to spare."""
   plain: tuple[Workaround, ...] = ()
   """Workarounds for a compiler that are turned off, to measure what they gain (docs/performance.md)."""
+
+  @property
+  def layers_at_once(self) -> int:
+    """Of a step of the scan over layers."""
+    return min(self.layers if self.unroll == 'auto' and self.layers <= UNROLLED else
+               1 if self.unroll == 'auto' else self.unroll, self.layers)
 
   @property
   def direction(self) -> int:

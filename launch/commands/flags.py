@@ -82,8 +82,9 @@ def with_range(kind, hint, within: ranges.Within):
   extras: list[Any] = [tyro.conf.arg(help_behavior_hint=lambda default: f'(default: {default}; {within.words})')]
   if not any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint))):
     optional, number = ranges.fits(None, hint), int if not ranges.fits(0.5, hint) else float
+    choices = [*(['None'] if optional else []), *ranges.choices(hint)]
     extras.append(constructors.PrimitiveConstructorSpec(
-        nargs=1, metavar=('{None}|' if optional else '') + number.__name__.upper(),
+        nargs=1, metavar=(f'{{{",".join(choices)}}}|' if choices else '') + number.__name__.upper(),
         instance_from_str=lambda words: None if optional and words[0] == 'None' else number_of(words[0], number),
         is_instance=lambda _: True, str_from_instance=lambda value: [str(value)]))
   return Annotated[kind, *extras]

@@ -80,7 +80,8 @@ def plan(argv: list[str]) -> int:
 
 
 def figures(args: Plan) -> dict:
-  """The fields of plan.step.Figures by name; `others`: of further lengths, `search`: of what a search tried."""
+  """The fields of plan.step.Figures by name; `others`: of further lengths, `otherwise`: with a loop over layers or
+  without, `search`: of what a search tried."""
   from bert_jax import compiled
   from launch.plan import lengths, plan
   planned = lengths.chosen(args.config, args.sequence_length, args.predictions, args.all_lengths)
@@ -88,5 +89,5 @@ def figures(args: Plan) -> dict:
   if args.search:
     found = plan.search_from(*planned[0], where, args.batch_per_chip, args.tries)
     return dataclasses.asdict(found[0]) | {'search': [dataclasses.asdict(item) for item in found]}
-  first, *others = [dataclasses.asdict(item) for item in plan.of_lengths(planned, where, args.batch_per_chip)]
+  first, *others = [item.to_json() for item in plan.of_lengths(planned, where, args.batch_per_chip)]
   return first | ({'others': others} if others else {})

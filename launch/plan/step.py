@@ -35,6 +35,7 @@ class Figures:
   devices: int
   mesh: dict[str, int]
   remat: str
+  unroll: int  # layers a step of the loop over layers; all of them: no loop
   batch: int  # rows of the global batch
   microbatches: int
   sequence_length: int
@@ -71,17 +72,9 @@ class Figures:
   kept: bool  # by an earlier plan
 
 
-def abstract_batch(config: cfg.Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """The shapes and the layout of a global batch."""
-  batch, sharding = config.batch, mesh_lib.batch_sharding(mesh)
-  rows = synthetic.batch(config.model.vocab_size, 1, batch.sequence_length, batch.predictions, batch.pairs_per_row)
-  shape = lambda x: jax.ShapeDtypeStruct((batch.size, *x.shape[1:]), x.dtype, sharding=sharding)
-  return {name: shape(x) for name, x in rows.items()}
-
-
 def lower(config: cfg.Config, program: program_lib.Program) -> jax.stages.Lowered:
   """The very step of `pretrain`, traced for the devices of the program's mesh."""
-  return program.train_step.lower(program.abstract, abstract_batch(config, program.mesh))
+  return program.train_step.lower(program.abstract, synthetic.abstract(config, program.mesh))
 
 
 def device_bytes(tree) -> int:
@@ -104,7 +97,7 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   lowered = lower(config, program)
   lowered_at = time.monotonic()
   compiled = kept.compile_or_find(lowered, devices[0], cache)
-  batch = abstract_batch(config, mesh)
+  batch = synthetic.abstract(config, mesh)
   parts = {'parameter_bytes': abstract.params, 'optimizer_bytes': abstract.opt_state, 'batch_bytes': batch}
   shares = {name: each * device_bytes(part) for name, part in parts.items()}
   memory = memory_of(compiled, each, device_bytes((abstract, batch)), chip_table.chip(kind))
@@ -118,7 +111,7 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   days = seconds and seconds * steps / DAY
   return Figures(
       topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape),
-      remat=config.model.remat, batch=config.batch.size, microbatches=config.run.microbatches,
+      remat=config.model.remat, unroll=config.model.layers_at_once, batch=config.batch.size, microbatches=config.run.microbatches,
       sequence_length=config.batch.sequence_length, predictions=config.batch.predictions, **memory, **shares,
       fitting_microbatches=fitting,
       collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}

@@ -1,0 +1,78 @@
+"""What `model.unroll auto` becomes: by the platform and by what fits, kept by a run that goes on."""
+
+import dataclasses
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from bert_jax import choices, config as cfg, health, program as program_lib, recipes, train
+from bert_jax.model import settings
+from launch import cli
+from launch.plan import topology
+from tests import synthetic
+
+tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
+VOCABULARY = 64
+
+
+def of(layers: int, **changes) -> cfg.Config:
+  model = recipes.model_of(layers, 16, vocab_size=VOCABULARY, heads=2, max_positions=16, dtype='float32', **changes)
+  return cfg.Config(model=model, batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=4),
+                    optimizer=cfg.Optimizer(warmup_steps=1), run=cfg.Run(steps=2, log_every=1))
+
+
+@pytest.mark.parametrize('layers,unroll,wanted', [(12, 'auto', 12), (13, 'auto', 1), (13, 3, 3), (2, 7, 2)])
+def test_by_rule(layers, unroll, wanted):
+  assert of(layers, unroll=unroll).model.layers_at_once == wanted
+  settled = choices.settle(of(layers, unroll=unroll))
+  assert settled.config.model.unroll == (wanted if unroll == 'auto' else unroll) and not settled.lines
+
+
+@tpu
+def test_on_tpu_all_layers_where_they_fit(monkeypatch):
+  """By what TPU's compiler says of the step, for devices that say how much they have."""
+  monkeypatch.setattr(settings, 'UNROLLED', 1)
+  devices, config = topology.devices('v5e:2x2'), of(2)
+  program = program_lib.of(choices.with_unroll(config, 2), devices)
+  needed = program.compile_step(program.abstract, choices.synthetic.abstract(config, program.mesh))
+  with monkeypatch.context() as patch:
+    patch.setattr(program_lib.Program, 'compile_step', lambda *_: needed)  # what it said
+    for room, wanted, said in ((int(needed + 1.5e9), 2, 'all 2 unrolled, as unrolled leaves 1.5 GB'),
+                               (int(needed + 0.9e9), 1, 'a loop, as unrolled leaves 0.9 GB'),
+                               (needed - 1, 1, 'a loop, as unrolled does not fit')):
+      patch.setattr(health, 'device_bytes', lambda device, room=room: room)
+      settled = choices.settle(config, devices)
+      assert settled.config.model.unroll == wanted and said in settled.lines[0], settled.lines
+  monkeypatch.setattr(health, 'device_bytes', lambda device: 16e9)
+  batch = dataclasses.replace(config.batch, size=2**22)
+  settled = choices.settle(dataclasses.replace(config, batch=batch), devices)
+  assert settled.config.model.unroll == 1 and 'does not fit' in settled.lines[0]
+
+
+def test_a_run_keeps_what_it_chose(tmp_path, capsys):
+  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=VOCABULARY, pieces=60, documents=12, sequence_length=16)
+  run, config, one = tmp_path / 'run', of(2), jax.devices()[:1]
+  train.train(config, data, run, devices=one, stop=lambda step: step == 1)
+  said = lambda: json.loads((run / 'config.json').read_text())['config']['model']['unroll']
+  assert said() == 2
+  loop = dataclasses.replace(config, model=dataclasses.replace(config.model, unroll=1))
+  assert choices.settle(config, one, run).config.model.unroll == 2
+  assert choices.settle(loop, one, run).config.model.unroll == 1
+  train.train(loop, data, run, devices=one)
+  assert 'model.unroll was 2 and is 1: the last bits may differ' in capsys.readouterr().err and said() == 2
+
+
+def test_a_plan_shows_both(capsys):
+  flags = ['plan', 'tiny', *'--model.dtype float32 --model.vocab-size 64 --model.hidden-size 16 --model.heads 2'.split(),
+           *'--model.intermediate-size 16 --batch.sequence-length 16 --batch.predictions 4 --batch-per-chip 2'.split(),
+           '--cache', 'off']
+  assert cli.run([*flags, '--json']) == 0
+  printed = json.loads(capsys.readouterr().out)
+  assert (printed['unroll'], printed['otherwise']['unroll']) == (2, 1)
+  assert cli.run([*flags, '--model.unroll', '1', '--json']) == 0
+  alone = json.loads(capsys.readouterr().out)
+  assert alone['otherwise'] is None and alone['temporary_bytes'] == printed['otherwise']['temporary_bytes']
+  assert cli.run(flags) == 0
+  assert 'layers         2 layers unrolled (model.unroll auto); a loop over layers: step' in capsys.readouterr().out
