@@ -54,7 +54,6 @@ def settings_for(config: Finetune, model: cfg.Model, examples: list) -> Finetune
   """
   own = config.model
   model = dataclasses.replace(model, **{name: getattr(own, name) for name in OWN_FIELDS})
-  model = dataclasses.replace(model, unroll=model.layers_at_once)
   require(config.batch.max_length <= model.max_positions,
           f'batch.max_length {config.batch.max_length} is more than the {model.max_positions} positions of the '
           'checkpoint: lower --batch.max-length')

@@ -1,24 +1,35 @@
-"""What `model.unroll auto` becomes: by the platform and by what fits, kept by a run that goes on."""
+"""What `model.unroll auto` and `model.dtype auto` become: by the platform and by what fits, kept by a run that goes on."""
 
 import dataclasses
 import importlib.util
 import json
+import types
 
 import jax
 import pytest
 
-from bert_jax import choices, config as cfg, health, program as program_lib, recipes, train
+from bert_jax import (
+    choices,
+    compiled,
+    config as cfg,
+    health,
+    program as program_lib,
+    recipes,
+    run_directory,
+    train,
+)
 from bert_jax.model import settings
 from launch import cli
 from launch.plan import topology
-from tests import synthetic
+from tests import synthetic, test_run_directory
 
 tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
 VOCABULARY = 64
 
 
 def of(layers: int, **changes) -> cfg.Config:
-  model = recipes.model_of(layers, 16, vocab_size=VOCABULARY, heads=2, max_positions=16, dtype='float32', **changes)
+  shape = dict(vocab_size=VOCABULARY, heads=2, max_positions=16, dtype='float32')
+  model = recipes.model_of(layers, 16, **shape | changes)
   return cfg.Config(model=model, batch=cfg.BatchConfig(size=8, sequence_length=16, predictions=4),
                     optimizer=cfg.Optimizer(warmup_steps=1), run=cfg.Run(steps=2, log_every=1))
 
@@ -35,7 +46,7 @@ def test_on_tpu_all_layers_where_they_fit(monkeypatch):
   """By what TPU's compiler says of the step, for devices that say how much they have."""
   monkeypatch.setattr(settings, 'UNROLLED', 1)
   devices, config = topology.devices('v5e:2x2'), of(2)
-  program = program_lib.of(choices.with_unroll(config, 2), devices)
+  program = program_lib.of(choices.with_model(config, unroll=2), devices)
   needed = program.compile_step(program.abstract, choices.synthetic.abstract(config, program.mesh))
   with monkeypatch.context() as patch:
     patch.setattr(program_lib.Program, 'compile_step', lambda *_: needed)  # what it said
@@ -62,6 +73,64 @@ def test_a_run_keeps_what_it_chose(tmp_path, capsys):
   assert choices.settle(loop, one, run).config.model.unroll == 1
   train.train(loop, data, run, devices=one)
   assert 'model.unroll was 2 and is 1: the last bits may differ' in capsys.readouterr().err and said() == 2
+
+
+# ---------------------------------------------------------------- model.dtype
+
+
+@pytest.mark.parametrize('platform,capability,wanted', [
+    ('tpu', None, 'bfloat16'), ('gpu', '9.0', 'bfloat16'), ('gpu', '8.0', 'bfloat16'), ('gpu', '7.5', 'float32'),
+    ('gpu', '10.0', 'bfloat16'), ('gpu', 'gfx90a', 'bfloat16'), ('cpu', None, 'float32')])
+def test_the_type_by_rule(platform, capability, wanted):
+  device = types.SimpleNamespace(platform=platform, device_kind='card', compute_capability=capability)
+  assert choices.dtype_by_rule([device]) == wanted
+  if platform != 'cpu':
+    chosen, lines = choices.choose_dtype(of(1, dtype='auto'), [device])
+    assert chosen == wanted and lines == (f'computes in {wanted}: card (model.dtype auto)',)
+
+
+def test_a_cpu_without_products_of_16_bits_tries_nothing(monkeypatch):
+  monkeypatch.setattr(compiled, 'cpu', lambda: ['flags : fpu sse avx2'])
+  monkeypatch.setattr(choices, 'trial', None)
+  settled = choices.settle(of(2, dtype='auto'))
+  assert settled.config.model.dtype == 'float32' and 'a CPU that does not multiply 16 bits' in settled.lines[0]
+
+
+@pytest.fixture
+def tries(monkeypatch, tmp_path):
+  """[seconds of each type]: what trials find, on a CPU that has both; a place where they are kept."""
+  found = []
+  monkeypatch.setattr(compiled, 'cpu', lambda: ['flags : avx512f avx512_bf16'])
+  monkeypatch.setattr(choices, 'trial', lambda *_: found.append(1) or dict(float32=1.0, bfloat16=0.9))
+  monkeypatch.delenv(compiled.OWN)
+  with compiled.kept(tmp_path / 'kept'):
+    yield found
+
+
+def test_a_trial_decides_and_is_kept(tries, tmp_path):
+  first, again = choices.settle(of(2, dtype='auto')), choices.settle(of(2, dtype='auto'))
+  assert first == again and first.config.model.dtype == 'bfloat16' and len(tries) == 1
+  assert first.lines == ('computes in bfloat16: float32 1e+03 ms, bfloat16 900 ms for a step of one layer (model.dtype '
+                         'auto)',)
+  choices.settle(of(3, dtype='auto'))
+  assert len(tries) == 2
+  for content in ('', '[]', '{"float32": 1}', '{"float32": "x", "bfloat16": 2}'):
+    for file in (tmp_path / 'kept' / choices.TRIALS).iterdir():
+      file.write_text(content)
+    before = len(tries)
+    assert choices.settle(of(2, dtype='auto')) == first and len(tries) == before + 1
+
+
+def test_a_real_trial_runs_both_types(monkeypatch):
+  monkeypatch.setattr(choices, 'TRIAL_SECONDS', 0.01)
+  seconds = choices.trial(of(2), jax.devices())
+  assert seconds.keys() == {'float32', 'bfloat16'} and all(0 < value < 60 for value in seconds.values())
+
+
+def test_a_run_keeps_its_type(tries, tmp_path):
+  run = tmp_path / 'run'
+  run_directory.open_run(run, run_directory.Record(of(2, dtype='bfloat16'), 'data', test_run_directory.VOCABULARY), {})
+  assert choices.settle(of(2, dtype='auto'), None, run).config.model.dtype == 'bfloat16' and not tries
 
 
 def test_a_plan_shows_both(capsys):

@@ -228,8 +228,8 @@ class LayerMaker:
   def __init__(self, settings, rngs: nnx.Rngs):
     # cut at two sigma, as tf.truncated_normal_initializer (modeling.py create_initializer)
     normal = jax.nn.initializers.truncated_normal(settings.initializer_range)
-    shared = dict(dtype=settings.dtype, initializer=normal, plain=settings.plain, rngs=rngs)
+    shared = dict(dtype=settings.computes_in, initializer=normal, plain=settings.plain, rngs=rngs)
     self.linear: Callable[..., Linear] = functools.partial(Linear, **shared)
     self.norm: Callable[..., LayerNorm] = functools.partial(
-        LayerNorm, settings.hidden_size, settings.layer_norm_epsilon, settings.dtype, settings.plain)
+        LayerNorm, settings.hidden_size, settings.layer_norm_epsilon, settings.computes_in, settings.plain)
     self.embedding: Callable[..., Embedding] = functools.partial(Embedding, width=settings.hidden_size, **shared)

@@ -55,8 +55,9 @@ class Model:
   with positions that begin as sines. 0: all is drawn at random, as in BERT."""
   layer_norm_epsilon: Annotated[float, Within(0, 1, above=True, wise=1e-2)] = 1e-12
   """Added to the variance (modeling.py layer_norm; LayerNorm's own default elsewhere is 1e-6 or 1e-5)."""
-  dtype: Literal['bfloat16', 'float32'] = 'bfloat16'
-  """What matrix products run in; parameters, statistics, softmax and losses are float32 always."""
+  dtype: Literal['auto', 'bfloat16', 'float32'] = 'auto'
+  """What matrix products run in; parameters, statistics, softmax and losses are float32 always. auto: bfloat16 on TPU
+  and on GPUs that have it; on a CPU float32, or what a short trial finds faster."""
   attention: Attention = 'auto'
   """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; cudnn: NVIDIA's, without dropout; xla: everywhere;
   auto: what fits, for each row length."""
@@ -77,6 +78,11 @@ class Model:
     """Of a step of the scan over layers."""
     return min(self.layers if self.unroll == 'auto' and self.layers <= UNROLLED else
                1 if self.unroll == 'auto' else self.unroll, self.layers)
+
+  @property
+  def computes_in(self) -> str:
+    """The type of matrix products: of `auto`, before anything was chosen, float32."""
+    return 'float32' if self.dtype == 'auto' else self.dtype
 
   @property
   def direction(self) -> int:

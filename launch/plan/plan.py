@@ -47,13 +47,14 @@ def of_lengths(planned: list[tuple[Config, int]], place: Place, batch_per_chip: 
   """Each (settings, steps), all on the mesh that the first one gets, and unrolled as `pretrain` would. Raises
   ConfigError."""
   devices = place.devices()
+  planned = [(typed(config, devices), steps) for config, steps in planned]
   mesh = mesh_of(planned[0][0], devices, batch_per_chip)
   figures = lambda config, steps: step.figures(
       sized(config, mesh, batch_per_chip), mesh, steps, place.topology, place.price, place.cache)
   first = planned[0][0].model
   if first.unroll != choices.AUTO or first.layers == 1:
     return [Planned(figures(config, steps), None) for config, steps in planned]
-  unrolled, looped = ([figures(choices.with_unroll(config, layers), steps) for config, steps in planned]
+  unrolled, looped = ([figures(choices.with_model(config, unroll=layers), steps) for config, steps in planned]
                       for layers in (first.layers, 1))
   large = first.layers_at_once == 1  # else all are unrolled wherever it is
   loop = large and (devices[0].platform != 'tpu' or not all(map(leaves_enough, unrolled)))
@@ -70,10 +71,17 @@ def leaves_enough(figures: step.Figures) -> bool:
 def search_from(config: Config, steps: int, place: Place, batch_per_chip: int | None, tries: int) -> list[step.Figures]:
   """The best that were found from these settings on, the best first. Raises ConfigError."""
   devices = place.devices()
+  config = typed(config, devices)
   config = sized(config, mesh_of(config, devices, batch_per_chip), batch_per_chip)
   if config.model.unroll == choices.AUTO:
-    config = choices.with_unroll(config, config.model.layers)
+    config = choices.with_model(config, unroll=config.model.layers)
   return search.search(config, steps, devices, place.topology, place.price, tries, place.cache)
+
+
+def typed(config: Config, devices: list) -> Config:
+  """`config` with what `model.dtype auto` is on such devices; nothing is tried there."""
+  auto = config.model.dtype == choices.AUTO
+  return choices.with_model(config, dtype=choices.dtype_by_rule(devices)) if auto else config
 
 
 def mesh_of(config: Config, devices: list, batch_per_chip: int | None) -> Mesh:

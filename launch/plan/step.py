@@ -146,7 +146,7 @@ def fitting_microbatches(config: cfg.Config, mesh: Mesh, memory: dict, parameter
   if memory['temporary_bytes'] is None or memory['memory_bytes'] is None:
     return None
   now, shares = config.run.microbatches, mesh.shape['data'] * mesh.shape['fsdp']
-  narrow = jnp.dtype(config.model.dtype).itemsize / jnp.dtype(jnp.float32).itemsize
+  narrow = jnp.dtype(config.model.computes_in).itemsize / jnp.dtype(jnp.float32).itemsize
   fixed = memory['argument_bytes'] + parameters / mesh.shape['tensor'] * (1 + 2 * narrow)
   rows = config.batch.size // shares  # of a share
   fit = (count for count in range(now + 1, rows + 1) if rows % count == 0
