@@ -112,8 +112,8 @@ def test_the_gradient_by_hand_is_that_of_the_formula(terms):
 
 
 def test_in_16_bits_the_exact_activation_is_within_what_they_round():
-  numbers = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32).astype(float)  # all of bfloat16
-  xs = numbers[np.isfinite(numbers) & (np.abs(numbers) > 1e-30)]
+  numbers = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)  # all of bfloat16
+  xs = numbers[np.isfinite(numbers) & (np.abs(numbers) > 1e-30)].astype(float)
   exact = np.array([x * .5 * (1 + math.erf(x / math.sqrt(2))) for x in xs])
   off, near = np.abs(np.asarray(layers.NARROW['gelu'](jnp.asarray(xs, jnp.float32))) - exact), np.abs(xs) < 3
   assert off[xs < 30].max() < 6.3e-5 and (off[near] / np.abs(exact[near])).max() < 2.0**-9 / 3

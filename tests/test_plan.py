@@ -188,7 +188,7 @@ def test_what_people_read(capsys, monkeypatch, planned):
     assert words in printed
 
 
-def fake(config, mesh, steps, topology, price):
+def fake(config, mesh, steps, topology, price, cache):
   """A machine on which 24 rows fit without recomputation and 96 with; it is fastest with most rows, and on 4 fsdp."""
   rows, fsdp = config.batch.size // mesh.devices.size, mesh.shape['fsdp']
   fits = rows <= {'none': 24}.get(config.model.remat, 96)
