@@ -12,7 +12,16 @@ from typing import Any
 
 import jax
 
-from bert_jax import compiled, config as cfg, distributed, health, phases, program as program_lib, run_directory, synthetic
+from bert_jax import (
+  compiled,
+  config as cfg,
+  distributed,
+  health,
+  phases,
+  program as program_lib,
+  run_directory,
+  synthetic,
+)
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
 
@@ -66,9 +75,9 @@ def choose_unroll(config, devices) -> tuple[int, tuple[str, ...]]:
     return by_rule, ()
   left = spare_bytes(with_model(config, unroll=L), devices)
   fits = left is None or left >= SPARE
-  of_memory = 'does not fit' if left == 0 else 'is faster' if left is None else f'leaves {left / 1e9:.1f} GB of a device'
+  leaves = 'is faster' if left is None else f'leaves {left / 1e9:.1f} GB of a device' if left else 'does not fit'
   chosen = f'all {L} unrolled' if fits else 'a loop'
-  return L if fits else by_rule, (f'layers: {chosen}, as unrolled {of_memory} (model.unroll auto)',)
+  return L if fits else by_rule, (f'layers: {chosen}, as unrolled {leaves} (model.unroll auto)',)
 
 
 def spare_bytes(config: cfg.Config, devices) -> float | None:

@@ -116,8 +116,8 @@ def drift(old: Record, new: Record) -> list[str]:
   elif new.origin and old.origin and old.origin.longer_positions != new.origin.longer_positions:
     changes.append(f'longer-positions: {old.origin.longer_positions} -> {new.origin.longer_positions}')
   if old.masks != new.masks and (new.config.model.hidden_dropout or new.config.model.attention_dropout):
-    changes.append(f'dropout masks: {old.masks} -> {new.masks}, another version of bert_jax\'s: go on with that version, '
-                   'or --initialize-from it in a new run')
+    changes.append(f'dropout masks: {old.masks} -> {new.masks}, another version of bert_jax\'s: '
+                   'go on with that version, or --initialize-from it in a new run')
   return changes
 
 

@@ -1,4 +1,4 @@
-"""What `model.unroll auto` and `model.dtype auto` become: by the platform and by what fits, kept by a run that goes on."""
+"""What `model.unroll auto` and `model.dtype auto` become, by the platform and by what fits; and that a run keeps it."""
 
 import dataclasses
 import importlib.util
@@ -63,7 +63,8 @@ def test_on_tpu_all_layers_where_they_fit(monkeypatch):
 
 
 def test_a_run_keeps_what_it_chose(tmp_path, capsys):
-  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=VOCABULARY, pieces=60, documents=12, sequence_length=16)
+  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=VOCABULARY, pieces=60, documents=12,
+                              sequence_length=16)
   run, config, one = tmp_path / 'run', of(2), jax.devices()[:1]
   train.train(config, data, run, devices=one, stop=lambda step: step == 1)
   said = lambda: json.loads((run / 'config.json').read_text())['config']['model']['unroll']
@@ -134,8 +135,8 @@ def test_a_run_keeps_its_type(tries, tmp_path):
 
 
 def test_a_plan_shows_both(capsys):
-  flags = ['plan', 'tiny', *'--model.dtype float32 --model.vocab-size 64 --model.hidden-size 16 --model.heads 2'.split(),
-           *'--model.intermediate-size 16 --batch.sequence-length 16 --batch.predictions 4 --batch-per-chip 2'.split(),
+  flags = ['plan', 'tiny', *('--model.dtype float32 --model.vocab-size 64 --model.hidden-size 16 --model.heads 2 '
+           '--model.intermediate-size 16 --batch.sequence-length 16 --batch.predictions 4 --batch-per-chip 2').split(),
            '--cache', 'off']
   assert cli.run([*flags, '--json']) == 0
   printed = json.loads(capsys.readouterr().out)

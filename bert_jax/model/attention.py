@@ -79,8 +79,8 @@ def choose_implementation(settings, place: Place, tokens: int) -> str:
   fits = {
       'pallas': (place.platform == 'tpu' and place.tensor == 1
                  and pallas_attention.supported(tokens, settings.heads, width)),
-      'cudnn': (place.platform in ('gpu', 'cuda') and settings.attention_dropout == 0 and settings.computes_in == 'bfloat16'
-                and tokens % 64 == 0)}
+      'cudnn': (place.platform in ('gpu', 'cuda') and settings.attention_dropout == 0
+                and settings.computes_in == 'bfloat16' and tokens % 64 == 0)}
   if settings.attention == 'auto':
     return next((name for name, fit in fits.items() if fit), 'xla')
   found = (f'{place.platform}, rows of {tokens} tokens, attention dropout {settings.attention_dropout}, '

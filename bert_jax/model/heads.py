@@ -92,7 +92,8 @@ class PairClasses(nnx.Module):
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'cls.seq_relationship'}}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs):
-    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None), dtype=wide(settings.computes_in))
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None),
+                                                   dtype=wide(settings.computes_in))
 
   @staticmethod
   def flops(settings: Model, pairs: int) -> float:
@@ -112,7 +113,8 @@ class Ends(nnx.Module):
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'qa_outputs'}}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs):
-    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None), dtype=wide(settings.computes_in))
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None),
+                                                   dtype=wide(settings.computes_in))
 
   @staticmethod
   def flops(settings: Model, tokens: int) -> float:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bert_jax import chips as chip_table, config as cfg, program as program_lib, synthetic
-from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
 from launch.plan import costs as hlo_costs, kept, topology as topology_lib
 
@@ -111,8 +110,8 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   days = seconds and seconds * steps / DAY
   return Figures(
       topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape),
-      remat=config.model.remat, unroll=config.model.layers_at_once, batch=config.batch.size, microbatches=config.run.microbatches,
-      sequence_length=config.batch.sequence_length, predictions=config.batch.predictions, **memory, **shares,
+      remat=config.model.remat, unroll=config.model.layers_at_once, batch=config.batch.size,
+      microbatches=config.run.microbatches, sequence_length=config.batch.sequence_length, predictions=config.batch.predictions, **memory, **shares,
       fitting_microbatches=fitting,
       collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}
                                   for item in costs.collectives if item.bytes >= hlo_costs.LARGE),
