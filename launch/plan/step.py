@@ -111,8 +111,8 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   return Figures(
       topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape),
       remat=config.model.remat, unroll=config.model.layers_at_once, batch=config.batch.size,
-      microbatches=config.run.microbatches, sequence_length=config.batch.sequence_length, predictions=config.batch.predictions, **memory, **shares,
-      fitting_microbatches=fitting,
+      microbatches=config.run.microbatches, sequence_length=config.batch.sequence_length,
+      predictions=config.batch.predictions, **memory, **shares, fitting_microbatches=fitting,
       collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}
                                   for item in costs.collectives if item.bytes >= hlo_costs.LARGE),
       collective_bytes=costs and {name: total * each for name, total in costs.collective_bytes().items()},
