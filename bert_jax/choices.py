@@ -13,14 +13,14 @@ from typing import Any
 import jax
 
 from bert_jax import (
-  compiled,
-  config as cfg,
-  distributed,
-  health,
-  phases,
-  program as program_lib,
-  run_directory,
-  synthetic,
+    compiled,
+    config as cfg,
+    distributed,
+    health,
+    phases,
+    program as program_lib,
+    run_directory,
+    synthetic,
 )
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
@@ -60,6 +60,13 @@ def settle(config, devices=None, run_dir: storage.PathLike | None = None) -> Set
     return Settled(config, why)
   layers, lines = choose_unroll(config, devices)
   return Settled(with_model(config, unroll=layers), (*why, *lines))
+
+
+def by_rule(config, devices=None):
+  """`config` with what its choices would be if nothing were tried, to see whether it can work at all."""
+  dtype = config.model.dtype
+  devices = jax.devices() if devices is None else devices
+  return with_model(config, dtype=dtype_by_rule(devices) if dtype == AUTO else dtype)
 
 
 def with_model(config, **changes):

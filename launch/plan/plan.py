@@ -47,7 +47,7 @@ def of_lengths(planned: list[tuple[Config, int]], place: Place, batch_per_chip: 
   """Each (settings, steps), all on the mesh that the first one gets, and unrolled as `pretrain` would. Raises
   ConfigError."""
   devices = place.devices()
-  planned = [(typed(config, devices), steps) for config, steps in planned]
+  planned = [(choices.by_rule(config, devices), steps) for config, steps in planned]
   mesh = mesh_of(planned[0][0], devices, batch_per_chip)
   figures = lambda config, steps: step.figures(
       sized(config, mesh, batch_per_chip), mesh, steps, place.topology, place.price, place.cache)
@@ -71,17 +71,11 @@ def leaves_enough(figures: step.Figures) -> bool:
 def search_from(config: Config, steps: int, place: Place, batch_per_chip: int | None, tries: int) -> list[step.Figures]:
   """The best that were found from these settings on, the best first. Raises ConfigError."""
   devices = place.devices()
-  config = typed(config, devices)
+  config = choices.by_rule(config, devices)
   config = sized(config, mesh_of(config, devices, batch_per_chip), batch_per_chip)
   if config.model.unroll == choices.AUTO:
     config = choices.with_model(config, unroll=config.model.layers)
   return search.search(config, steps, devices, place.topology, place.price, tries, place.cache)
-
-
-def typed(config: Config, devices: list) -> Config:
-  """`config` with what `model.dtype auto` is on such devices; nothing is tried there."""
-  auto = config.model.dtype == choices.AUTO
-  return choices.with_model(config, dtype=choices.dtype_by_rule(devices)) if auto else config
 
 
 def mesh_of(config: Config, devices: list, batch_per_chip: int | None) -> Mesh:
