@@ -92,12 +92,17 @@ def first_step() -> str | None:
 
 
 def place(wanted: str, run_dir: storage.PathLike | None = None) -> storage.Path | None:
-  """Where compiled programs are kept; None: nowhere.
+  """Where JAX's compiled programs are kept; None: nowhere, or where the user told JAX. Raises ConfigError."""
+  return None if os.environ.get(OWN) else folder(wanted, run_dir)
+
+
+def folder(wanted: str, run_dir: storage.PathLike | None = None) -> storage.Path | None:
+  """Where what is compiled is kept; None: nowhere.
 
   `wanted`: a folder, off, or auto: the user's own cache folder, and below the run where its processes are several or
   it is in a bucket, as machines of a cluster come without one. Raises ConfigError.
   """
-  if wanted == OFF or os.environ.get(OWN):
+  if wanted == OFF:
     return None
   if not wanted:
     raise ConfigError(f"--cache is '': wanted a folder, {AUTO} or {OFF}")

@@ -17,6 +17,7 @@ import numpy as np
 from bert_jax import (
     beginning,
     checkpoint,
+    choices,
     config as cfg,
     distributed,
     evaluate as held_out,
@@ -58,6 +59,7 @@ class Job:
   held_out: dict[str, Split]
   program: program_lib.Program
   checkpoint: storage.PathLike | None
+  chosen: tuple[str, ...] = ()  # lines on what was left to choose
 
   @functools.cached_property
   def initial(self):
@@ -99,13 +101,15 @@ def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: stora
   """
   source = beginning.source_of(checkpoint_path, run_dir)
   examples = examples_lib.read(config, data_dir, 'train')
-  config = beginning.settings_for(config, source.model, examples)
+  settled = choices.settle(beginning.settings_for(config, source.model, examples), devices, run_dir)
+  config = settled.config
   training = examples_lib.split_of(config, examples, source.tokenizer, training=True)
   validation = examples_lib.held_out_splits(config, data_dir, source.tokenizer)
   program = program_lib.on(config, program_lib.mesh_of(config, devices))
   fingerprint = examples_lib.fingerprint(
       {'train': examples} | {name: split.examples for name, split in validation.items()})
-  job = Job(config, data_dir, source, fingerprint, training, validation, program, checkpoint_path)
+  job = Job(config, data_dir, source, fingerprint, training, validation, program, checkpoint_path,
+            settled.lines)
   for length in job.lengths:
     choose_implementation(config.model, program_lib.place_of(program.mesh), length)
   return job
@@ -139,6 +143,8 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
   require(bool(goes_on or job.checkpoint), f'{run_dir} is no run to go on with: name the checkpoint to begin with, '
           '--checkpoint C')
   initial = None if goes_on else job.initial
+  for line in job.chosen if progress else ():
+    training.print_once(f'bert-jax: {line}')
   record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial), text_of(job),
                                 job.fingerprint)
   speed, best = Speed(), list[Any]()

@@ -165,7 +165,7 @@ def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: 
   layout: tuple[Any, ...] = (P(), P(), mesh_lib.parameter_specs(shapes.params, logical, mesh),
                              mesh_lib.optimizer_specs(shapes.opt_state, shapes.params, logical, mesh))
   placed = lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
-  return Program(mesh, model, objective, optimizer_settings, steps, microbatches, shape.reduction(model.dtype),
+  return Program(mesh, model, objective, optimizer_settings, steps, microbatches, shape.reduction(model.computes_in),
                  shape.plain, seed, graphdef, logical, jax.tree.map(placed, shapes, TrainState(*layout)),
                  guarded=not finite_lib.stays_finite(optimizer_settings, steps))
 

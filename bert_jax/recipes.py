@@ -8,19 +8,13 @@ from typing import Any
 
 from bert_jax.config import STORED, BatchConfig, Config, ConfigError, Long, Masking, Model, Optimizer, Run
 
-UNROLLED = 12  # layers at most
-
 Recipe = Callable[[], Config]
 Variant = Callable[[Config], Config]
 
 
 def model_of(layers: int, hidden_size: int, **changes) -> Model:
-  """The family of arXiv:1810.04805 and arXiv:1908.08962: heads of 64, a feed-forward layer four times as wide.
-
-  Up to base all layers are unrolled, which TPU runs a fifth faster; with more, the compiler would take too long.
-  """
-  shape = dict(layers=layers, hidden_size=hidden_size, heads=hidden_size // 64, intermediate_size=4 * hidden_size,
-               unroll=layers if layers <= UNROLLED else 1)
+  """The family of arXiv:1810.04805 and arXiv:1908.08962: heads of 64, a feed-forward layer four times as wide."""
+  shape = dict(layers=layers, hidden_size=hidden_size, heads=hidden_size // 64, intermediate_size=4 * hidden_size)
   return Model(**shape | changes)
 
 
@@ -54,7 +48,7 @@ def shape_name(layers: int, hidden_size: int, heads: int) -> str:
 # is learnt by heart in the time. Adam's bias correction, as the warmup is short, and a short memory, as batches are
 # small. Twice BERT's share of masks: twice the predictions for a tenth more time. Short rows: a neighbour counts more.
 FEW_TOKENS: dict[str, Any] = dict(heads=4, initializer_range=0.08, neighbour_heads=2, hidden_dropout=0.0,
-                                  attention_dropout=0.0, dtype='float32', unroll=4)
+                                  attention_dropout=0.0, dtype='float32')
 SMALL_ROWS = BatchConfig(size=16, sequence_length=32, predictions=10, masking=Masking(share=0.3))
 SMALL_STEPS = Optimizer(name='adamw', peak_learning_rate=1e-3, warmup_steps=300, schedule='linear', b2=0.98,
                         epsilon=1e-8, weight_decay=0.1)

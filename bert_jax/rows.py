@@ -241,7 +241,8 @@ def outputs(output: Output, settings: Model, mesh: jax.sharding.Mesh, params, ba
   graphdef, _, _ = build.describe(settings, dict(output.heads), Place(mesh.devices.flat[0].platform))
 
   def local(params, batch):
-    with jax.default_matmul_precision(settings.dtype):  # float32 is no TF32 here: who wants speed asks for bfloat16
+    # float32 is no TF32 here: who wants speed asks for bfloat16
+    with jax.default_matmul_precision(settings.computes_in):
       return output.of(nnx.merge(graphdef, params), batch)
 
   rows = jax.tree.map(lambda x: mesh_lib.spec('batch'), batch)

@@ -20,6 +20,7 @@ import jax
 
 from bert_jax import config as cfg
 from bert_jax.errors import ConfigError, DriftError, require
+from bert_jax.model import dropout
 from bert_jax.tasks.settings import Finetune, classes_of
 from input_pipeline import foreign, records, storage
 
@@ -53,6 +54,7 @@ class Record:
   origin: Origin | None = None  # None: it began with random weights
   text: str = ''  # one sentence on what it learns from, as it was when the run began
   shards: str = ''  # the fingerprint of what it learns from and is evaluated on: of shards, or of a task's examples
+  masks: str = dropout.MASKS  # how dropout's masks are drawn
 
   @property
   def kind(self) -> str:
@@ -120,6 +122,9 @@ def drift(old: Record, new: Record) -> list[str]:
     changes.append(f'initialize-from: {old.origin and old.origin.checkpoint} -> {new.origin.checkpoint}')
   elif new.origin and old.origin and old.origin.longer_positions != new.origin.longer_positions:
     changes.append(f'longer-positions: {old.origin.longer_positions} -> {new.origin.longer_positions}')
+  if old.masks != new.masks and (new.config.model.hidden_dropout or new.config.model.attention_dropout):
+    changes.append(f'dropout masks: {old.masks} -> {new.masks}, another version of bert_jax\'s: '
+                   'go on with that version, or --initialize-from it in a new run')
   return changes
 
 
@@ -203,8 +208,10 @@ def _read(run_dir: storage.PathLike) -> Record | None:
     vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
     origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
     for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written'),
-                                ('text', '', 'as it was written'), ('shards', '', 'as it was written')):
+                                ('text', '', 'as it was written'), ('shards', '', 'as it was written'),
+                                ('masks', '', 'as it was written')):
       require(isinstance(fields.get(name, default), str), f'{name} is {fields.get(name)!r:.60}: wanted text, {what}')
   except (ConfigError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged: {error}') from error
-  return Record(config, fields['data'], vocabulary, origin or None, fields.get('text', ''), fields.get('shards', ''))
+  return Record(config, fields['data'], vocabulary, origin or None, fields.get('text', ''), fields.get('shards', ''),
+                fields.get('masks', 'lowbias32'))  # of all runs that do not say it

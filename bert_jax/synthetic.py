@@ -3,7 +3,11 @@
 B rows, T tokens, P masked positions of a row, S pairs of a row.
 """
 
+import jax
 import numpy as np
+
+from bert_jax import config as cfg
+from bert_jax.parallel import mesh as mesh_lib
 
 FIRST_TOKEN = 5  # below: special tokens
 
@@ -32,3 +36,11 @@ def batch(vocab_size: int, rows: int, length: int, predictions: int, pairs: int 
       masked_lm_ids=rng.integers(FIRST_TOKEN, vocab_size, (rows, predictions), dtype=np.int32),
       cls_positions=cls_positions, next_sentence_labels=rng.integers(0, 2, (rows, pairs), dtype=np.int32),
       next_sentence_weights=(cls_positions < ends[:, None]).astype(np.float32))
+
+
+def abstract(config: cfg.Config, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes and the layout of a global batch of a run."""
+  of, sharding = config.batch, mesh_lib.batch_sharding(mesh)
+  rows = batch(config.model.vocab_size, 1, of.sequence_length, of.predictions, of.pairs_per_row)
+  shape = lambda x: jax.ShapeDtypeStruct((of.size, *x.shape[1:]), x.dtype, sharding=sharding)
+  return {name: shape(x) for name, x in rows.items()}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from bert_jax import (
+    choices,
     config as cfg,
     distributed,
     evaluate,
@@ -49,11 +50,15 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   """
   require(longer_positions is None or initialize_from is not None, f'--longer-positions {longer_positions} changes '
           'nothing without --initialize-from: leave it out')
-  program = program_lib.of(config, devices)
+  program_lib.of(choices.by_rule(config, devices), devices)  # before the data is read
   storage.probe(run_dir, '--run-dir', checkpoints=True)
   streams = phases.open_streams(data_dir, config)
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
+  settled = choices.settle(config, devices, run_dir)
+  config, program = settled.config, program_lib.of(settled.config, devices)
+  for line in settled.lines if progress else ():
+    training.print_once(f'bert-jax: {line}')
   found = health.preflight(program, streams)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint,
                                          'the program': f'bert_jax {manifest_lib.version()}'})

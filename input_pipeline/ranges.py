@@ -67,7 +67,7 @@ def tuple_in(kind: Any) -> Any:
 def numbers(value: Any, kind: Any) -> Iterator[tuple[Any, Any]]:
   """Each number of a value of this type, or what stands in its place, with its own type."""
   origin, parts = typing.get_origin(kind), typing.get_args(kind)
-  if value is None:
+  if value is None or isinstance(value, str) and value in choices(kind):
     return
   if own_of(kind):
     yield value, kind
@@ -77,6 +77,13 @@ def numbers(value: Any, kind: Any) -> Iterator[tuple[Any, Any]]:
   elif origin in (Annotated, types.UnionType, typing.Union):
     for part in parts[:1] if origin is Annotated else parts:
       yield from numbers(value, part)
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+  """The words that a field of this type may be in place of a number."""
+  if typing.get_origin(kind) is typing.Literal:
+    return typing.get_args(kind)
+  return tuple(word for part in typing.get_args(kind) for word in choices(part))
 
 
 def of(settings: Any) -> dict[str, tuple[Any, Within]]:

@@ -11,6 +11,7 @@ import pytest
 from bert_jax import compiled
 from bert_jax.errors import ConfigError
 from input_pipeline import storage
+from launch.plan import kept
 
 
 @pytest.fixture(autouse=True)
@@ -131,3 +132,50 @@ def test_the_first_step_is_told_once(monkeypatch):
   assert compiled.first_step().endswith('2.5 s of it for 3 compiled programs, 1 of them compiled by an earlier start')
   assert compiled.first_step() is None
   assert 0 < compiled.since_start() < 7 * 86400
+
+# ---------------------------------------------------------------- what a plan reads of them
+
+
+def planned(folder, scale=1.0):
+  lowered = jax.jit(lambda x: (x @ x * scale).sum()).lower(jax.ShapeDtypeStruct((8, 8), 'float32'))
+  return kept.compile_or_find(lowered, jax.devices()[0], folder)
+
+
+@pytest.mark.parametrize('where', ['disk', 'memory://bucket/plans'])
+def test_the_next_plan_finds_what_was_compiled(tmp_path, where):
+  folder = storage.path(where if ':' in where else tmp_path / where / 'below')
+  first, again, other = planned(folder), planned(folder), planned(folder, 2.0)
+  assert not first.kept and again.kept and not other.kept and planned(folder, 2.0).kept
+  assert (again.text, again.memory, again.error) == (first.text, first.memory, None) and 'dot' in again.text
+  assert again.memory.arguments == 8 * 8 * 4 and not planned(None).kept
+
+
+def test_what_a_plan_finds_damaged_is_compiled_again(tmp_path):
+  memory, draw = planned(tmp_path).memory, random.Random(5)
+  for trial in range(9):
+    file, = entries(tmp_path)
+    content = bytearray(file.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    file.write_bytes(content[:draw.randrange(len(content))] if trial % 3 == 0 else content)
+    found = planned(tmp_path)
+    assert not found.kept and found.memory == memory and planned(tmp_path).kept
+
+
+def test_what_does_not_fit_is_kept_too(tmp_path, monkeypatch):
+  """The compiler's own words, of which a plan reads how much it would need."""
+  lowered = jax.jit(jnp.sin).lower(1.0)
+
+  def refuse(self, *_, **__):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Used 17.58G of 15.75G hbm')
+
+  monkeypatch.setattr(type(lowered), 'compile', refuse)
+  first = kept.compile_or_find(lowered, jax.devices()[0], tmp_path)
+  monkeypatch.undo()
+  again = kept.compile_or_find(lowered, jax.devices()[0], tmp_path)
+  assert again.kept and not first.kept and again.error == first.error and 'Used 17.58G' in again.error
+
+
+def test_no_place_for_a_plan_is_a_warning(tmp_path):
+  (tmp_path / 'file').write_text('mine')
+  with pytest.warns(UserWarning, match='compiled programs are not kept there'):
+    assert not planned(tmp_path / 'file').kept

@@ -73,6 +73,39 @@ def test_neighbours_are_independent():
     assert abs(both - .25) < four_sigma(.25, dropped.size)
 
 
+@pytest.mark.parametrize('rate', [.1, .5])
+@pytest.mark.parametrize('seed', [0, 1, 2**32 - 1, 123456789])
+def test_rows_and_columns_are_independent_pair_by_pair(rate, seed):
+  """Numbers of drops as those of coins: by chi squared over rows, columns and pairs of them, and by products of the
+  corners of rectangles and of three rows, which a pattern that repeats would show."""
+  N, W = 2048, 256
+  mask = dropout_lib.keep_mask(jnp.arange(N, dtype=jnp.uint32)[:, None], W, rate, jnp.uint32(seed))
+  off, variance = (~np.asarray(mask)).astype(float) - rate, rate * (1 - rate)
+  coins = (np.random.default_rng(seed).random((N, W)) < rate) - rate
+  squares = lambda table: (table.T @ table)[np.triu_indices(table.shape[1], 1)]**2 / (variance**2 * len(table))
+  for table, coin in ((off, coins), (off.T, coins.T)):
+    count, width = table.shape
+    assert abs((table.sum(0)**2 / (variance * count)).mean() - 1) < 5 * (2 / width)**.5
+    pairs = squares(table)
+    assert abs(pairs.mean() - 1) < 5 * (2 / pairs.size)**.5 + .01 and pairs.max() < 1.5 * squares(coin).max()
+    far = table.shape[0] // 2
+    three = table[:far] * table[1:far + 1] * table[2:far + 2]
+    assert abs(three.sum()) < 5 * (variance**3 * three.size)**.5
+  for step in (1, 7, 128):
+    corners = off[:-step, :-step] * off[step:, :-step] * off[:-step, step:] * off[step:, step:]
+    assert abs(corners.sum()) < 5 * (variance**4 * corners.size)**.5
+
+
+def test_layers_and_steps_are_independent():
+  """Seeds as the encoder draws them: of 3 places in each of 12 layers, in two steps that follow each other."""
+  key = jax.random.key(1)
+  seeds = jnp.concatenate([jax.random.bits(jax.random.fold_in(key, step), (37,), jnp.uint32) for step in (5, 6)])
+  masks = jax.vmap(lambda seed: keep_mask((256, 64), .1, seed))(seeds)
+  off = (~np.asarray(masks)).reshape(len(seeds), -1) - .1
+  pairs = (off @ off.T)[np.triu_indices(len(seeds), 1)]**2 / (.09**2 * off.shape[1])
+  assert abs(pairs.mean() - 1) < 5 * (2 / pairs.size)**.5 and pairs.max() < 30
+
+
 def test_no_two_rows_share_a_mask_and_a_row_keeps_its_own_wherever_it_stands():
   rows = np.packbits(np.asarray(keep_mask((64 * 1024, 64), .5, SEED)), axis=1)
   assert len(np.unique(rows, axis=0)) == len(rows)

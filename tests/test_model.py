@@ -101,6 +101,29 @@ def test_activations():
   assert np.abs(np.subtract(exact, tanh)).max() > 1e-4
 
 
+@pytest.mark.parametrize('terms', [layers.ORIGINAL, layers.NEAR_EXACT])
+def test_the_gradient_by_hand_is_that_of_the_formula(terms):
+  formula = lambda x: x * (0.5 + 0.5 * jnp.tanh(x * sum(
+      term * jnp.minimum(x * x, 40)**power for power, term in enumerate(terms))))
+  xs = jnp.asarray([*np.linspace(-7, 7, 997), -3e38, -1e20, 0, 1e20, 3e38], jnp.float32)
+  by_hand, derived = (jax.vmap(jax.grad(f))(xs) for f in (lambda x: layers.gelu_by_tanh(x, terms), formula))
+  np.testing.assert_allclose(by_hand[:-5], derived[:-5], atol=2e-6)  # float32 rounds each term
+  np.testing.assert_array_equal(by_hand[-5:], [0, 0, .5, 1, 1])
+
+
+def test_in_16_bits_the_exact_activation_is_within_what_they_round():
+  numbers = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)  # all of bfloat16
+  xs = numbers[np.isfinite(numbers) & (np.abs(numbers) > 1e-30)].astype(float)
+  exact = np.array([x * .5 * (1 + math.erf(x / math.sqrt(2))) for x in xs])
+  off, near = np.abs(np.asarray(layers.NARROW['gelu'](jnp.asarray(xs, jnp.float32))) - exact), np.abs(xs) < 3
+  assert off[xs < 30].max() < 6.3e-5 and (off[near] / np.abs(exact[near])).max() < 2.0**-9 / 3
+  narrow = layers.activate('gelu', jnp.asarray(xs, jnp.bfloat16))
+  assert narrow.dtype == jnp.bfloat16
+  narrow = np.asarray(narrow.astype(jnp.float32))
+  np.testing.assert_allclose(narrow, exact, rtol=2.0**-8, atol=6.3e-5)
+  assert layers.activate('gelu', jnp.float32(-3.9)) == layers.gelu(jnp.float32(-3.9))
+
+
 def test_bias_gradient_is_the_sum_of_rows():
   x, bias, g = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(5, 7), (7,), (5, 7)]))
   y, pull = jax.vjp(layers.add_bias, x, bias)

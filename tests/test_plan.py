@@ -8,7 +8,7 @@ import json
 import jax
 import pytest
 
-from bert_jax import chips, config as cfg, phases, program as program_lib, recipes
+from bert_jax import chips, config as cfg, phases, program as program_lib, recipes, synthetic
 from bert_jax.parallel import mesh as mesh_lib
 from launch import cli
 from launch.plan import lengths, search as plan_search, step as plan_step, text, topology as topology_lib
@@ -188,7 +188,7 @@ def test_what_people_read(capsys, monkeypatch, planned):
     assert words in printed
 
 
-def fake(config, mesh, steps, topology, price):
+def fake(config, mesh, steps, topology, price, cache):
   """A machine on which 24 rows fit without recomputation and 96 with; it is fastest with most rows, and on 4 fsdp."""
   rows, fsdp = config.batch.size // mesh.devices.size, mesh.shape['fsdp']
   fits = rows <= {'none': 24}.get(config.model.remat, 96)
@@ -267,7 +267,7 @@ def test_the_step_of_a_variant_and_of_each_other_recipe_is_traced(name):
   config = with_model(recipes.recipe(name), layers=1, unroll=1)
   for phase in phases.phases(config):
     program = program_lib.of(phase.config, jax.devices())
-    batch = plan_step.abstract_batch(phase.config, program.mesh)
+    batch = synthetic.abstract(phase.config, program.mesh)
     state, _ = jax.eval_shape(program.train_step, program.abstract, batch)
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     assert shapes(state) == shapes(program.abstract)

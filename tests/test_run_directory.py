@@ -39,6 +39,20 @@ def test_a_record_comes_back_from_config_json(tmp_path, name):
   assert run_directory.open_run(run_dir, record, {}) == record  # a second time: it goes on
 
 
+def test_masks_of_another_version_are_refused_where_there_is_dropout(tmp_path):
+  run_directory.open_run(tmp_path, PRETRAINED, {})
+  path = tmp_path / run_directory.CONFIG
+  fields = json.loads(path.read_text())
+  assert fields.pop('masks') == 'multiply-add'
+  path.write_text(json.dumps(fields))  # as runs before had it
+  with pytest.raises(DriftError, match='dropout masks: lowbias32 -> multiply-add, another version of bert_jax'):
+    run_directory.check(tmp_path, PRETRAINED)
+  fields['config']['model'] |= {'hidden_dropout': 0.0, 'attention_dropout': 0.0}
+  path.write_text(json.dumps(fields))
+  model = dataclasses.replace(PRETRAINED.config.model, hidden_dropout=0.0, attention_dropout=0.0)
+  assert run_directory.check(tmp_path, change(PRETRAINED, model=model)).masks == 'lowbias32'
+
+
 def change(record, **changes):
   return dataclasses.replace(record, config=dataclasses.replace(record.config, **changes))
 

@@ -73,7 +73,7 @@ def write_inputs(folder: pathlib.Path, config: cfg.Config, params, batches: list
   (folder / huggingface.CONFIG).write_text(json.dumps(huggingface.to_config(config.model, 0, config.learns)))
   safetensors.numpy.save_file(tensors, folder / huggingface.WEIGHTS, {'format': 'pt'})
   (folder / child.SETTINGS_FILE).write_text(json.dumps({
-      'device': 'cuda' if jax.default_backend() == 'gpu' else 'cpu', 'dtype': config.model.dtype,
+      'device': 'cuda' if jax.default_backend() == 'gpu' else 'cpu', 'dtype': config.model.computes_in,
       'clip_norm': o.clip_norm, 'weight_decay': o.weight_decay, 'learning_rate': o.peak_learning_rate,
       'betas': [o.b1, o.b2], 'epsilon': o.epsilon}))
   arrays: dict[str, Any] = {f'{i}/{name}': array for i, batch in enumerate(batches) for name, array in batch.items()}

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import chips, config as cfg, objectives, phases, program as program_lib, synthetic
+from bert_jax import chips, choices, config as cfg, objectives, phases, program as program_lib, synthetic
 from bert_jax.benchmark import peers, turns
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
@@ -33,6 +33,7 @@ def measure(config: cfg.Config, data_dir: storage.PathLike | None = None, *, rou
   turns, each in a process of its own that sleeps while the other works; peer_ratio is ours over theirs, in tokens a
   second, round by round.
   """
+  config = choices.settle(config, devices).config
   program = program_lib.of(config, devices)
   mesh = program.mesh
   cfg.require(rounds >= 1 and warmup >= 1, f'--rounds is {rounds} and --warmup {warmup}: wanted at least 1 each')

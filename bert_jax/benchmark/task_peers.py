@@ -88,7 +88,7 @@ def write_inputs(folder: pathlib.Path, job: finetune.Job, config: Finetune) -> N
   safetensors.numpy.save_file(tensors, folder / huggingface.WEIGHTS, {'format': 'pt'})
   o = config.optimizer
   (folder / child.SETTINGS).write_text(json.dumps({
-      'device': 'cuda' if jax.default_backend() == 'gpu' else 'cpu', 'dtype': config.model.dtype,
+      'device': 'cuda' if jax.default_backend() == 'gpu' else 'cpu', 'dtype': config.model.computes_in,
       'clip_norm': o.clip_norm, 'weight_decay': o.weight_decay, 'learning_rate': o.peak_learning_rate,
       'betas': [o.b1, o.b2], 'epsilon': o.epsilon, 'warmup_steps': o.warmup_steps, 'steps': config.run.steps,
       'epochs': config.epochs, 'size': config.batch.size, 'seed': config.batch.seed,

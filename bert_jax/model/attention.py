@@ -79,12 +79,12 @@ def choose_implementation(settings, place: Place, tokens: int) -> str:
   fits = {
       'pallas': (place.platform == 'tpu' and place.tensor == 1
                  and pallas_attention.supported(tokens, settings.heads, width)),
-      'cudnn': (place.platform in ('gpu', 'cuda') and settings.attention_dropout == 0 and settings.dtype == 'bfloat16'
-                and tokens % 64 == 0)}
+      'cudnn': (place.platform in ('gpu', 'cuda') and settings.attention_dropout == 0
+                and settings.computes_in == 'bfloat16' and tokens % 64 == 0)}
   if settings.attention == 'auto':
     return next((name for name, fit in fits.items() if fit), 'xla')
   found = (f'{place.platform}, rows of {tokens} tokens, attention dropout {settings.attention_dropout}, '
-           f'{settings.dtype}, mesh.tensor {place.tensor}')
+           f'{settings.computes_in}, mesh.tensor {place.tensor}')
   wanted = (f'pallas wants TPU, a multiple of {pallas_attention.LANES} tokens, at most {pallas_attention.LONGEST}, and '
             'mesh.tensor 1; cudnn an NVIDIA GPU, a multiple of 64, no attention dropout, and bfloat16')
   require(fits.get(settings.attention, True),

@@ -5,8 +5,8 @@ draws the mask again, by a derivative of its own.
 
 What the usual way costs: the bits of a random generator are an array of their own, which is kept or drawn by slow code;
 a hash fuses with its neighbours. CPU (jaxlib 0.10.2), forward and backward of [4096, 256] and of [32, 4, 128, 128]: 2.5
-and 11.8 ms by threefry, 11 and 21 by rbg, 0.3 and 0.9 by the hash; the step of `mini` 1,340 -> 1,166 ms. By TPU's
-compiler (libtpu 0.0.42) the hash itself is dear on v6e: base takes 16.5 ms a step with it, 13.4 without dropout.
+and 11.8 ms by threefry, 11 and 21 by rbg, 0.3 and 0.9 by a hash; the step of `mini` 1,340 -> 1,166 ms. By TPU's
+compiler (libtpu 0.0.42) a hash is dear on v6e, whose vector unit decides: hence one multiplication an element.
 `bert-jax benchmark step mini --batch.size 32 --model.dtype float32`, with and without
 `--model.hidden-dropout 0 --model.attention-dropout 0`, shows what is left (docs/performance.md).
 """
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 GREATEST = 2**32 - 1  # of 32 bits
+MASKS = 'multiply-add'  # how masks are drawn: a run goes on only with those that it began with
 
 
 def mix(x: jax.Array) -> jax.Array:
@@ -33,13 +34,17 @@ def mix(x: jax.Array) -> jax.Array:
 def keep_mask(numbers: jax.Array, width: int, rate: float, seed: jax.Array) -> jax.Array:
   """uint32 [... 1] -> bool [... width]: False with probability `rate`, for rows that are called by their `numbers`.
 
+  Of row r and column c: hash(r) a(c) + b(c), with an odd a and a b of the column's own, both hashes of c and the seed.
+  Over a and b such numbers are independent pair by pair (Dietzfelbinger 1996, "Universal hashing and k-wise independent
+  random variables via integer arithmetic without primes"), and cost one multiplication an element.
   The numbers are hashed before the seed comes in, or the masks of two seeds would be the same but for a shift.
-  With rate 0.25 what hashes below 0.25 * 2^32 = 0x40000000 is dropped. The first columns of row 1 with the seed 7 hash
-  to 0x27600a55, 0xa58d7a81, 0xccb3570e, 0xc9394686: the first is dropped, the others are kept.
+  With rate 0.25 what comes below 0.25 * 2^32 = 0x40000000 is dropped. The first columns of row 1 with the seed 7 come
+  to 0x2288c47a, 0x7eda5b61, 0x8a2ebb76, 0xd251b4a9: the first is dropped, the others are kept.
   """
-  columns = jax.lax.broadcasted_iota(jnp.uint32, (*numbers.shape[:-1], width), numbers.ndim - 1)
-  least = np.uint32(min(round(rate * 2**32), GREATEST))  # a rate next to 1 would round to 2^32
-  return mix(mix(mix(numbers) + seed) + columns * np.uint32(0x9E3779B9)) >= least
+  columns = jax.lax.broadcasted_iota(jnp.uint32, (*(1,) * (numbers.ndim - 1), width), numbers.ndim - 1)
+  columns = mix(columns * np.uint32(0x9E3779B9) + mix(seed))
+  drawn = mix(mix(numbers) + seed) * (columns | np.uint32(1)) + mix(columns)
+  return drawn >= np.uint32(min(round(rate * 2**32), GREATEST))  # a rate next to 1 would round to 2^32
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

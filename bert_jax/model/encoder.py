@@ -135,10 +135,10 @@ class BertEncoder(nnx.Module):
                 'full': jax.checkpoint_policies.nothing_saveable}
     if s.remat != 'none':
       # A loop keeps forward and backward apart; unrolled, only a barrier stops the compiler from merging the copies.
-      step = jax.checkpoint(step, policy=policies[s.remat], prevent_cse=s.unroll > 1)
+      step = jax.checkpoint(step, policy=policies[s.remat], prevent_cse=s.layers_at_once > 1)
     block_seeds = None if seeds is None else seeds[1:].reshape(s.layers, SEEDS_PER_BLOCK)
     with jax.named_scope('layers'):
-      x, of_layers = jax.lax.scan(step, x, (self.blocks, block_seeds), unroll=min(s.unroll, s.layers))
+      x, of_layers = jax.lax.scan(step, x, (self.blocks, block_seeds), unroll=s.layers_at_once)
     return of_layers.reshape(s.layers, B, T, -1) if every_layer else x.reshape(B, T, -1)
 
   def embed(self, batch):  # {[B T]} -> [N D]

@@ -92,7 +92,8 @@ class PairClasses(nnx.Module):
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'cls.seq_relationship'}}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs):
-    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None), dtype=wide(settings.dtype))
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None),
+                                                   dtype=wide(settings.computes_in))
 
   @staticmethod
   def flops(settings: Model, pairs: int) -> float:
@@ -112,7 +113,8 @@ class Ends(nnx.Module):
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {'dense': 'qa_outputs'}}
 
   def __init__(self, settings: Model, rngs: nnx.Rngs):
-    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None), dtype=wide(settings.dtype))
+    self.dense = LayerMaker(settings, rngs).linear(settings.hidden_size, 2, ('embed', None),
+                                                   dtype=wide(settings.computes_in))
 
   @staticmethod
   def flops(settings: Model, tokens: int) -> float:
@@ -135,7 +137,7 @@ class Classes(nnx.Module):
   def __init__(self, settings: Model, rngs: nnx.Rngs, count: int):
     self.settings = settings
     make = LayerMaker(settings, rngs)
-    self.dense = make.linear(settings.hidden_size, count, ('embed', None), dtype=wide(settings.dtype))
+    self.dense = make.linear(settings.hidden_size, count, ('embed', None), dtype=wide(settings.computes_in))
 
   @staticmethod
   def flops(settings: Model, count: int) -> float:

@@ -17,6 +17,7 @@ else:
   Activation, Attention, Workaround = one_of(ACTIVATIONS), one_of(IMPLEMENTATIONS), one_of(WORKAROUNDS)
 
 
+UNROLLED = 12  # layers that auto unrolls; of more, a program takes minutes to compile
 Dropout = Annotated[float, Within(0, 1, below=True, wise=0.9)]
 Layers = Annotated[int, Within(1, 1024)]
 
@@ -54,8 +55,9 @@ class Model:
   with positions that begin as sines. 0: all is drawn at random, as in BERT."""
   layer_norm_epsilon: Annotated[float, Within(0, 1, above=True, wise=1e-2)] = 1e-12
   """Added to the variance (modeling.py layer_norm; LayerNorm's own default elsewhere is 1e-6 or 1e-5)."""
-  dtype: Literal['bfloat16', 'float32'] = 'bfloat16'
-  """What matrix products run in; parameters, statistics, softmax and losses are float32 always."""
+  dtype: Literal['auto', 'bfloat16', 'float32'] = 'auto'
+  """What matrix products run in; parameters, statistics, softmax and losses are float32 always. auto: bfloat16 on TPU
+  and on GPUs that have it; on a CPU float32, or what a short trial finds faster."""
   attention: Attention = 'auto'
   """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; cudnn: NVIDIA's, without dropout; xla: everywhere;
   auto: what fits, for each row length."""
@@ -65,10 +67,22 @@ class Model:
   """Of a causal encoder: each token sees itself and those after it in place of those before (section 5.1, RTL)."""
   remat: Literal['none', 'elementwise', 'full'] = 'elementwise'
   """What the backward pass computes again instead of keeping: nothing, all but the matrix products, or whole layers."""
-  unroll: Layers = 1
-  """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile."""
+  unroll: Literal['auto'] | Layers = 'auto'
+  """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile. auto: all of up to
+  12; `pretrain` on TPU all of more, where that fits with 1 GB to spare."""
   plain: tuple[Workaround, ...] = ()
   """Workarounds for a compiler that are turned off, to measure what they gain (docs/performance.md)."""
+
+  @property
+  def layers_at_once(self) -> int:
+    """Of a step of the scan over layers."""
+    return min(self.layers if self.unroll == 'auto' and self.layers <= UNROLLED else
+               1 if self.unroll == 'auto' else self.unroll, self.layers)
+
+  @property
+  def computes_in(self) -> str:
+    """The type of matrix products: of `auto`, before anything was chosen, float32."""
+    return 'float32' if self.dtype == 'auto' else self.dtype
 
   @property
   def direction(self) -> int:

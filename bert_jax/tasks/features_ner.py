@@ -58,7 +58,7 @@ class Lstm(nnx.Module):
 
   def __init__(self, settings: Model, rngs: nnx.Rngs, inputs: int, size: int, backward: bool):
     make, self.backward = LayerMaker(settings, rngs), backward
-    self.gates = make.linear(inputs, 4 * size, ('embed', None), dtype=wide(settings.dtype),
+    self.gates = make.linear(inputs, 4 * size, ('embed', None), dtype=wide(settings.computes_in),
                              initializer=jax.nn.initializers.lecun_normal())
     orthogonal = jax.nn.initializers.orthogonal()
     self.kernel = parameter(jnp.concatenate([orthogonal(rngs.params(), (size, size)) for _ in range(4)], 1), 'embed',
@@ -98,7 +98,7 @@ class Tagger(nnx.Module):
     self.lstms = nnx.List([Lstm(settings, rngs, width, own.lstm_size, backward)
                            for width in widths for backward in (False, True)])
     dense = LayerMaker(settings, rngs).linear
-    self.dense = dense(2 * own.lstm_size, count, ('embed', None), dtype=wide(settings.dtype))
+    self.dense = dense(2 * own.lstm_size, count, ('embed', None), dtype=wide(settings.computes_in))
 
   @staticmethod
   def flops(settings: Model, tokens: int, count: int, own: Features) -> float:
@@ -114,7 +114,7 @@ class Tagger(nnx.Module):
     drop = lambda x, i: dropout(x, numbers.reshape(B, T, 1), rate, None if seed is None else jax.random.bits(
         jax.random.fold_in(seed, i + 1), (), jnp.uint32))
     with jax.named_scope('tagger'):
-      layers = layers.astype(wide(self.settings.dtype))
+      layers = layers.astype(wide(self.settings.computes_in))
       x = (jnp.einsum('k,kbtd->btd', jax.nn.softmax(self.scale[...]), layers) if self.summed
            else jnp.moveaxis(layers, 0, 2).reshape(B, T, -1))
       for i in range(0, len(self.lstms), 2):

@@ -48,7 +48,8 @@ def fits(value: Any, kind: Any) -> bool:
 def wanted(kind: Any) -> str:
   """A type in words."""
   if typing.get_origin(kind) is Literal:
-    return 'one of ' + ', '.join(map(repr, typing.get_args(kind)))
+    choices = typing.get_args(kind)
+    return ('one of ' if len(choices) > 1 else '') + ', '.join(map(repr, choices))
   if typing.get_origin(kind) in (types.UnionType, typing.Union):
     return ' or '.join(wanted(part) for part in typing.get_args(kind))
   if typing.get_origin(kind) is typing.Annotated:

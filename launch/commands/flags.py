@@ -91,8 +91,9 @@ def loosened(kind):
     items = tuple[*(part if part is Ellipsis else loosened(part) for part in typing.get_args(many))]
     return items | None if optional else items
   number = int if not ranges.fits(0.5, kind) else float
+  choices = [*(['None'] if optional else []), *ranges.choices(kind)]
   return Annotated[kind, constructors.PrimitiveConstructorSpec(
-      nargs=1, metavar=('{None}|' if optional else '') + number.__name__.upper(),
+      nargs=1, metavar=(f'{{{",".join(choices)}}}|' if choices else '') + number.__name__.upper(),
       instance_from_str=lambda words: None if optional and words[0] == 'None' else number_of(words[0], number),
       is_instance=lambda _: True, str_from_instance=lambda value: [str(value)])]
 

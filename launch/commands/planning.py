@@ -39,6 +39,9 @@ class Plan:
   """Try other batches per chip, remat and meshes, and show the best by tokens a day."""
   tries: Count = 12
   """Programs that a search compiles at most; each takes about a minute."""
+  cache: str = 'auto'
+  """Where what is read of compiled programs is kept for the next plan: a folder that only you write to, off, or auto:
+  your own cache folder (~/.cache/bert_jax)."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""
 
@@ -77,12 +80,14 @@ def plan(argv: list[str]) -> int:
 
 
 def figures(args: Plan) -> dict:
-  """The fields of plan.step.Figures by name; `others`: of further lengths, `search`: of what a search tried."""
+  """The fields of plan.step.Figures by name; `others`: of further lengths, `otherwise`: with a loop over layers or
+  without, `search`: of what a search tried."""
+  from bert_jax import compiled
   from launch.plan import lengths, plan
   planned = lengths.chosen(args.config, args.sequence_length, args.predictions, args.all_lengths)
-  where = plan.Place(args.topology, args.slices, args.price)
+  where = plan.Place(args.topology, args.slices, args.price, compiled.folder(args.cache))
   if args.search:
     found = plan.search_from(*planned[0], where, args.batch_per_chip, args.tries)
     return dataclasses.asdict(found[0]) | {'search': [dataclasses.asdict(item) for item in found]}
-  first, *others = [dataclasses.asdict(item) for item in plan.of_lengths(planned, where, args.batch_per_chip)]
+  first, *others = [item.to_json() for item in plan.of_lengths(planned, where, args.batch_per_chip)]
   return first | ({'others': others} if others else {})

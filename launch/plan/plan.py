@@ -5,9 +5,10 @@ import dataclasses
 import jax
 from jax.sharding import Mesh
 
-from bert_jax import program
+from bert_jax import choices, program
 from bert_jax.config import Config
 from bert_jax.errors import require
+from input_pipeline import storage
 from launch.plan import lengths, search, step, topology
 
 
@@ -17,6 +18,7 @@ class Place:
   topology: str | None  # 'v5e:4x4'; None: the devices of this machine
   slices: int
   price: float | None  # of a chip-hour
+  cache: storage.Path | None = None  # of what is read of compiled programs
 
   def devices(self) -> list:
     """All devices. Raises ConfigError."""
@@ -30,19 +32,50 @@ class Place:
     return topology.devices(self.topology, self.slices)
 
 
-def of_lengths(planned: list[tuple[Config, int]], place: Place, batch_per_chip: int | None) -> list[step.Figures]:
-  """The figures of each (settings, steps), all on the mesh that the first one gets. Raises ConfigError."""
+@dataclasses.dataclass(frozen=True)
+class Planned:
+  """One length's step."""
+  figures: step.Figures
+  otherwise: step.Figures | None  # with layers unrolled where it has a loop, or the reverse; where that was left to us
+
+  def to_json(self) -> dict:
+    """The figures by name; `otherwise`: the other ones."""
+    return dataclasses.asdict(self.figures) | {'otherwise': self.otherwise and dataclasses.asdict(self.otherwise)}
+
+
+def of_lengths(planned: list[tuple[Config, int]], place: Place, batch_per_chip: int | None) -> list[Planned]:
+  """Each (settings, steps), all on the mesh that the first one gets, and unrolled as `pretrain` would. Raises
+  ConfigError."""
   devices = place.devices()
+  planned = [(choices.by_rule(config, devices), steps) for config, steps in planned]
   mesh = mesh_of(planned[0][0], devices, batch_per_chip)
-  return [step.figures(sized(config, mesh, batch_per_chip), mesh, steps, place.topology, place.price)
-          for config, steps in planned]
+  figures = lambda config, steps: step.figures(
+      sized(config, mesh, batch_per_chip), mesh, steps, place.topology, place.price, place.cache)
+  first = planned[0][0].model
+  if first.unroll != choices.AUTO or first.layers == 1:
+    return [Planned(figures(config, steps), None) for config, steps in planned]
+  unrolled, looped = ([figures(choices.with_model(config, unroll=layers), steps) for config, steps in planned]
+                      for layers in (first.layers, 1))
+  large = first.layers_at_once == 1  # else all are unrolled wherever it is
+  loop = large and (devices[0].platform != 'tpu' or not all(map(leaves_enough, unrolled)))
+  chosen, other = (looped, unrolled) if loop else (unrolled, looped)
+  return [Planned(*both) for both in zip(chosen, other, strict=True)]
+
+
+def leaves_enough(figures: step.Figures) -> bool:
+  """Whether a program fits, with what is to be left of a device."""
+  each = figures.devices / figures.chips
+  return bool(figures.fits) and figures.memory_bytes - figures.needed_bytes >= choices.SPARE * each
 
 
 def search_from(config: Config, steps: int, place: Place, batch_per_chip: int | None, tries: int) -> list[step.Figures]:
   """The best that were found from these settings on, the best first. Raises ConfigError."""
   devices = place.devices()
+  config = choices.by_rule(config, devices)
   config = sized(config, mesh_of(config, devices, batch_per_chip), batch_per_chip)
-  return search.search(config, steps, devices, place.topology, place.price, tries)
+  if config.model.unroll == choices.AUTO:
+    config = choices.with_model(config, unroll=config.model.layers)
+  return search.search(config, steps, devices, place.topology, place.price, tries, place.cache)
 
 
 def mesh_of(config: Config, devices: list, batch_per_chip: int | None) -> Mesh:

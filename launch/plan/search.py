@@ -7,6 +7,7 @@ import tqdm
 
 from bert_jax import config as cfg, program
 from bert_jax.parallel import mesh as mesh_lib
+from input_pipeline import storage
 from launch.plan import step as plan_step
 
 SHOWN = 5
@@ -22,7 +23,7 @@ class Choice:
 
 
 def search(config: cfg.Config, steps: int, devices: list, topology: str, price: float | None,
-           tries: int) -> list[plan_step.Figures]:
+           tries: int, cache: storage.Path | None = None) -> list[plan_step.Figures]:
   """The best of at most `tries` programs, the best first; those that do not fit come last. Raises ConfigError."""
   mesh = program.mesh_of(config, devices)
   data, fsdp, tensor = (mesh.shape[axis] for axis in mesh_lib.AXES)
@@ -34,7 +35,7 @@ def search(config: cfg.Config, steps: int, devices: list, topology: str, price: 
       choice = ahead.pop(0)
       bar.set_postfix_str(', '.join(f'{name} {value}' for name, value in dataclasses.asdict(choice).items()))
       try:
-        seen[choice] = attempt(choice, config, steps, devices, topology, price)
+        seen[choice] = attempt(choice, config, steps, devices, topology, price, cache)
       except cfg.ConfigError:
         if choice == start:
           raise
@@ -71,11 +72,11 @@ def hopeless(choice: Choice, seen: dict[Choice, plan_step.Figures | None]) -> bo
 
 
 def attempt(choice: Choice, config: cfg.Config, steps: int, devices: list, topology: str,
-            price: float | None) -> plan_step.Figures:
+            price: float | None, cache: storage.Path | None = None) -> plan_step.Figures:
   """The figures of one choice. Raises ConfigError where the batch or the heads do not divide over its mesh."""
   shape = dataclasses.replace(config.mesh, data=-1, fsdp=choice.fsdp, tensor=choice.tensor)
   mesh = program.mesh_of(dataclasses.replace(config, mesh=shape), devices)
   config = dataclasses.replace(
       config, mesh=shape, model=dataclasses.replace(config.model, remat=choice.remat),
       batch=dataclasses.replace(config.batch, size=choice.rows * mesh.shape['data'] * mesh.shape['fsdp']))
-  return plan_step.figures(config, mesh, steps, topology, price)
+  return plan_step.figures(config, mesh, steps, topology, price, cache)

@@ -7,15 +7,14 @@ import dataclasses
 import math
 import re
 import time
-import warnings
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bert_jax import chips as chip_table, config as cfg, program as program_lib, synthetic
-from bert_jax.parallel import mesh as mesh_lib
-from launch.plan import costs as hlo_costs, topology as topology_lib
+from input_pipeline import storage
+from launch.plan import costs as hlo_costs, kept, topology as topology_lib
 
 DAY = 86_400  # seconds
 # What TPU's compiler says of a program that does not fit: 'Used 17.58G of 15.75G hbm', or '… temporaries (17.58G)'.
@@ -35,6 +34,7 @@ class Figures:
   devices: int
   mesh: dict[str, int]
   remat: str
+  unroll: int  # layers a step of the loop over layers; all of them: no loop
   batch: int  # rows of the global batch
   microbatches: int
   sequence_length: int
@@ -67,33 +67,13 @@ class Figures:
   days: float | None
   cost: float | None  # in the currency of the price
   lower_seconds: float  # of this machine, for tracing
-  compile_seconds: float
-
-
-def abstract_batch(config: cfg.Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """The shapes and the layout of a global batch."""
-  batch, sharding = config.batch, mesh_lib.batch_sharding(mesh)
-  rows = synthetic.batch(config.model.vocab_size, 1, batch.sequence_length, batch.predictions, batch.pairs_per_row)
-  shape = lambda x: jax.ShapeDtypeStruct((batch.size, *x.shape[1:]), x.dtype, sharding=sharding)
-  return {name: shape(x) for name, x in rows.items()}
+  compile_seconds: float  # or for reading what an earlier plan compiled
+  kept: bool  # by an earlier plan
 
 
 def lower(config: cfg.Config, program: program_lib.Program) -> jax.stages.Lowered:
   """The very step of `pretrain`, traced for the devices of the program's mesh."""
-  return program.train_step.lower(program.abstract, abstract_batch(config, program.mesh))
-
-
-def compile_if_it_fits(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, str | None]:
-  """(program, None), or (None, what the compiler said) where it needs more memory than a chip has."""
-  with warnings.catch_warnings():
-    # The cache cannot hold programs for chips that are not here.
-    warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
-    try:
-      return lowered.compile(), None
-    except jax.errors.JaxRuntimeError as error:
-      if 'RESOURCE_EXHAUSTED' not in str(error):
-        raise
-      return None, str(error)
+  return program.train_step.lower(program.abstract, synthetic.abstract(config, program.mesh))
 
 
 def device_bytes(tree) -> int:
@@ -102,8 +82,11 @@ def device_bytes(tree) -> int:
 
 
 def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = None,
-            price: float | None = None) -> Figures:
-  """Compiles the step of `config` for `mesh` and reads the program. `price`: of a chip-hour."""
+            price: float | None = None, cache: storage.Path | None = None) -> Figures:
+  """Compiles the step of `config` for `mesh` and reads the program.
+
+  `price`: of a chip-hour; `cache`: where what is read of programs is kept for the next plan.
+  """
   program = program_lib.on(config, mesh)
   devices = list(mesh.devices.flat)
   chips, kind = topology_lib.chip_count(devices), devices[0].device_kind
@@ -112,48 +95,45 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   start = time.monotonic()
   lowered = lower(config, program)
   lowered_at = time.monotonic()
-  compiled, error = compile_if_it_fits(lowered)
-  compile_seconds = time.monotonic() - lowered_at
-  batch = abstract_batch(config, mesh)
+  compiled = kept.compile_or_find(lowered, devices[0], cache)
+  batch = synthetic.abstract(config, mesh)
   parts = {'parameter_bytes': abstract.params, 'optimizer_bytes': abstract.opt_state, 'batch_bytes': batch}
   shares = {name: each * device_bytes(part) for name, part in parts.items()}
-  memory = memory_of(compiled, error, each, device_bytes((abstract, batch)), chip_table.chip(kind))
+  memory = memory_of(compiled, each, device_bytes((abstract, batch)), chip_table.chip(kind))
   fitting = None if memory['fits'] is not False else fitting_microbatches(
       config, mesh, memory, each * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract.params)))
   formula = program.flops_per_step(config.batch) / chips
-  costs = hlo_costs.read(compiled.as_text()) if compiled else None
+  costs = hlo_costs.read(compiled.text) if compiled.memory else None
   timing = times(costs, each, chip_table.chip(kind), formula)
   seconds = timing['estimated_step_seconds']
   tokens = config.batch.size * config.batch.sequence_length
   days = seconds and seconds * steps / DAY
   return Figures(
       topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape),
-      remat=config.model.remat, batch=config.batch.size, microbatches=config.run.microbatches,
-      sequence_length=config.batch.sequence_length, predictions=config.batch.predictions, **memory, **shares,
-      fitting_microbatches=fitting,
+      remat=config.model.remat, unroll=config.model.layers_at_once, batch=config.batch.size,
+      microbatches=config.run.microbatches, sequence_length=config.batch.sequence_length,
+      predictions=config.batch.predictions, **memory, **shares, fitting_microbatches=fitting,
       collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}
                                   for item in costs.collectives if item.bytes >= hlo_costs.LARGE),
       collective_bytes=costs and {name: total * each for name, total in costs.collective_bytes().items()},
       flops_formula=formula, flops_compiled=costs and costs.flops * each,
       loops_counted_once=costs and costs.endless, **timing, steps=steps,
       tokens_per_day=seconds and tokens / seconds * DAY, days=days, cost=days and price and days * 24 * chips * price,
-      lower_seconds=lowered_at - start, compile_seconds=compile_seconds)
+      lower_seconds=lowered_at - start, compile_seconds=compiled.seconds, kept=compiled.kept)
 
 
-def memory_of(compiled, error: str | None, each: int, shares: int, chip: chip_table.Chip | None) -> dict:
+def memory_of(compiled: kept.Compiled, each: int, shares: int, chip: chip_table.Chip | None) -> dict:
   """Whether it fits, and the bytes that say so. Of a program that does not, the compiler names only the sum."""
   limit = chip and chip.memory and int(chip.memory)
-  if compiled is None:
-    found = USED.search(error)
+  if compiled.memory is None:
+    found = USED.search(compiled.error)
     needed = found and each * int(float(found[1]) * UNITS[found[2]])
     return dict(fits=False, memory_bytes=limit, needed_bytes=needed, argument_bytes=each * shares,
                 temporary_bytes=needed and max(needed - each * shares, 0))
-  stats = compiled.memory_analysis()
-  arguments, temporaries = each * stats.argument_size_in_bytes, each * stats.temp_size_in_bytes
-  results = each * (stats.output_size_in_bytes - stats.alias_size_in_bytes)  # not those in an argument's place
-  needed = arguments + temporaries + results + each * stats.generated_code_size_in_bytes
-  return dict(fits=None if limit is None else needed <= limit, memory_bytes=limit, needed_bytes=needed,
-              argument_bytes=arguments, temporary_bytes=temporaries)
+  memory = compiled.memory
+  needed = memory.arguments + memory.temporaries + memory.results - memory.reused + memory.code
+  return dict(fits=None if limit is None else each * needed <= limit, memory_bytes=limit, needed_bytes=each * needed,
+              argument_bytes=each * memory.arguments, temporary_bytes=each * memory.temporaries)
 
 
 def fitting_microbatches(config: cfg.Config, mesh: Mesh, memory: dict, parameters: int) -> int | None:
@@ -165,7 +145,7 @@ def fitting_microbatches(config: cfg.Config, mesh: Mesh, memory: dict, parameter
   if memory['temporary_bytes'] is None or memory['memory_bytes'] is None:
     return None
   now, shares = config.run.microbatches, mesh.shape['data'] * mesh.shape['fsdp']
-  narrow = jnp.dtype(config.model.dtype).itemsize / jnp.dtype(jnp.float32).itemsize
+  narrow = jnp.dtype(config.model.computes_in).itemsize / jnp.dtype(jnp.float32).itemsize
   fixed = memory['argument_bytes'] + parameters / mesh.shape['tensor'] * (1 + 2 * narrow)
   rows = config.batch.size // shares  # of a share
   fit = (count for count in range(now + 1, rows + 1) if rows % count == 0

@@ -22,9 +22,22 @@ def describe_one(recipe: str, f: dict) -> str:
   title = (f'{recipe}: {f["steps"]:,} steps of {f["batch"]:,} rows of {f["sequence_length"]} on '
            f'{f["topology"] or "this machine"}: {f["chips"]:,} {f["device_kind"]}, {f["batch"] / f["chips"]:g} rows '
            f'each{parts}; mesh {mesh_name(f)}, remat {f["remat"]}. Figures of one chip:')
-  compiled = f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing'
-  rows = memory(f) + work(f) + [('compiled in', compiled)]
+  compiled = f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing' + (
+      ', by an earlier plan, whose program was kept' if f['kept'] else '')
+  rows = memory(f) + work(f) + layers(f) + [('compiled in', compiled)]
   return '\n'.join([title, *(f'{name:<15}{text}' for name, text in rows), *collectives(f), *dearest(f)])
+
+
+def layers(f: dict) -> list[tuple[str, str]]:
+  """Whether there is a loop over layers, and what it would be otherwise."""
+  named = lambda unroll: 'a loop over layers' if unroll == 1 else f'{unroll} layers unrolled'
+  g = f.get('otherwise')
+  if not g:
+    return [('layers', named(f['unroll']))]
+  step = milliseconds(g['estimated_step_seconds']) if g['estimated_step_seconds'] else '?'
+  fits = '' if g['fits'] is not False else ', does not fit'
+  return [('layers', f'{named(f["unroll"])} (model.unroll auto); {named(g["unroll"])}: step {step}, memory '
+           f'{gigabytes(g["needed_bytes"])}{fits}')]
 
 
 def memory(f: dict) -> list[tuple[str, str]]:
