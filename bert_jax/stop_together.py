@@ -7,6 +7,7 @@ all rest at the same, and decides for all. If so, they save that step, or only e
 on, and it is tried again: in the end either all rest, or the loop has asked.
 """
 
+import atexit
 import functools
 import itertools
 import threading
@@ -24,21 +25,31 @@ PAUSE_SECONDS = 0.2  # between two tries, in which the main thread may go on
 GONE_SECONDS = 10.0  # that process 0, which keeps the service, stays for the others
 EXIT_SECONDS = 0.5  # from the last words of a process to its end
 
+_over = threading.Event()  # this process ends: a thread that is in the service then would abort it
+
 
 def begin() -> None:
   """Call it once all processes have met; nothing is done for one that is alone."""
   if jax.process_count() > 1:
-    threading.Thread(target=_watch, name='stop together', daemon=True).start()
+    watch = threading.Thread(target=_watch, name='stop together', daemon=True)
+    watch.start()
+    atexit.register(_end, watch)
+
+
+def _end(watch: threading.Thread) -> None:
+  _over.set()
+  watch.join(GONE_SECONDS / 2)
 
 
 def _watch() -> None:
-  while not distributed.told(NOTICE):
-    time.sleep(POLL_SECONDS)
+  while not _over.wait(POLL_SECONDS) and not distributed.told(NOTICE):
+    pass
   try:
     for number in itertools.count():
+      if _over.wait(PAUSE_SECONDS if number else 0):
+        return
       if not early_stop.leave_if(functools.partial(_agreed, number), _say_farewell):
         _agreed(number, None)
-      time.sleep(PAUSE_SECONDS)
   except Exception:  # the service is gone, and the run with it
     return
 
@@ -52,13 +63,16 @@ def _agreed(number: int, step: int | None) -> bool:
     return good
   if step is not None:
     service.key_value_set(f'{OFFER}/{number}/{jax.process_index()}', str(step))
-  return service.blocking_key_value_get(key, distributed.LONGEST_ANSWER_MS) == '1'
+  deadline = time.monotonic() + distributed.LONGEST_ANSWER_MS / 1000
+  while (decided := distributed.told(key)) is None and time.monotonic() < deadline:
+    if _over.wait(POLL_SECONDS / 10):
+      return False
+  return decided == '1'
 
 
 def _all_offer(number: int, step: int) -> bool:
   deadline, offers = time.monotonic() + GATHER_SECONDS, list[tuple[str, str]]()
-  while len(offers) < jax.process_count() - 1 and time.monotonic() < deadline:
-    time.sleep(GATHER_SECONDS / 20)
+  while len(offers) < jax.process_count() - 1 and time.monotonic() < deadline and not _over.wait(GATHER_SECONDS / 20):
     offers = distributed.key_value_service().key_value_dir_get(f'{OFFER}/{number}/')
   return len(offers) == jax.process_count() - 1 and all(offer == str(step) for _, offer in offers)
 

@@ -112,7 +112,7 @@ def test_the_kernel_on_a_share_of_the_heads_drops_as_on_all(kernel_case):
 
 
 def test_the_kernel_is_chosen_for_what_it_can_do():
-  model, cpu, gpu, tpu = cfg.Model(), Place('cpu'), Place('gpu'), Place('tpu')
+  model, cpu, gpu, tpu = cfg.Model(dtype='bfloat16'), Place('cpu'), Place('gpu'), Place('tpu')
   assert choose_implementation(model, tpu, 512) == choose_implementation(model, tpu, 128) == 'pallas'
   assert [choose_implementation(model, *place) for place in ((cpu, 128), (tpu, 100), (tpu, 2048))] == ['xla'] * 3
   assert choose_implementation(model, Place('tpu', tensor=2), 128) == 'xla'

@@ -161,7 +161,8 @@ def undisturbed(data, tmp_path_factory):
   return (run_dir / 'digest').read_text()
 
 
-SAVING = '--run.steps', '40', '--run.checkpoint-every', '10', '--run.keep-checkpoints', '9', '--run.evaluate-every', '0'
+SAVING = ('--run.steps', '40', '--run.checkpoint-every', '10', '--run.keep-checkpoints', '9',
+          '--run.evaluate-every', '0', '--run.evaluation-rows', str(cfg.Run().evaluation_rows))
 
 
 @pytest.mark.slow

@@ -83,8 +83,9 @@ def test_kills_in_removals_lose_nothing(tmp_path, tally):
 
 
 @pytest.mark.reliability(32)
-def test_kills_in_exports_leave_the_old_one_or_the_new_one(tmp_path, tally):
-  """Ten at random times, over an export that is there: never half of one."""
+@pytest.mark.parametrize('kills', [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_in_exports_leave_the_old_one_or_the_new_one(kills, tmp_path, tally):
+  """At random times, over an export that is there: never half of one."""
   children.write_data(tmp_path)
   run, out = tmp_path / 'run', tmp_path / 'out'
   with Child(tmp_path / 'run.txt', *children.pretrain(tmp_path / 'data', run, 2, 1)) as child:
@@ -97,7 +98,7 @@ def test_kills_in_exports_leave_the_old_one_or_the_new_one(tmp_path, tally):
   tally.control(verify.verify(out).sound)
   weights = (out / 'model.safetensors').read_bytes()
   draw, cut = random.Random(32), 0
-  for number in range(10):
+  for number in range(kills):
     with Child(tmp_path / f'{number}.txt', *argv) as child:
       time.sleep(whole * (0.4 + 0.6 * draw.random()))
       child.kill()

@@ -90,7 +90,7 @@ def values_at(hint, fitting):
     yield from ((value, value, own, hint) for value in values_of(own, whole))
     return
   many = ranges.tuple_in(hint)
-  parts = typing.get_args(many) if many else [part for part in typing.get_args(hint) if part is not type(None)]
+  parts = typing.get_args(many) if many else [part for part in typing.get_args(hint) if ranges.found_in(part)]
   for place, part in enumerate(parts[:1] if parts[-1] is Ellipsis else parts):
     for value, *rest in values_at(part, fitting):
       others = [fitting(ranges.found_in(other)[0]) for other in parts[:-1] + parts[-1:] if other is not Ellipsis]

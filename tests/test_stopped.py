@@ -180,26 +180,28 @@ def test_our_own_files_are_files(folder, tmp_path, tally, name, reader, make):
 
 
 @pytest.mark.reliability(34)
-def test_kill_9_with_the_log_and_the_compile_cache_open(folder, tally, tmp_path):
-  """Ten times, with a compile cache of its own, of which then an entry is cut short: lines are whole, each once."""
+@pytest.mark.parametrize('kills', [4, pytest.param(10, marks=pytest.mark.slow)])
+def test_kill_9_with_the_log_and_the_compile_cache_open(kills, folder, tally, tmp_path):
+  """Several times, with a compile cache of its own, of which then an entry is cut short: lines are whole, each once."""
   tally.control(children.as_far_as_it_went(folder / 'straight', folder / 'straight'))
   draw, cache = random.Random(34), tmp_path / 'cache'
   tally.note('seed 34')
-  log = folder / 'killed/metrics.jsonl'
+  run = f'killed{kills}'
+  log = folder / run / 'metrics.jsonl'
   size = lambda: log.stat().st_size if log.exists() else 0
   slow = AT(troubles.slow_steps, 0.03)
-  for number in range(10):
+  for number in range(kills):
     before = size()
-    with Child(folder / f'killed{number}.txt', *command(folder, 'killed', '--run.checkpoint-every', 1000),
+    with Child(folder / f'{run}-{number}.txt', *command(folder, run, '--run.checkpoint-every', 1000),
                prepare=AT(troubles.both, AT(troubles.with_cache, str(cache)), slow)) as child:
       child.until(lambda before=before: size() != before)
       time.sleep(draw.random() * 0.05)
       killed = child.kill()
       assert child.end() in (-signal.SIGKILL, 0), child.said
-    steps = [line['step'] for line in children.log(folder / 'killed') if line['kind'] == 'train']
+    steps = [line['step'] for line in children.log(folder / run) if line['kind'] == 'train']
     assert steps == list(range(1, len(steps) + 1))
     if number % 2:
       for entry in cache.iterdir():
         entry.write_bytes(entry.read_bytes()[:100])
     tally.fault(killed or number, survived=True)
-  tally.fault(True, survived=True, exact=goes_on(folder, 'killed'))
+  tally.fault(True, survived=True, exact=goes_on(folder, run))

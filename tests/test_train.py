@@ -11,7 +11,17 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config as cfg, evaluate, metrics, program as program_lib, recipes, run_directory, train
+from bert_jax import (
+  checkpoint,
+  choices,
+  config as cfg,
+  evaluate,
+  metrics,
+  program as program_lib,
+  recipes,
+  run_directory,
+  train,
+)
 from bert_jax.errors import DriftError, NonFiniteError
 from input_pipeline.errors import DataError
 from tests import synthetic
@@ -94,7 +104,7 @@ def test_what_a_run_keeps(straight, config):
   assert [line['step'] for line in lines if line['kind'] == 'train'] == list(range(8, STEPS + 1, 8))
   assert [line['step'] for line in lines if line['kind'] == 'validation'] == [20, 40]
   assert list((run_dir / 'tensorboard').iterdir())
-  assert run_directory.read(run_dir).config == config
+  assert run_directory.read(run_dir).config == choices.settle(config).config
 
 
 def test_lamb_tells_its_trust_ratios_by_name(data, config, tmp_path, capsys):

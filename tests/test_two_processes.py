@@ -112,7 +112,8 @@ LONGER = ('--long.share', 0.5, '--long.sequence-length', 32, '--long.predictions
 
 @pytest.mark.reliability(9)
 @pytest.mark.parametrize('who', [0, 1])
-@pytest.mark.parametrize('call', [1, 2], ids=['of the first step', 'of longer rows'])
+@pytest.mark.parametrize('call', [pytest.param(1, id='of the first step'),
+                                  pytest.param(2, id='of longer rows', marks=pytest.mark.slow)])
 def test_sigterm_while_all_compile_ends_both_before_that_is_done(folder, tally, call, who):
   """Whoever is told: with nothing new to save, or saved at the step before."""
   run, data, seconds = f'compiling{call}{who}', folder / 'lengths', 10 * children.SECONDS
@@ -244,7 +245,7 @@ def test_processes_that_differ_say_in_what(folder, tally, what):
 
 
 @pytest.mark.reliability(28)
-@pytest.mark.parametrize('who', [0, 1])
+@pytest.mark.parametrize('who', [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_one_that_looks_late_finds_what_the_other_began(folder, tally, who):
   run, proof = f'late{who}', folder / f'late{who}.proof'
   tally.control(alike(folder, 'straight'))

@@ -32,8 +32,12 @@ def found(tiny):
   return of
 
 
-@pytest.mark.parametrize('devices', [1, 8])
-@pytest.mark.parametrize('plain', PLAIN)
+TOGETHER = 'nothing', 'collectives', 'everything'  # quick on eight devices too
+PLACES = [pytest.param(plain, devices, marks=[pytest.mark.slow] if devices > 1 and plain not in TOGETHER else [])
+          for plain in PLAIN for devices in (1, 8)]
+
+
+@pytest.mark.parametrize('plain, devices', PLACES)
 def test_gradients_of_the_plain_paths_are_the_tuned_ones(found, plain, devices):
   """To 1e-5 of the largest, in float32."""
   (wanted, sums), (grads, others) = found((), False, 1), found(*PLAIN[plain], devices)
