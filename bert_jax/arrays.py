@@ -124,6 +124,12 @@ def without_trace(record: logging.LogRecord) -> bool:
   return True
 
 
+def not_of_saves(record: logging.LogRecord) -> bool:
+  """Drops what asyncio prints of an array's write that failed beside the one that Orbax raises: one sentence is enough."""
+  said = record.getMessage()
+  return not (said.startswith('Task exception was never retrieved') and 'orbax' in said)
+
+
 class Hook:
   """A sys.unraisablehook that leaves out what tensorstore prints where a save has failed and its event loop is gone;
   the failure itself is told by who waits for the save."""
@@ -139,6 +145,7 @@ class Hook:
 def quiet() -> None:
   """No tracebacks of threads that save, from here on."""
   logging.getLogger('absl').addFilter(without_trace)
+  logging.getLogger('asyncio').addFilter(not_of_saves)
   if not isinstance(sys.unraisablehook, Hook):
     sys.unraisablehook = Hook(sys.unraisablehook)
 
