@@ -126,14 +126,14 @@ class BertEncoder(nnx.Module):
     x = self.embed(batch)  # [N D]: products of two axes are faster than of three
     x = dropout(x, token_numbers.reshape(-1, 1), s.hidden_dropout, None if seeds is None else seeds[0])
 
-    pair_ids, vectors, fused = jnp.asarray(batch['pair_ids']), None, implementation == 'triton'
+    pair_ids, joined, fused = jnp.asarray(batch['pair_ids']), None, implementation == 'triton'
     if fused:
-      bounds, vectors, x = triton_attention.bounds(pair_ids, x.dtype.itemsize), triton_layer.vectors(self.blocks), (x, x)
+      bounds, joined, x = triton_attention.bounds(pair_ids, x.dtype.itemsize), triton_layer.join(self.blocks), (x, x)
 
     def step(x, layer):
-      block, vectors, block_seeds = layer
+      block, joined, block_seeds = layer
       if fused:
-        x = triton_layer.apply(block, vectors, x, pair_ids, bounds, token_numbers, block_seeds)
+        x = triton_layer.apply(block, joined, x, pair_ids, bounds, token_numbers, block_seeds)
       else:
         x = block(x, pair_ids, token_numbers, block_seeds, implementation)
       return x, (x[0] if fused else x) if every_layer else None
@@ -145,7 +145,7 @@ class BertEncoder(nnx.Module):
       step = jax.checkpoint(step, policy=policies[s.remat], prevent_cse=s.layers_at_once > 1)
     block_seeds = None if seeds is None else seeds[1:].reshape(s.layers, SEEDS_PER_BLOCK)
     with jax.named_scope('layers'):
-      x, of_layers = jax.lax.scan(step, x, (self.blocks, vectors, block_seeds), unroll=s.layers_at_once)
+      x, of_layers = jax.lax.scan(step, x, (self.blocks, joined, block_seeds), unroll=s.layers_at_once)
       x = x[0] if fused else x
     return of_layers.reshape(s.layers, B, T, -1) if every_layer else x.reshape(B, T, -1)
 
