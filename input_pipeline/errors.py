@@ -20,3 +20,8 @@ class RefusedError(StorageError):
 class LockError(RuntimeError):
   """A directory in which another process is at work."""
   exit_code = 2
+
+
+class EngineError(RuntimeError):
+  """A cluster, or what runs on it, that failed in a way of its own; the message names the file with all it said."""
+  exit_code = 7

@@ -185,7 +185,7 @@ def _stays(target: pathlib.Path) -> bool:
 def _move_in(made: pathlib.Path, target: pathlib.Path, last: str, replaced: Iterable[str]) -> None:
   names = sorted((path.relative_to(made).as_posix() for path in made.rglob('*') if path.is_file()),
                  key=lambda name: (name == last, name))
-  if not replaced and (others := [path for path in target.iterdir() if path not in (made, *made.parents)]):
+  if not replaced and (others := [path for path in target.iterdir() if not path.name.startswith('.')]):
     raise FileExistsError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(others[0]))
   aside, moved = made.parent / f'{made.stem}.old', []
   kept = [name for name in replaced if (target / name).exists()]

@@ -269,13 +269,31 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def put(source: pathlib.Path, target: Path) -> None:
+  """Copies a local file to where readers see the old content or the new, never a part, whoever else writes there."""
+  if isinstance(target, ObjectPath):
+    target.upload(source)
+    return
+  beside = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}.tmp')
+  try:
+    shutil.copyfile(source, beside)
+    beside.replace(target)
+  finally:
+    beside.unlink(missing_ok=True)
+
+
+def copy_within(source: Path, target: Path, names: Iterable[str]) -> None:
+  """Copies files of a folder in a bucket to another folder there; no byte comes here."""
+  key = os.fspath(target).partition('://')[2]
+  beside_each_other(lambda name: (source / name).copy_to(f'{key}/{name}'), names)
+
+
 def move(source: Path, target: Path) -> None:
   """Gives a file or a folder another name; in a bucket each object is copied there, then removed."""
   if not isinstance(source, ObjectPath):
     source.rename(target)
     return
-  name = os.fspath(target).removeprefix(f'{source.scheme}://')
-  beside_each_other(lambda part: (source / part).copy_to(f'{name}/{part}'), source.tree())
+  copy_within(source, target, source.tree())
   source.remove_tree()
 
 

@@ -1,11 +1,13 @@
 """Processes and Beam give the same manifest and shards, byte for byte, or the same sentence, for any corpus."""
 
 import dataclasses
-import importlib.util
 import json
+import os
 import pathlib
 import random
+import re
 import shutil
+import sys
 
 import corpora
 import pytest
@@ -13,10 +15,12 @@ import pytest
 from input_pipeline import records
 from input_pipeline.prepare import corpus, settings
 from input_pipeline.text import sources
+from tests import beam_cluster
 
-ENGINES = {'one process': {'workers': 1}, 'two processes': {'workers': 2}}
-if importlib.util.find_spec('apache_beam'):
-  ENGINES['Beam'] = {'beam_runner': 'DirectRunner'}
+# What is compared with one process: the settings of each.
+OTHERS = {'two processes': {'workers': 2}, 'Beam': {'engine': 'beam'}, 'Beam, two workers': {'engine': 'beam'}}
+LOG = re.compile(r' \(more in [^ ]*\)$')
+ROOT = str(pathlib.Path(__file__).parent.parent)
 WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lower --shards', 'with the weights')
 
 
@@ -28,27 +32,47 @@ def folder(tmp_path, monkeypatch):
   return tmp_path
 
 
-def made_by(engine: str, folder: pathlib.Path, input: str, **chosen) -> dict[str, bytes] | str:
+@pytest.fixture(scope='module')
+def cluster(tmp_path_factory):
+  with beam_cluster.portable(tmp_path_factory.mktemp('cluster') / 'workers', os.pathsep.join([ROOT, *sys.path])) as found:
+    yield found
+
+
+@pytest.fixture(params=['two processes', pytest.param('Beam', marks=pytest.mark.beam)])
+def other(request):
+  return request.param, ()
+
+
+@pytest.fixture
+def on_cluster(cluster):
+  return 'Beam, two workers', cluster
+
+
+def made_by(engine: str, folder: pathlib.Path, input: str, arguments=(), **chosen) -> dict[str, bytes] | str:
   """The files that an engine writes, or the sentence by which it refuses."""
   output = folder / 'data' / engine.replace(' ', '-')
   shutil.rmtree(output, ignore_errors=True)
   prepare = settings.Prepare(input, str(folder / 'vocab.txt'), str(output), sequence_length=32, **chosen,
-                             **ENGINES[engine])
+                             **OTHERS.get(engine, {}))
   try:
-    corpus.prepare(prepare, progress=False)
+    corpus.prepare(prepare, progress=False, arguments=arguments)
   except records.DataError as error:
     assert not output.exists() and '\n' not in str(error)
-    return str(error)
+    return LOG.sub('', str(error))
+  finally:
+    assert not [path.name for path in output.parent.glob('.*')]
   return {path.name: path.read_bytes() for path in output.iterdir()}
 
 
-def same_by_all(folder: pathlib.Path, input: str, **chosen) -> dict[str, bytes] | str:
-  first, *others = [made_by(engine, folder, input, **chosen) for engine in ENGINES]
-  for engine, other in zip([*ENGINES][1:], others):
-    if isinstance(first, str) or isinstance(other, str):
-      assert other == first, engine
-    else:
-      assert other.keys() == first.keys() and [name for name in first if other[name] != first[name]] == [], engine
+def same_by(other, folder: pathlib.Path, input: str, **chosen) -> dict[str, bytes] | str:
+  """What one process makes, and the other engine too, byte for byte."""
+  first = made_by('one process', folder, input, **chosen)
+  engine, arguments = other
+  second = made_by(engine, folder, input, arguments, **chosen)
+  if isinstance(first, str) or isinstance(second, str):
+    assert second == first
+  else:
+    assert second.keys() == first.keys() and [name for name in first if second[name] != first[name]] == []
   return first
 
 
@@ -73,18 +97,18 @@ def write_corpus(draw: random.Random, folder: pathlib.Path) -> str:
 
 
 @pytest.mark.parametrize('seed', range(10))
-def test_random_corpora(folder, seed):
+def test_random_corpora(other, folder, seed):
   draw = random.Random(seed)
   input = write_corpus(draw, folder)
-  made = same_by_all(folder, input, validation_share=draw.choice([0, 0.1, 0.3, 0.5]),
+  made = same_by(other, folder, input, validation_share=draw.choice([0, 0.1, 0.3, 0.5]),
                      shards=draw.choice([None, None, 2]), seed=seed)
   assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
 
 
-def test_ids_that_repeat(folder):
+def test_ids_that_repeat(other, folder):
   lines = [json.dumps({'id': number % 3, 'text': corpora.text_of(number)}) for number in range(90)]
   (folder / 'a.jsonl').write_text('\n'.join([*lines, json.dumps({'id': 9, 'text': corpora.text_of(5)})]))
-  made = manifest_of(same_by_all(folder, str(folder / 'a.jsonl'), validation_share=0.2))
+  made = manifest_of(same_by(other, folder, str(folder / 'a.jsonl'), validation_share=0.2))
   assert (made['counts']['duplicates'], made['counts']['repeated_ids']) in ((1, 90), (1, 89))
   assert 8 < made['splits']['validation']['documents'] < 32
 
@@ -93,48 +117,51 @@ def manifest_of(made: dict[str, bytes]) -> dict:
   return json.loads(made[records.MANIFEST])
 
 
-def test_many_documents_at_the_threshold(folder):
+def test_many_documents_at_the_threshold(other, folder):
   """Which documents are held out, and which duplicate stays, hang on the order of ranks: 400 texts under two ids."""
   lines = [json.dumps({'id': number, 'text': corpora.text_of(number % 400)[:300]}) for number in range(800)]
   (folder / 'a.jsonl').write_text('\n'.join(lines))
-  splits = manifest_of(same_by_all(folder, str(folder / 'a.jsonl'), validation_share=0.3))['splits']
+  splits = manifest_of(same_by(other, folder, str(folder / 'a.jsonl'), validation_share=0.3))['splits']
   assert splits['train']['documents'] + splits['validation']['documents'] == 400
   assert 160 < splits['validation']['documents'] < 250  # of two ids the smaller counts: 1 - 0.7² of the texts
 
 
 @pytest.mark.parametrize('count, held', [(3, 1), (8, 2)])
-def test_at_least_two_documents_are_held_out_or_one_of_three(folder, count, held):
+def test_at_least_two_documents_are_held_out_or_one_of_three(other, folder, count, held):
   (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(count))))
-  splits = manifest_of(same_by_all(folder, str(folder / 'a.txt'), validation_share=0.001))['splits']
+  splits = manifest_of(same_by(other, folder, str(folder / 'a.txt'), validation_share=0.001))['splits']
   assert (splits['train']['documents'], splits['validation']['documents']) == (count - held, held)
 
 
-def test_a_file_that_is_named_twice_is_read_once(folder):
+def test_a_file_that_is_named_twice_is_read_once(other, folder, capsys):
   a, link, hard = folder / 'a.text', folder / 'b.text', folder / 'c.text'
   a.write_text('\n\n'.join(map(corpora.text_of, range(30))))
   link.symlink_to(a)
   hard.hardlink_to(a)
-  once = same_by_all(folder, str(a))
+  once = same_by(other, folder, str(a))
   counts = manifest_of(once)['counts']
   assert (counts['pages'], counts['documents'], counts['duplicates']) == (30, 30, 0)
   for again in (f'{a},{a}', f'{folder}/?.text,{folder}/a*', f'{link},{hard}'):
-    made = same_by_all(folder, again)
+    capsys.readouterr()
+    made = same_by(other, folder, again)
     assert {name: data for name, data in made.items() if name != records.MANIFEST} == {
         name: data for name, data in once.items() if name != records.MANIFEST}
     assert manifest_of(made)['counts'] == counts
+    said = capsys.readouterr().err
+    assert re.search(r'--input names .* (2|4) times( \(also as .*\))?: each is read once', said), said
 
 
-def test_weights_that_contradict_are_refused(folder):
+def test_weights_that_contradict_are_refused(other, folder):
   (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(30))))
   (folder / 'b.txt').write_bytes((folder / 'a.txt').read_bytes())
-  found = same_by_all(folder, f'{folder}/a.txt=2,{folder}/?.txt')
+  found = same_by(other, folder, f'{folder}/a.txt=2,{folder}/?.txt')
   assert 'a.txt with the weights 2 and 1' in found
   # another file of the same text: its first copy stays
-  copied = same_by_all(folder, f'{folder}/b.txt=2,{folder}/a.txt')
+  copied = same_by(other, folder, f'{folder}/b.txt=2,{folder}/a.txt')
   assert manifest_of(copied)['counts']['duplicates'] == 30
 
 
-def test_an_empty_train_split_is_an_error(folder):
+def test_an_empty_train_split_is_an_error(other, folder):
   """Of three documents at least one is held out; where their ranks are all in the lower half, a share of 0.5 holds out
   all."""
   for number in range(100):
@@ -147,7 +174,7 @@ def test_an_empty_train_split_is_an_error(folder):
   else:
     raise AssertionError('no three documents were all held out')
   assert 'holds out all 3 documents' in made
-  assert same_by_all(folder, str(folder / 'a.jsonl'), validation_share=0.5) == made
+  assert same_by(other, folder, str(folder / 'a.jsonl'), validation_share=0.5) == made
 
 
 def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
@@ -159,8 +186,11 @@ def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
 
 @pytest.mark.parametrize('change, message', [
     ({'dupe_factor': 5}, '--dupe-factor has no effect: it needs --pairs google'),
-    ({'beam_arguments': ('--direct_num_workers=4',)}, '--beam-arguments has no effect: it needs --beam-runner'),
-    ({'beam_runner': 'DirectRunner', 'workers': 4}, '--workers has no effect'),
+    ({'engine': 'beam', 'workers': 4}, '--workers does not go with --engine beam'),
+    ({'engine': 'beam', 'limit': 9}, '--limit does not go with --engine beam'),
+    ({'engine': 'beam', 'pairs': 'google'}, '--pairs does not go with --engine beam'),
+    ({'engine': 'beam', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine beam'),
+    ({'engine': 'ray'}, '--engine ray: wanted one of processes, beam'),
     ({'pairs': 'foo'}, '--pairs foo: wanted one of dynamic, google'),
     ({'format': 'pdf'}, '--format pdf: wanted one of mediawiki'),
     ({'words': 'foo'}, '--words'), ({'seed': 2**63}, '--seed')])

@@ -20,21 +20,18 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize('arguments', [(), MULTI], ids=['one process', 'two processes'])
 def test_the_same_shards(made, tmp_path, arguments):
   prepare, manifest = made
-  on_beam = dataclasses.replace(prepare, output=str(tmp_path / 'data'), beam_runner='DirectRunner',
-                                beam_arguments=arguments)
-  found = corpus.prepare(on_beam)
+  on_beam = dataclasses.replace(prepare, output=str(tmp_path / 'data'), engine='beam')
+  found = corpus.prepare(on_beam, arguments=arguments)
   assert (found.splits, found.counts, found.settings) == (manifest.splits, manifest.counts, manifest.settings)
   # finished, whoever made it
-  assert corpus.prepare(dataclasses.replace(on_beam, beam_runner=None, beam_arguments=())) == found
+  assert corpus.prepare(dataclasses.replace(on_beam, engine='processes')) == found
   assert [path.name for path in tmp_path.iterdir()] == ['data']
 
 
 def test_errors_are_one_sentence(made, tmp_path):
   (tmp_path / 'one.txt').write_text('One document.')
-  prepare = dataclasses.replace(made[0], output=str(tmp_path / 'data'), beam_runner='DirectRunner')
+  prepare = dataclasses.replace(made[0], output=str(tmp_path / 'data'), engine='beam')
   with pytest.raises(records.DataError, match='1 document with text') as error:
     corpus.prepare(dataclasses.replace(prepare, input=str(tmp_path / 'one.txt')))
   assert '\n' not in str(error.value) and 'while running' not in str(error.value)
-  with pytest.raises(records.DataError, match='--pairs google'):
-    corpus.prepare(dataclasses.replace(prepare, pairs='google'))
   assert [path.name for path in tmp_path.iterdir()] == ['one.txt']

@@ -107,7 +107,7 @@ def test_workers_and_chunks_leave_no_trace(made, tmp_path, monkeypatch):
 @pytest.mark.beam
 def test_beam_makes_the_same_shards(made, tmp_path):
   prepare, manifest = made[1]
-  found = corpus.prepare(dataclasses.replace(prepare, output=str(tmp_path / 'data'), beam_runner='DirectRunner'))
+  found = corpus.prepare(dataclasses.replace(prepare, output=str(tmp_path / 'data'), engine='beam'))
   assert (found.splits, found.words) == (manifest.splits, 'jieba')
 
 

@@ -6,36 +6,35 @@ are the same, byte for byte, for any number of workers or machines, in any order
 """
 
 import collections
-import contextlib
 import dataclasses
-import importlib.metadata
-import pathlib
+from collections.abc import Sequence
 
 from input_pipeline import counts as counts_lib, records, storage
-from input_pipeline.prepare import on_beam, on_processes, publishing, spill, tfds_layout
+from input_pipeline.prepare import engines, publishing, spill, staging, tfds_layout, versions
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
 
-_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'tensorflow-datasets')
 # settings that leave the data as it is
-_ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'beam_runner', 'beam_arguments')
-ENGINES = {'processes': on_processes.make_shards, 'beam': on_beam.make_shards}
+_ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'engine')
 
 
-def prepare(settings: Prepare, progress: bool = True) -> records.Manifest:
+def prepare(settings: Prepare, progress: bool = True, arguments: Sequence[str] = ()) -> records.Manifest:
   """Makes the shards of `settings.input` in `settings.output`, or finds them already made.
 
-  Raises DataError or StorageError, then nothing is left.
+  `arguments`: the engine's own, as they stand after -- on a command line. Raises DataError, StorageError or LockError,
+  then nothing is left.
   """
   with storage.named_errors(f'--output {settings.output}'):
-    return _prepare(settings, progress)
+    return _prepare(settings, progress, tuple(arguments))
 
 
-def _prepare(settings: Prepare, progress: bool) -> records.Manifest:
-  engine = 'processes' if settings.beam_runner is None else 'beam'
+def _prepare(settings: Prepare, progress: bool, arguments: tuple[str, ...]) -> records.Manifest:
+  engine = engines.ENGINES[settings.engine]()
+  engine.check(arguments)
   vocabulary = tokenizer.load(settings.vocabulary, settings.lower_case, settings.rules)
   parts = sources.mixture(settings.input, settings.format, settings.reading)
+  sources.tell_repeats(parts)
   if settings.pairs == 'google' and any(part.weight != 1 for part in parts):
     raise records.DataError(
         "--input with weights and --pairs google do not go together: the original pairs every document alike; "
@@ -46,17 +45,22 @@ def _prepare(settings: Prepare, progress: bool) -> records.Manifest:
     raise records.DataError(
         f'--output {settings.output} exists, and whether it is of the same text as --input {once[0]}, which is read '
         'once, cannot be told: name another directory, or pass --overwrite')
-  if (finished := publishing.finished(settings.output, description, vocabulary.sha256, settings.overwrite)) is not None:
+  find = lambda: publishing.finished(settings.output, description, vocabulary.sha256, settings.overwrite)
+  if (finished := find()) is not None:
     return finished
   storage.probe(settings.output, '--output')
   identity = description | {
       'vocabulary': vocabulary.sha256, 'sources': [dataclasses.asdict(part.stamp) for part in parts],
-      'chunk_bytes': sources.CHUNK_BYTES, 'packages': _packages(), 'engine': engine,
+      'chunk_bytes': sources.CHUNK_BYTES, 'packages': versions.packages(), 'engine': settings.engine,
       'runs': spill.VERSION}
-  with publishing.workplace(settings.output, identity) as workplace:
-    data = publishing.empty(workplace / 'data')
-    written, counts = ENGINES[engine](settings, parts, vocabulary, workplace, data, progress)
-    return _finish(settings, vocabulary, written, counts, description, data)
+  with (publishing.workplace(settings.output, identity) as workplace,
+        staging.beside(settings.output, workplace) as shared):
+    if not storage.is_local(settings.output) and (finished := find()) is not None:
+      return finished  # by the job that this one waited for
+    job = engines.Job(settings, parts, vocabulary, workplace, publishing.empty(workplace / 'data'), shared, arguments,
+                      progress)
+    written, counts = engine.make_shards(job)
+    return _finish(job, written, counts, description)
 
 
 def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer) -> dict:
@@ -75,27 +79,20 @@ def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenize
   return chosen | {'lower_case': vocabulary.lower_case, 'input_bytes': sum(part.stamp.bytes for part in parts)}
 
 
-def _finish(settings: Prepare, vocabulary: tokenizer.Tokenizer, written: dict[str, records.Split],
-            counts: collections.Counter, description: dict, data: pathlib.Path) -> records.Manifest:
-  """Adds to the shards in `data` what describes them, the manifest last, and puts it all in its place."""
-  for name, content in vocabulary.files.items():
+def _finish(job: engines.Job, written: dict[str, records.Split], counts: collections.Counter,
+            description: dict) -> records.Manifest:
+  """Adds to the shards what describes them, the manifest last, and puts it all in its place."""
+  settings, data = job.settings, job.data
+  for name, content in job.vocabulary.files.items():
     (data / name).write_bytes(content)
   manifest = records.Manifest(
-      sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=vocabulary.record, splits=written,
-      settings=description, counts=counts_lib.for_manifest(counts), packages=_packages(), words=settings.words,
+      sequence_length=settings.sequence_length, pairs=settings.pairs, vocabulary=job.vocabulary.record, splits=written,
+      settings=description, counts=counts_lib.for_manifest(counts), packages=versions.packages(), words=settings.words,
       masks=settings.masks)
   if (documents := counts_lib.documents(manifest)) and documents.unexplained:
     raise RuntimeError(f'a bug of `bert-jax prepare`: of {documents.read:,} documents {documents.unexplained:,} are in '
                        f'no split and were not counted as dropped: {manifest.counts}')
   tfds_layout.write(data, manifest)
   records.write_manifest(data, manifest)
-  publishing.publish(data, settings.output, settings.overwrite)
+  publishing.publish(data, job.shared, settings.output, settings.overwrite)
   return manifest
-
-
-def _packages() -> dict[str, str]:
-  versions = {}
-  for name in _PACKAGES:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-      versions[name] = importlib.metadata.version(name)
-  return versions

@@ -7,24 +7,22 @@ run's name is its place in the input, so that names sort as the files of on_proc
 
 import collections
 import dataclasses
+import functools
 import json
 import pathlib
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from input_pipeline import records, storage
-from input_pipeline.errors import StorageError
-from input_pipeline.prepare import columns, spill, splits, stages, writing
+from input_pipeline.prepare import beam_jobs, columns, engines, probing, spill, splits, stages, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
 
 _RESULTS = 'results'
-_CANNOT = ('pairs', 'limit', 'near_duplicates')  # what needs all documents in one place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,54 +32,43 @@ class NamedRun:
   counts: dict[str, int]
 
 
-def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer, workplace: pathlib.Path,
-                data: pathlib.Path, progress: bool) -> tuple[dict[str, records.Split], collections.Counter]:
-  """Writes the shards of a mix into `data`, or into the output itself where that is a bucket, which every machine can
-  reach."""
-  try:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-  except ImportError as error:
-    raise records.DataError(f"--beam-runner needs Apache Beam ({error}): pip install 'bert_jax[beam]'") from error
-  defaults = {field.name: field.default for field in dataclasses.fields(Prepare)}
-  if any(getattr(settings, name) != defaults[name] for name in _CANNOT):
-    raise records.DataError(
-        '--beam-runner cannot do --pairs google, --limit or --near-duplicates: leave them out, or use --workers')
-  if once := sources.read_once(parts):
-    raise records.DataError(f'--input {once[0]} can be read only once, and here: Beam needs files, or use --workers')
-  shared = data if storage.is_local(settings.output) else storage.path(settings.output)
-  (shared / _RESULTS).mkdir(parents=True, exist_ok=True)
-  try:
-    with beam.Pipeline(options=PipelineOptions([f'--runner={settings.beam_runner}',
-                                                *settings.beam_arguments])) as pipeline:
-      _build(pipeline, settings, parts, vocabulary.unk_id, str(shared))
-  # a runner raises it as it was, with its own words after it, or quoted in an error of its own
-  except Exception as error:
-    if (explained := _explained(error)) is None:
-      raise
-    raise explained from error
-  return _read_results(shared / _RESULTS)
+def make_shards(job: engines.Job) -> tuple[dict[str, records.Split], collections.Counter]:
+  """Writes the shards of a mix into `data`; of an output in a bucket into `shared`, which every machine can reach."""
+  if once := sources.read_once(job.parts):
+    raise records.DataError(f'--input {once[0]} can be read only once, and here: write it to a file, or use --engine '
+                            'processes')
+  options = beam_jobs.options(job.arguments)
+  parts = list(map(sources.absolute, job.parts))
+  question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
+  beam_jobs.run(functools.partial(_probe, question=question), options)
+  probing.check_answered(question)
+  storage.make_folder(job.shared / _RESULTS)
+  build = functools.partial(_build, settings=job.settings, parts=parts, vocabulary=job.vocabulary,
+                            shared=str(job.shared))
+  beam_jobs.run(build, options)
+  found = _read_results(job.shared / _RESULTS)
+  if storage.is_local(job.shared):
+    for split in found[0].values():
+      for shard in split.shards:
+        storage.move(job.shared / shard.file, job.data / shard.file)
+  return found
 
 
-def _explained(error: Exception) -> Exception | None:
-  """What is expected, out of what a runner made of it."""
-  said = f'{type(error).__name__}: {error}'
-  for kind in (records.DataError, StorageError):
-    if found := re.search(rf'{kind.__name__}: ([^\n]*)', said):
-      return kind(found[1].partition(' [while running')[0])
-  if found := re.search(r'\[Errno (\d+)\] ([^\n]*)', said):
-    return OSError(int(found[1]), found[2].partition(' [while running')[0])
-  return None
+def _probe(pipeline, question: probing.Question) -> None:
+  import apache_beam as beam
+  _ = pipeline | 'ask' >> beam.Create([question]) | 'to a worker' >> beam.Reshuffle() | 'answer' >> beam.Map(
+      probing.answer)
 
 
-def _build(pipeline, settings: Prepare, parts: list[sources.Part], unknown_id: int, shared: str) -> None:
+def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer,
+           shared: str) -> None:
   import apache_beam as beam
   runs = (pipeline
           | 'sources' >> beam.Create(list(enumerate(parts)))
           | 'spread sources' >> beam.Reshuffle()
-          | 'split' >> beam.FlatMap(_chunks)
+          | 'split' >> beam.FlatMap(_chunks, sources.CHUNK_BYTES)
           | 'spread chunks' >> beam.Reshuffle()  # also keeps each run from being made twice
-          | 'make runs' >> beam.Map(_run, settings)
+          | 'make runs' >> beam.Map(_run, settings, stages.sent(vocabulary))
           | 'keep runs' >> beam.Reshuffle())
   same_text = runs | 'documents' >> beam.FlatMap(_documents) | 'by text' >> beam.GroupByKey()
   same_id = same_text | 'first of a text' >> beam.FlatMap(_first) | 'by id' >> beam.GroupByKey()
@@ -98,19 +85,19 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], unknown_id: i
        | 'to shards' >> beam.FlatMap(_selections, settings, duplicates, renamed, smallest, documents,
                                      beam.pvalue.AsSingleton(totals))
        | 'by shard' >> beam.GroupByKey()
-       | 'write shards' >> beam.Map(_write_shard, unknown_id, shared))
+       | 'write shards' >> beam.Map(_write_shard, vocabulary.unk_id, shared))
 
 
-def _chunks(numbered: tuple[int, sources.Part]) -> Iterator[tuple[str, sources.Chunk]]:
+def _chunks(numbered: tuple[int, sources.Part], chunk_bytes: int) -> Iterator[tuple[str, sources.Chunk]]:
   """(the name of the run that it will be, chunk) for every chunk of a source."""
   place, part = numbered
-  for number, chunk in enumerate(sources.chunks([part], sources.CHUNK_BYTES)):
+  for number, chunk in enumerate(sources.chunks([part], chunk_bytes)):
     yield f'{place:08d}-{number:08d}', chunk
 
 
-def _run(named: tuple[str, sources.Chunk], settings: Prepare) -> NamedRun:
+def _run(named: tuple[str, sources.Chunk], settings: Prepare, vocabulary: stages.Sent) -> NamedRun:
   name, chunk = named
-  run, counts = stages.make_run(chunk, settings)
+  run, counts = stages.make_run(chunk, settings, stages.unpacked(vocabulary))
   return NamedRun(name, run, dict(counts))
 
 
@@ -204,15 +191,15 @@ def _write_shard(group: tuple[tuple[str, int, int], Iterable[Pieces]], unknown_i
   with tempfile.TemporaryDirectory() as folder:
     local = pathlib.Path(folder) / name
     shard, more = writing.write_shard(local, [columns.merge(list(selections))], unknown_id)
-    storage.copy(local, storage.path(shared) / name)
+    storage.put(local, storage.path(shared) / name)
   result = {'split': split, 'number': number, 'count': count, 'shard': dataclasses.asdict(shard), 'more': more}
-  (storage.path(shared) / _RESULTS / f'{name}.json').write_text(json.dumps(result))
+  storage.write_whole(storage.path(shared) / _RESULTS / f'{name}.json', json.dumps(result))
 
 
 def _write_counts(totals: dict[str, int], settings: Prepare, documents: int, shared: str) -> None:
   splits.check_documents(documents, settings, totals)
   splits.check_totals(settings, {split: _total(totals, name) for split, name in spill.SPLITS.items()})
-  (storage.path(shared) / _RESULTS / 'counts.json').write_text(json.dumps(totals))
+  storage.write_whole(storage.path(shared) / _RESULTS / 'counts.json', json.dumps(totals))
 
 
 def _total(totals: dict[str, int], name: str) -> splits.Total:
@@ -221,8 +208,7 @@ def _total(totals: dict[str, int], name: str) -> splits.Total:
 
 def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], collections.Counter]:
   totals = json.loads((directory / 'counts.json').read_text())
-  results = [json.loads(path.read_text()) for path in directory.glob(f'{records.DATASET_NAME}-*.json')]
-  storage.remove_tree(directory)
+  results = list(map(json.loads, storage.read_all(storage.files_in(directory, f'{records.DATASET_NAME}-*.json'))))
   written = {}
   for name in spill.SPLITS.values():
     found = {result['number']: (records.Shard(**result['shard']), result['more']) for result in results
@@ -236,3 +222,12 @@ def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], co
                                       [found.get(number, nothing[number]) for number in range(count)])
   of_splits = {_name(name, field.name) for name in spill.SPLITS.values() for field in dataclasses.fields(splits.Total)}
   return written, collections.Counter({name: value for name, value in totals.items() if name not in of_splits})
+
+
+def _check(arguments: tuple[str, ...]) -> None:
+  beam_jobs.options(arguments)
+
+
+# What it cannot needs all documents in one place.
+ENGINE = engines.Engine(make_shards, _check, cannot=('workers', 'pairs', 'masks', 'dupe_factor', 'limit',
+                                                     'near_duplicates'))

@@ -5,32 +5,40 @@ import pathlib
 from collections.abc import Callable
 
 from input_pipeline import records
-from input_pipeline.prepare import original_masks, original_pairs, pieces, processes, publishing, spill, splits, stages
+from input_pipeline.prepare import (engines, original_masks, original_pairs, pieces, processes, publishing, spill, splits,
+                                    stages)
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
-from input_pipeline.vocabulary import tokenizer
 
 _WORDS = 'words'  # the folder by which workers tell each other the ids of words
 
 
-def make_shards(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer, workplace: pathlib.Path,
-                data: pathlib.Path, progress: bool) -> tuple[dict[str, records.Split], collections.Counter]:
+def make_shards(job: engines.Job) -> tuple[dict[str, records.Split], collections.Counter]:
   """Writes the shards of a mix into `data`. Runs that an interrupted process left in the workplace are used."""
-  runs = workplace / 'runs'
+  settings, runs = job.settings, job.workplace / 'runs'
   runs.mkdir(exist_ok=True)
-  publishing.empty(workplace / _WORDS)
+  publishing.empty(job.workplace / _WORDS)
   with processes.pool(settings.workers) as submit:
-    counts = _make_runs(settings, parts, runs, submit, progress)
+    counts = _make_runs(settings, job.parts, runs, submit, job.progress)
     paths = sorted(runs.glob('*.run'))
     decisions = splits.decide(paths, settings, counts)
     if settings.masks != records.DYNAMIC:
-      paths, decisions = original_masks.make_runs(paths, decisions, settings, vocabulary,
-                                                  publishing.empty(workplace / 'pairs'))
+      paths, decisions = original_masks.make_runs(paths, decisions, settings, job.vocabulary,
+                                                  publishing.empty(job.workplace / 'pairs'))
     elif settings.pairs == 'google':
       paths, decisions = original_pairs.make_runs(
           paths, decisions, settings.sequence_length - pieces.SPECIAL_TOKENS, settings.short_piece_share, settings.seed,
-          settings.dupe_factor, publishing.empty(workplace / 'pairs'), submit)
-    return splits.write(settings, vocabulary.unk_id, paths, decisions, data, submit), counts
+          settings.dupe_factor, publishing.empty(job.workplace / 'pairs'), submit)
+    return splits.write(settings, job.vocabulary.unk_id, paths, decisions, job.data, submit), counts
+
+
+def _check(arguments: tuple[str, ...]) -> None:
+  if arguments:
+    raise records.DataError(f'there is {arguments[0]} after --: processes of this machine take no flags of their own; '
+                            'name an engine that does (--engine beam), or leave -- out')
+
+
+ENGINE = engines.Engine(make_shards, _check)
 
 
 def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path, submit: Callable,
@@ -65,9 +73,9 @@ def _make_run(chunk: sources.Chunk, path: pathlib.Path, settings: Prepare, limit
   """
   if path.exists():
     return collections.Counter(spill.read_counts(path))
-  cache = stages.load_vocabulary(settings.vocabulary, settings.lower_case, settings.rules).cache
-  if settings.workers > 1 and cache is not None:
-    cache.exchange(path.parents[1] / _WORDS)
-  run, counts = stages.make_run(chunk, settings, limit)
+  vocabulary = stages.load_vocabulary(settings.vocabulary, settings.lower_case, settings.rules)
+  if settings.workers > 1 and vocabulary.cache is not None:
+    vocabulary.cache.exchange(path.parents[1] / _WORDS)
+  run, counts = stages.make_run(chunk, settings, vocabulary, limit)
   spill.write(path, run, counts)
   return counts

@@ -11,9 +11,13 @@ import tempfile
 from collections.abc import Iterator
 
 from input_pipeline import places, records, storage
+from input_pipeline.prepare import staging, tfds_layout
 
 FILES = 'content_of_files'  # of the manifest's settings: a hash of what was read; older data has none
 _IDENTITY = 'identity.json'
+# What a folder of data in a bucket holds, of those that it may hold: all else there is somebody's.
+_OURS = (records.MANIFEST, f'{records.DATASET_NAME}-*', records.VOCABULARY, records.SENTENCEPIECE, records.TOKENIZER,
+         *tfds_layout.FILES)
 
 
 def finished(output: str, settings: dict, vocabulary_sha256: str, overwrite: bool) -> records.Manifest | None:
@@ -25,6 +29,8 @@ def finished(output: str, settings: dict, vocabulary_sha256: str, overwrite: boo
   if storage.is_empty(path):
     return None
   if not (path / records.MANIFEST).exists():
+    if _only_remains(output):
+      return None
     raise records.DataError(f'--output {output} exists and was not made by `bert-jax prepare`: name another directory')
   try:
     manifest = records.read_manifest(path)
@@ -66,17 +72,18 @@ def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
   if local:
     storage.local(target).parent.mkdir(parents=True, exist_ok=True)
   parent = places.workshop(storage.local(target)) if local else pathlib.Path(tempfile.gettempdir())
-  stem = f'.{target.name}.{socket.gethostname()}.'
-  place = parent / f'{stem}{os.getpid()}.partial'
+  place = parent / f'.{target.name}.{socket.gethostname()}.{os.getpid()}.partial'
   described = json.dumps(identity, sort_keys=True)
-  for leftover in sorted(parent.glob(f'{stem}*.partial')):
-    owner = re.fullmatch(r'(\d+)\.partial', leftover.name.removeprefix(stem))
-    if owner and (leftover == place or not _alive(int(owner[1]))):
-      mark = leftover / _IDENTITY
-      if mark.exists() and mark.read_text() == described and (leftover == place or not place.exists()):
-        leftover.rename(place)
-      else:
-        shutil.rmtree(leftover, ignore_errors=True)
+  for leftover in _of_the_dead(parent, target.name):
+    if local and not (target / records.MANIFEST).exists():
+      for name in staging.marked(leftover):
+        (storage.local(target) / name).unlink(missing_ok=True)
+    mark = leftover / _IDENTITY
+    if mark.exists() and mark.read_text() == described and (leftover == place or not place.exists()):
+      leftover.rename(place)
+      (place / staging.MARK).unlink(missing_ok=True)
+    else:
+      shutil.rmtree(leftover, ignore_errors=True)
   place.mkdir(exist_ok=True)
   (place / _IDENTITY).write_text(described)
   try:
@@ -86,6 +93,33 @@ def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
     raise
   # KeyboardInterrupt comes by neither way, and leaves the work for the next run
   shutil.rmtree(place, ignore_errors=True)
+
+
+def _workplaces(parent: pathlib.Path, name: str) -> list[tuple[pathlib.Path, str, int]]:
+  """(path, host, process) of all that jobs with an output of this name made in a folder, on whatever host."""
+  found = [(path, re.fullmatch(rf'\.{re.escape(name)}\.(.+)\.(\d+)\.partial', path.name))
+           for path in sorted(parent.glob('.*.partial'))]
+  return [(path, owner[1], int(owner[2])) for path, owner in found if owner]
+
+
+def _of_the_dead(parent: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """Those of processes of this machine that are no more, and the one that would be this process' own."""
+  here = socket.gethostname()
+  return [path for path, host, process in _workplaces(parent, name)
+          if host == here and (process == os.getpid() or not _alive(process))]
+
+
+def _only_remains(output: str) -> bool:
+  """Whether all that is in an output is what jobs of ours that ended left there, or have to work in."""
+  if not storage.is_local(output):
+    return staging.only_remains(output)
+  target = storage.local(storage.resolved(output))
+  if not target.is_dir():
+    return False
+  dead = _of_the_dead(target, target.name)
+  left = frozenset().union(*map(staging.marked, dead))
+  places_to_work = {path for path, *_ in _workplaces(target, target.name) if path in dead or not staging.marked(path)}
+  return all(entry in places_to_work or entry.name in left for entry in target.iterdir())
 
 
 def empty(directory: pathlib.Path) -> pathlib.Path:
@@ -104,22 +138,28 @@ def _alive(process: int) -> bool:
   return True
 
 
-def publish(data: pathlib.Path, output: str, overwrite: bool) -> None:
-  """Puts finished data in its place: by one rename, or, in a bucket, file by file with the manifest last."""
+def publish(data: pathlib.Path, shared: storage.Path, output: str, overwrite: bool) -> None:
+  """Puts finished data in its place: by one rename, or, in a bucket, file by file with the manifest last.
+
+  Shards that are not in `data` are in `shared`, in the same bucket.
+  """
+  path = storage.path(output)
   if not storage.is_local(output):
-    path = storage.path(output)
-    if overwrite:
-      (path / records.MANIFEST).unlink(missing_ok=True)
-      new = {shard.file for split in records.read_manifest(data).splits.values() for shard in split.shards}
-      for file in storage.files_in(path, f'{records.DATASET_NAME}-*'):
-        if file.name not in new:
-          file.unlink(missing_ok=True)
+    shards = {shard.file for split in records.read_manifest(data).splits.values() for shard in split.shards}
+    sent = {file.name for file in data.iterdir()}
+    old = {file.name for pattern in _OURS for file in storage.files_in(path, pattern)} if overwrite else set()
+    staging.mark_of_bucket(output, shards | sent | old)
+    for name in sorted(old - shards - sent, key=lambda name: name != records.MANIFEST):
+      (path / name).unlink(missing_ok=True)
+    (path / records.MANIFEST).unlink(missing_ok=True)  # from now on nothing is said to be there
+    storage.copy_within(shared, path, sorted(shards - sent))
     storage.upload(data, path, last=records.MANIFEST)
     return
   target = storage.local(storage.resolved(output))
-  replaced = storage.inventory(target) if overwrite else ()
+  replaced = [name for name in storage.inventory(target) if not name.startswith('.')] if overwrite else []
+  staging.mark(data.parent, {file.name for file in data.iterdir()} | set(replaced))
   try:
-    places.put_folder(data, target, records.MANIFEST, [name for name in replaced if not name.startswith('.')])
+    places.put_folder(data, target, records.MANIFEST, replaced)
   except OSError as error:
     raise records.DataError(
         f'--output {output} appeared while its data was being made: name another directory') from error

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from input_pipeline import ranges, records
+from input_pipeline.prepare import engines
 from input_pipeline.ranges import Within
 from input_pipeline.text import formats, sentences, word_boundaries
 
@@ -55,10 +56,9 @@ class Prepare:
   """Use only the first documents, so many."""
   workers: Annotated[int, Within(1, 10**4)] = 1
   """Processes; the shards do not depend on it."""
-  beam_runner: str | None = None
-  """Run on Apache Beam instead, by this runner: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner …"""
-  beam_arguments: tuple[str, ...] = ()
-  """Beam's own flags, such as --direct_num_workers=4."""
+  engine: Literal[*engines.ENGINES] = 'processes'
+  """What does the work; the shards do not depend on it. beam: Apache Beam, whose own flags come last, after a bare --, as
+  in `--engine beam -- --runner=DataflowRunner --project=P --region=R`."""
   near_duplicates: Annotated[float, Within(0.3, 1)] | None = None
   """Drop documents that share so much (Jaccard, of runs of 5 tokens) with another: 0.8; None: only exact duplicates."""
   overwrite: bool = False
@@ -74,7 +74,8 @@ class Prepare:
         'format': (self.format is None or self.format in formats.FORMATS, f'one of {", ".join(formats.FORMATS)}'),
         'pairs': (self.pairs in records.PAIRS, f'one of {", ".join(records.PAIRS)}'),
         'rules': (self.rules in records.RULES, f'one of {", ".join(records.RULES)}'),
-        'masks': (self.masks in records.MASKS, f'one of {", ".join(records.MASKS)}')}
+        'masks': (self.masks in records.MASKS, f'one of {", ".join(records.MASKS)}'),
+        'engine': (self.engine in engines.ENGINES, f'one of {", ".join(engines.ENGINES)}')}
     ranges.check(self, '', records.DataError, _flag)
     for name, (fine, wanted) in checks.items():
       if not fine:
@@ -87,13 +88,14 @@ class Prepare:
   def _refuse_what_has_no_effect(self) -> None:
     needs = {
         'dupe_factor': (self.pairs == 'google', '--pairs google'),
-        'masks': (self.pairs == 'google', '--pairs google'),
-        'beam_arguments': (self.beam_runner is not None, '--beam-runner'),
-        'workers': (self.beam_runner is None, 'processes, and --beam-runner has workers of its own')}
+        'masks': (self.pairs == 'google', '--pairs google')}
     defaults = {field.name: field.default for field in dataclasses.fields(self)}
+    changed = lambda name: getattr(self, name) != defaults[name]
     for name, (used, wanted) in needs.items():
-      if not used and getattr(self, name) != defaults[name]:
+      if not used and changed(name):
         raise records.DataError(f'{_flag(name)} has no effect: it needs {wanted}; leave it out')
+    for name in filter(changed, engines.ENGINES[self.engine]().cannot):
+      raise records.DataError(f'{_flag(name)} does not go with --engine {self.engine}: leave one of them out')
 
 
 def _flag(name: str) -> str:

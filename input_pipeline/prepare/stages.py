@@ -1,6 +1,6 @@
 """What `prepare` does, as pure functions that run anywhere; an engine only schedules them.
 
-The engines are on_processes.py and on_beam.py; corpus.py chooses one.
+engines.py names the engines; corpus.py calls one.
   chunks       the input        -> raw documents, about 2 MB at once            text/sources.py
   make_run     a chunk          -> its pieces, sorted by their keys             here
   decide       hashes of them   -> train, validation or dropped, each document  splits.py
@@ -9,8 +9,11 @@ The engines are on_processes.py and on_beam.py; corpus.py chooses one.
 """
 
 import collections
+import dataclasses
 import functools
 import hashlib
+import pathlib
+import tempfile
 
 import numpy as np
 
@@ -21,10 +24,20 @@ from input_pipeline.text import formats, sources
 from input_pipeline.vocabulary import tokenizer
 
 
-def make_run(chunk: sources.Chunk, settings: Prepare,
+@dataclasses.dataclass(frozen=True)
+class Sent:
+  """A vocabulary by its bytes, for machines that do not see its file."""
+  files: tuple[tuple[str, bytes], ...]  # (name, content)
+  record: records.Vocabulary
+
+
+def sent(vocabulary: tokenizer.Tokenizer) -> Sent:
+  return Sent(tuple(vocabulary.files.items()), vocabulary.record)
+
+
+def make_run(chunk: sources.Chunk, settings: Prepare, vocabulary: tokenizer.Tokenizer,
              limit: int | None = None) -> tuple[spill.Run, collections.Counter]:
   """The pieces of the documents of a chunk, of the first `limit` only, and the counts of what the chunk held."""
-  vocabulary = load_vocabulary(settings.vocabulary, settings.lower_case, settings.rules)
   parsed = sources.parse(chunk)
   counts = parsed.counts
   rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed,
@@ -71,6 +84,14 @@ def _run(documents: list[formats.Document], made: list[columns.Pieces], hashes: 
 @functools.lru_cache(maxsize=2)
 def load_vocabulary(path: str, lower_case: bool | None, rules: str) -> tokenizer.Tokenizer:
   return tokenizer.load(path, lower_case, rules)  # once a process, so that its cache of words warms up
+
+
+@functools.lru_cache(maxsize=2)
+def unpacked(vocabulary: Sent) -> tokenizer.Tokenizer:
+  with tempfile.TemporaryDirectory() as folder:
+    for name, content in vocabulary.files:
+      (pathlib.Path(folder) / name).write_bytes(content)
+    return tokenizer.of(folder, vocabulary.record)
 
 
 def _rank(document_id: str) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 
 from input_pipeline import records
 
+FILES = _FEATURES_FILE, _INFO_FILE = 'features.json', 'dataset_info.json'
 _FEATURES = 'tensorflow_datasets.core.features'
 DESCRIPTION = 'Pieces of documents as BERT token ids, in blocks; made by `bert-jax prepare`.'
 
@@ -24,11 +25,11 @@ def write(directory: pathlib.Path, manifest: records.Manifest) -> None:
              'tensor': {'shape': {'dimensions': ['-1']}, 'dtype': kind, 'encoding': 'bytes'}}
              for name, kind in kinds.items()}
   described = {'pythonClassName': f'{_FEATURES}.features_dict.FeaturesDict', 'featuresDict': {'features': features}}
-  (directory / 'features.json').write_text(json.dumps(described, indent=4, sort_keys=True))
+  (directory / _FEATURES_FILE).write_text(json.dumps(described, indent=4, sort_keys=True))
   info = {
       'name': records.DATASET_NAME, 'version': '1.0.0', 'fileFormat': 'tfrecord', 'description': DESCRIPTION,
       'splits': [{
           'name': name, 'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
           'shardLengths': [str(shard.records) for shard in split.shards],
           'numBytes': str(sum(shard.bytes for shard in split.shards))} for name, split in manifest.splits.items()]}
-  (directory / 'dataset_info.json').write_text(json.dumps(info, indent=2, sort_keys=True))
+  (directory / _INFO_FILE).write_text(json.dumps(info, indent=2, sort_keys=True))

@@ -68,6 +68,14 @@ class DataSet:
   """A data set of TFDS that has a text among its features; its examples travel as JSON lines."""
   name: str
   options: formats.Options = formats.USUAL
+  at: str = ''  # the name that says where it is, if `name` does not everywhere
+
+  def absolute(self) -> 'DataSet':
+    """The same data set for a process with another working directory."""
+    found = reference(self.at or self.name)
+    if found.folder is None:
+      return self
+    return dataclasses.replace(self, at=f'tfds:{storage.absolute(found.folder)}:{found.split}')
 
   def stamp(self) -> Stamp:
     """Its identity is where it lies; its content, what of it changes with other data: no name or version tells that."""
@@ -97,7 +105,7 @@ class DataSet:
 
   def _opened(self) -> tuple[Any, str]:
     """(TFDS's builder, split) of a data set that has a text and that split; it is downloaded where it is not here."""
-    wanted = reference(self.name)
+    wanted = reference(self.at or self.name)
     builder = opened(wanted, f'--input {self.name}')
     with named_errors(f'--input {self.name}'):
       builder.info.splits[wanted.split]  # refuses one that is not there

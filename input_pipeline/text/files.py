@@ -32,14 +32,19 @@ class File:
   format: str | None = None  # None: told by its content
   options: formats.Options = formats.USUAL
   once: bool = False  # a pipe or the like, whose content comes once
+  at: str = ''  # where it is, if its name does not say so everywhere
 
   def stamp(self) -> Stamp:
-    return Stamp(*input_files.stamp(self.name))
+    return Stamp(*input_files.stamp(self.at or self.name))
 
   def content(self) -> str:
     """Tells its content from any other."""
     with storage.named_errors(self.name):
-      return input_files.content(self.name)
+      return input_files.content(self.at or self.name)
+
+  def absolute(self) -> 'File':
+    """The same file for a process with another working directory."""
+    return self if self.once else dataclasses.replace(self, at=str(storage.absolute(self.at or self.name)))
 
   def kind(self) -> str:
     """The name of its format. Not of what can be read only once. Raises DataError."""
@@ -55,7 +60,7 @@ class File:
   @contextlib.contextmanager
   def _opened(self) -> Iterator[tuple[io.BufferedReader, str]]:
     """Its content, and the format of it."""
-    with storage.named_errors(self.name), input_files.reading(self.name) as file:
+    with storage.named_errors(self.name), input_files.reading(self.at or self.name) as file:
       try:
         stream = compression.content(file)
         yield stream, self.format or formats.recognize(stream.peek(document.READ), self.name)
@@ -76,11 +81,11 @@ class File:
       size += length
       if data is None and 'long' not in told:
         told.add('long')
-        _tell(f'{self.name}, {format.unit} {offset}: left out, as it is longer than '
+        tell(f'{self.name}, {format.unit} {offset}: left out, as it is longer than '
               f'{document.LONGEST_RECORD >> 20} MiB; there may be more of these')
       if context == document.CUT and 'cut' not in told:
         told.add('cut')
-        _tell(f'{self.name}, byte {offset}: a document of more than {document.LONGEST_TEXT >> 20} MiB is cut; '
+        tell(f'{self.name}, byte {offset}: a document of more than {document.LONGEST_TEXT >> 20} MiB is cut; '
               '--documents line or blank says what ends one')
     if raw:
       yield RawDocuments(format.parse, before, tuple(raw), self.options, format.unit)
@@ -123,5 +128,5 @@ def _line_number(raw: bytes, at: int, offset: int) -> str:
   return str(line) if offset == 0 else f'{line} of the document that starts at byte {offset}'
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
   print(f'bert-jax: {text}', file=sys.stderr, flush=True)

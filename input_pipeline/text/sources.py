@@ -22,6 +22,7 @@ class Part:
   source: Source
   weight: float  # how often each document is taken
   stamp: Stamp
+  again: tuple[str, ...] = ()  # what else `--input` calls it, or calls it once more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,9 @@ def documents(input: Input, format: str | None = None, counts: collections.Count
               options: formats.Options = formats.USUAL) -> Iterator[formats.Document]:
   """The documents of `--input` one after the other, as often as its weights say; `counts` receives what was seen and
   dropped."""
-  for chunk in chunks(mixture(input, format, options)):
+  parts = mixture(input, format, options)
+  tell_repeats(parts)
+  for chunk in chunks(parts):
     parsed = parse(chunk)
     if counts is not None:
       counts.update(parsed.counts)
@@ -107,7 +110,11 @@ def mixture(input: Input, format: str | None = None, options: formats.Options = 
     with storage.named_errors(f'--input {name}'):
       found = [(source, source.stamp()) for source in _sources(name, format, options)]
     for source, stamp in found:
-      first = parts.setdefault(stamp.identity, Part(source, weight, stamp))
+      first = parts.get(stamp.identity)
+      if first is None:
+        parts[stamp.identity] = Part(source, weight, stamp)
+        continue
+      parts[stamp.identity] = dataclasses.replace(first, again=(*first.again, source.name))
       if first.weight != weight:
         raise records.DataError(
             f'--input {name} names {source.name} with the weights {first.weight:g} and {weight:g}: '
@@ -117,6 +124,24 @@ def mixture(input: Input, format: str | None = None, options: formats.Options = 
         f'--format {format} has no effect on --input {shown(input)}, which names no file: leave --format out')
   _refuse_what_has_no_effect(input, list(parts.values()), options)
   return list(parts.values())
+
+
+def tell_repeats(parts: list[Part]) -> None:
+  """Says on standard error what is named more than once, as overlapping globs do."""
+  repeated = [part for part in parts if part.again]
+  if not repeated:
+    return
+  first = repeated[0]
+  other = next((f' (also as {name})' for name in first.again if name != first.source.name), '')
+  more = f', and {len(repeated) - 1:,} more likewise' if len(repeated) > 1 else ''
+  files.tell(f'--input names {first.source.name} {len(first.again) + 1} times{other}{more}: each is read once')
+
+
+def absolute(part: Part) -> Part:
+  """The same for a process with another working directory; what messages call it stays."""
+  if not isinstance(part.source, files.File | data_sets.DataSet):
+    return part
+  return dataclasses.replace(part, source=part.source.absolute())
 
 
 def _refuse_what_has_no_effect(input: Input, parts: list[Part], options: formats.Options) -> None:

@@ -162,6 +162,12 @@ def spelled_out(argv: list[str]) -> list[str]:
   return words
 
 
+def parted(argv: list[str]) -> tuple[list[str], list[str]]:
+  """What stands before the first bare --, and what after it."""
+  place = argv.index('--') if '--' in argv else len(argv)
+  return argv[:place], argv[place + 1:]
+
+
 def asks_for_help(argv: list[str]) -> bool:
   """Whether a command whose first word is a recipe was given none."""
   return not argv or argv[0] in ('-h', '--help')

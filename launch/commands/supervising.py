@@ -25,7 +25,7 @@ class Supervise:
 
 def supervise(argv: list[str]) -> int:
   """The exit code of the command's last try, or GAVE_UP."""
-  own, _, command = (argv[:argv.index('--')], '--', argv[argv.index('--') + 1:]) if '--' in argv else (argv, '', [])
+  own, command = flags.parted(argv)
   args = flags.parse(Supervise, own, 'supervise')
   found = command[0] if command else 'nothing'
   if found not in SUPERVISED:

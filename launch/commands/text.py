@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bert_jax.errors import require
+from bert_jax.errors import ConfigError, require
 from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.ranges import Count, CountOrNone, Seed, Within
@@ -45,9 +45,33 @@ class PrepareCommand:
   """Make data for longer rows too, for a recipe's last phase: then OUTPUT gets a folder for each length."""
 
 
+OLD_RUNNER, OLD_ARGUMENTS = '--beam-runner', '--beam-arguments'
+
+
+def refuse_old_flags(argv: list[str]) -> None:
+  """Raises ConfigError for flags that others have taken the place of, with these in the sentence."""
+  given: dict[str, list[str]] = {}
+  name = None
+  for word in argv:
+    own, equals, value = word.partition('=')
+    own = own.replace('_', '-')
+    if own in (OLD_RUNNER, OLD_ARGUMENTS):
+      given[name := own] = [value] if equals else []
+    elif name == OLD_ARGUMENTS and (not word.startswith('--') or '=' in word) or name and not given[name]:
+      given[name].append(word)
+    else:
+      name = None
+  if given:
+    runner = [f'--runner={value}' for value in given.get(OLD_RUNNER, [])[:1]]
+    new = shlex.join(['--engine', 'beam', '--', *runner, *given.get(OLD_ARGUMENTS, [])])
+    raise ConfigError(f'{" and ".join(given)}: there is no such flag any more; write {new} at the end instead')
+
+
 def prepare(argv: list[str]) -> int:
   """Makes shards of text, for one length of rows or for two."""
-  args = flags.parse(PrepareCommand, argv, 'prepare')
+  own, of_engine = flags.parted(argv)
+  refuse_old_flags(own)
+  args = flags.parse(PrepareCommand, own, 'prepare')
   long, short = args.long_sequence_length, args.settings.sequence_length
   require(long is None or long > short, f'--long-sequence-length is {long}: wanted more than --sequence-length {short}')
   from input_pipeline.text import sources
@@ -62,7 +86,7 @@ def prepare(argv: list[str]) -> int:
   nested = [{'sequence_length': length, 'output': f'{args.settings.output}/{length}'} for length in lengths]
   for changes in nested or [{}]:
     settings = dataclasses.replace(args.settings, **changes)
-    manifest = corpus.prepare(settings)
+    manifest = corpus.prepare(settings, arguments=of_engine)
     print(inspection.summary(settings.output, manifest))
   print('\n'.join(['\nnext', *(f'  bert-jax {shlex.join(words)}' for words in next_commands(args, manifest))]))
   return 0

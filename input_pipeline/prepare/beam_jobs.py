@@ -1,0 +1,129 @@
+"""Pipelines of Apache Beam as jobs: what stands after --, where the runner's words go, and what is told of a failure."""
+
+import contextlib
+import difflib
+import io
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+
+from input_pipeline import records
+from input_pipeline.errors import EngineError, RefusedError, StorageError
+
+# Runners whose job server, elsewhere, has flags of its own: what Beam does not know is handed on to them.
+_WITH_FLAGS_OF_THEIR_OWN = ('portable', 'flink', 'spark', 'prism')
+_LOGGERS = 'apache_beam', 'root', 'grpc', 'google', 'urllib3'
+_LONGEST = 300  # characters of a runner's own words in a sentence
+_EXPECTED = {kind.__name__: kind for kind in (records.DataError, RefusedError, StorageError)}
+_OURS = 'bert_jax_command|bert_jax|input_pipeline|launch'
+
+
+def options(arguments: tuple[str, ...]):
+  """Beam's options of what stands after --. Raises DataError for what Beam would ignore, or cannot find."""
+  try:
+    import apache_beam  # noqa: F401
+    from apache_beam.options import pipeline_options
+    from apache_beam.runners import runner as runners
+  except ImportError as error:
+    raise records.DataError(f"--engine beam needs Apache Beam ({error}): pip install 'bert_jax[beam]'") from error
+  parser = pipeline_options._BeamArgumentParser(allow_abbrev=False, add_help=False)
+  for kind in {kind.__name__: kind for kind in pipeline_options.PipelineOptions.__subclasses__()}.values():
+    kind._add_argparse_args(parser)
+  if arguments and not arguments[0].startswith('--'):
+    raise _stray(arguments[0])
+  try:
+    with contextlib.redirect_stderr(said := io.StringIO()):
+      known, unknown = parser.parse_known_args(list(arguments))
+  except SystemExit as error:
+    why = said.getvalue().strip().rpartition('error: ')[2]
+    raise records.DataError(f'after --: {why}: wanted flags of Apache Beam') from error
+  made = pipeline_options.PipelineOptions(list(arguments))
+  name = made.view_as(pipeline_options.StandardOptions).runner or pipeline_options.StandardOptions.DEFAULT_RUNNER
+  own = any(part in name.lower() for part in _WITH_FLAGS_OF_THEIR_OWN)
+  for place, word in enumerate(unknown):
+    if not word.startswith('-') and not (own and place and unknown[place - 1].startswith('--')):
+      raise _stray(word)
+    if word.startswith('-') and not own:
+      flag = word.partition('=')[0]
+      close = difflib.get_close_matches(flag, parser._option_string_actions, 1)
+      raise records.DataError(f'after --: Apache Beam has no flag {flag}'
+                              f'{f"; did you mean {close[0]}?" if close else ": leave it out"}')
+  try:
+    runners.create_runner(name)
+  except ImportError as error:
+    needs = "pip install 'apache-beam[gcp]'" if 'gcp' in str(error) else 'install what it needs'
+    raise records.DataError(f'after --: --runner={name} cannot be used here ({error}): {needs}') from error
+  except (ValueError, AttributeError) as error:
+    raise records.DataError(f'after --: --runner={name} is none of Apache Beam\'s: wanted one of '
+                            f'{", ".join(pipeline_options.StandardOptions.KNOWN_RUNNER_NAMES)}') from error
+  return made
+
+
+def _stray(word: str) -> records.DataError:
+  return records.DataError(f'after --: {word} is no flag, and belongs to none: wanted flags of Apache Beam, such as '
+                           '--runner=DataflowRunner')
+
+
+def run(build: Callable, made) -> None:
+  """Builds a pipeline and waits for its end; what the runner tells meanwhile goes to a file, which stays where it fails.
+
+  Raises what a worker raised, as it was, where that is an expected error; else EngineError, which names the file.
+  """
+  import apache_beam as beam
+  with _told_to_file() as log:
+    try:
+      with beam.Pipeline(options=made) as pipeline:
+        build(pipeline)
+    except Exception as error:  # each runner has its own kinds, with the words of a worker in them
+      logging.getLogger('apache_beam').error('the pipeline failed', exc_info=error)
+      found = _explained(error)
+      if isinstance(found, EngineError):
+        raise EngineError(f'{found}; all that was told is in {log}') from error
+      raise type(found)(*found.args[:-1], f'{found.args[-1]} (more in {log})') from error
+  with contextlib.suppress(OSError):
+    os.unlink(log)
+
+
+@contextlib.contextmanager
+def _told_to_file() -> Iterator[str]:
+  descriptor, name = tempfile.mkstemp(prefix='bert-jax-beam-', suffix='.log')
+  os.close(descriptor)
+  handler = logging.FileHandler(name, encoding='utf-8', errors='backslashreplace')
+  handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s'))
+  loggers = [logging.getLogger(None if name == 'root' else name) for name in _LOGGERS]
+  before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+  for logger in loggers:
+    logger.handlers, logger.propagate = [handler], False
+  try:
+    yield name
+  finally:
+    for logger, handlers, propagate in before:
+      logger.handlers, logger.propagate = handlers, propagate
+    handler.close()
+
+
+def _explained(error: Exception) -> Exception:
+  """What is expected, out of what a runner made of it: raised as it was, with its own words after it, or quoted in an
+  error of its own."""
+  said = f'{type(error).__name__}: {error}'
+  if found := re.search(rf'\b({"|".join(_EXPECTED)}): ([^\n]*)', said):
+    return _EXPECTED[found[1]](_clean(found[2]))
+  if found := re.search(r'\[Errno (\d+)\] ([^\n]*)', said):
+    return OSError(int(found[1]), _clean(found[2]))
+  if found := re.search(rf"No module named '({_OURS})[.']", said):
+    return records.DataError('the Python of the workers of --engine beam lacks bert_jax: install the same version there '
+                             '(a container image with it, or --setup_file)')
+  if found := re.search(r"No module named '([\w.]+)'", said):
+    return records.DataError(f'the Python of the workers of --engine beam lacks {found[1]}: install there what is here')
+  if re.search(rf"(?:Can't get attribute|has no attribute|cannot import name).*\b(?:{_OURS})\b", said):
+    return records.DataError('the workers of --engine beam have another version of bert_jax: install the same one there')
+  lines = [line.strip() for line in said.splitlines() if line.strip()]
+  told = next((line for line in reversed(lines) if re.match(r'[\w.]*(Error|Exception)\b', line)), lines[0])
+  return EngineError(f'--engine beam: {told[:_LONGEST]}')
+
+
+def _clean(words: str) -> str:
+  """One line of an error without what a runner put after it."""
+  return words.partition(' [while running')[0].partition('\\n')[0].rstrip('"\' ')
