@@ -200,7 +200,7 @@ SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
 # Beam's own flags.
-FOREIGN = {'--direct_num_workers', '--runner'}
+FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--temp_location', '--setup_file'}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()
 
@@ -256,7 +256,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob('
 
 def test_flags_are_those_that_tyro_makes():
   assert {'--batch.masking.unit', '--model.no-causal', '--run-dir', '--mesh', '--long-sequence-length', '--kind',
-          '--top-k', '--json', '--beam-runner', '--distributed.no-auto'} <= FLAGS
+          '--top-k', '--json', '--engine', '--distributed.no-auto'} <= FLAGS
   assert set(SETTINGS) == set(table.COMMANDS) - {'benchmark'} | KINDS
 
 
