@@ -53,7 +53,9 @@ def test_a_missing_extra_is_named():
     (['--runner=no.such.Runner'], '--runner=no.such.Runner'),
     (['--runner=PortableRunner', '--of_the_job_server', '1', 'stray', '--x=1'], 'stray is no flag'),
     (['--runner=DataflowRunner', '--project=p', '--region=r', '--temp_location=gs://b/t'],
-     r"pip install 'apache-beam\[gcp\]'")])
+     r"pip install 'apache-beam\[gcp\]'"),
+    (['--runner=PortableRunner', '--environment_type=PROCESS', '--environment_config={}',
+      '--environment_options=process_command=x'], 'after --: .*environment_config')])
 def test_what_beam_would_ignore_or_cannot_find_is_refused(arguments, message):
   with pytest.raises(records.DataError, match=message) as error:
     cli.run(['prepare', *GIVEN, '--engine', 'beam', '--', *arguments])

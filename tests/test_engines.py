@@ -105,6 +105,12 @@ def test_random_corpora(other, folder, seed):
   assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
 
 
+@pytest.mark.beam
+@pytest.mark.parametrize('seed', [2, 6])
+def test_random_corpora_on_a_cluster(on_cluster, folder, seed):
+  test_random_corpora(on_cluster, folder, seed)
+
+
 def test_ids_that_repeat(other, folder):
   lines = [json.dumps({'id': number % 3, 'text': corpora.text_of(number)}) for number in range(90)]
   (folder / 'a.jsonl').write_text('\n'.join([*lines, json.dumps({'id': 9, 'text': corpora.text_of(5)})]))

@@ -199,8 +199,9 @@ def settings():
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
-# Beam's own flags.
-FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--temp_location', '--setup_file'}
+# Beam's own flags, and those of ours that are refused with what took their place.
+FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--temp_location', '--setup_file',
+           '--beam-runner', '--beam-arguments'}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()
 

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -24,7 +25,7 @@ def options(arguments: tuple[str, ...]):
   """Beam's options of what stands after --. Raises DataError for what Beam would ignore, or cannot find."""
   try:
     import apache_beam  # noqa: F401
-    from apache_beam.options import pipeline_options
+    from apache_beam.options import pipeline_options, pipeline_options_validator
     from apache_beam.runners import runner as runners
   except ImportError as error:
     raise records.DataError(f"--engine beam needs Apache Beam ({error}): pip install 'bert_jax[beam]'") from error
@@ -51,14 +52,28 @@ def options(arguments: tuple[str, ...]):
       raise records.DataError(f'after --: Apache Beam has no flag {flag}'
                               f'{f"; did you mean {close[0]}?" if close else ": leave it out"}')
   try:
-    runners.create_runner(name)
+    runner = runners.create_runner(name)
+    _check_dataflow(runner)
   except ImportError as error:
     needs = "pip install 'apache-beam[gcp]'" if 'gcp' in str(error) else 'install what it needs'
     raise records.DataError(f'after --: --runner={name} cannot be used here ({error}): {needs}') from error
   except (ValueError, AttributeError) as error:
     raise records.DataError(f'after --: --runner={name} is none of Apache Beam\'s: wanted one of '
                             f'{", ".join(pipeline_options.StandardOptions.KNOWN_RUNNER_NAMES)}') from error
+  if wrong := pipeline_options_validator.PipelineOptionsValidator(made, runner).validate():
+    raise records.DataError(f'after --: {" ".join(" ".join(map(str, wrong)).split())}')
   return made
+
+
+def _check_dataflow(runner) -> None:
+  """Raises ImportError where the runner is Dataflow's, and lacks what would be noticed only when the job is sent."""
+  module = sys.modules[type(runner).__module__]
+  if '.dataflow.' not in module.__name__:
+    return
+  try:
+    from apache_beam.runners.dataflow.internal import apiclient  # noqa: F401
+  except ImportError as error:
+    raise ImportError('it needs apache_beam[gcp]') from error
 
 
 def _stray(word: str) -> records.DataError:

@@ -1,8 +1,9 @@
 """The stages of `prepare` on Apache Beam: the same functions and the same shards, byte for byte, on many machines.
 
-Chunks become runs; a side input names the duplicates, another the threshold of the split and the number of shards; the
-pieces of a shard meet by its number and are merged in memory (a shard is 34 MB, unless --shards asks for fewer). A
-run's name is its place in the input, so that names sort as the files of on_processes.py do.
+Chunks become runs; a join by the run's name brings each run the places of its duplicates; side inputs, a few numbers
+each, tell the threshold of the split and the number of shards; the pieces of a shard meet by its number and are merged
+in memory (a shard is 34 MB, unless --shards asks for fewer). A run's name is its place in the input, so that names sort
+as the files of on_processes.py do.
 """
 
 import collections
@@ -30,6 +31,14 @@ class NamedRun:
   name: str
   run: spill.Run
   counts: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Met:
+  """A run, and what was decided of its documents far away; each by its place in the run."""
+  named: NamedRun
+  duplicates: tuple[int, ...]
+  renamed: tuple[int, ...]
 
 
 def make_shards(job: engines.Job) -> tuple[dict[str, records.Split], collections.Counter]:
@@ -72,18 +81,21 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: t
           | 'keep runs' >> beam.Reshuffle())
   same_text = runs | 'documents' >> beam.FlatMap(_documents) | 'by text' >> beam.GroupByKey()
   same_id = same_text | 'first of a text' >> beam.FlatMap(_first) | 'by id' >> beam.GroupByKey()
-  duplicates = beam.pvalue.AsDict(same_text | 'duplicates' >> beam.FlatMap(_later) | 'by run' >> beam.GroupByKey())
-  renamed = beam.pvalue.AsDict(same_id | 'renamed' >> beam.FlatMap(_renamed) | 'renamed by run' >> beam.GroupByKey())
+  # where each run meets what is decided of its documents
+  met = ({'run': runs | 'by name' >> beam.Map(lambda named: (named.name, named)),
+          'duplicates': same_text | 'duplicates' >> beam.FlatMap(_later),
+          'renamed': same_id | 'renamed' >> beam.FlatMap(_renamed)}
+         | 'to their runs' >> beam.CoGroupByKey()
+         | 'met' >> beam.Map(_met))
   ranks = same_id | 'ranks' >> beam.FlatMap(_ranks) | 'distinct' >> beam.Distinct()
   smallest = beam.pvalue.AsSingleton(ranks | 'smallest' >> beam.combiners.Top.Smallest(2))
   documents = beam.pvalue.AsSingleton(ranks | 'count' >> beam.combiners.Count.Globally())
-  totals = (runs
-            | 'totals' >> beam.Map(_totals, settings, duplicates, renamed, smallest, documents)
+  totals = (met
+            | 'totals' >> beam.Map(_totals, settings, smallest, documents)
             | 'sum' >> beam.CombineGlobally(_sum))
   _ = totals | 'write counts' >> beam.Map(_write_counts, settings, documents, shared)
-  _ = (runs
-       | 'to shards' >> beam.FlatMap(_selections, settings, duplicates, renamed, smallest, documents,
-                                     beam.pvalue.AsSingleton(totals))
+  _ = (met
+       | 'to shards' >> beam.FlatMap(_selections, settings, smallest, documents, beam.pvalue.AsSingleton(totals))
        | 'by shard' >> beam.GroupByKey()
        | 'write shards' >> beam.Map(_write_shard, vocabulary.unk_id, shared))
 
@@ -138,21 +150,26 @@ def _ranks(group: tuple[bytes, Iterable[tuple]]) -> Iterator[bytes]:
   yield from (content if len(own) > 1 else rank for content, _, _ in own)
 
 
-def _decisions(named: NamedRun, settings: Prepare, duplicates, renamed, smallest: list[bytes],
-               documents: int) -> spill.Decisions:
+def _met(found: tuple[str, dict[str, Iterable]]) -> Met:
+  _, given = found
+  [named] = given['run']
+  return Met(named, tuple(given['duplicates']), tuple(given['renamed']))
+
+
+def _decisions(met: Met, settings: Prepare, smallest: list[bytes], documents: int) -> spill.Decisions:
+  named = met.named
   below = splits.threshold([int.from_bytes(rank, 'big') for rank in sorted(smallest)], documents,
                            settings.validation_share)
   dropped, of_content = np.zeros((2, len(named.run.ranks)), bool)
-  dropped[list(duplicates.get(named.name, ()))] = True
-  of_content[list(renamed.get(named.name, ()))] = True
+  dropped[list(met.duplicates)] = True
+  of_content[list(met.renamed)] = True
   ranks = np.where(of_content, named.run.contents, named.run.ranks)
   return spill.Decisions(splits.assign(ranks, dropped, below), of_content)
 
 
-def _totals(named: NamedRun, settings: Prepare, duplicates, renamed, smallest: list[bytes],
-            documents: int) -> dict[str, int]:
+def _totals(met: Met, settings: Prepare, smallest: list[bytes], documents: int) -> dict[str, int]:
   """What a run adds to the counts, and to each split."""
-  decisions = _decisions(named, settings, duplicates, renamed, smallest, documents)
+  named, decisions = met.named, _decisions(met, settings, smallest, documents)
   totals = splits.totals_of([named.run], [decisions])
   dropped = decisions.splits == spill.DROPPED
   return named.counts | {
@@ -174,10 +191,10 @@ def _sum(many: Iterable[dict[str, int]]) -> dict[str, int]:
   return dict(total)
 
 
-def _selections(named: NamedRun, settings: Prepare, duplicates, renamed, smallest: list[bytes], documents: int,
+def _selections(met: Met, settings: Prepare, smallest: list[bytes], documents: int,
                 totals: dict[str, int]) -> Iterator[tuple[tuple[str, int, int], Pieces]]:
   """((split, shard, shards), its pieces in this run)."""
-  decisions = _decisions(named, settings, duplicates, renamed, smallest, documents)
+  named, decisions = met.named, _decisions(met, settings, smallest, documents)
   for split, count in splits.shard_counts(settings, totals.get('train.tokens', 0)).items():
     for shard, bounds in enumerate(spill.key_ranges(count)):
       found = spill.select(named.run, decisions, split, *bounds)
