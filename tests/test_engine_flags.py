@@ -1,12 +1,13 @@
 """What stands after -- reaches the engine as it is, or is refused by one sentence, before anything is done."""
 
+import dataclasses
 import importlib.util
 
 import pytest
 
 from bert_jax.errors import ConfigError
 from input_pipeline import records
-from input_pipeline.prepare import engines
+from input_pipeline.prepare import corpus, engines, settings
 from launch import cli
 from launch.commands import flags, text
 
@@ -76,6 +77,7 @@ def test_flags_reach_beam_unchanged():
   assert own.get_all_options(retain_unknown_options=True)['flag_of_the_job_server'] in (7, '7')
 
 
-def test_every_engine_has_its_parts():
-  for engine in engines.ENGINES.values():
-    assert callable(engine().make_shards) and callable(engine().check)
+def test_each_engine_has_its_line_in_both_tables():
+  assert corpus.ENGINES.keys() == engines.ENGINES.keys()
+  known = {field.name for field in dataclasses.fields(settings.Prepare)}
+  assert known.issuperset(set().union(*engines.ENGINES.values()))

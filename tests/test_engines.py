@@ -34,7 +34,8 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope='module')
 def cluster(tmp_path_factory):
-  with beam_cluster.portable(tmp_path_factory.mktemp('cluster') / 'workers', os.pathsep.join([ROOT, *sys.path])) as found:
+  folder = tmp_path_factory.mktemp('cluster') / 'workers'
+  with beam_cluster.portable(folder, os.pathsep.join([ROOT, *sys.path])) as found:
     yield found
 
 

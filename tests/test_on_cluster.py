@@ -1,4 +1,4 @@
-"""Beam's portable runner, its workers in processes of their own and in another folder: the same shards, the same words."""
+"""Beam's portable runner, its workers in processes and a folder of their own: the same shards, the same words."""
 
 import dataclasses
 import os
@@ -35,7 +35,8 @@ def relative(made, folder: pathlib.Path, monkeypatch, **changes):
   for name in ('corpus.txt', 'vocab.txt'):
     shutil.copy(pathlib.Path(made[0].input).parent / name, folder)
   monkeypatch.chdir(folder)
-  return dataclasses.replace(made[0], input='corpus.txt', vocabulary='vocab.txt', output='data', engine='beam', **changes)
+  return dataclasses.replace(made[0], input='corpus.txt', vocabulary='vocab.txt', output='data', engine='beam',
+                             **changes)
 
 
 def files_of(folder) -> dict[str, bytes]:

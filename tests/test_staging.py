@@ -41,8 +41,8 @@ def test_killed_while_files_move_into_the_working_directory(tmp_path):
   here.mkdir()
   argv = ['prepare', '--input', made.input, '--vocabulary', made.vocabulary, '--output', '.', '--sequence-length', '32',
           '--shards', '3', '--validation-share', '0.1']
-  died = subprocess.run([sys.executable, '-c', DIES, *argv], cwd=here, capture_output=True, env={'PYTHONPATH': str(ROOT)},
-                        text=True)
+  died = subprocess.run([sys.executable, '-c', DIES, *argv], cwd=here, capture_output=True, text=True,
+                        env={'PYTHONPATH': str(ROOT)})
   assert died.returncode == 137, died.stderr
   assert [path.name for path in here.glob('pieces-*')] and not (here / records.MANIFEST).exists()
   ended = subprocess.run([sys.executable, '-m', 'bert_jax_command', *argv], cwd=here, capture_output=True, text=True,
@@ -88,7 +88,8 @@ def test_beam_publishes_in_a_bucket_what_processes_publish_on_a_disk(healthy, tm
   made, _ = corpora.make(tmp_path)
   corpus.prepare(dataclasses.replace(made, shards=5, output=str(tmp_path / 'five')), progress=False)
   for shards, more in (('5', []), ('3', ['--overwrite'])):
-    buckets.done(healthy, prepare(str(tmp_path), 'gs://bucket/beam/data', '--shards', shards, '--engine', 'beam', *more))
+    flags = ['--shards', shards, '--engine', 'beam', *more]
+    buckets.done(healthy, prepare(str(tmp_path), 'gs://bucket/beam/data', *flags))
     wanted = files_of(pathlib.Path(made.output if shards == '3' else tmp_path / 'five'))
     found = healthy.files('bucket', 'beam/')
     assert found.keys() == {f'data/{name}' for name in wanted}

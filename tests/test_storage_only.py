@@ -11,7 +11,8 @@ STORAGE = {'input_pipeline/storage.py', 'input_pipeline/input_files.py', 'input_
 # Files that handle local files only, and why these are never a user's.
 LOCAL = {
     'input_pipeline/locking.py': 'the lock file of a local run, and what the kernel says of a process',
-    'input_pipeline/prepare/corpus.py': 'the folder in which `prepare` works',
+    'input_pipeline/prepare/beam_jobs.py': 'the file with what a runner tells, in the temporary folder',
+    'input_pipeline/prepare/jobs.py': 'the folder in which `prepare` works',
     'input_pipeline/prepare/on_beam.py': 'a shard on its way, in a temporary folder',
     'input_pipeline/prepare/on_processes.py': 'runs in the folder in which `prepare` works',
     'input_pipeline/prepare/original_masks.py': 'runs in the folder in which `prepare` works',
@@ -19,7 +20,10 @@ LOCAL = {
     'input_pipeline/prepare/publishing.py': 'the folder in which `prepare` works',
     'input_pipeline/prepare/spill.py': 'runs in the folder in which `prepare` works',
     'input_pipeline/prepare/splits.py': 'runs in the folder in which `prepare` works',
+    'input_pipeline/prepare/stages.py': 'a vocabulary that was sent by its bytes, in a temporary folder',
+    'input_pipeline/prepare/staging.py': 'the folder in which `prepare` works',
     'input_pipeline/prepare/tfds_layout.py': 'the folder in which `prepare` works',
+    'input_pipeline/prepare/versions.py': 'the code of the project itself',
     'input_pipeline/prepare/writing.py': 'the folder in which `prepare` works',
     'input_pipeline/vocabulary/extending.py': 'a temporary file for lines that are needed twice',
     'input_pipeline/vocabulary/training.py': 'a temporary file for lines that are needed twice',

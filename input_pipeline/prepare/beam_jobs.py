@@ -1,4 +1,4 @@
-"""Pipelines of Apache Beam as jobs: what stands after --, where the runner's words go, and what is told of a failure."""
+"""Pipelines of Apache Beam as jobs: what stands after --, where a runner's words go, what is told of a failure."""
 
 import contextlib
 import difflib
@@ -128,12 +128,13 @@ def _explained(error: Exception) -> Exception:
   if found := re.search(r'\[Errno (\d+)\] ([^\n]*)', said):
     return OSError(int(found[1]), _clean(found[2]))
   if found := re.search(rf"No module named '({_OURS})[.']", said):
-    return records.DataError('the Python of the workers of --engine beam lacks bert_jax: install the same version there '
-                             '(a container image with it, or --setup_file)')
+    return records.DataError('the Python of the workers of --engine beam lacks bert_jax: install the same version '
+                             'there (a container image with it, or --setup_file)')
   if found := re.search(r"No module named '([\w.]+)'", said):
     return records.DataError(f'the Python of the workers of --engine beam lacks {found[1]}: install there what is here')
   if re.search(rf"(?:Can't get attribute|has no attribute|cannot import name).*\b(?:{_OURS})\b", said):
-    return records.DataError('the workers of --engine beam have another version of bert_jax: install the same one there')
+    return records.DataError('the workers of --engine beam have another version of bert_jax: install the same one '
+                             'there')
   lines = [line.strip() for line in said.splitlines() if line.strip()]
   told = next((line for line in reversed(lines) if re.match(r'[\w.]*(Error|Exception)\b', line)), lines[0])
   return EngineError(f'--engine beam: {told[:_LONGEST]}')

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records, storage
-from input_pipeline.prepare import beam_jobs, columns, engines, probing, spill, splits, stages, writing
+from input_pipeline.prepare import beam_jobs, columns, jobs, probing, spill, splits, stages, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
@@ -41,7 +41,7 @@ class Met:
   renamed: tuple[int, ...]
 
 
-def make_shards(job: engines.Job) -> tuple[dict[str, records.Split], collections.Counter]:
+def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Counter]:
   """Writes the shards of a mix into `data`; of an output in a bucket into `shared`, which every machine can reach."""
   if once := sources.read_once(job.parts):
     raise records.DataError(f'--input {once[0]} can be read only once, and here: write it to a file, or use --engine '
@@ -245,6 +245,4 @@ def _check(arguments: tuple[str, ...]) -> None:
   beam_jobs.options(arguments)
 
 
-# What it cannot needs all documents in one place.
-ENGINE = engines.Engine(make_shards, _check, cannot=('workers', 'pairs', 'masks', 'dupe_factor', 'limit',
-                                                     'near_duplicates'))
+ENGINE = jobs.Engine(make_shards, _check)

@@ -5,15 +5,24 @@ import pathlib
 from collections.abc import Callable
 
 from input_pipeline import records
-from input_pipeline.prepare import (engines, original_masks, original_pairs, pieces, processes, publishing, spill, splits,
-                                    stages)
+from input_pipeline.prepare import (
+  jobs,
+  original_masks,
+  original_pairs,
+  pieces,
+  processes,
+  publishing,
+  spill,
+  splits,
+  stages,
+)
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 
 _WORDS = 'words'  # the folder by which workers tell each other the ids of words
 
 
-def make_shards(job: engines.Job) -> tuple[dict[str, records.Split], collections.Counter]:
+def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Counter]:
   """Writes the shards of a mix into `data`. Runs that an interrupted process left in the workplace are used."""
   settings, runs = job.settings, job.workplace / 'runs'
   runs.mkdir(exist_ok=True)
@@ -38,7 +47,7 @@ def _check(arguments: tuple[str, ...]) -> None:
                             'name an engine that does (--engine beam), or leave -- out')
 
 
-ENGINE = engines.Engine(make_shards, _check)
+ENGINE = jobs.Engine(make_shards, _check)
 
 
 def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path, submit: Callable,

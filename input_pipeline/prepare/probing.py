@@ -47,8 +47,8 @@ def answer(question: Question) -> None:
   packages = versions.packages()
   if other := [(name, version) for name, version in question.packages if packages.get(name) != version]:
     name, version = other[0]
-    raise records.DataError(f'{here} has {name} {packages.get(name, "not at all")}, this machine {version}: shards would '
-                            'differ; install the same version')
+    raise records.DataError(f'{here} has {name} {packages.get(name, "not at all")}, this machine {version}: shards '
+                            'would differ; install the same version')
   for part in question.parts:
     _look(part, here)
   shared = storage.path(question.shared)
@@ -85,5 +85,5 @@ def check_answered(question: Question) -> None:
 
 
 def _not_shared(question: Question, why: str) -> records.DataError:
-  return records.DataError(f'--output {question.output} is not shared: {why}; name a place that every machine sees, such '
-                           'as a bucket or a shared disk')
+  return records.DataError(f'--output {question.output} is not shared: {why}; name a place that every machine sees, '
+                           'such as a bucket or a shared disk')

@@ -1,6 +1,6 @@
 """What `prepare` does, as pure functions that run anywhere; an engine only schedules them.
 
-engines.py names the engines; corpus.py calls one.
+engines.py names the engines, each a file; corpus.py calls one.
   chunks       the input        -> raw documents, about 2 MB at once            text/sources.py
   make_run     a chunk          -> its pieces, sorted by their keys             here
   decide       hashes of them   -> train, validation or dropped, each document  splits.py
