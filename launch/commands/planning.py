@@ -49,8 +49,6 @@ class Plan:
 def check(args: Plan) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
   require(not (args.search and args.all_lengths), '--search is for one length: leave out --all-lengths')
-  require(not args.search or args.topology is not None,
-          '--search goes by estimated times, which only TPU compilers give: name a --topology')
   found = dict.fromkeys(flags.ONLY_IN_A_RUN, 'in a plan, which is of all steps of the run')
   found |= dict.fromkeys(('batch.seed', 'run.seed'), 'in a plan, which is the same for every seed')
   if args.config.learns.masked:

@@ -24,7 +24,7 @@ class Place:
     """All devices. Raises ConfigError."""
     if self.topology is None:
       found = jax.devices()
-      require(self.price is None or found[0].platform == 'tpu',
+      require(self.price is None or found[0].platform != 'cpu',
               f'--price {self.price} changes nothing on {found[0].device_kind}, whose compiler estimates no times: '
               'name a --topology')
       return found
@@ -71,6 +71,8 @@ def leaves_enough(figures: step.Figures) -> bool:
 def search_from(config: Config, steps: int, place: Place, batch_per_chip: int | None, tries: int) -> list[step.Figures]:
   """The best that were found from these settings on, the best first. Raises ConfigError."""
   devices = place.devices()
+  require(devices[0].platform != 'cpu', '--search goes by estimated times, and of a CPU there are none: name a '
+          '--topology')
   config = choices.by_rule(config, devices)
   config = sized(config, mesh_of(config, devices, batch_per_chip), batch_per_chip)
   if config.model.unroll == choices.AUTO:
