@@ -172,13 +172,17 @@ ENTRY %main (a: bf16[4,8,128]) -> bf16[4,8,128] {
   assert sum(size for _, size in costs.unestimated) == 0
 
 
-@pytest.mark.parametrize('written,size', [
-    ('replica_groups={{0,1,2},{3,4,5}}', 3), ('replica_groups=[2,4]<=[8]', 4), ('replica_groups=[4,2]<=[2,4]T(1,0)', 2),
-    ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4), ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", 8),
-    ("replica_groups=mesh['axis_0'=2,'axis_1'=3,'axis_2'=2], device_ids=([2,2]T(1,0)) {'axis_1'}, dimensions={2}", 3),
-    ("replica_groups=mesh['a'=8] {'a':(1)2}", 2), ('replica_groups={}', 0), ('source_target_pairs={{0,1}}', 0)])
-def test_group_sizes_in_every_notation(written, size):
-  assert collective_lib.group_size(f', channel_id=1, {written}, use_global_device_ids=true') == size
+@pytest.mark.parametrize('written,members', [
+    ('replica_groups={{0,1,2},{3,4,5}}', (0, 1, 2)), ('replica_groups=[2,4]<=[8]', (0, 1, 2, 3)),
+    ('replica_groups=[4,2]<=[2,4]T(1,0)', (0, 4)),
+    ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", (0, 2, 4, 6)),
+    ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", tuple(range(8))),
+    ("replica_groups=mesh['axis_0'=2,'axis_1'=3,'axis_2'=2], device_ids=([2,6]T(1,0)) {'axis_1'}, dimensions={2}",
+     (0, 1, 2)),
+    ("replica_groups=mesh['a'=8] {'a':(1)2}", (0, 4)), ("replica_groups=mesh['a'=8] {'a':(4)2}", (0, 1)),
+    ('replica_groups={}', ()), ('source_target_pairs={{0,1}}', ())])
+def test_groups_in_every_notation(written, members):
+  assert collective_lib.group(f', channel_id=1, {written}, use_global_device_ids=true') == members
 
 
 @tpu

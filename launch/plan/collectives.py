@@ -32,6 +32,8 @@ import dataclasses
 import math
 import re
 
+import numpy as np
+
 from launch.plan import hlo
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'ragged-all-to-all', 'collective-permute',
@@ -97,22 +99,38 @@ def is_one(opcode: str) -> bool:
 
 
 def group_size(attributes: str) -> int:
-  """Devices of one replica group; 0 where all take part or there is none. It is written in three ways:
+  """Devices of one replica group; 0 where all take part or there is none."""
+  return len(group(attributes))
 
-  replica_groups={{0,1,2},{3,4,5}}                          a list: 3
-  replica_groups=[2,4]<=[8]                                 two groups of four: 4
-  replica_groups=mesh['a'=4,'b'=2] {'a'}                    along axes of a mesh: 4; of {'a':(1)2} a part of an axis: 2
+
+def group(attributes: str) -> tuple[int, ...]:
+  """The devices of the first replica group, () where all take part or there is none. It is written in three ways:
+
+  replica_groups={{0,1,2},{3,4,5}}                a list: 0, 1, 2
+  replica_groups=[4,2]<=[2,4]T(1,0)               four groups of two, of 0 … 7 as 2 x 4, transposed: 0, 4
+  replica_groups=mesh['a'=4,'b'=2] {'a'}          along axes of a mesh: 0, 2, 4, 6; of {'a':(1)2} along a part of an axis,
+                                                  after one of 1: 0, 4
   """
   listed = re.search(r'replica_groups=\{\{([\d,]+)\}', attributes)
   if listed:
-    return len(listed[1].split(','))
-  iota = re.search(r'replica_groups=\[(\d+),(\d+)\]<=', attributes)
+    return tuple(map(int, listed[1].split(',')))
+  iota = re.search(r'replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', attributes)
   if iota:
-    return int(iota[2])
-  mesh = re.search(r'replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\)\))? ?(?:, device_ids=\([^{]*\))?\s*'
+    return tuple(numbered(iota[3], iota[4]).ravel()[:int(iota[2])].tolist())
+  mesh = re.search(r'replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?\s*'
                    r'\{([^}]*)\}', attributes)
-  if mesh:
-    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
-    axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
-    return math.prod(int(part) if part else sizes[name] for name, part in axes)
-  return 0
+  if not mesh:
+    return ()
+  sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+  along = {name: np.arange(1) for name in sizes}
+  for name, before, part in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", mesh[4]):
+    along[name] = np.arange(int(part)) * (sizes[name] // int(before) // int(part)) if part else np.arange(sizes[name])
+  ids = numbered(mesh[2] or str(math.prod(sizes.values())), mesh[3]).reshape(*sizes.values())
+  return tuple(ids[np.ix_(*along.values())].ravel().tolist())
+
+
+def numbered(shape: str, order: str | None) -> np.ndarray:
+  """0, 1, 2 … in a shape '2,4', its axes then in another order, '1,0'."""
+  sizes = [int(size) for size in shape.split(',')]
+  ids = np.arange(math.prod(sizes)).reshape(sizes)
+  return ids.transpose([int(axis) for axis in order.split(',')]) if order else ids

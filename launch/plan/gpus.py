@@ -9,8 +9,9 @@ import jax
 
 from bert_jax import chips
 from bert_jax.errors import ConfigError, require
+from launch import without_gpu
 
-PLUGINS = 'jax_cuda12_plugin', 'jax_cuda13_plugin'
+SHAPE = '[HOSTSx]DEVICES'  # of a topology
 MOST_HOSTS, MOST_DEVICES = 1024, 16  # of a host, as the largest machines have them
 # By the first digit of the compute capability or by all of it: (shared memory of a core, of a block, threads of a core,
 # 32-bit units of a core); docs.nvidia.com/cuda/cuda-c-programming-guide, "Technical Specifications per Compute
@@ -26,7 +27,7 @@ OPTIONS = {'xla_gpu_autotune_level': 0}
 
 def names() -> str:
   """The topologies for people."""
-  return f'{", ".join(chips.GPUS)} with :DEVICES of one host or :HOSTSxDEVICES'
+  return ', '.join(f'{name}:{SHAPE}' for name in chips.GPUS)
 
 
 def devices(name: str) -> list:
@@ -37,7 +38,7 @@ def devices(name: str) -> list:
   require(generation in chips.GPUS and 0 < hosts <= MOST_HOSTS and 0 < each <= MOST_DEVICES,
           f'there is no GPU topology {name!r}: wanted one of {names()}, up to {MOST_HOSTS:,} hosts and {MOST_DEVICES} '
           'devices each')
-  require(any(map(importlib.util.find_spec, PLUGINS)) and has('cuda_nvcc', 'cu13'),
+  require(any(map(importlib.util.find_spec, without_gpu.PLUGINS)) and has('cuda_nvcc', 'cu13'),
           f"a plan for {name} needs XLA's compiler for GPUs and NVIDIA's ptxas, which are not installed: "
           "pip install 'bert_jax[gpu-plan]'")
   from jax.experimental import topologies

@@ -6,7 +6,7 @@ from memory, and products as if every shape were as good as a large one.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bert_jax.chips import Chip
 from launch.plan import collectives, hlo, kernels, traffic
@@ -41,6 +41,7 @@ class Launch:
 class Transfer:
   """A collective, and what runs beside it: the launches from number `first` to before `last`."""
   collective: collectives.Collective
+  group: tuple[int, ...]  # the devices that take part in the first of it; (): all
   first: int
   last: int
 
@@ -55,11 +56,15 @@ class Schedule:
     """Of all launches."""
     return sum(item.times * item.seconds(chip) for item in self.launches)
 
-  def exposed(self, chip: Chip, rate: Callable[[collectives.Collective], float]) -> float:
-    """Seconds that collectives take at least beyond what runs beside them, each at its `rate`, bytes/s of a device."""
-    return sum(max(item.collective.wire_bytes() / rate(item.collective)
+  def exposed(self, chip: Chip, hosts: Sequence[int]) -> float | None:
+    """Seconds that collectives take at least beyond what runs beside them; None where it is not known how fast a host
+    sends. `hosts`: the number of each device's."""
+    rates = [rate(chip, [hosts[place] for place in item.group or range(len(hosts))]) for item in self.transfers]
+    if None in rates:
+      return None
+    return sum(max(item.collective.wire_bytes() / speed
                    - sum(other.times * other.seconds(chip) for other in self.launches[item.first:item.last]), 0)
-               for item in self.transfers)
+               for item, speed in zip(self.transfers, rates, strict=True))
 
   def of_kind(self, kind: str, chip: Chip) -> dict:
     """kernels, seconds, flops and bytes of a run."""
@@ -77,6 +82,15 @@ class Schedule:
       moved[item.op_name] += item.times * item.bytes
     return tuple(dict(op_name=name, seconds=value, count=runs[name], bytes=moved[name])
                  for name, value in seconds.most_common(count))
+
+
+def rate(chip: Chip, hosts: Sequence[int]) -> float | None:
+  """Bytes/s that each of a group sends in a ring; `hosts`: of each of them. Rings over several hosts leave one through
+  the adapters of all of its GPUs that take part."""
+  assert chip.gpu
+  if len(set(hosts)) == 1:
+    return chip.interconnect
+  return chip.gpu.network and min(chip.gpu.network * hosts.count(hosts[0]), chip.interconnect)
 
 
 def takes_time(use: hlo.Use) -> bool:
@@ -99,7 +113,8 @@ def schedule(module: hlo.Module, used: Sequence[hlo.Use]) -> Schedule:
       if item.opcode.endswith('-done'):
         transfers.append(Transfer(*begun.pop((use.computation, item.operands[0])), len(launches)))
       else:
-        begun[use.computation, item.name] = collectives.of([use])[0], len(launches)
+        begun[use.computation, item.name] = (collectives.of([use])[0], collectives.group(item.attributes),
+                                             len(launches))
         if not item.opcode.endswith('-start'):
           transfers.append(Transfer(*begun.pop((use.computation, item.name)), len(launches)))
     elif takes_time(use):

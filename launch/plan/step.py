@@ -118,16 +118,15 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
       config, mesh, memory, each * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract.params)))
   formula = program.flops_per_step(config.batch) / chips
   costs = hlo_costs.read(compiled.text) if compiled.memory else None
-  hosts = len({device.process_index for device in devices})
   timing = (times.by_cycles(costs, each, chip, formula) if chip is None or chip.gpu is None
-            else times.by_roofline(costs, chip, formula, hosts, chips // hosts))
+            else times.by_roofline(costs, chip, formula, [device.process_index for device in devices]))
   seconds = timing['estimated_step_seconds']
   tokens = config.batch.size * config.batch.sequence_length
   days = seconds and seconds * steps / DAY
   return Figures(
       topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape),
       remat=config.model.remat, unroll=config.model.layers_at_once, batch=config.batch.size,
-      microbatches=config.run.microbatches, sequence_length=config.batch.sequence_length,
+      microbatches=config.run.parts, sequence_length=config.batch.sequence_length,
       predictions=config.batch.predictions,
       memory_share=chip_table.gpu_share() if absent else None, **memory, **shares, fitting_microbatches=fitting,
       collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}
@@ -165,7 +164,7 @@ def fitting_microbatches(config: cfg.Config, mesh: Mesh, memory: dict, parameter
   """
   if memory['temporary_bytes'] is None or memory['memory_bytes'] is None:
     return None
-  now, shares = config.run.microbatches, mesh.shape['data'] * mesh.shape['fsdp']
+  now, shares = config.run.parts, mesh.shape['data'] * mesh.shape['fsdp']
   narrow = jnp.dtype(config.model.computes_in).itemsize / jnp.dtype(jnp.float32).itemsize
   fixed = memory['argument_bytes'] + parameters / mesh.shape['tensor'] * (1 + 2 * narrow)
   rows = config.batch.size // shares  # of a share

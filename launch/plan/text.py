@@ -27,7 +27,7 @@ def describe_one(recipe: str, f: dict) -> str:
            f'each{parts}; mesh {mesh_name(f)}, remat {f["remat"]}. Figures of one chip:')
   compiled = f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing' + (
       ', by an earlier plan, whose program was kept' if f['kept'] else '')
-  rows = memory(f) + work(f) + layers(f) + [('compiled in', compiled)]
+  rows = memory(f) + microbatches(f) + work(f) + layers(f) + [('compiled in', compiled)]
   return '\n'.join([title, *(f'{name:<15}{text}' for name, text in rows), *collectives(f), *dearest(f)])
 
 
@@ -41,6 +41,15 @@ def layers(f: dict) -> list[tuple[str, str]]:
   fits = '' if g['fits'] is not False else ', does not fit'
   return [('layers', f'{named(f["unroll"])} (model.unroll auto); {named(g["unroll"])}: step {step}, memory '
            f'{gigabytes(g["needed_bytes"])}{fits}')]
+
+
+def microbatches(f: dict) -> list[tuple[str, str]]:
+  """In how many parts a batch goes through, where that was chosen."""
+  if not f.get('microbatches_chosen'):
+    return []
+  rows = f['batch'] // f['microbatches'] / (f['mesh']['data'] * f['mesh']['fsdp'])
+  most = 'the fewest that fit' if f['fits'] else 'the most that are possible'
+  return [('microbatches', f'{f["microbatches"]} of {rows:g} rows a device, {most} (run.microbatches auto)')]
 
 
 def memory(f: dict) -> list[tuple[str, str]]:
@@ -150,6 +159,14 @@ def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return []
   widths = [max(map(len, column)) for column in zip(titles, *rows)]
   return ['  ' + '  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths)).rstrip() for row in [titles, *rows]]
+
+
+def topologies(rows: list[dict]) -> str:
+  """The kinds of chips that a plan can be for."""
+  cells = [(row['topology'], row['device_kind'], f'{row["peak_flops"] / 1e12:,.4g} TFLOP/s',
+            gigabytes(row['memory_bytes']), f'{row["memory_bytes_per_second"] / 1e9:,.0f} GB/s',
+            f'{row["interconnect_bytes_per_second"] / 1e9:,.0f} GB/s') for row in rows]
+  return '\n'.join(table(('--topology', 'chip', 'bfloat16', 'memory', 'its rate', 'links, one way'), cells))
 
 
 def mesh_name(f: dict) -> str:

@@ -1,5 +1,7 @@
 """The seconds of a step that was compiled: by the cycles of TPU's compiler, or by the roofline of a GPU."""
 
+from collections.abc import Sequence
+
 from bert_jax import chips as chip_table
 from launch.plan import costs as hlo_costs, roofline
 
@@ -22,18 +24,15 @@ def by_cycles(costs: hlo_costs.Costs | None, each: int, chip: chip_table.Chip | 
       dearest=costs.dearest_seconds(chip.clock, peak, rate), ideal_step_seconds=ideal, estimated_mfu=ideal / seconds)
 
 
-def by_roofline(costs: hlo_costs.Costs | None, chip: chip_table.Chip, formula: float, hosts: int, each: int) -> dict:
-  """The same by the roofline of a GPU, `each` of them in a host; None: the program did not compile."""
+def by_roofline(costs: hlo_costs.Costs | None, chip: chip_table.Chip, formula: float, hosts: Sequence[int]) -> dict:
+  """The same by the roofline of a GPU; `hosts`: the number of each device's."""
   if costs is None or costs.schedule is None:
     return by_cycles(None, 1, chip, formula)
   seconds, ideal = costs.schedule.seconds(chip), formula / chip.peak
   of_kind = {kind: costs.schedule.of_kind(kind, chip) for kind in roofline.KINDS}
-  # Rings over several hosts leave each of them through the adapters of all of its GPUs.
-  far = chip.interconnect if hosts == 1 else chip.gpu.network and min(chip.gpu.network * each, chip.interconnect)
-  rate = lambda item: chip.interconnect if 0 < item.devices <= each else far
   return dict(
       estimated_cycles=None, kernels=len(costs.kernels), kernel_seconds=of_kind[roofline.CUSTOM]['seconds'],
       roofline=roofline.ASSUMED | of_kind, bytes_moved=sum(found['bytes'] for found in of_kind.values()),
-      estimated_step_seconds=seconds, exposed_collective_seconds=costs.schedule.exposed(chip, rate) if far else None,
+      estimated_step_seconds=seconds, exposed_collective_seconds=costs.schedule.exposed(chip, hosts),
       unestimated_seconds=0.0, dearest=costs.schedule.dearest(chip), ideal_step_seconds=ideal,
       estimated_mfu=ideal / seconds)

@@ -16,6 +16,18 @@ from launch.plan import gpus
 ENVIRONMENT = without_tpu.VARIABLES | {'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true'}
 # (axes, most chips) of the topologies that exist (cloud.google.com/tpu/docs: the page of each generation).
 GENERATIONS = {'v4': (3, 4096), 'v5e': (2, 256), 'v5p': (3, 8960), 'v6e': (2, 256), 'tpu7x': (3, 9216)}
+KINDS = {  # as chips.CHIPS has them
+    'v4': 'TPU v4', 'v5e': 'TPU v5e', 'v5p': 'TPU v5p', 'v6e': 'TPU v6e', 'tpu7x': 'TPU7x'}
+
+
+def listed() -> list[dict]:
+  """The kinds of chips that topologies can be of, with their figures, those of a chip."""
+  tpus = [(f'{name}:{"x".join("ABC"[:axes])}', KINDS[name], chips.CHIPS[KINDS[name]])
+          for name, (axes, _) in GENERATIONS.items()]
+  of_gpus = [(f'{name}:{gpus.SHAPE}', chip.gpu.kind, chip) for name, chip in chips.GPUS.items() if chip.gpu]
+  return [dict(topology=name, device_kind=kind, peak_flops=chip.peak, memory_bytes=chip.memory,
+               memory_bytes_per_second=chip.memory_rate, interconnect_bytes_per_second=chip.interconnect)
+          for name, kind, chip in tpus + of_gpus]
 
 
 def devices(name: str, slices: int = 1) -> list:

@@ -64,12 +64,22 @@ def roots(body: dict[str, hlo.Instruction]) -> list[hlo.Instruction]:
 
 def written(body: dict[str, hlo.Instruction], item: hlo.Instruction) -> int:
   """Bytes that a root of a fusion writes."""
-  return hlo.size(body[item.operands[UPDATES[item.opcode]]].shape if item.opcode in UPDATES else item.shape)
+  return hlo.size(body[item.operands[UPDATES[item.opcode]]].shape if in_place(body, item) else item.shape)
+
+
+def in_place(body: dict[str, hlo.Instruction], item: hlo.Instruction) -> bool:
+  """Whether a root of a fusion only writes a part of what is there already."""
+  if item.opcode not in UPDATES:
+    return False
+  into = body[item.operands[0]]
+  while into.opcode == 'bitcast':
+    into = body[into.operands[0]]
+  return into.opcode == 'parameter'
 
 
 def needs(body: dict[str, hlo.Instruction]) -> dict[str, float]:
   """The share of each instruction's elements that a fusion's results need."""
-  in_place = {item.name for item in roots(body) if item.opcode in UPDATES}
+  updating = {item.name for item in roots(body) if in_place(body, item)}
   needed = dict.fromkeys(body, 0.0)
   taken = {name for item in body.values() for name in item.operands}
   needed |= {name: 1.0 for name in body if name not in taken}
@@ -78,7 +88,7 @@ def needs(body: dict[str, hlo.Instruction]) -> dict[str, float]:
       share = needed[item.name]
       if place == 0 and item.opcode in SLICES:
         share *= hlo.size(item.shape) / max(hlo.size(body[name].shape), 1)
-      elif place == 0 and item.name in in_place:
+      elif place == 0 and item.name in updating:
         share = 0.0
       elif item.opcode in REPEATS:
         share = float(share > 0)
