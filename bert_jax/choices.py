@@ -140,7 +140,7 @@ def choose_microbatches(config: cfg.Config, devices) -> tuple[int, tuple[str, ..
 
 
 def possible_microbatches(config: cfg.Config, devices) -> list[int]:
-  """In how many parts the batches of all row lengths can go through on the mesh of the whole batch, the fewest first."""
+  """In how many parts the batches of all row lengths can go through on the mesh of whole ones, the fewest first."""
   mesh = program_lib.mesh_of(config, devices)
 
   def divides(count):
