@@ -18,9 +18,8 @@ HEAD = '''# What fits on which GPU, and how long it would take
 No GPU was at hand: these are plans, `bert-jax plan RECIPE --topology GPU --run.microbatches auto` (README.md, "What
 chips would cost, before there are any"). Each is of the recipe's own batch at that length, in bfloat16 with dropout
 0.1, in as few microbatches as fit the share of the memory that JAX takes (75 %; more by `{share}`).
-A step is a bound by a roofline: {peak:.0%} of the peak ({custom:.0%} in custom kernels), {rate:.0%} of the memory rate,
-{launch:g} µs a launch. Days are of the recipe's steps at that length. This page is written by `make hardware`, here
-with jax {version}.
+A step is a bound by a roofline: {peak:.0%} of the peak, {rate:.0%} of the memory rate, {launch:g} µs a launch. Days
+are of the recipe's steps at that length. This page is written by `make hardware`, here with jax {version}.
 
 | recipe | batch | GPU | microbatches | memory | step | times the ideal | tokens/s | days |
 |---|---|---|---|---|---|---|---|---|
@@ -29,9 +28,8 @@ with jax {version}.
 
 def page() -> str:
   """The page; compiling takes some minutes, what earlier plans compiled is kept."""
-  head = HEAD.format(share=chips.SHARE[0], peak=roofline.SHARE_OF_PEAK, custom=roofline.ASSUMED['custom_share_of_peak'],
-                     rate=roofline.SHARE_OF_RATE, launch=roofline.LAUNCH * 1e6,
-                     version=importlib.metadata.version('jax'))
+  head = HEAD.format(share=chips.SHARE[0], peak=roofline.SHARE_OF_PEAK, rate=roofline.SHARE_OF_RATE,
+                     launch=roofline.LAUNCH * 1e6, version=importlib.metadata.version('jax'))
   return head + ''.join(row(name, planned(name, length, gpu)) for name, length in RECIPES for gpu in GPUS)
 
 

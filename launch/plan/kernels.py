@@ -20,6 +20,7 @@ CUSTOM_CALL = re.compile(r'custom_call_target="([^"]*)"')
 KERNELS = re.compile(r'tpu_custom_call|__gpu\$xla\.gpu\.triton|triton_kernel_call|mosaic_gpu|__cudnn\$')
 FORWARD, BACKWARD = 2, {1: 3, 2: 4}  # products of attention; backward by how many of three gradients a kernel gives
 ALL_BACKWARD = 5
+JOINED, JOINED_AXES = 3, 5  # queries, keys and values in one array [B T 3 H K]
 SHARE_OF_PEAK = 0.5  # that a custom kernel reaches
 
 
@@ -55,16 +56,20 @@ def of(use: hlo.Use) -> Kernel:
 
 def attention_flops(use: hlo.Use) -> int:
   """A guess for a kernel that gives no estimate: attention, where three operands or more share a shape [… T K] or
-  [… T H K], T more than H.
+  [… T H K], T more than H, or where one has all three, [B T 3 H K].
 
   These are queries, keys and values. Each product of T rows with T others is 2 T T K: two of them forward, and five
   backward, which has a gradient as operand too; three of them where it gives one gradient, four where it gives two.
   """
   operands = [dims for shape in hlo.operand_shapes(use) for _, dims in hlo.arrays(shape)]
+  given = [dims for _, dims in hlo.arrays(use.instruction.shape)]
+  joined = next((dims for dims in operands if len(dims) == JOINED_AXES and dims[2] == JOINED), None)
+  if joined:
+    return (ALL_BACKWARD if joined in given else FORWARD) * 2 * math.prod(joined) // JOINED * joined[1]
   shapes = collections.Counter(dims for dims in operands if len(dims) > 2)
   shape, count = shapes.most_common(1)[0] if shapes else ((), 0)
   if count < 3:
     return 0
-  results = [sorted(dims) for _, dims in hlo.arrays(use.instruction.shape)].count(sorted(shape))
+  results = [sorted(dims) for dims in given].count(sorted(shape))
   products = FORWARD if count == 3 else BACKWARD.get(results, ALL_BACKWARD)
   return products * 2 * math.prod(shape) * max(shape[1:-1])
