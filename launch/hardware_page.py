@@ -37,7 +37,7 @@ def planned(name: str, length: int, gpu: str) -> step.Figures:
   """A recipe's step at one of its lengths, in as few microbatches as fit."""
   print(f'{name} {length} on {gpu}', file=sys.stderr, flush=True)
   (config, steps), = lengths.chosen(recipes.recipe(name), length, None, False)
-  config = choices.with_model(choices.with_microbatches(config, choices.AUTO), unroll=config.model.layers_at_once)
+  config = choices.with_microbatches(config, choices.AUTO)
   found, = plan.of_lengths([(config, steps)], plan.Place(gpu, 1, None, compiled.folder(compiled.AUTO)), None)
   return found.figures
 

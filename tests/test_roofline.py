@@ -213,7 +213,7 @@ def test_without_the_plugin_the_extra_is_named(monkeypatch):
 
 
 def test_without_cudnn_it_is_named():
-  with pytest.raises(ConfigError, match='h100:1 uses cuDNN.s attention.*pip install nvidia-cudnn-cu12, or set --model.attention'):
+  with pytest.raises(ConfigError, match='h100:1 uses cuDNN.s attention.*nvidia-cudnn-cu12, or set --model.attention'):
     with gpus.without_cudnn('h100:1'):
       raise RuntimeError('cuDNN is not detected.')
   with pytest.raises(RuntimeError, match='another'), gpus.without_cudnn('h100:1'):
