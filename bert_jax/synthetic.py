@@ -51,7 +51,7 @@ def packed(vocab_size: int, rows: int, length: int, predictions: int, pairs: int
 
 
 def wikipedia_lengths(rng: np.random.Generator, count: int, length: int) -> np.ndarray:  # -> [M]
-  """Tokens of `count` pairs for rows of `length`, in random order: an even grid of the mix, so that no draw is lucky."""
+  """Tokens of `count` pairs for rows of `length`, in random order: an even grid of the mix, so no draw is lucky."""
   shares = rng.permutation((np.arange(count) + rng.random(count)) / count)
   return np.maximum(np.rint(np.interp(shares, *zip(*WIKIPEDIA)) * length), SHORTEST_PAIR).astype(int)
 

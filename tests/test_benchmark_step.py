@@ -98,7 +98,7 @@ def test_synthetic_pairs_share_rows_as_the_loader_packs_them(rows, length, pairs
 
 
 def test_synthetic_pairs_are_as_long_as_wikipedias():
-  """arXiv:2107.02027: of pairs for rows of 512, 23.4 % fill one, 36.9 % have up to 128 tokens, half of them up to 204."""
+  """arXiv:2107.02027: of pairs for rows of 512, 23.4 % fill one, 36.9 % have up to 128 tokens, half up to 204."""
   lengths = synthetic.wikipedia_lengths(np.random.default_rng(1), 20_000, 512)
   assert abs(lengths.mean() - 255.83) < 5 and abs(np.median(lengths) - 204) <= 1
   assert abs((lengths == 512).mean() - .234) < .002 and abs((lengths <= 128).mean() - .369) < .003

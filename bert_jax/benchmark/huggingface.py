@@ -25,7 +25,6 @@ SETTINGS_FILE, BATCHES_FILE = 'benchmark.json', 'batches.npz'
 
 def masked_only(model, batch):
   """The loss with the head on the predicted tokens only, as ours: {[B T], [N], [B]} -> scalar tensor."""
-  import torch
   from torch.nn.functional import cross_entropy
   ids, mask, types = batch['input_ids'], batch['attention_mask'], batch['token_type_ids']
   outputs = model.bert(ids, attention_mask=mask, token_type_ids=types)

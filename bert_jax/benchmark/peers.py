@@ -37,8 +37,8 @@ class Work:
 
 
 def leave_room() -> bool:
-  """Lets JAX take a GPU's memory as it needs it, so that a peer on the same GPU finds room. To be called before JAX looks
-  for devices; False where the user has said otherwise."""
+  """Lets JAX take a GPU's memory as it needs it, so that a peer on the same GPU finds room. To be called before JAX
+  looks for devices; False where the user has said otherwise."""
   return os.environ.setdefault(PREALLOCATE, 'false') == 'false'
 
 
@@ -68,7 +68,8 @@ def started(config: cfg.Config, params, batches: list[dict[str, np.ndarray]],
   kinds = {'huggingface': 'masked', 'as_shipped': 'shipped'} | ({'compiled': 'compiled'} if compiled else {})
   with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
     theirs = padded.batches(batches) if config.batch.pack else batches
-    first = padded.rows(padded.pairs_of(batches[0]), config.batch.sequence_length) if config.batch.pack else batches[0]
+    pairs, longest = padded.pairs_of(batches[0]), config.batch.sequence_length
+    first = padded.rows(pairs, longest) if config.batch.pack else batches[0]
     write_inputs(pathlib.Path(folder), config, params, theirs, first)
     start = lambda environment: stack.enter_context(contextlib.closing(Process(folder, environment)))
     alike = start(dict(os.environ))
@@ -95,7 +96,7 @@ def work_of(config: cfg.Config, batches: list[dict[str, np.ndarray]]) -> Work:
 
 
 def begin(rivals: list['Rival']) -> None:
-  """Asks for the loss of the first batch and then for steps that compile all, those that take longest to do so first."""
+  """Asks for the loss of the first batch and then for steps that compile all: what takes longest to compile first."""
   rivals[0].process.send('evaluate')
   for rival in longest_first(rivals):
     rival.process.send('warm_up', mode=rival.mode)

@@ -5,6 +5,7 @@ B rows, T tokens.
 
 import contextlib
 import dataclasses
+import math
 import os
 import resource
 import statistics
@@ -38,7 +39,8 @@ def measure(config: cfg.Config, data_dir: storage.PathLike | None = None, *, rou
   cfg.require(profile is None or storage.is_local(profile),
               f'--profile {profile}: the profiler writes only to local disks; copy its files afterwards')
   with Comparison(config, data_dir, peer, compiled_peer, devices) as compared:
-    compared.prepare(warmup)
+    compared.compile()
+    compared.warm_up(warmup)
     compared.take_turns(rounds, seconds)
     report = compared.report()
   if profile:
@@ -81,6 +83,7 @@ class Comparison:
     self.rivals: list[peers.Rival] = []
     # torch.compile takes a core or more for a minute or two: on a GPU while our compiler does.
     self.beside = program.mesh.devices.flat[0].platform == 'gpu'
+    self.loss = math.nan
     self.found: dict[str, Any] = {}
 
   def __enter__(self) -> 'Comparison':
@@ -94,14 +97,18 @@ class Comparison:
   def __exit__(self, *error) -> None:
     self.stack.close()
 
-  def prepare(self, warmup: int) -> None:
-    """Compiles all, compares the losses, and takes steps that are not counted."""
+  def compile(self) -> None:
     self.ours.compile()
     if self.rivals:
       if not self.beside:
         peers.begin(self.rivals)
-      self.found['peer_loss_difference'] = abs(peers.begun(self.rivals) - self.ours.loss(self.batches[0]))
-    self.ours.warm_up(warmup)
+      self.loss = self.ours.loss(self.batches[0])
+
+  def warm_up(self, steps: int) -> None:
+    """Takes steps that are not counted; before, the losses are compared."""
+    if self.rivals:
+      self.found['peer_loss_difference'] = abs(peers.begun(self.rivals) - self.loss)
+    self.ours.warm_up(steps)
 
   def take_turns(self, rounds: int, seconds: float) -> None:
     for number in range(rounds):
