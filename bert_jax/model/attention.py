@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from bert_jax.errors import require
-from bert_jax.model import pallas_attention
+from bert_jax.model import pallas_attention, triton_attention
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import wide
 from bert_jax.parallel.mesh import per_head_group
@@ -67,7 +67,7 @@ def attend_cudnn(q, k, v, pair_ids, token_numbers, rate, seed, direction, implem
 
 
 IMPLEMENTATIONS = {  # auto: `choose_implementation` decides
-    'xla': attend_xla, 'pallas': attend_pallas, 'cudnn': attend_cudnn, 'auto': attend_xla}
+    'xla': attend_xla, 'pallas': attend_pallas, 'triton': triton_attention.attend, 'cudnn': attend_cudnn, 'auto': attend_xla}
 
 
 def choose_implementation(settings, place: Place, tokens: int) -> str:
