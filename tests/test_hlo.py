@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import chips
-from launch.plan import costs as hlo_costs, hlo, topology as topology_lib
+from launch.plan import collectives as collective_lib, costs as hlo_costs, hlo, topology as topology_lib
 
 pytestmark = pytest.mark.filterwarnings('ignore:Error reading persistent compilation cache')
 tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
@@ -105,7 +105,7 @@ def test_collectives_are_found_with_their_bytes_and_trips(kind, whole):
   loop = lambda x: jax.lax.fori_loop(0, 5, lambda _, x: operation(x), x)
   costs = costs_of(jax.shard_map(loop, mesh=mesh, in_specs=P('x'), out_specs=P('x'), check_vma=False),
                    shaped(mesh, P('x'), 8 * 512, 256, dtype=jnp.float32))
-  found = [item for item in costs.collectives if item.kind == kind and item.bytes >= hlo_costs.LARGE]
+  found = [item for item in costs.collectives if item.kind == kind and item.bytes >= collective_lib.LARGE]
   assert sum(item.bytes for item in found) == costs.collective_bytes()[kind] == 5 * whole * 512 * 256 * 4
   assert {item.devices for item in found} == {8} and {item.times for item in found} == {5}
 
@@ -167,17 +167,22 @@ ENTRY %main (a: bf16[4,8,128]) -> bf16[4,8,128] {
 '''
   handler = 'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}'
   costs = hlo_costs.read(text.replace('HANDLER', handler))
-  assert costs.collective_bytes() == {hlo_costs.BETWEEN_SLICES: 2 * 4 * 8 * 128} and costs.collectives[0].asynchronous
+  assert costs.collective_bytes() == {collective_lib.BETWEEN_SLICES: 2 * 4 * 8 * 128}
+  assert costs.collectives[0].asynchronous
   assert sum(size for _, size in costs.unestimated) == 0
 
 
-@pytest.mark.parametrize('written,size', [
-    ('replica_groups={{0,1,2},{3,4,5}}', 3), ('replica_groups=[2,4]<=[8]', 4), ('replica_groups=[4,2]<=[2,4]T(1,0)', 2),
-    ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4), ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", 8),
-    ("replica_groups=mesh['axis_0'=2,'axis_1'=3,'axis_2'=2], device_ids=([2,2]T(1,0)) {'axis_1'}, dimensions={2}", 3),
-    ("replica_groups=mesh['a'=8] {'a':(1)2}", 2), ('replica_groups={}', 0), ('source_target_pairs={{0,1}}', 0)])
-def test_group_sizes_in_every_notation(written, size):
-  assert hlo_costs.group_size(f', channel_id=1, {written}, use_global_device_ids=true') == size
+@pytest.mark.parametrize('written,members', [
+    ('replica_groups={{0,1,2},{3,4,5}}', (0, 1, 2)), ('replica_groups=[2,4]<=[8]', (0, 1, 2, 3)),
+    ('replica_groups=[4,2]<=[2,4]T(1,0)', (0, 4)),
+    ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", (0, 2, 4, 6)),
+    ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", tuple(range(8))),
+    ("replica_groups=mesh['axis_0'=2,'axis_1'=3,'axis_2'=2], device_ids=([2,6]T(1,0)) {'axis_1'}, dimensions={2}",
+     (0, 1, 2)),
+    ("replica_groups=mesh['a'=8] {'a':(1)2}", (0, 4)), ("replica_groups=mesh['a'=8] {'a':(4)2}", (0, 1)),
+    ('replica_groups={}', ()), ('source_target_pairs={{0,1}}', ())])
+def test_groups_in_every_notation(written, members):
+  assert collective_lib.group(f', channel_id=1, {written}, use_global_device_ids=true') == members
 
 
 @tpu

@@ -172,8 +172,17 @@ def flops(use: Use) -> int:
   with [64 128]. Multiplications by the zeros between do not count:
 
     %c = bf16[8,128,128] convolution(%q, %k), window={size=8 stride=7 lhs_dilate=8}, dim_labels=0bf_0oi->0bf
+
+  On a GPU a product may be a call of cuBLAS:
+
+    %g = (bf16[16,8], s8[4096]) custom-call(%x, %y), custom_call_target="__cublas$lt$matmul", backend_config={
+      "gemm_backend_config":{…"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],…
   """
   instruction = use.instruction
+  if instruction.opcode == 'custom-call' and 'custom_call_target="__cublas$' in instruction.attributes:
+    (_, left), (_, result) = arrays(operand_shapes(use)[0])[0], arrays(instruction.shape)[0]
+    contracted = re.search(r'"lhs_contracting_dimensions": ?\[([^\]]*)\]', instruction.attributes)
+    return 2 * math.prod(result) * math.prod(left[int(i)] for i in re.findall(r'\d+', contracted[1]))
   if instruction.opcode == 'dot':
     (_, left), (_, result) = arrays(operand_shapes(use)[0])[0], arrays(instruction.shape)[0]
     contracted = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', instruction.attributes)
