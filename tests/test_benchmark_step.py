@@ -12,9 +12,10 @@ import numpy as np
 import parameters
 import pytest
 
-from bert_jax import choices, config as cfg, synthetic
+from bert_jax import chips, choices, config as cfg, synthetic
 from bert_jax.benchmark import huggingface, padded, peers, step, turns
 from launch import cli
+from launch.plan import times
 from tests import synthetic as shards
 
 ALONE = '--distributed.no-auto'
@@ -70,6 +71,17 @@ def test_figures_belong_together(report, tiny):
   assert 3 * params < report['argument_bytes'] < 3 * params + 100_000 and report['temporary_bytes'] > 0
   assert report['peak_rss_bytes'] > 1e8 and report['compile_seconds'] > 0
   assert cfg.from_json(cfg.Config, json.loads(json.dumps(report))['config']) == choices.settle(tiny).config
+
+
+def test_the_estimate_of_the_program_stands_beside_its_time(tiny, monkeypatch):
+  """On a chip that is known: by the roofline as if the CPU were a GPU that moves 2 bytes a second."""
+  gpu = dataclasses.replace(chips.GPUS['h100'], memory_rate=2.0)
+  monkeypatch.setitem(chips.CHIPS, 'cpu', gpu)
+  report = one_device(tiny, estimate=times.estimated)
+  assert report['estimated_step_seconds'] > report['argument_bytes'] / 2  # all of the state is read
+  assert report['times_the_estimate'] == pytest.approx(
+      report['step_seconds']['median'] / report['estimated_step_seconds'])
+  assert 0 < report['mfu'] < 1
 
 
 def test_real_rows_are_counted_without_their_padding(tiny, tmp_path):

@@ -10,6 +10,7 @@ import os
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,18 +23,20 @@ from input_pipeline import storage
 
 BATCH_COUNT = 8  # different ones, that come round and round
 PROFILED_STEPS = 5  # steps in a trace
+# A compiled program's text, its devices, FLOP of a step on all of them -> seconds of a step; None: not known.
+Estimate = Callable[[str, list, float], float | None]
 
 
 def measure(config: cfg.Config, data_dir: storage.PathLike | None = None, *, rounds: int = 5, seconds: float = 10.0,
             warmup: int = 3, peer: str | None = None, compiled_peer: bool = False,
-            profile: storage.PathLike | None = None, devices=None) -> dict:
+            profile: storage.PathLike | None = None, devices=None, estimate: Estimate | None = None) -> dict:
   """Rates, spread and memory of the step of `config`, compiled as `pretrain` compiles it, ready for JSON.
 
   Batches are random tokens, or those of `data_dir`. tokens_per_second counts real tokens, sequences_per_second pairs:
   in packed rows several a row; mfu counts the FLOPs of whole rows, padding among them. With peer='huggingface',
   transformers' model trains on the same weights and examples in turns, each in a process of its own that sleeps while
   the other works; of packed rows it gets each pair as a row (padded.py). peer_ratio is ours over theirs, in real tokens
-  a second, round by round.
+  a second, round by round. `estimate`: of chips that are known, what the measured step stands beside.
   """
   cfg.require(rounds >= 1 and warmup >= 1, f'--rounds is {rounds} and --warmup {warmup}: wanted at least 1 each')
   cfg.require(profile is None or storage.is_local(profile),
@@ -43,6 +46,8 @@ def measure(config: cfg.Config, data_dir: storage.PathLike | None = None, *, rou
     compared.warm_up(warmup)
     compared.take_turns(rounds, seconds)
     report = compared.report()
+  if estimate and compared.ours.peak:
+    report |= compared.ours.beside(estimate)
   if profile:
     compared.ours.profile(profile)
   return report
@@ -166,6 +171,13 @@ class TimedStep:
         with jax.profiler.StepTraceAnnotation('train', step_num=index):
           report = self.launch(index % len(self.batches))
       jax.block_until_ready(report)
+
+  def beside(self, estimate: Estimate) -> dict:
+    """The estimate of this very program, and how many times as long the step takes."""
+    work = self.program.flops_per_step(self.config.batch)
+    seconds = estimate(self.step.as_text(), list(self.mesh.devices.flat), work)
+    measured = statistics.median(second for turn in self.taken for second in turn.seconds)
+    return {'estimated_step_seconds': seconds, 'times_the_estimate': measured / seconds if seconds else None}
 
   def report(self) -> dict:
     """Medians over rounds; step_seconds over all steps."""

@@ -90,11 +90,13 @@ def step(argv: list[str]) -> int:
   import jax
 
   from bert_jax.benchmark import step as measured
+  from launch.plan import times
   if room and jax.default_backend() == 'gpu':
     print(f'bert-jax: takes memory of the GPU as it is needed ({peers.PREALLOCATE}=false), so that the peer finds room',
           file=sys.stderr, flush=True)
   report = measured.measure(args.config, args.data, rounds=args.rounds, seconds=args.seconds, warmup=args.warmup,
-                            peer=args.peer, compiled_peer=args.compiled_peer, profile=args.profile)
+                            peer=args.peer, compiled_peer=args.compiled_peer, profile=args.profile,
+                            estimate=times.estimated)
   if jax.process_index() == 0:
     print(json.dumps(report) if args.json else step_table(report))
   return 0
