@@ -53,7 +53,8 @@ def packed(vocab_size: int, rows: int, length: int, predictions: int, pairs: int
 def wikipedia_lengths(rng: np.random.Generator, count: int, length: int) -> np.ndarray:  # -> [M]
   """Tokens of `count` pairs for rows of `length`, in random order: an even grid of the mix, so no draw is lucky."""
   shares = rng.permutation((np.arange(count) + rng.random(count)) / count)
-  return np.maximum(np.rint(np.interp(shares, *zip(*WIKIPEDIA)) * length), SHORTEST_PAIR).astype(int)
+  of_row = np.interp(shares, [share for share, _ in WIKIPEDIA], [most for _, most in WIKIPEDIA])
+  return np.maximum(np.rint(of_row * length), SHORTEST_PAIR).astype(int)
 
 
 def filled(rng: np.random.Generator, vocab_size: int, ids: np.ndarray, starts: np.ndarray, sizes: np.ndarray,

@@ -48,7 +48,7 @@ LOSSES = {'masked': masked_only, 'shipped': as_shipped}
 
 def predicted(batches: list[dict[str, np.ndarray]]) -> int:
   """N: the most predicted tokens of a batch."""
-  return max(np.count_nonzero(batch['masked_lm_weights']) for batch in batches)
+  return max(int(np.count_nonzero(batch['masked_lm_weights'])) for batch in batches)
 
 
 def tensors(batch: dict[str, np.ndarray], device, slots: int) -> dict:

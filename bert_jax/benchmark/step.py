@@ -175,7 +175,8 @@ class TimedStep:
   def beside(self, estimate: Estimate) -> dict:
     """The estimate of this very program, and how many times as long the step takes."""
     work = self.program.flops_per_step(self.config.batch)
-    seconds = estimate(self.step.as_text(), list(self.mesh.devices.flat), work)
+    text: Any = self.step.as_text()
+    seconds = estimate(text, list(self.mesh.devices.flat), work)
     measured = statistics.median(second for turn in self.taken for second in turn.seconds)
     return {'estimated_step_seconds': seconds, 'times_the_estimate': measured / seconds if seconds else None}
 
