@@ -171,7 +171,8 @@ class TimedPeer:
 
 
 def main() -> None:
-  answers, sys.stdout = sys.stdout, sys.stderr  # stdout has answers only, whatever else prints
+  answers = os.fdopen(os.dup(1), 'w')  # only answers go there: what else prints, compilers of torch among it, to stderr
+  os.dup2(2, 1)
   os.environ.setdefault('HF_HUB_OFFLINE', '1')
   trainer = TimedPeer(pathlib.Path(sys.argv[1]))
   for line in sys.stdin:
