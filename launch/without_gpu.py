@@ -1,5 +1,5 @@
-"""Keeps jax's CUDA plugin quiet where it is installed for plans only, on a machine without NVIDIA's driver: it would look
-for the driver at each start, and print its traceback."""
+"""Keeps jax's CUDA plugin quiet where it is installed for plans only, on a machine without NVIDIA's driver: it would
+look for the driver at each start, and print a traceback."""
 
 import glob
 import importlib.util

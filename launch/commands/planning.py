@@ -39,7 +39,7 @@ class Plan:
   price: Annotated[float, Within(0, 1e9, above=True)] | None = None
   """Of a chip-hour, for the run's cost in the same currency."""
   search: bool = False
-  """Try other batches per chip, remat and meshes, and show the best by tokens a day."""
+  """Try other batches per chip, microbatches, remat and meshes, and show the best by tokens a day."""
   tries: Count = 12
   """Programs that a search compiles at most; each takes about a minute."""
   cache: str = 'auto'

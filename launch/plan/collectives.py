@@ -108,8 +108,8 @@ def group(attributes: str) -> tuple[int, ...]:
 
   replica_groups={{0,1,2},{3,4,5}}                a list: 0, 1, 2
   replica_groups=[4,2]<=[2,4]T(1,0)               four groups of two, of 0 … 7 as 2 x 4, transposed: 0, 4
-  replica_groups=mesh['a'=4,'b'=2] {'a'}          along axes of a mesh: 0, 2, 4, 6; of {'a':(1)2} along a part of an axis,
-                                                  after one of 1: 0, 4
+  replica_groups=mesh['a'=4,'b'=2] {'a'}          along axes of a mesh: 0, 2, 4, 6; of {'a':(1)2} along a part of
+                                                  an axis, after one of 1: 0, 4
   """
   listed = re.search(r'replica_groups=\{\{([\d,]+)\}', attributes)
   if listed:

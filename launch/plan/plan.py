@@ -85,8 +85,8 @@ def in_microbatches(planned: list[tuple[Config, int]], devices: list,
     return max(takes) * found[0].chips / found[0].devices
 
   first = figures(choices.with_microbatches(planned[0][0], 1), planned[0][1])
-  require(first.memory_bytes is not None, f'run.microbatches auto goes by the memory of a {first.device_kind}, which is '
-          'not known: wanted a number, or a --topology')
+  require(first.memory_bytes is not None, f'run.microbatches auto goes by the memory of a {first.device_kind}, which '
+          'is not known: wanted a number, or a --topology')
   state = first.parameter_bytes + first.optimizer_bytes
   each = first.chips / first.devices
   count, _ = choices.fewest(choices.possible_microbatches(planned[0][0], devices), needed, first.memory_bytes * each,
@@ -107,8 +107,8 @@ def search_from(config: Config, steps: int, place: Place, batch_per_chip: int | 
           '--topology')
   config = choices.by_rule(config, devices)
   config = sized(config, mesh_of(config, devices, batch_per_chip), batch_per_chip)
-  require(config.run.microbatches != choices.AUTO, '--search finds the microbatches itself: leave run.microbatches auto '
-          'out')
+  require(config.run.microbatches != choices.AUTO, '--search finds the microbatches itself: leave run.microbatches '
+          'auto out')
   if config.model.unroll == choices.AUTO:
     config = choices.with_model(config, unroll=config.model.layers)
   return search.search(config, steps, devices, place.topology, place.price, tries, place.cache)

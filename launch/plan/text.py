@@ -148,9 +148,10 @@ def found(tried: list[dict]) -> str:
       return 'does not fit', '', ''
     return milliseconds(f['estimated_step_seconds']), percent(f['estimated_mfu']), billions(f['tokens_per_day'])
 
-  rows = [(f'{f["batch"] / f["chips"]:g}', f['remat'], mesh_name(f), gigabytes(f['needed_bytes']), *speed(f))
-          for f in tried]
-  return '\n'.join(table(('rows a chip', 'remat', 'mesh', 'memory', 'step', 'MFU', 'tokens a day'), rows))
+  rows = [(f'{f["batch"] / f["chips"]:g}', str(f['microbatches']), f['remat'], mesh_name(f),
+           gigabytes(f['needed_bytes']), *speed(f)) for f in tried]
+  titles = 'rows a chip', 'microbatches', 'remat', 'mesh', 'memory', 'step', 'MFU', 'tokens a day'
+  return '\n'.join(table(titles, rows))
 
 
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

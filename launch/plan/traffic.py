@@ -47,12 +47,17 @@ def moved_with_fusions(module: hlo.Module, use: hlo.Use) -> int:
   return round(read) + sum(written(body, item) for item in roots(body))
 
 
+def last(body: dict[str, hlo.Instruction]) -> list[hlo.Instruction]:
+  """What nothing in a fusion takes."""
+  taken = {name for item in body.values() for name in item.operands}
+  found = [item for item in body.values() if item.name not in taken and item.opcode not in ('parameter', 'constant')]
+  return found or list(body.values())[-1:]
+
+
 def roots(body: dict[str, hlo.Instruction]) -> list[hlo.Instruction]:
   """What a fusion gives: instructions that nothing in it takes, a tuple in its parts, and what only looks different as
   what it is."""
-  taken = {name for item in body.values() for name in item.operands}
-  found, ahead = [], [item for item in body.values() if item.name not in taken and item.opcode != 'parameter'] or list(
-      body.values())[-1:]
+  found, ahead = [], last(body)
   while ahead:
     item = ahead.pop()
     if item.opcode in SAME and item.operands and item.operands[0] in body:
@@ -80,9 +85,7 @@ def in_place(body: dict[str, hlo.Instruction], item: hlo.Instruction) -> bool:
 def needs(body: dict[str, hlo.Instruction]) -> dict[str, float]:
   """The share of each instruction's elements that a fusion's results need."""
   updating = {item.name for item in roots(body) if in_place(body, item)}
-  needed = dict.fromkeys(body, 0.0)
-  taken = {name for item in body.values() for name in item.operands}
-  needed |= {name: 1.0 for name in body if name not in taken}
+  needed = dict.fromkeys(body, 0.0) | {item.name: 1.0 for item in last(body)}
   for item in reversed(body.values()):  # an instruction stands after what it takes
     for place, name in enumerate(item.operands):
       share = needed[item.name]
