@@ -249,3 +249,29 @@ def test_attention_kernels_without_an_estimate_are_counted_from_their_operands()
   product = 2 * 4 * 8 * 128 * 128 * 64
   assert hlo_costs.read(module(3, 1)).kernels[0].flops == 2 * product
   assert hlo_costs.read(module(5, 3)).kernels[0].flops == 5 * product
+
+
+def test_a_fusion_that_runs_beside_others_counts_once_and_as_any_other():
+  """jax 0.11 starts fusions on GPUs so: fusion-start takes the operands, and repeats them in its result."""
+  program = '''
+%part (stack: bf16[24,8,128], i: s32[], x: bf16[8,128]) -> bf16[24,8,128] {
+  %stack = bf16[24,8,128]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %x = bf16[8,128]{1,0} parameter(2)
+  %b = bf16[1,8,128]{2,1,0} bitcast(%x)
+  ROOT %u = bf16[24,8,128]{2,1,0} dynamic-update-slice(%stack, %b, %i, %i, %i)
+}
+
+ENTRY %main (stack: bf16[24,8,128], i: s32[], x: bf16[8,128]) -> bf16[24,8,128] {
+  %stack.1 = bf16[24,8,128]{2,1,0} parameter(0)
+  %i.1 = s32[] parameter(1)
+  %x.1 = bf16[8,128]{1,0} parameter(2)
+  FUSION
+}
+'''
+  plain = 'ROOT %f = bf16[24,8,128]{2,1,0} fusion(%stack.1, %i.1, %x.1), kind=kLoop, calls=%part'
+  beside = '''%s = ((bf16[24,8,128]{2,1,0}, s32[], bf16[8,128]{1,0}), bf16[24,8,128]{2,1,0}, u32[]) ''' \
+      '''fusion-start(%stack.1, %i.1, %x.1), kind=kLoop, calls=%part
+  ROOT %d = bf16[24,8,128]{2,1,0} fusion-done(%s)'''
+  launches = [hlo_costs.read(program.replace('FUSION', text)).schedule.launches for text in (plain, beside)]
+  assert len(launches[1]) == 1 and launches[1][0].bytes == launches[0][0].bytes < 3 * 8 * 128 * 2
