@@ -1,4 +1,4 @@
-"""A kernel must prove itself where it runs: one layer of a run's shapes by our own kernels, beside the same in plain JAX.
+"""A kernel must prove itself where it runs: one layer of a run's shapes by our kernels, beside the same in plain JAX.
 
 Compilers differ, and so do chips: what the tests saw on a CPU's interpreter or on one GPU is no promise for another.
 Value and gradient are compared with float32, packed and padded, with the run's dropout; and a token that is changed in
@@ -94,7 +94,8 @@ def compared(tokens: int, rows: str, dtype: str, ours, plain, exact) -> Iterator
   norm = lambda tree: float(np.sqrt(sum(np.square(x, dtype=np.float64).sum() for x in jax.tree.leaves(tree))))
   unit = ROUNDING[dtype]
   mine, theirs, true = (side[0] for side in (ours, plain, exact))
-  yield Finding(tokens, rows, 'value', norm(mine - true) / norm(true), TIMES * (norm(theirs - true) / norm(true) + unit))
+  size = norm(true)
+  yield Finding(tokens, rows, 'value', norm(mine - true) / size, TIMES * (norm(theirs - true) / size + unit))
   everything = norm(exact[1])
   mine, theirs, true = (dict(jax.tree.leaves_with_path(side[1])) for side in (ours, plain, exact))
   for path, gradient in true.items():
@@ -154,8 +155,8 @@ def proven(config, mesh, lengths: Iterable[int]):
   if not distributed.any_says(bool(failures)):
     return config, (f'{len(report.findings)} comparisons of our kernels with plain JAX passed, {report.seconds:.0f} s',)
   said = failures[0] if failures else 'on another host'
-  warnings.warn(f'a kernel of ours fails on {jax.local_devices()[0].device_kind} ({said}): this run attends in plain JAX, '
-                'slower and with more memory; `bert-jax selftest` says all', stacklevel=2)
+  warnings.warn(f'a kernel of ours fails on {jax.local_devices()[0].device_kind} ({said}): this run attends in plain '
+                'JAX, slower and with more memory; `bert-jax selftest` says all', stacklevel=2)
   config = choices.with_model(config, attention='xla')
   require(not isinstance(config, cfg.Config) or choices.spare_bytes(config, list(mesh.devices.flat)) != 0,
           f'our kernel for {place.platform} fails here ({said}), and without it the step does not fit into a device: '

@@ -43,9 +43,9 @@ def test_scores_of_the_vocabulary(way, vocabulary):
       [(6, 8), (vocabulary, 8), (vocabulary,)]))
   g = jax.random.normal(jax.random.key(3), (6, vocabulary))
   of = lambda x, table, bias: x @ table.T + bias[None]
-  for got, want in zip((heads.vocabulary_scores(x, table, bias), *jax.vjp(heads.vocabulary_scores, x, table, bias)[1](g)),
-                       (of(x, table, bias), *jax.vjp(of, x, table, bias)[1](g))):
-    np.testing.assert_allclose(got, want, atol=2e-6 * np.sqrt(vocabulary))
+  (got, pull), (want, pull_plain) = (jax.vjp(f, x, table, bias) for f in (heads.vocabulary_scores, of))
+  for a, b in zip((got, *pull(g)), (want, *pull_plain(g))):
+    np.testing.assert_allclose(a, b, atol=2e-6 * np.sqrt(vocabulary))
 
 
 def test_one_of_each(way):

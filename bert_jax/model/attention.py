@@ -67,7 +67,8 @@ def attend_cudnn(q, k, v, pair_ids, token_numbers, rate, seed, direction, implem
 
 
 IMPLEMENTATIONS = {  # auto: `choose_implementation` decides
-    'xla': attend_xla, 'pallas': attend_pallas, 'triton': triton_attention.attend, 'cudnn': attend_cudnn, 'auto': attend_xla}
+    'xla': attend_xla, 'pallas': attend_pallas, 'triton': triton_attention.attend, 'cudnn': attend_cudnn,
+    'auto': attend_xla}
 
 
 def choose_implementation(settings, place: Place, tokens: int) -> str:
@@ -88,8 +89,8 @@ def choose_implementation(settings, place: Place, tokens: int) -> str:
            f'{settings.computes_in}, mesh.tensor {place.tensor}')
   wanted = (f'pallas wants TPU, a multiple of {pallas_attention.LANES} tokens, at most {pallas_attention.LONGEST}, and '
             f'mesh.tensor 1; triton an NVIDIA GPU, a multiple of {triton_attention.LEAST} tokens, heads of at most '
-            f'{triton_attention.WIDEST}, and mesh.tensor 1; cudnn an NVIDIA GPU, a multiple of 64, no attention dropout, '
-            'and bfloat16')
+            f'{triton_attention.WIDEST}, and mesh.tensor 1; cudnn an NVIDIA GPU, a multiple of 64, no attention '
+            'dropout, and bfloat16')
   require(fits.get(settings.attention, True),
           f'model.attention {settings.attention!r} is not for {found}: {wanted}; set --model.attention auto')
   return settings.attention

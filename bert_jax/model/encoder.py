@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from bert_jax.model import neighbours, triton_attention, triton_layer
+from bert_jax.model import neighbours, triton_layer
 from bert_jax.model.attention import ONE_CPU, Place, attend, choose_implementation
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import LayerMaker, activate, stacked
@@ -128,7 +128,7 @@ class BertEncoder(nnx.Module):
 
     pair_ids, joined, fused = jnp.asarray(batch['pair_ids']), None, implementation == 'triton'
     if fused:
-      bounds, joined, x = triton_attention.bounds(pair_ids, x.dtype.itemsize), triton_layer.join(self.blocks), (x, x)
+      bounds, joined, x = triton_layer.bounds(s, pair_ids), triton_layer.join(self.blocks), (x, x)
 
     def step(x, layer):
       block, joined, block_seeds = layer

@@ -71,9 +71,9 @@ def vocabulary_scores(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Ar
   """x table' + bias. [M D], [V D], [V] -> [M V], in float32 or wider
 
   A GPU is slow at products where V is odd, as 30,522 is to its tensor cores, and where one side is in float32 and the
-  other in 16 bits, as the gradient and the table are. So there the table gets rows of zeros, and the gradient is rounded
-  to the type of x. Before, these products took 0.77 ms of base's step of 64 x 128 on an H200 (jax 0.11.2), at the
-  chip's peak 0.18.
+  other in 16 bits, as the gradient and the table are. So there the table gets rows of zeros, and the gradient is
+  rounded to the type of x. Before, these products took 0.77 ms of base's step of 64 x 128 on an H200 (jax 0.11.2), at
+  the chip's peak 0.18.
   """
   wider = lambda x, table, bias: plain_scores(x, aligned(table), aligned(bias))[:, :len(table)]
   return by_platform(plain_scores, plain_scores, x, table, bias, gpu=wider)

@@ -39,16 +39,20 @@ class Blocks:
   warps: int
   stages: int
 
-  def of(self, T: int, itemsize: int) -> 'Blocks':
-    """As large as rows of T tokens allow, and smaller where numbers are wider."""
+  def of(self, T: int, K: int, itemsize: int) -> 'Blocks':
+    """As large as rows of T tokens allow, smaller where numbers are wider, and for more threads where heads are."""
     largest = T & -T  # the greatest power of 2 that divides T
     narrower = max(itemsize // 2, 1)
     own, step = (max(min(size // narrower, largest), min(LEAST, largest)) for size in (self.own, self.step))
-    return dataclasses.replace(self, own=own, step=step, stages=self.stages if itemsize == 2 else 1)
+    warps = self.warps * (2 if K > NARROW else 1)
+    return dataclasses.replace(self, own=own, step=step, warps=warps, stages=self.stages if itemsize == 2 else 1)
 
 
-FORWARD, BACKWARD = Blocks(128, 64, 4, 3), Blocks(64, 64, 4, 2)
-WHOLE, WHOLE_WARPS = 128, 8  # rows that one program of the backward pass takes whole, so that it has each score once
+# The largest whose programs keep all that they work on in registers, by ptxas 12.9 for an H100. Where 128 keys under
+# 128 queries spilled 1,452 bytes a thread, the backward pass took three times as long as its bytes should (H200).
+FORWARD, BACKWARD = Blocks(128, 32, 4, 3), Blocks(64, 32, 4, 2)
+NARROW = 64  # columns of a head for which that holds
+WHOLE = 64  # tokens of a row that one program of the backward pass takes whole, so that it has each score once
 
 
 def supported(tokens: int, head_width: int) -> bool:
@@ -70,16 +74,17 @@ def ranges(pair_ids, size: int):  # [B T] -> [B T/size 2] int32
   return jnp.stack([jnp.where(of, at, T).min(-1), jnp.where(of, at, -1).max(-1) + 1], -1)
 
 
-def bounds(pair_ids, itemsize: int):  # [B T] -> two of [B … 2]
+def bounds(pair_ids, K: int, itemsize: int):  # [B T] -> two of [B … 2]
   """What the kernels of either direction read of the pairs, the same for each layer."""
   T = pair_ids.shape[1]
-  return tuple(ranges(pair_ids, blocks.own) for blocks in (FORWARD.of(T, itemsize), backward_blocks(T, itemsize)))
+  return tuple(ranges(pair_ids, blocks.own) for blocks in (FORWARD.of(T, K, itemsize), backward_blocks(T, K, itemsize)))
 
 
-def backward_blocks(T: int, itemsize: int) -> Blocks:
-  if T & -T == T and T <= WHOLE // max(itemsize // 2, 1):
-    return Blocks(T, T, WHOLE_WARPS, 1)
-  return BACKWARD.of(T, itemsize)
+def backward_blocks(T: int, K: int, itemsize: int) -> Blocks:
+  blocks = BACKWARD.of(T, K, itemsize)
+  if T & -T == T and T <= WHOLE // max(itemsize // 2, 1) and K <= NARROW:
+    return dataclasses.replace(blocks, own=T, step=T)
+  return blocks
 
 
 def inside(C: int, K: int):
@@ -210,7 +215,7 @@ def weights_and_slopes(scores, total, masks, products, sums, rate):  # [Q S] and
 def backward_kernel(seeds, bounds, ids, numbers, qkv, bias, out, total, g, gradient, sums_of_own, *, K, H, rate,
                     direction, blocks):
   Q, S, T = blocks.own, blocks.step, qkv.shape[0]
-  whole = Q == T  # so that each score is computed once
+  whole = Q == S == T  # so that each score is computed once
   start = pl.program_id(0) * Q
   head = Head(ids, numbers, seeds[0], pl.program_id(2).astype(jnp.uint32), H, rate, direction)
   scale, dtype = np.float32(LOG2_E * K**-0.5), qkv.dtype
@@ -300,7 +305,7 @@ def attention(qkv, bias, pair_ids, numbers, bounds, seeds, which, rate, directio
 
 def _forward(qkv, bias, pair_ids, numbers, bounds, seeds, which, rate, direction):
   B, T, _, H, K = qkv.shape
-  blocks = FORWARD.of(T, qkv.dtype.itemsize)
+  blocks = FORWARD.of(T, K, qkv.dtype.itemsize)
   kernel = functools.partial(forward_kernel, K=K, H=H, rate=rate, direction=direction, blocks=blocks)
   outputs = [jax.ShapeDtypeStruct((B, T, H, K), qkv.dtype), jax.ShapeDtypeStruct((B, H, T), jnp.float32)]
   out, total = call_kernel(kernel, blocks, 2, (qkv, bias), outputs, bounds[0], pair_ids, numbers, seeds, which)
@@ -311,12 +316,13 @@ def _forward(qkv, bias, pair_ids, numbers, bounds, seeds, which, rate, direction
 def _backward(which, rate, direction, residuals, g):
   qkv, bias, pair_ids, numbers, bounds, seeds, out, total = residuals
   B, T, _, H, K = qkv.shape
-  blocks = backward_blocks(T, qkv.dtype.itemsize)
+  blocks = backward_blocks(T, K, qkv.dtype.itemsize)
   kernel = functools.partial(backward_kernel, K=K, H=H, rate=rate, direction=direction, blocks=blocks)
   outputs = [jax.ShapeDtypeStruct(qkv.shape, qkv.dtype),
              jax.ShapeDtypeStruct((B, T // blocks.own, *bias.shape), jnp.float32)]
-  gradient, sums = call_kernel(kernel, blocks, 5 if blocks.own == T else 7, (qkv, bias, out, total, g), outputs, bounds[1],
-                               pair_ids, numbers, seeds, which)
+  products = 5 if blocks.own == blocks.step == T else 7
+  gradient, sums = call_kernel(kernel, blocks, products, (qkv, bias, out, total, g), outputs, bounds[1], pair_ids,
+                               numbers, seeds, which)
   return gradient, sums.sum(axis=(0, 1)).astype(bias.dtype), None, None, None, None
 
 
@@ -327,5 +333,6 @@ def attend(q, k, v, pair_ids, numbers, rate, seed, direction):
   """[B T H K] x 3, [B T] x 2 -> [B T H K]: attention.attend by this kernel."""
   rate, seed = (0.0, jnp.zeros((), jnp.uint32)) if seed is None else (rate, seed)
   qkv = jnp.stack([q, k, v], axis=2)
-  return attention(qkv, jnp.zeros(qkv.shape[2:], jnp.float32), pair_ids, numbers, bounds(pair_ids, q.dtype.itemsize),
-                   seed[None], 0, rate, direction)
+  bias = jnp.zeros(qkv.shape[2:], jnp.float32)
+  return attention(qkv, bias, pair_ids, numbers, bounds(pair_ids, q.shape[-1], q.dtype.itemsize), seed[None], 0, rate,
+                   direction)

@@ -14,16 +14,9 @@ from bert_jax.model.layers import activate
 from bert_jax.model.triton_activation import activated_product
 
 
-def supported(settings, tokens: int) -> bool:
-  """Whether rows of so many tokens can go through these kernels, of the model `settings`."""
-  return (triton_attention.supported(tokens, settings.hidden_size // settings.heads)
-          and settings.hidden_size <= triton_norm.WIDEST)
-
-
 @dataclasses.dataclass(frozen=True)
 class Joined:
-  """Parameters that are read together, joined in all layers at once: what is taken from a stack by itself is a kernel by
-  itself."""
+  """Parameters that are read together, joined in all layers at once: each that is taken from a stack is a kernel."""
   heads: jax.Array  # [L D 3D], the kernels of queries, keys and values
   heads_bias: jax.Array  # [L 3 H K]
   after_attention: jax.Array  # [L 3 D]: a bias, and the scale and shift of LayerNorm
@@ -45,10 +38,16 @@ def join(blocks) -> Joined:
       blocks.intermediate.bias[...].astype(blocks.intermediate.dtype), end(blocks.output, blocks.output_norm))
 
 
+def bounds(settings, pair_ids):
+  """What the attention kernels read of the pairs, for all layers."""
+  width = settings.hidden_size // settings.heads
+  return triton_attention.bounds(pair_ids, width, jnp.dtype(settings.computes_in).itemsize)
+
+
 def apply(block, joined: Joined, x, pair_ids, bounds, token_numbers, seeds):
   """encoder.Block of `x`, which comes twice and goes twice: for the products, and for the residual.
 
-  [N D] x 2, [B T], `triton_attention.bounds`, [B T], [3] or None -> [N D] x 2; `joined` is the layer's own part.
+  [N D] x 2, [B T], `bounds`, [B T], [3] or None -> [N D] x 2; `joined` is the layer's own part.
   """
   s, (B, T) = block.settings, pair_ids.shape
   attention_rate, rate, seeds = (0.0, 0.0, jnp.zeros((3,), jnp.uint32)) if seeds is None else (
@@ -56,7 +55,8 @@ def apply(block, joined: Joined, x, pair_ids, bounds, token_numbers, seeds):
   x, residual = x
 
   def end(h, residual, vectors, which):
-    return triton_norm.add_norm(h, residual, vectors, token_numbers.reshape(-1), seeds, which, rate, s.layer_norm_epsilon)
+    numbers = token_numbers.reshape(-1)
+    return triton_norm.add_norm(h, residual, vectors, numbers, seeds, which, rate, s.layer_norm_epsilon)
 
   with jax.named_scope('attention'):
     qkv = checkpoint_name(x @ joined.heads, 'qkv').reshape(B, T, *joined.heads_bias.shape)

@@ -19,11 +19,6 @@ from bert_jax.model.dropout import drawn, mix, threshold
 
 ROWS, WARPS = 4, 4  # of a step
 PROGRAMS = 512  # of the backward pass, each of which leaves one row of sums
-WIDEST = 8192
-
-
-def supported(rows: int, width: int) -> bool:
-  return rows % ROWS == 0 and width <= WIDEST
 
 
 def drop(x, seeds, numbers, rate: float):  # [R C], [1], [R]
@@ -64,7 +59,7 @@ def backward_kernel(seeds, numbers, g, more, normalized, deviation, vectors, sum
     above = read(g.at[rows, :], inside) + read(more.at[rows, :], inside)
     unit = read(normalized.at[rows, :], inside)
     inner = above * scale
-    mean, slope = inner.sum(axis=1)[:, None] * np.float32(1 / D), (inner * unit).sum(axis=1)[:, None] * np.float32(1 / D)
+    mean, slope = (each.sum(axis=1)[:, None] * np.float32(1 / D) for each in (inner, inner * unit))
     inner = jnp.where(inside[None], (inner - mean - unit * slope) * deviation[rows][:, None], 0)
     plgpu.store(dx.at[rows, :], inner.astype(dx.dtype), mask=inside[None])
     if rate:
@@ -80,8 +75,8 @@ def backward_kernel(seeds, numbers, g, more, normalized, deviation, vectors, sum
 def add_norm(h, x, vectors, numbers, seeds, which, rate, epsilon):
   """LayerNorm(dropout(h + bias) + x), twice, as it is read twice: the gradients of both come together in the kernel.
 
-  [N D] x 2; bias, scale and shift [3 D]; uint32 [N], uint32 [n] -> two of [N D]. `numbers` and seeds[which] are those of
-  dropout.dropout, which it draws as.
+  [N D] x 2; bias, scale and shift [3 D]; uint32 [N], uint32 [n] -> two of [N D]; N is a multiple of 4. `numbers` and
+  seeds[which] are those of dropout.dropout, which it draws as.
   """
   return _forward(h, x, vectors, numbers, seeds, which, rate, epsilon)[0]
 

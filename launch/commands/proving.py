@@ -31,8 +31,8 @@ def selftest(argv: list[str]) -> int:
   if flags.asks_for_help(argv):
     return flags.show_recipes(USAGE, 'selftest', argv)
   from bert_jax import recipes
-  args = flags.parse(SelfTest, argv[1:], f'selftest {argv[0]}', SelfTest(recipes.recipe(argv[0])), lambda _: dict.fromkeys(
-      flags.ONLY_IN_A_RUN, 'in a test of kernels, which takes no steps'))
+  idle = dict.fromkeys(flags.ONLY_IN_A_RUN, 'in a test of kernels, which takes no steps')
+  args = flags.parse(SelfTest, argv[1:], f'selftest {argv[0]}', SelfTest(recipes.recipe(argv[0])), lambda _: idle)
   from bert_jax import choices, phases, program, selftest
   config = choices.by_rule(args.config)
   mesh = program.mesh_of(config)
