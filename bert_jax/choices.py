@@ -140,11 +140,12 @@ def choose_microbatches(config: cfg.Config, devices) -> tuple[int, tuple[str, ..
 
 
 def possible_microbatches(config: cfg.Config, devices) -> list[int]:
-  """In how many parts the batches of all row lengths can go through, the fewest first."""
+  """In how many parts the batches of all row lengths can go through on the mesh of the whole batch, the fewest first."""
+  mesh = program_lib.mesh_of(config, devices)
+
   def divides(count):
     try:
-      program_lib.of(with_microbatches(config, count), devices)
-      return True
+      return program_lib.of(with_microbatches(config, count), devices).mesh.shape == mesh.shape
     except cfg.ConfigError:
       return False
 

@@ -158,8 +158,9 @@ def test_what_runs_beside_a_collective_hides_it():
     ('NVIDIA H100 80GB HBM3', 'h100'), ('NVIDIA H100 PCIe', 'h100-pcie'), ('NVIDIA A100-SXM4-80GB', 'a100-80g'),
     ('NVIDIA A100-PCIE-40GB', 'a100-40g'), ('NVIDIA A100 80GB PCIe', 'a100-80g'), ('NVIDIA L4', 'l4'),
     ('NVIDIA H200 141GB HBM3e', 'h200'), ('NVIDIA GeForce RTX 4090', 'rtx4090'),
-    *((kind, None) for kind in ('NVIDIA L40S', 'NVIDIA GeForce RTX 4090 Laptop GPU', 'NVIDIA GeForce RTX 3070 Ti',
-                                'cpu', 'NVIDIA GeForce RTX 4090 D', 'NVIDIA A100-SXM4-80GB MIG 1g.10gb', 'NVIDIA A10'))])
+    *((kind, None) for kind in (
+        'NVIDIA L40S', 'NVIDIA GeForce RTX 4090 Laptop GPU', 'NVIDIA GeForce RTX 3070 Ti', 'NVIDIA GeForce RTX 4090 D',
+        'NVIDIA A100-SXM4-80GB MIG 1g.10gb', 'NVIDIA A10', 'cpu'))])
 def test_chips_by_the_names_that_drivers_give_them(kind, name):
   assert chips.chip(kind) is (name and chips.GPUS[name])
 
