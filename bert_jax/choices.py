@@ -49,7 +49,8 @@ def settle(config, devices=None, run_dir: storage.PathLike | None = None) -> Set
   """What a run in `run_dir` chose when it began; of a new one, what is faster and fits.
 
   Takes the settings of a run of any kind. Pretraining on TPU and GPU unrolls all layers where the steps of all row
-  lengths fit so, which takes compiling them; on a CPU that multiplies 16 bits one layer is tried in both types. Raises ConfigError.
+  lengths fit so, which takes compiling them; on a CPU that multiplies 16 bits one layer is tried in both types. Raises
+  ConfigError.
   """
   devices = jax.devices() if devices is None else devices
   old = run_directory.read(run_dir).config if run_dir and run_directory.run_of(run_dir) else None

@@ -238,6 +238,19 @@ def test_kernels_are_found_in_loops_with_their_own_estimate_or_as_attention():
   assert kernel.seconds(peak=2e18, memory_rate=1e9) == pytest.approx(5.24288e-4)  # by its bytes
 
 
+@pytest.mark.parametrize('quote', [r'\22', r'\"', '"'])
+def test_a_kernel_for_gpus_tells_its_flops_in_its_metadata(quote):
+  """The operations of one run, in whichever way a compiler writes the quotes."""
+  told = f'{{{quote}flops{quote}: {quote}223{quote}}}'
+  text = """HloModule m
+ENTRY %main (a: bf16[8,64]) -> bf16[8,64] {
+  %a = bf16[8,64]{1,0} parameter(0)
+  ROOT %k = bf16[8,64]{1,0} custom-call(%a), custom_call_target="__gpu$xla.gpu.triton", """ + (
+      f'metadata={{op_name="attention/pallas_call"}}, backend_config={{grid_x = 1 : i32, serialized_metadata = "{told}"}}\n}}')
+  kernel, = hlo_costs.read(text).kernels
+  assert (kernel.flops, kernel.bytes, kernel.op_name) == (223, 2 * 2 * 8 * 64, 'attention/pallas_call')
+
+
 def test_attention_kernels_without_an_estimate_are_counted_from_their_operands():
   def module(operands, results):
     shape = 'bf16[4,8,128,64]{3,2,1,0}'

@@ -1,10 +1,11 @@
 """Custom kernels of a compiled program, of which its compiler knows no time, from its text (hlo.py).
 
-One may tell its FLOPs; Pallas' for GPUs do not, and cuDNN's of attention are known by their operands as well:
+One may tell its FLOPs, ours for GPUs in their metadata; cuDNN's of attention are known by their operands as well:
 
   %k = bf16[256,512] custom-call(%x), custom_call_target="tpu_custom_call",
     backend_config={…"cost_estimate":{"flops":"1000000000"…}…}
-  %a = (bf16[4,256,8,64], f32[4,8,256]) custom-call(%q, %k, %v, %ids), custom_call_target="__gpu$xla.gpu.triton"
+  %a = (bf16[4,256,8,64], f32[4,8,256]) custom-call(%qkv, %ids), custom_call_target="__gpu$xla.gpu.triton",
+    backend_config={… serialized_metadata = "{\\22flops\\22: \\22536870912\\22}"}
 """
 
 import collections
@@ -16,6 +17,7 @@ import re
 from launch.plan import hlo, traffic
 
 CUSTOM_CALL = re.compile(r'custom_call_target="([^"]*)"')
+TOLD = re.compile(r'flops(?:\\22|\\?"): (?:\\22|\\?")(\d+)')  # "flops": "123" as one or another text writes quotes
 # How their names begin.
 KERNELS = re.compile(r'tpu_custom_call|__gpu\$xla\.gpu\.triton|triton_kernel_call|mosaic_gpu|__cudnn\$')
 FORWARD, BACKWARD = 2, {1: 3, 2: 4}  # products of attention; backward by how many of three gradients a kernel gives
@@ -49,7 +51,9 @@ def is_one(use: hlo.Use) -> bool:
 def of(use: hlo.Use) -> Kernel:
   """A custom kernel, its FLOPs by its own estimate where it has one."""
   found = re.search(r'"cost_estimate":(\{[^}]*\})', use.instruction.attributes)
-  count = int(json.loads(found[1]).get('flops', 0)) if found else attention_flops(use)
+  told = TOLD.search(use.instruction.attributes)
+  count = int(told[1]) if told else (
+      int(json.loads(found[1]).get('flops', 0)) if found else attention_flops(use))
   return Kernel(use.instruction.op_name, use.times, count, traffic.traffic(use))
 
 
