@@ -30,8 +30,8 @@ from input_pipeline import storage
 
 AUTO = 'auto'
 FILLED = 0.95  # share of a device that a step may take for which microbatches are chosen
-UNROLLED = 'tpu', 'gpu', 'cuda'  # platforms on which that is faster: docs/performance.md
 SPARE = 1e9  # bytes of a device that an unrolled program leaves to others: batches ahead, figures, evaluations
+FASTER_UNROLLED = 'tpu', 'gpu', 'cuda'  # by their compilers' figures, at any number of layers
 NARROW_PRODUCTS = 'avx512_bf16', 'amx_bf16'  # of a CPU's flags: that it multiplies 16 bits
 GAIN = 0.95  # of float32's time that bfloat16 may take on a CPU: who is no faster stays exact
 TYPES = 'float32', 'bfloat16'
@@ -48,9 +48,9 @@ class Settled:
 def settle(config, devices=None, run_dir: storage.PathLike | None = None) -> Settled:
   """What a run in `run_dir` chose when it began; of a new one, what is faster and fits.
 
-  Takes the settings of a run of any kind. Pretraining on TPU and GPU unrolls all layers where the steps of all row
-  lengths fit so, which takes compiling them; on a CPU that multiplies 16 bits one layer is tried in both types. Raises
-  ConfigError.
+  Takes the settings of a run of any kind. Pretraining on TPU or GPU unrolls all layers where the steps of all row
+  lengths fit so, which takes compiling them, and takes as few microbatches as fit where that is left to it; on a CPU
+  that multiplies 16 bits one layer is tried in both types. Raises ConfigError.
   """
   devices = jax.devices() if devices is None else devices
   old = run_directory.read(run_dir).config if run_dir and run_directory.run_of(run_dir) else None
@@ -95,7 +95,7 @@ def kept_unroll(config, old) -> tuple[int, tuple[str, ...]]:
 def choose_unroll(config, devices) -> tuple[int, tuple[str, ...]]:
   """(layers a step of the loop, lines that say why)."""
   L, by_rule = config.model.layers, config.model.layers_at_once
-  if by_rule == L or devices[0].platform not in UNROLLED or not isinstance(config, cfg.Config):
+  if by_rule == L or devices[0].platform not in FASTER_UNROLLED or not isinstance(config, cfg.Config):
     return by_rule, ()
   left = spare_bytes(with_model(config, unroll=L), devices)
   fits = left is None or left >= SPARE
@@ -142,7 +142,7 @@ def choose_microbatches(config: cfg.Config, devices) -> tuple[int, tuple[str, ..
 
 
 def possible_microbatches(config: cfg.Config, devices) -> list[int]:
-  """In how many parts batches of all row lengths can go through on the mesh of the whole batch, the fewest first."""
+  """In how many parts the batches of all row lengths can go through on the mesh of whole ones, the fewest first."""
   mesh = program_lib.mesh_of(config, devices)
 
   def divides(count):

@@ -17,6 +17,8 @@ from launch.plan import costs as hlo_costs, gpus, plan as plan_lib, step as plan
 
 pytestmark = [pytest.mark.gpu_plan, pytest.mark.filterwarnings('ignore:Error reading persistent compilation cache')]
 
+ROWS = 256
+
 
 def on(topology, config, **settings):
   devices = topology_lib.devices(topology)
@@ -87,7 +89,7 @@ def test_two_hosts_send_gradients(tiny):
 def test_as_few_microbatches_as_fit(tiny, monkeypatch, tmp_path):
   """On a card so small that the whole batch does not fit: what is chosen does, and the next fewer does not."""
   config = choices.with_model(choices.with_microbatches(tiny, 'auto'), layers=1)
-  config = dataclasses.replace(config, batch=dataclasses.replace(tiny.batch, size=2**14))
+  config = dataclasses.replace(config, batch=dataclasses.replace(tiny.batch, size=ROWS))
   whole = on('rtx3070:1', choices.with_microbatches(config, 1), cache=tmp_path)
   room = whole.argument_bytes + (whole.needed_bytes - whole.argument_bytes) // 3
   monkeypatch.setattr(chips, 'gpu_share', lambda: room / choices.FILLED / chips.GPUS['rtx3070'].memory)
@@ -95,5 +97,5 @@ def test_as_few_microbatches_as_fit(tiny, monkeypatch, tmp_path):
   count = planned.figures.microbatches
   assert planned.microbatches_chosen and planned.figures.fits and count > 1
   assert planned.figures.needed_bytes <= room
-  fewer = max(other for other in range(1, count) if 2**14 % other == 0)
+  fewer = max(other for other in range(1, count) if ROWS % other == 0)
   assert on('rtx3070:1', choices.with_microbatches(config, fewer), cache=tmp_path).needed_bytes > room

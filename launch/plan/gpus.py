@@ -65,8 +65,8 @@ def without_cudnn(name: str) -> Iterator[None]:
   except RuntimeError as error:
     if NO_CUDNN not in str(error):
       raise
-    raise ConfigError(f'a plan for {name} uses cuDNN where there is no attention dropout, and it is not installed: '
-                      'pip install nvidia-cudnn-cu12, or set --model.attention xla') from error
+    raise ConfigError(f'a plan for {name} uses cuDNN\'s attention, and cuDNN is not installed: pip install '
+                      'nvidia-cudnn-cu12, or set --model.attention xla') from error
 
 
 def target(chip: chips.Chip) -> str:

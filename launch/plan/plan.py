@@ -71,7 +71,7 @@ def of_lengths(planned: list[tuple[Config, int]], place: Place, batch_per_chip: 
   unrolled, looped = ([figures(choices.with_model(config, unroll=layers), steps) for config, steps in planned]
                       for layers in (first.layers, 1))
   large = first.layers_at_once == 1  # else all are unrolled wherever it is
-  loop = large and (devices[0].platform not in choices.UNROLLED or not all(map(leaves_enough, unrolled)))
+  loop = large and (devices[0].platform not in choices.FASTER_UNROLLED or not all(map(leaves_enough, unrolled)))
   usual, other = (looped, unrolled) if loop else (unrolled, looped)
   return [Planned(*both, chosen) for both in zip(usual, other, strict=True)]
 

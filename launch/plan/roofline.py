@@ -1,7 +1,7 @@
 """The least time of a program whose compiler tells none: kernel by kernel the longer of its FLOPs and its bytes.
 
 It is a bound by assumptions, which are named here and printed with it. What lies in a GPU's caches counts as if it came
-from memory, and products as if every shape were as good as a large one.
+from memory, and every kernel, a small product or attention, as if it were as good as a large product.
 """
 
 import collections
@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from bert_jax.chips import Chip
 from launch.plan import collectives, hlo, kernels, traffic
 
-SHARE_OF_PEAK, SHARE_OF_RATE = 0.75, 0.9  # that products and bytes reach
+SHARE_OF_PEAK, SHARE_OF_RATE = 0.75, 0.9  # that FLOPs and bytes reach
 LAUNCH = 1.5e-6  # seconds from one kernel to the next
-ASSUMED = dict(share_of_peak=SHARE_OF_PEAK, share_of_memory_rate=SHARE_OF_RATE, launch_seconds=LAUNCH,
-               custom_share_of_peak=kernels.SHARE_OF_PEAK)
+ASSUMED = dict(share_of_peak=SHARE_OF_PEAK, share_of_memory_rate=SHARE_OF_RATE, launch_seconds=LAUNCH)
 PRODUCTS, OTHER, CUSTOM = KINDS = 'products', 'other', 'custom'
 # What takes no time of its own, or is carried out beside other work by the engines that copy.
 FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call', 'after-all',
@@ -33,8 +32,7 @@ class Launch:
 
   def seconds(self, chip: Chip) -> float:
     """Of one run."""
-    share = kernels.SHARE_OF_PEAK if self.kind == CUSTOM else SHARE_OF_PEAK
-    return max(self.flops / (chip.peak * share), self.bytes / (chip.memory_rate * SHARE_OF_RATE)) + LAUNCH
+    return max(self.flops / (chip.peak * SHARE_OF_PEAK), self.bytes / (chip.memory_rate * SHARE_OF_RATE)) + LAUNCH
 
 
 @dataclasses.dataclass(frozen=True)

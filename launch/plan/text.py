@@ -108,8 +108,8 @@ def by_roofline(f: dict) -> list[tuple[str, str]]:
   return [
       ('step', f'{milliseconds(step)} at least, by a roofline; ideal {milliseconds(ideal)}, {step / ideal:.2f} times '
                f'that, MFU {percent(f["estimated_mfu"])}'),
-      ('  assumed', f'{of["share_of_peak"]:.0%} of the peak ({of["custom_share_of_peak"]:.0%} in custom kernels), '
-                    f'{of["share_of_memory_rate"]:.0%} of the memory rate, {of["launch_seconds"] * 1e6:g} µs a launch'),
+      ('  assumed', f'{of["share_of_peak"]:.0%} of the peak, {of["share_of_memory_rate"]:.0%} of the memory rate, '
+                    f'{of["launch_seconds"] * 1e6:g} µs a launch'),
       *((f'  {kind}', f'{found["kernels"]:,} kernels, {milliseconds(found["seconds"])}, {found["flops"] / 1e9:,.1f} '
                       f'GFLOP, {gigabytes(found["bytes"])} moved') for kind, found in kinds),
       ('  not in it', f'{milliseconds(exposed)} at least of collectives that nothing runs beside' if exposed is not None
