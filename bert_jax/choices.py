@@ -31,7 +31,7 @@ from input_pipeline import storage
 AUTO = 'auto'
 FILLED = 0.95  # share of a device that a step may take for which microbatches are chosen
 SPARE = 1e9  # bytes of a device that an unrolled program leaves to others: batches ahead, figures, evaluations
-FASTER_UNROLLED = 'tpu', 'gpu'  # by their compilers' figures, at any number of layers
+FASTER_UNROLLED = 'tpu', 'gpu', 'cuda'  # by their compilers' figures, at any number of layers
 NARROW_PRODUCTS = 'avx512_bf16', 'amx_bf16'  # of a CPU's flags: that it multiplies 16 bits
 GAIN = 0.95  # of float32's time that bfloat16 may take on a CPU: who is no faster stays exact
 TYPES = 'float32', 'bfloat16'

@@ -238,6 +238,19 @@ def test_kernels_are_found_in_loops_with_their_own_estimate_or_as_attention():
   assert kernel.seconds(peak=2e18, memory_rate=1e9) == pytest.approx(5.24288e-4)  # by its bytes
 
 
+@pytest.mark.parametrize('quote', [r'\22', r'\"', '"'])
+def test_a_kernel_for_gpus_tells_its_flops_in_its_metadata(quote):
+  """The operations of one run, in whichever way a compiler writes the quotes."""
+  told = f'{{{quote}flops{quote}: {quote}223{quote}}}'
+  text = """HloModule m
+ENTRY %main (a: bf16[8,64]) -> bf16[8,64] {
+  %a = bf16[8,64]{1,0} parameter(0)
+  ROOT %k = bf16[8,64]{1,0} custom-call(%a), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="ours"} CONFIG
+}""".replace(' CONFIG', f', backend_config={{grid_x = 1 : i32, serialized_metadata = "{told}"}}')
+  kernel, = hlo_costs.read(text).kernels
+  assert (kernel.flops, kernel.bytes, kernel.op_name) == (223, 2 * 2 * 8 * 64, 'ours')
+
+
 def test_attention_kernels_without_an_estimate_are_counted_from_their_operands():
   def module(operands, results):
     shape = 'bf16[4,8,128,64]{3,2,1,0}'
@@ -249,3 +262,29 @@ def test_attention_kernels_without_an_estimate_are_counted_from_their_operands()
   product = 2 * 4 * 8 * 128 * 128 * 64
   assert hlo_costs.read(module(3, 1)).kernels[0].flops == 2 * product
   assert hlo_costs.read(module(5, 3)).kernels[0].flops == 5 * product
+
+
+def test_a_fusion_that_runs_beside_others_counts_once_and_as_any_other():
+  """jax 0.11 starts fusions on GPUs so: fusion-start takes the operands, and repeats them in its result."""
+  program = '''
+%part (stack: bf16[24,8,128], i: s32[], x: bf16[8,128]) -> bf16[24,8,128] {
+  %stack = bf16[24,8,128]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %x = bf16[8,128]{1,0} parameter(2)
+  %b = bf16[1,8,128]{2,1,0} bitcast(%x)
+  ROOT %u = bf16[24,8,128]{2,1,0} dynamic-update-slice(%stack, %b, %i, %i, %i)
+}
+
+ENTRY %main (stack: bf16[24,8,128], i: s32[], x: bf16[8,128]) -> bf16[24,8,128] {
+  %stack.1 = bf16[24,8,128]{2,1,0} parameter(0)
+  %i.1 = s32[] parameter(1)
+  %x.1 = bf16[8,128]{1,0} parameter(2)
+  FUSION
+}
+'''
+  plain = 'ROOT %f = bf16[24,8,128]{2,1,0} fusion(%stack.1, %i.1, %x.1), kind=kLoop, calls=%part'
+  beside = '''%s = ((bf16[24,8,128]{2,1,0}, s32[], bf16[8,128]{1,0}), bf16[24,8,128]{2,1,0}, u32[]) ''' \
+      '''fusion-start(%stack.1, %i.1, %x.1), kind=kLoop, calls=%part
+  ROOT %d = bf16[24,8,128]{2,1,0} fusion-done(%s)'''
+  launches = [hlo_costs.read(program.replace('FUSION', text)).schedule.launches for text in (plain, beside)]
+  assert len(launches[1]) == 1 and launches[1][0].bytes == launches[0][0].bytes < 3 * 8 * 128 * 2

@@ -24,6 +24,7 @@ import numpy as np
 BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 's32': 32, 'u32': 32, 's64': 64, 'u64': 64,
         'bf16': 16, 'f16': 16, 'f32': 32, 'f64': 64, 'c64': 64, 'c128': 128}
 ARRAY = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]')
+FUSIONS = 'fusion', 'fusion-start'  # the second runs beside others, up to its fusion-done
 CALLED = re.compile(r'(?:calls|to_apply|body|called_computations|branch_computations|true_computation|'
                     r'false_computation)=(\{[^}]*\}|%?[\w.\-]+)')
 
@@ -134,8 +135,8 @@ def uses(module: Module) -> Iterator[Use]:
       yield Use(instruction, scope, name, times, scheduled, asynchronous)
       op = instruction.opcode
       inside = times * (trip_count(module, instruction) or 1) if op == 'while' else times
-      if op in ('while', 'call', 'conditional', 'fusion', 'async-start', 'custom-call'):
-        by_turns, beside = scheduled and op not in ('fusion', 'async-start'), asynchronous or op == 'async-start'
+      if op in ('while', 'call', 'conditional', *FUSIONS, 'async-start', 'custom-call'):
+        by_turns, beside = scheduled and op not in (*FUSIONS, 'async-start'), asynchronous or op == 'async-start'
         for called in instruction.called():
           if f'condition=%{called}' not in instruction.attributes:
             yield from visit(called, inside, by_turns, beside)

@@ -18,7 +18,7 @@ PRODUCTS, OTHER, CUSTOM = KINDS = 'products', 'other', 'custom'
 # What takes no time of its own, or is carried out beside other work by the engines that copy.
 FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call', 'after-all',
         'partition-id', 'replica-id', 'copy-start', 'copy-done', 'slice-start', 'slice-done', 'opt-barrier', 'iota',
-        'async-start', 'async-done', 'async-update', 'send', 'send-done', 'recv', 'recv-done')
+        'async-start', 'async-done', 'async-update', 'fusion-done', 'send', 'send-done', 'recv', 'recv-done')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +132,6 @@ def launch(module: hlo.Module, use: hlo.Use) -> Launch:
 
 def flops_within(module: hlo.Module, use: hlo.Use) -> int:
   """Of products, those within a fusion too."""
-  parts = use.instruction.called() if use.instruction.opcode == 'fusion' else []
+  parts = use.instruction.called() if use.instruction.opcode in hlo.FUSIONS else []
   return hlo.flops(use) + sum(flops_within(module, dataclasses.replace(use, instruction=item, scope=module.computations[
       name], computation=name)) for name in parts for item in module.computations[name].values())

@@ -118,8 +118,7 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
       config, mesh, memory, each * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract.params)))
   formula = program.flops_per_step(config.batch) / chips
   costs = hlo_costs.read(compiled.text) if compiled.memory else None
-  timing = (times.by_cycles(costs, each, chip, formula) if chip is None or chip.gpu is None
-            else times.by_roofline(costs, chip, formula, [device.process_index for device in devices]))
+  timing = times.of(costs, devices, formula)
   seconds = timing['estimated_step_seconds']
   tokens = config.batch.size * config.batch.sequence_length
   days = seconds and seconds * steps / DAY

@@ -3,7 +3,20 @@
 from collections.abc import Sequence
 
 from bert_jax import chips as chip_table
-from launch.plan import costs as hlo_costs, roofline
+from launch.plan import costs as hlo_costs, roofline, topology
+
+
+def of(costs: hlo_costs.Costs | None, devices: list, formula: float) -> dict:
+  """The seconds of a step on these devices, of a kind; `formula`: FLOP of a chip."""
+  chip, chips = chip_table.chip(devices[0].device_kind), topology.chip_count(devices)
+  if chip is None or chip.gpu is None:
+    return by_cycles(costs, len(devices) // chips, chip, formula)
+  return by_roofline(costs, chip, formula, [device.process_index for device in devices])
+
+
+def estimated(text: str, devices: list, work: float) -> float | None:
+  """The seconds of a compiled step, from its text; None: not known. `work`: FLOP of it on all devices."""
+  return of(hlo_costs.read(text), devices, work / topology.chip_count(devices))['estimated_step_seconds']
 
 
 def by_cycles(costs: hlo_costs.Costs | None, each: int, chip: chip_table.Chip | None, formula: float) -> dict:

@@ -37,7 +37,7 @@ def moved(use: hlo.Use) -> int:
 
 def moved_with_fusions(module: hlo.Module, use: hlo.Use) -> int:
   """The same, and of a fusion what its parts need of its operands."""
-  called = use.instruction.called() if use.instruction.opcode == 'fusion' else []
+  called = use.instruction.called() if use.instruction.opcode in hlo.FUSIONS else []
   if not called:
     return moved(use)
   body = module.computations[called[0]]
