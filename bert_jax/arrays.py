@@ -54,7 +54,7 @@ def read_step(step: steps.Step, target: dict, beside: bool = False) -> dict:
     return read(step, target)
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     files = manifest_lib.large(step.directory, step.manifest.files)
-    verdict = pool.submit(manifest_lib.check, step.directory, files)
+    verdict = pool.submit(manifest_lib.check, step.directory, files, quick=True)
     try:
       return read(step, target)
     finally:
@@ -125,7 +125,7 @@ def without_trace(record: logging.LogRecord) -> bool:
 
 
 def not_of_saves(record: logging.LogRecord) -> bool:
-  """Drops what asyncio prints of an array's write that failed beside the one that Orbax raises: one sentence is enough."""
+  """Drops what asyncio prints of an array's write that failed beside the one that Orbax raises: a sentence will do."""
   said = record.getMessage()
   return not (said.startswith('Task exception was never retrieved') and 'orbax' in said)
 

@@ -201,6 +201,11 @@ def fill(path: str, leave: int = 0) -> None:
         file.write(bytes(4096))
 
 
+def without(*modules: str) -> None:
+  """As on a machine that lacks them."""
+  sys.modules.update(dict.fromkeys(modules))  # type: ignore[arg-type]
+
+
 def streams(condition: str, errors: str) -> None:
   """Standard streams as a command finds them that a shell has started in one of the CONDITIONS of test_streams.py; what
   it can say on standard error goes to the file `errors`."""
