@@ -16,6 +16,7 @@ from collections.abc import Callable
 import jax
 
 from bert_jax import arrays, evaluate, manifest, program, run_directory, train, watchdog
+from tests.without import Without
 
 FOREVER = 10**6
 HANG_SECONDS = 4.0
@@ -203,7 +204,7 @@ def fill(path: str, leave: int = 0) -> None:
 
 def without(*modules: str) -> None:
   """As on a machine that lacks them."""
-  sys.modules.update(dict.fromkeys(modules))  # type: ignore[arg-type]
+  sys.meta_path[:] = [Without(finder, set(modules)) for finder in sys.meta_path]
 
 
 def streams(condition: str, errors: str) -> None:
