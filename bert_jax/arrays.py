@@ -125,7 +125,7 @@ def without_trace(record: logging.LogRecord) -> bool:
 
 
 def not_of_saves(record: logging.LogRecord) -> bool:
-  """Drops what asyncio prints of an array's write that failed beside the one that Orbax raises: a sentence will do."""
+  """Drops what asyncio prints of an array's write that failed beside the one that Orbax raises."""
   said = record.getMessage()
   return not (said.startswith('Task exception was never retrieved') and 'orbax' in said)
 

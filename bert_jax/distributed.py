@@ -283,6 +283,16 @@ def process_0_tells(number: int) -> int:
   return int(service.blocking_key_value_get(key, LONGEST_ANSWER_MS))
 
 
+def any_says(answer: bool) -> bool:
+  """Whether any process says so; every process must ask, in the same order."""
+  if jax.process_count() == 1:
+    return answer
+  key, service = f'bert_jax/answer/{next(ANSWERS)}', key_value_service()
+  service.key_value_set(f'{key}/{jax.process_index()}', str(int(answer)))
+  return any(int(service.blocking_key_value_get(f'{key}/{process}', LONGEST_ANSWER_MS))
+             for process in range(jax.process_count()))
+
+
 def in_turn(action: Callable):
   """Runs `action` on process 0, then on the others, which see what it wrote. Returns its result.
 

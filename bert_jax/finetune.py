@@ -26,6 +26,7 @@ from bert_jax import (
     program as program_lib,
     rewind,
     run_directory,
+    selftest,
     train,
     training,
 )
@@ -112,7 +113,10 @@ def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: stora
             settled.lines)
   for length in job.lengths:
     choose_implementation(config.model, program_lib.place_of(program.mesh), length)
-  return job
+  config, proof = selftest.proven(config, program.mesh, job.lengths)
+  if config is not job.config:
+    job = dataclasses.replace(job, config=config, program=program_lib.on(config, program.mesh))
+  return dataclasses.replace(job, chosen=(*job.chosen, *proof))
 
 
 def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLike,

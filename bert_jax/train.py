@@ -28,6 +28,7 @@ from bert_jax import (
     program as program_lib,
     rewind,
     run_directory,
+    selftest,
     training,
 )
 from bert_jax.errors import require
@@ -59,8 +60,11 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   vocabulary, fingerprint = streams[0][1].vocabulary, phases.fingerprint(streams)
   check_vocabulary(config.model, vocabulary, data_dir)
   settled = choices.settle(config, devices, run_dir)
-  config, program = settled.config, program_lib.of(settled.config, devices)
-  for line in settled.lines if progress else ():
+  mesh = program_lib.mesh_of(settled.config, devices)
+  lengths = [phase.config.batch.sequence_length for phase in phases.phases(settled.config)]
+  config, proof = selftest.proven(settled.config, mesh, lengths)
+  program = program_lib.of(config, devices)
+  for line in (*settled.lines, *proof) if progress else ():
     training.print_once(f'bert-jax: {line}')
   found = health.preflight(program, streams)
   distributed.agree(cfg.flat(config) | {'the vocabulary': vocabulary.sha256, 'the shards': fingerprint,

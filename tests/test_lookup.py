@@ -5,16 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.model import lookup
+from bert_jax.model import heads, lookup
 
 IDS = np.array([3, 0, 3, 7, 7, 7], np.int32)
 
 
-@pytest.fixture(params=['tpu', 'other'])
+@pytest.fixture(params=['tpu', 'gpu', 'other'])
 def way(request, monkeypatch):
   """Runs what the platform's branch would be."""
-  chosen = lambda tpu, other, *arrays: (tpu if request.param == 'tpu' else other)(*arrays)
-  monkeypatch.setattr(lookup, 'by_platform', chosen)
+  def chosen(tpu, other, *arrays, gpu=None):
+    return {'tpu': tpu, 'gpu': gpu or other, 'other': other}[request.param](*arrays)
+  for module in (lookup, heads):
+    monkeypatch.setattr(module, 'by_platform', chosen)
 
 
 @pytest.mark.parametrize('size', [8, lookup.SMALL + 1])
@@ -26,6 +28,24 @@ def test_rows(way, size):
   want = np.zeros((size, 5))
   np.add.at(want, IDS, np.asarray(g, np.float64))
   np.testing.assert_allclose(pull(g)[0], want, atol=1e-6)
+
+
+def test_many_gradients_of_one_row_add_up_in_16_bits_too():
+  """4,096 of one row, as [PAD] and [MASK] have: a sum in 16 bits would stand still at 256."""
+  table, ids = jnp.zeros((lookup.SMALL + 1, 2), jnp.bfloat16), jnp.full((4096,), 3, jnp.int32)
+  _, pull = jax.vjp(lambda table: lookup.take_rows(table, ids), table)
+  assert pull(jnp.ones((4096, 2), jnp.bfloat16))[0][3].tolist() == [4096, 4096]
+
+
+@pytest.mark.parametrize('vocabulary', [64, 100])
+def test_scores_of_the_vocabulary(way, vocabulary):
+  x, table, bias = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(
+      [(6, 8), (vocabulary, 8), (vocabulary,)]))
+  g = jax.random.normal(jax.random.key(3), (6, vocabulary))
+  of = lambda x, table, bias: x @ table.T + bias[None]
+  (got, pull), (want, pull_plain) = (jax.vjp(f, x, table, bias) for f in (heads.vocabulary_scores, of))
+  for a, b in zip((got, *pull(g)), (want, *pull_plain(g))):
+    np.testing.assert_allclose(a, b, atol=2e-6 * np.sqrt(vocabulary))
 
 
 def test_one_of_each(way):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from bert_jax.errors import require
-from bert_jax.model import pallas_attention
+from bert_jax.model import pallas_attention, triton_attention
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import wide
 from bert_jax.parallel.mesh import per_head_group
@@ -67,7 +67,8 @@ def attend_cudnn(q, k, v, pair_ids, token_numbers, rate, seed, direction, implem
 
 
 IMPLEMENTATIONS = {  # auto: `choose_implementation` decides
-    'xla': attend_xla, 'pallas': attend_pallas, 'cudnn': attend_cudnn, 'auto': attend_xla}
+    'xla': attend_xla, 'pallas': attend_pallas, 'triton': triton_attention.attend, 'cudnn': attend_cudnn,
+    'auto': attend_xla}
 
 
 def choose_implementation(settings, place: Place, tokens: int) -> str:
@@ -75,18 +76,21 @@ def choose_implementation(settings, place: Place, tokens: int) -> str:
 
   Raises ConfigError. libtpu 0.0.42's partitioner aborts on the kernel where heads are shared out.
   """
-  width = settings.hidden_size // settings.heads
+  width, gpu = settings.hidden_size // settings.heads, place.platform in ('gpu', 'cuda')
   fits = {
       'pallas': (place.platform == 'tpu' and place.tensor == 1
                  and pallas_attention.supported(tokens, settings.heads, width)),
-      'cudnn': (place.platform in ('gpu', 'cuda') and settings.attention_dropout == 0
-                and settings.computes_in == 'bfloat16' and tokens % 64 == 0)}
-  if settings.attention == 'auto':
-    return next((name for name, fit in fits.items() if fit), 'xla')
+      'triton': gpu and place.tensor == 1 and triton_attention.supported(tokens, width),
+      'cudnn': (gpu and settings.attention_dropout == 0 and settings.computes_in == 'bfloat16' and tokens % 64 == 0)}
+  if settings.attention == 'auto':  # float32 is faster by XLA's products, which round to 19 bits on their way
+    slow = ('triton',) if settings.computes_in != 'bfloat16' else ()
+    return next((name for name, fit in fits.items() if fit and name not in slow), 'xla')
   found = (f'{place.platform}, rows of {tokens} tokens, attention dropout {settings.attention_dropout}, '
            f'{settings.computes_in}, mesh.tensor {place.tensor}')
   wanted = (f'pallas wants TPU, a multiple of {pallas_attention.LANES} tokens, at most {pallas_attention.LONGEST}, and '
-            'mesh.tensor 1; cudnn an NVIDIA GPU, a multiple of 64, no attention dropout, and bfloat16')
+            f'mesh.tensor 1; triton an NVIDIA GPU, a multiple of {triton_attention.LEAST} tokens, heads of at most '
+            f'{triton_attention.WIDEST}, and mesh.tensor 1; cudnn an NVIDIA GPU, a multiple of 64, no attention '
+            'dropout, and bfloat16')
   require(fits.get(settings.attention, True),
           f'model.attention {settings.attention!r} is not for {found}: {wanted}; set --model.attention auto')
   return settings.attention

@@ -42,9 +42,18 @@ def keep_mask(numbers: jax.Array, width: int, rate: float, seed: jax.Array) -> j
   to 0x2288c47a, 0x7eda5b61, 0x8a2ebb76, 0xd251b4a9: the first is dropped, the others are kept.
   """
   columns = jax.lax.broadcasted_iota(jnp.uint32, (*(1,) * (numbers.ndim - 1), width), numbers.ndim - 1)
+  return drawn(mix(numbers), columns, seed) >= threshold(rate)
+
+
+def drawn(rows: jax.Array, columns: jax.Array, seed: jax.Array) -> jax.Array:
+  """uint32, uint32 -> uint32: what `keep_mask` compares, of rows' hashed numbers and of columns' numbers."""
   columns = mix(columns * np.uint32(0x9E3779B9) + mix(seed))
-  drawn = mix(mix(numbers) + seed) * (columns | np.uint32(1)) + mix(columns)
-  return drawn >= np.uint32(min(round(rate * 2**32), GREATEST))  # a rate next to 1 would round to 2^32
+  return mix(rows + seed) * (columns | np.uint32(1)) + mix(columns)
+
+
+def threshold(rate: float) -> np.uint32:
+  """What is below it is dropped; a rate next to 1 would round to 2^32."""
+  return np.uint32(min(round(rate * 2**32), GREATEST))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

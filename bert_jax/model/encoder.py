@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from bert_jax.model import neighbours
+from bert_jax.model import neighbours, triton_layer
 from bert_jax.model.attention import ONE_CPU, Place, attend, choose_implementation
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import LayerMaker, activate, stacked
@@ -55,7 +55,7 @@ class BertEncoder(nnx.Module):
   # What a layer keeps for its backward pass with `model.remat elementwise`, by the names it gives them: 10 D numbers a
   # token with the fused attention. All else is elementwise. To compute it again beside the products that want it is
   # cheaper than to write it to memory and read it back.
-  KEPT = ('qkv', 'weights', 'attended', 'normalized', 'scale', 'intermediate')
+  KEPT = ('qkv', 'weights', 'attended', 'total', 'y', 'normalized', 'scale', 'intermediate')
 
   # Names in other formats: {format: {our module, or parameter: theirs}}; {} stands for the number of a layer.
   NAMES: ClassVar[Mapping[str, Mapping[str, str]]] = {'huggingface': {
@@ -126,10 +126,17 @@ class BertEncoder(nnx.Module):
     x = self.embed(batch)  # [N D]: products of two axes are faster than of three
     x = dropout(x, token_numbers.reshape(-1, 1), s.hidden_dropout, None if seeds is None else seeds[0])
 
+    pair_ids, joined, fused = jnp.asarray(batch['pair_ids']), None, implementation == 'triton'
+    if fused:
+      bounds, joined, x = triton_layer.bounds(s, pair_ids), triton_layer.join(self.blocks), (x, x)
+
     def step(x, layer):
-      block, block_seeds = layer
-      x = block(x, batch['pair_ids'], token_numbers, block_seeds, implementation)
-      return x, x if every_layer else None
+      block, joined, block_seeds = layer
+      if fused:
+        x = triton_layer.apply(block, joined, x, pair_ids, bounds, token_numbers, block_seeds)
+      else:
+        x = block(x, pair_ids, token_numbers, block_seeds, implementation)
+      return x, (x[0] if fused else x) if every_layer else None
 
     policies = {'elementwise': jax.checkpoint_policies.save_only_these_names(*self.KEPT),
                 'full': jax.checkpoint_policies.nothing_saveable}
@@ -138,7 +145,8 @@ class BertEncoder(nnx.Module):
       step = jax.checkpoint(step, policy=policies[s.remat], prevent_cse=s.layers_at_once > 1)
     block_seeds = None if seeds is None else seeds[1:].reshape(s.layers, SEEDS_PER_BLOCK)
     with jax.named_scope('layers'):
-      x, of_layers = jax.lax.scan(step, x, (self.blocks, block_seeds), unroll=s.layers_at_once)
+      x, of_layers = jax.lax.scan(step, x, (self.blocks, joined, block_seeds), unroll=s.layers_at_once)
+      x = x[0] if fused else x
     return of_layers.reshape(s.layers, B, T, -1) if every_layer else x.reshape(B, T, -1)
 
   def embed(self, batch):  # {[B T]} -> [N D]

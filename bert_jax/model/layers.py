@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from bert_jax.model.lookup import take_rows
+from bert_jax.model.lookup import by_platform, take_rows
 from bert_jax.parallel.mesh import Logical
 
 BIAS_ROWS = 8  # of ones: XLA turns a product with a single row back into a sum
@@ -33,15 +33,17 @@ def gelu_by_tanh(x, terms):
   return x * (0.5 + 0.5 * jnp.tanh(x * _polynomial(_square(x), terms)))
 
 
-def _gelu_by_tanh_backward(terms, x, g):
-  """By hand: what JAX derives evaluates more terms, which counts where the vector unit decides (TPU v6e, 7x)."""
+def gelu_and_slope(x, terms):
+  """(`gelu_by_tanh`, its derivative) by hand: what JAX derives evaluates more terms, which counts where the vector unit
+  decides (TPU v6e, 7x)."""
   square = _square(x)
   t = jnp.tanh(x * _polynomial(square, terms))
   slope = _polynomial(square, [(2 * power + 1) * term for power, term in enumerate(terms)])
-  return (g * (0.5 + 0.5 * t + 0.5 * x * (1 - t * t) * slope),)
+  return x * (0.5 + 0.5 * t), 0.5 + 0.5 * t + 0.5 * x * (1 - t * t) * slope
 
 
-gelu_by_tanh.defvjp(lambda x, terms: (gelu_by_tanh(x, terms), x), _gelu_by_tanh_backward)
+gelu_by_tanh.defvjp(lambda x, terms: (gelu_by_tanh(x, terms), x),
+                    lambda terms, x, g: (g * gelu_and_slope(x, terms)[1],))
 
 
 def _square(x):
@@ -61,6 +63,7 @@ def _polynomial(x, terms):
 ORIGINAL, NEAR_EXACT = ((2 / np.pi)**0.5, 0.044715 * (2 / np.pi)**0.5), (0.797143, 0.0373293328, -0.000394503801)
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     'gelu_tanh': lambda x: gelu_by_tanh(x, ORIGINAL), 'gelu': gelu}
+TERMS = {'gelu_tanh': ORIGINAL, 'gelu': NEAR_EXACT}  # of each in 16 bits
 NARROW: dict[str, Callable[[jax.Array], jax.Array]] = {  # of values of 16 bits
     'gelu': lambda x: gelu_by_tanh(x, NEAR_EXACT)}
 # What `model.plain` can turn off, each a workaround for a compiler.
@@ -158,9 +161,14 @@ add_bias = jax.custom_vjp(add_bias_plainly)
 # `bert-jax benchmark step mini --batch.size 32 --model.dtype float32`, with and without `--model.plain add_bias`.
 
 
+def sum_rows(g):  # [N V] -> [V]
+  product = lambda g: (jnp.ones((BIAS_ROWS, len(g)), g.dtype) @ g)[0]
+  # There XLA makes one product of several, for which it copies what they read.
+  return by_platform(product, product, g, gpu=lambda g: g.sum(axis=0, dtype=wide(g.dtype)).astype(g.dtype))
+
+
 def _add_bias_backward(_, g):
-  each = g.reshape(-1, g.shape[-1])
-  return g, (jnp.ones((BIAS_ROWS, len(each)), g.dtype) @ each)[0]
+  return g, sum_rows(g.reshape(-1, g.shape[-1]))
 
 
 add_bias.defvjp(lambda x, bias: (add_bias_plainly(x, bias), None), _add_bias_backward)
@@ -177,10 +185,17 @@ class Linear(nnx.Module):
 
   def __call__(self, x, keep: str = ''):  # [... D] -> [... E]
     """`keep`: the name by which a rematerialisation policy is told to keep x [N D]."""
+    return self.biased(self.unbiased(x, keep))
+
+  def unbiased(self, x, keep: str = ''):  # [... D] -> [... E]
+    """x W"""
     x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
     if keep and 'product' in self.plain:
       x = checkpoint_name(x, keep)
-    y = product(x, kernel, keep) if keep and 'product' not in self.plain else x @ kernel
+    return product(x, kernel, keep) if keep and 'product' not in self.plain else x @ kernel
+
+  def biased(self, y):  # [... E] -> [... E]
+    """y + b"""
     return (add_bias_plainly if 'add_bias' in self.plain else add_bias)(y, self.bias[...].astype(self.dtype))
 
 

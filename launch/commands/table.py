@@ -93,6 +93,12 @@ def verify(argv: list[str]) -> int:
   return checkpoints.verify(argv)
 
 
+def selftest(argv: list[str]) -> int:
+  """Compare our own kernels with plain JAX on the accelerator that is here."""
+  from launch.commands import proving
+  return proving.selftest(argv)
+
+
 def fill_mask(argv: list[str]) -> int:
   """Fill the [MASK]s of texts."""
   from launch.commands import using
@@ -127,7 +133,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
     'pretrain': pretrain, 'finetune': finetune, 'supervise': supervise,
     'evaluate': evaluate, 'predict': predict, 'plot': plot, 'report': report,
-    'plan': plan, 'benchmark': benchmark,
+    'plan': plan, 'benchmark': benchmark, 'selftest': selftest,
     'verify': verify, 'import': import_, 'export': export, 'launch-files': launch_files,
     'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,
 }

@@ -1,0 +1,164 @@
+"""A kernel must prove itself where it runs: one layer of a run's shapes by our kernels, beside the same in plain JAX.
+
+Compilers differ, and so do chips: what the tests saw on a CPU's interpreter or on one GPU is no promise for another.
+Value and gradient are compared with float32, packed and padded, with the run's dropout; and a token that is changed in
+one pair must leave the output of every other pair equal to the last bit.
+
+B rows, T tokens, D hidden.
+"""
+
+import dataclasses
+import functools
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from bert_jax import choices, config as cfg, distributed, synthetic
+from bert_jax.errors import require
+from bert_jax.model import build
+from bert_jax.model.attention import Place, choose_implementation
+
+KERNELS = 'pallas', 'triton'  # of the implementations of attention, those that we wrote
+ROWS, PAIRS, VOCABULARY, SEED = 2, 3, 512, 7
+TIMES = 3  # the error of plain JAX in the run's type that a kernel may have
+ROUNDING = {'bfloat16': 2**-8, 'float32': 2**-16}  # of an array's norm; float32 on a GPU may be rounded to 19 bits
+OF_ALL = 1e-3  # of the whole gradient's norm, in those units: some parameters' gradients are nothing but rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One comparison."""
+  tokens: int
+  rows: str  # 'packed' or 'padded'
+  what: str  # 'value', 'gradient of …' or 'other pairs'
+  error: float  # norm of the difference over the norm; of 'other pairs', how many numbers differ
+  limit: float
+
+  @property
+  def passed(self) -> bool:
+    return self.error <= self.limit  # not where it is nan
+
+  def text(self) -> str:
+    """As a line of a report."""
+    return (f'rows of {self.tokens}, {self.rows}: {self.what} {self.error:.2g} off, at most {self.limit:.2g} wanted'
+            if self.what != 'other pairs' else
+            f'rows of {self.tokens}, {self.rows}: {self.error:.0f} numbers of other pairs changed with one token')
+
+
+def findings(model, place: Place, tokens: int, device: jax.Device | None = None) -> Iterator[Finding]:
+  """Compares the kernels that `model` (settings.Model) would run on rows of so many tokens at that place.
+
+  Nothing where it runs none of ours.
+  """
+  ours = choose_implementation(model, place, tokens)
+  if ours not in KERNELS:
+    return
+  model = dataclasses.replace(model, layers=1, unroll=1, vocab_size=min(model.vocab_size, VOCABULARY), attention=ours,
+                              dtype=model.computes_in)
+  plain, exact = (dataclasses.replace(model, attention='xla', dtype=dtype) for dtype in (model.computes_in, 'float32'))
+  with jax.default_device(device or jax.local_devices()[0]):
+    params = jax.jit(lambda key: build.build(model, {}, key)[1])(jax.random.key(SEED))
+    for name, pairs, shortest in (('packed', PAIRS, 1.0), ('padded', 1, 0.5)):
+      batch = synthetic.batch(model.vocab_size, ROWS, tokens, 1, pairs=pairs, shortest=shortest)
+      batch['pair_ids'][-1, -tokens // 8:] = 0  # both end with padding
+      batch = {key: jnp.asarray(batch[key]) for key in ('input_ids', 'token_type_ids', 'position_ids', 'pair_ids')}
+      found = []
+      for settings in (model, plain, exact):
+        with jax.default_matmul_precision('highest' if settings is exact else 'default'):
+          found.append(jax.device_get(value_and_gradient(settings, place)(params, batch)))
+      yield from compared(tokens, name, model.computes_in, *found)
+      yield Finding(tokens, name, 'other pairs', leaks(model, place, params, batch), 0)
+
+
+@functools.cache
+def value_and_gradient(model, place: Place):
+  """jit of (parameters, batch) -> (hidden [B T D], the gradient of a random projection of it)."""
+  graphdef, _, _ = build.describe(model, {}, place)
+
+  def run(params, batch):
+    weights = jax.random.normal(jax.random.key(SEED), (*batch['pair_ids'].shape, model.hidden_size))
+    of = lambda params: nnx.merge(graphdef, params).encoder(batch, jax.random.key(SEED)).astype(jnp.float32)
+    hidden, pull = jax.vjp(of, params)
+    return hidden, pull(weights)[0]
+
+  return jax.jit(run)
+
+
+def compared(tokens: int, rows: str, dtype: str, ours, plain, exact) -> Iterator[Finding]:
+  """Value, and each parameter's gradient: ours and plain JAX from what is exact."""
+  norm = lambda tree: float(np.sqrt(sum(np.square(x, dtype=np.float64).sum() for x in jax.tree.leaves(tree))))
+  unit = ROUNDING[dtype]
+  mine, theirs, true = (side[0] for side in (ours, plain, exact))
+  size = norm(true)
+  yield Finding(tokens, rows, 'value', norm(mine - true) / size, TIMES * (norm(theirs - true) / size + unit))
+  everything = norm(exact[1])
+  mine, theirs, true = (dict(jax.tree.leaves_with_path(side[1])) for side in (ours, plain, exact))
+  for path, gradient in true.items():
+    size = norm(gradient) + OF_ALL * everything
+    name = '/'.join(str(getattr(key, 'key', getattr(key, 'name', key))) for key in path)
+    yield Finding(tokens, rows, f'gradient of {name}', norm(mine[path] - gradient) / size,
+                  TIMES * (norm(theirs[path] - gradient) / size + unit))
+
+
+def leaks(model, place: Place, params, batch) -> int:
+  """How many numbers change outside a pair of which one token is another one."""
+  pair_ids = np.asarray(batch['pair_ids'])
+  changed = np.array(batch['input_ids'])
+  own = pair_ids == 1
+  for row in range(len(changed)):
+    at = int(np.flatnonzero(own[row])[-1])
+    changed[row, at] = (changed[row, at] + 1) % model.vocab_size
+  before, after = (np.asarray(value_and_gradient(model, place)(params, batch | {'input_ids': jnp.asarray(ids)})[0])
+                   for ids in (batch['input_ids'], changed))
+  assert (before[own] != after[own]).any()  # the change did arrive
+  return int((before[~own] != after[~own]).sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What a test of all row lengths of a run found."""
+  findings: tuple[Finding, ...]
+  error: str  # of a kernel that could not be compiled or run
+  seconds: float
+
+  @property
+  def failures(self) -> list[str]:
+    return [self.error] * bool(self.error) + [item.text() for item in self.findings if not item.passed]
+
+
+def run(model, place: Place, lengths: Iterable[int], device: jax.Device | None = None) -> Report:
+  """Tests the kernels of each row length."""
+  begin, found, error = time.monotonic(), [], ''
+  try:
+    for tokens in sorted(set(lengths)):
+      found += findings(model, place, tokens, device)
+  except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as raised:  # of XLA, or of Pallas' lowering
+    error = f'{type(raised).__name__}: {str(raised).splitlines()[0]:.300}'
+  return Report(tuple(found), error, time.monotonic() - begin)
+
+
+def proven(config, mesh, lengths: Iterable[int]):
+  """(`config` with attention in plain JAX where a kernel of its own fails on this process' devices, lines that say what
+  was found). Raises ConfigError where plain JAX does not fit into the memory of a device."""
+  place = Place(mesh.devices.flat[0].platform, mesh.shape['tensor'])
+  lengths = set(lengths)
+  if place.platform == 'cpu' or not any(choose_implementation(config.model, place, tokens) in KERNELS
+                                        for tokens in lengths):
+    return config, ()
+  report = run(config.model, place, lengths)
+  failures = report.failures
+  if not distributed.any_says(bool(failures)):
+    return config, (f'{len(report.findings)} comparisons of our kernels with plain JAX passed, {report.seconds:.0f} s',)
+  said = failures[0] if failures else 'on another host'
+  warnings.warn(f'a kernel of ours fails on {jax.local_devices()[0].device_kind} ({said}): this run attends in plain '
+                'JAX, slower and with more memory; `bert-jax selftest` says all', stacklevel=2)
+  config = choices.with_model(config, attention='xla')
+  require(not isinstance(config, cfg.Config) or choices.spare_bytes(config, list(mesh.devices.flat)) != 0,
+          f'our kernel for {place.platform} fails here ({said}), and without it the step does not fit into a device: '
+          f'set --run.microbatches above {config.run.microbatches}, or a smaller --batch.size')
+  return config, ()

@@ -1,0 +1,192 @@
+"""The kernels for NVIDIA GPUs, by Pallas' interpreter: value and gradient are plain JAX's, and nothing leaks."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+
+from bert_jax import selftest
+from bert_jax.config import ConfigError, Model
+from bert_jax.model import triton_activation, triton_attention, triton_norm
+from bert_jax.model.attention import Place, attend, choose_implementation
+from bert_jax.model.dropout import dropout
+from bert_jax.model.layers import activate, normalize_plainly
+
+SEED = jnp.uint32(3_000_000_007)
+GPU = Place('gpu')
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch):
+  selftest.value_and_gradient.cache_clear()
+  monkeypatch.setattr(pl, 'pallas_call', functools.partial(pl.pallas_call, interpret=True))
+  yield
+  selftest.value_and_gradient.cache_clear()
+
+
+def pairs_of(B: int, T: int, seed: int) -> np.ndarray:
+  """Rows of up to four pairs and padding, a row that is full, and one of padding alone."""
+  rng = np.random.default_rng(seed)
+  rows = np.ones((B, T), np.int32)
+  for row in rows[:-2]:
+    cuts = np.sort(rng.choice(np.arange(1, T), 4, replace=False))
+    row[:] = (np.searchsorted(cuts, np.arange(T), side='right') + 1) % 5
+  rows[-1] = 0
+  return rows
+
+
+def both(T, K, direction, rate, pairs, H=2):
+  """(kernel's, plain JAX's): value and the gradients of queries, keys and values."""
+  B = len(pairs)
+  q, k, v, g = (jax.random.normal(key, (B, T, H, K)) for key in jax.random.split(jax.random.key(1), 4))
+  numbers = jnp.arange(1000, 1000 + B * T, dtype=jnp.uint32).reshape(B, T)
+
+  def run(implementation, *qkv):
+    of = lambda *qkv: attend(*qkv, jnp.asarray(pairs), numbers, rate=rate, seed=SEED, direction=direction,
+                             implementation=implementation)
+    result, pull = jax.vjp(of, *qkv)
+    return result, *pull(g)
+  return [jax.jit(functools.partial(run, implementation))(q, k, v) for implementation in ('triton', 'xla')]
+
+
+@pytest.mark.parametrize('T, K, direction, rate, step', [
+    (64, 64, 0, .1, 64), (64, 16, 0, 0., 16), (48, 24, 1, .2, 16), (128, 32, -1, .1, 32), (96, 64, 0, .5, 32)])
+def test_attention(monkeypatch, T, K, direction, rate, step):
+  """One block a row and several, blocks of other pairs among them; heads that fill no power of 2."""
+  if step < T:
+    monkeypatch.setattr(triton_attention, 'WHOLE', 0)
+    blocks = triton_attention.Blocks(2 * step, step, 4, 2)
+    monkeypatch.setattr(triton_attention, 'FORWARD', blocks)
+    monkeypatch.setattr(triton_attention, 'BACKWARD', dataclasses.replace(blocks, own=step))
+  for got, want in zip(*both(T, K, direction, rate, pairs_of(4, T, T))):
+    np.testing.assert_allclose(got, want, atol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('T, K', [(512, 64), (2048, 128), (384, 80)])
+def test_attention_of_long_rows(T, K):
+  for got, want in zip(*both(T, K, 0, .1, pairs_of(3, T, T), H=1)):
+    np.testing.assert_allclose(got, want, atol=4e-6)
+
+
+@pytest.mark.parametrize('own, step', [(16, 16), (32, 16), (16, 32)])
+def test_only_blocks_of_the_own_pairs_are_walked_through(own, step):
+  """The range of a block covers all that its tokens see, and of contiguous pairs nothing else."""
+  pairs = pairs_of(6, 96, own)
+  found = np.asarray(triton_attention.ranges(jnp.asarray(pairs), own))
+  for b, i in itertools.product(range(len(pairs)), range(96 // own)):
+    seen = np.flatnonzero(np.isin(pairs[b], pairs[b, i * own:(i + 1) * own]))
+    assert (found[b, i] == (seen[0], seen[-1] + 1)).all()
+
+
+def test_biases_count_as_if_they_had_been_added():
+  """The keys' bias has no influence, as each query's scores move by one number."""
+  B, T, H, K = 2, 32, 2, 16
+  pairs, rate = jnp.asarray(pairs_of(B + 1, T, 3)[:B]), .2
+  qkv, g = jax.random.normal(jax.random.key(0), (B, T, 3, H, K)), jax.random.normal(jax.random.key(1), (B, T, H, K))
+  bias = jax.random.normal(jax.random.key(2), (3, H, K))
+  numbers = jnp.arange(B * T, dtype=jnp.uint32).reshape(B, T)
+
+  def ours(qkv, bias):
+    return triton_attention.attention(qkv, bias, pairs, numbers, triton_attention.bounds(pairs, K, 4),
+                                      jnp.stack([SEED, SEED + 1]), 1, rate, 0)
+
+  def plain(qkv, bias):
+    q, k, v = ((qkv + bias[None, None])[:, :, i] for i in range(3))
+    return attend(q, k, v, pairs, numbers, rate=rate, seed=SEED + 1)
+
+  for of, tolerance in ((lambda f: f(qkv, bias), 2e-6), (lambda f: jax.vjp(f, qkv, bias)[1](g)[0], 4e-6),
+                        (lambda f: jax.vjp(f, qkv, bias)[1](g)[1], 1e-5)):
+    np.testing.assert_allclose(of(jax.jit(ours)), of(jax.jit(plain)), atol=tolerance)
+
+
+@pytest.mark.parametrize('D, rate', [(48, .1), (64, 0.)])
+def test_what_follows_a_product(D, rate):
+  """The same masks as dropout's; both results get a gradient."""
+  N = 24
+  h, x, g, more = (jax.random.normal(key, (N, D)) for key in jax.random.split(jax.random.key(0), 4))
+  vectors, numbers = jax.random.normal(jax.random.key(5), (3, D)), jnp.arange(7, 7 + N, dtype=jnp.uint32)
+  seeds = jnp.stack([SEED + 1, SEED])
+
+  def plain(h, x, vectors):
+    dropped = dropout(h + vectors[0][None], numbers[:, None], rate, SEED)
+    y = normalize_plainly(dropped + x, 1e-12, 'float32') * vectors[1][None] + vectors[2][None]
+    return y, y
+
+  ours = lambda h, x, vectors: triton_norm.add_norm(h, x, vectors, numbers, seeds, 1, rate, 1e-12)
+  (got, pull), (want, pull_plain) = (jax.vjp(f, h, x, vectors) for f in (ours, plain))
+  for a, b in zip((*got, *pull((g, more))), (*want, *pull_plain((g, more)))):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize('activation', ['gelu', 'gelu_tanh'])
+def test_activation_and_product(activation):
+  """Of 16 bits; the gradient of the bias adds up many rows in float32."""
+  N, F, D = 40, 96, 16
+  h, g = (jax.random.normal(key, (N, size)).astype(jnp.bfloat16)
+          for key, size in zip(jax.random.split(jax.random.key(0)), (F, D)))
+  kernel, bias = jax.random.normal(jax.random.key(2), (F, D)).astype(jnp.bfloat16), jnp.ones((F,), jnp.bfloat16)
+  plain = lambda h, bias, kernel: activate(activation, h + bias[None]) @ kernel
+  ours = lambda *arrays: triton_activation.activated_product(*arrays, activation)
+  (got, pull), (want, pull_plain) = (jax.vjp(f, h, bias, kernel) for f in (ours, plain))
+  np.testing.assert_array_equal(got, want)
+  for a, b in zip(pull(g), pull_plain(g)):
+    a, b = (np.asarray(x, np.float32) for x in (a, b))
+    assert np.linalg.norm(a - b) < 2**-6 * np.linalg.norm(b)
+
+
+def small(**changes) -> Model:
+  return Model(vocab_size=64, hidden_size=32, layers=2, heads=2, intermediate_size=64, max_positions=64, **changes)
+
+
+@pytest.mark.parametrize('dtype, changes', [
+    ('bfloat16', {}), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ('float32', {}), ('float32', {'causal': True}),
+        ('bfloat16', {'hidden_dropout': 0., 'attention_dropout': 0.})))])
+def test_a_layer_by_the_kernels_passes_the_test_that_each_run_makes(dtype, changes):
+  report = selftest.run(small(dtype=dtype, attention='triton', **changes), GPU, [32])
+  assert not report.failures and len(report.findings) > 30
+  leaks = [item for item in report.findings if item.what == 'other pairs']
+  assert len(leaks) == 2 and not any(item.error for item in leaks)
+
+
+FAULTS = {  # what a compiler might do to a kernel, and where the test has to see it
+    'weights': ('weights_and_slopes', lambda real: lambda *a: [x * 1.05 for x in real(*a)]),
+    'ranges': ('ranges', lambda real: lambda pair_ids, size: real(pair_ids, size) * 0 + jnp.array([0, 16])),
+    'pairs': ('Head.masks', lambda real: lambda self, q, k, turned=False: (
+        real(self, q, k, turned)[0] | True, real(self, q, k, turned)[1])),
+    'dropout': ('threshold', lambda real: lambda rate: real(rate + .1))}
+
+
+@pytest.mark.parametrize('fault', ['ranges', *(pytest.param(name, marks=pytest.mark.slow) for name in FAULTS
+                                               if name != 'ranges')])
+def test_a_wrong_kernel_does_not_pass(monkeypatch, fault):
+  path, change = FAULTS[fault]
+  holder = functools.reduce(getattr, path.split('.')[:-1], triton_attention)
+  name = path.split('.')[-1]
+  monkeypatch.setattr(holder, name, change(getattr(holder, name)))
+  assert selftest.run(small(dtype='bfloat16', attention='triton'), GPU, [64]).failures
+
+
+def test_a_kernel_that_cannot_be_compiled_is_told(monkeypatch):
+  def refuse(*_, **__):
+    raise NotImplementedError('no such chip')
+  monkeypatch.setattr(triton_norm.pl, 'pallas_call', refuse)
+  report = selftest.run(small(dtype='bfloat16', attention='triton'), GPU, [32])
+  assert report.failures == ['NotImplementedError: no such chip']
+
+
+def test_where_the_kernel_is_chosen():
+  model = Model(dtype='bfloat16')
+  assert choose_implementation(model, GPU, 128) == choose_implementation(model, GPU, 16) == 'triton'
+  assert choose_implementation(model, GPU, 100) == 'xla'
+  assert choose_implementation(dataclasses.replace(model, dtype='float32'), GPU, 128) == 'xla'
+  assert choose_implementation(dataclasses.replace(model, dtype='float32', attention='triton'), GPU, 128) == 'triton'
+  assert choose_implementation(model, Place('gpu', tensor=2), 128) == 'xla'
+  with pytest.raises(ConfigError, match='triton an NVIDIA GPU'):
+    choose_implementation(dataclasses.replace(model, attention='triton'), Place('tpu'), 128)
