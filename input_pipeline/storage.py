@@ -237,7 +237,7 @@ class Sums:
     whole = len(part) // ROW * ROW
     rest = np.zeros(ROW if len(part) > whole else 0, np.uint8)
     rest[:len(part) - whole] = np.frombuffer(part[whole:], np.uint8)
-    for data in filter(len, (part[:whole], rest)):
+    for data in filter(len, (part[:whole], rest.data)):
       words = np.frombuffer(data, '<u8').reshape(-1, ROW // 8)
       self.columns += words.sum(axis=0, dtype=np.uint64)
       self.rows.append(words.sum(axis=1, dtype=np.uint64))

@@ -12,7 +12,7 @@ from jax.experimental import pallas as pl
 
 from bert_jax import selftest
 from bert_jax.config import ConfigError, Model
-from bert_jax.model import triton_activation, triton_attention, triton_norm
+from bert_jax.model import triton, triton_activation, triton_attention, triton_norm
 from bert_jax.model.attention import Place, attend, choose_implementation
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import activate, normalize_plainly
@@ -181,12 +181,14 @@ def test_a_kernel_that_cannot_be_compiled_is_told(monkeypatch):
   assert report.failures == ['NotImplementedError: no such chip']
 
 
-def test_where_the_kernel_is_chosen():
+def test_where_the_kernel_is_chosen(monkeypatch):
   model = Model(dtype='bfloat16')
   assert choose_implementation(model, GPU, 128) == choose_implementation(model, GPU, 16) == 'triton'
   assert choose_implementation(model, GPU, 100) == 'xla'
   assert choose_implementation(dataclasses.replace(model, dtype='float32'), GPU, 128) == 'xla'
   assert choose_implementation(dataclasses.replace(model, dtype='float32', attention='triton'), GPU, 128) == 'triton'
   assert choose_implementation(model, Place('gpu', tensor=2), 128) == 'xla'
+  monkeypatch.setattr(triton, 'AVAILABLE', False)
+  assert choose_implementation(model, GPU, 128) == 'xla'
   with pytest.raises(ConfigError, match='triton an NVIDIA GPU'):
     choose_implementation(dataclasses.replace(model, attention='triton'), Place('tpu'), 128)
