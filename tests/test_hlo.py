@@ -245,8 +245,8 @@ def test_a_kernel_for_gpus_tells_its_flops_in_its_metadata(quote):
   text = """HloModule m
 ENTRY %main (a: bf16[8,64]) -> bf16[8,64] {
   %a = bf16[8,64]{1,0} parameter(0)
-  ROOT %k = bf16[8,64]{1,0} custom-call(%a), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="ours"}, CONFIG
-}""".replace('CONFIG', f'backend_config={{grid_x = 1 : i32, serialized_metadata = "{told}"}}')
+  ROOT %k = bf16[8,64]{1,0} custom-call(%a), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="ours"} CONFIG
+}""".replace(' CONFIG', f', backend_config={{grid_x = 1 : i32, serialized_metadata = "{told}"}}')
   kernel, = hlo_costs.read(text).kernels
   assert (kernel.flops, kernel.bytes, kernel.op_name) == (223, 2 * 2 * 8 * 64, 'ours')
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
-from bert_jax import selftest
+from bert_jax import choices, config as cfg, selftest
 from bert_jax.config import ConfigError, Model
 from bert_jax.model import triton, triton_activation, triton_attention, triton_norm
 from bert_jax.model.attention import Place, attend, choose_implementation
@@ -192,3 +193,24 @@ def test_where_the_kernel_is_chosen(monkeypatch):
   assert choose_implementation(model, GPU, 128) == 'xla'
   with pytest.raises(ConfigError, match='triton an NVIDIA GPU'):
     choose_implementation(dataclasses.replace(model, attention='triton'), Place('tpu'), 128)
+
+
+@pytest.mark.parametrize('left, fails', [(0, True), pytest.param(None, False, marks=pytest.mark.slow)])
+def test_a_run_whose_kernels_fail_attends_in_plain_jax_or_ends_where_that_does_not_fit(monkeypatch, left, fails):
+  """One warning, and the setting that it went on with; on good kernels one line."""
+  config = cfg.Config(model=small(dtype='bfloat16'), batch=cfg.BatchConfig(size=2, sequence_length=32, predictions=4))
+  card = types.SimpleNamespace(platform='gpu', device_kind='a card')
+  mesh = types.SimpleNamespace(devices=np.array([card]), shape={'tensor': 1})
+  same, lines = selftest.proven(config, mesh, [32])
+  assert same is config and len(lines) == 1 and 'comparisons of our kernels with plain JAX passed' in lines[0]
+  selftest.value_and_gradient.cache_clear()
+  fault = FAULTS['weights'][1](triton_attention.weights_and_slopes)
+  monkeypatch.setattr(triton_attention, 'weights_and_slopes', fault)
+  monkeypatch.setattr(choices, 'spare_bytes', lambda config, _: left if config.model.attention == 'xla' else 1)
+  with pytest.warns(UserWarning, match='this run attends in plain JAX'):
+    if fails:
+      with pytest.raises(ConfigError, match=r'without it the step does not fit into a device: set --run\.microbatches'):
+        selftest.proven(config, mesh, [32])
+    else:
+      config, lines = selftest.proven(config, mesh, [32])
+      assert config.model.attention == 'xla' and not lines
