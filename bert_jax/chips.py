@@ -33,7 +33,7 @@ class Chip:
   @property
   def room(self) -> int | None:
     """Bytes that a program can have."""
-    return self.memory and int(self.memory * (gpu_share() if self.gpu else 1))
+    return None if self.memory is None else int(self.memory * (gpu_share() if self.gpu else 1))
 
 
 # By jax's device_kind.

@@ -21,6 +21,7 @@ from launch.commands import (
     launch_files,
     measuring,
     planning,
+    proving,
     supervising,
     table,
     text,
@@ -55,7 +56,7 @@ def test_help_waits_for_nothing():
   loaded = loaded_by('--help')
   ours = {name for name in loaded if name.split('.')[0] in PACKAGES}
   assert {name.split('.')[0] for name in loaded} - set(PACKAGES) <= set(sys.stdlib_module_names)
-  assert 'launch.commands.table' in ours and len(ours) <= 9 and len(loaded) < 40
+  assert 'launch.commands.table' in ours and len(ours) <= 10 and len(loaded) < 40
 
 
 @pytest.mark.parametrize('command', ['vocabulary', 'prepare', 'inspect'])
@@ -188,7 +189,7 @@ def settings():
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'predict': training.Predict, 'plot': training.Plot, 'report': training.Report,
-          'supervise': supervising.Supervise, 'plan': planning.Plan,
+          'supervise': supervising.Supervise, 'plan': planning.Plan, 'selftest': proving.SelfTest,
           'benchmark step': measuring.BenchmarkStep,
           'benchmark input': measuring.BenchmarkInput, 'benchmark tasks': measuring.BenchmarkTasks,
           'import': checkpoints.Import, 'export': checkpoints.Export,
@@ -223,7 +224,7 @@ def flags_of(kind, before=''):
   return found
 
 
-FLAGS = set().union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
+FLAGS = {planning.LIST}.union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
 
 
 @pytest.mark.parametrize('command', SETTINGS)
