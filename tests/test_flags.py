@@ -201,8 +201,8 @@ def settings():
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
-# Beam's own flags.
-FOREIGN = {'--direct_num_workers', '--runner'}
+# Beam's own flags, and one that stands in a recipe's place.
+FOREIGN = {'--direct_num_workers', '--runner', planning.LIST}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()
 

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.experimental import pallas as pl
 
-from bert_jax import choices, config as cfg, selftest
+from bert_jax import choices, config as cfg, selftest, synthetic
 from bert_jax.config import ConfigError, Model
-from bert_jax.model import triton, triton_activation, triton_attention, triton_norm
+from bert_jax.model import build, encoder, triton, triton_activation, triton_attention, triton_norm
 from bert_jax.model.attention import Place, attend, choose_implementation
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import activate, normalize_plainly
@@ -214,3 +215,21 @@ def test_a_run_whose_kernels_fail_attends_in_plain_jax_or_ends_where_that_does_n
     else:
       config, lines = selftest.proven(config, mesh, [32])
       assert config.model.attention == 'xla' and not lines
+
+
+def test_the_layers_of_another_architecture_are_its_own_on_a_gpu_too(monkeypatch):
+  """Their attention goes through the kernel; what else they do is not left out."""
+  class Twice(encoder.Block):
+    def __call__(self, x, *others):
+      return 2 * super().__call__(x, *others)
+
+  class TwiceEncoder(encoder.BertEncoder):
+    block = staticmethod(lambda settings, rngs: Twice(settings, rngs))
+
+  monkeypatch.setitem(encoder.ENCODERS, 'twice', TwiceEncoder)
+  batch = {key: jnp.asarray(value) for key, value in synthetic.batch(64, 2, 32, 1, pairs=2, shortest=.5).items()}
+  model = small(dtype='float32', architecture='twice')
+  params = build.build(model, {}, jax.random.key(0))[1]
+  graphdefs = (build.describe(dataclasses.replace(model, attention=name), {}, GPU)[0] for name in ('triton', 'xla'))
+  got, want = (nnx.merge(graphdef, params).encoder(batch) for graphdef in graphdefs)
+  np.testing.assert_allclose(got, want, atol=1e-5)

@@ -44,15 +44,15 @@ class Compiled:
 
 
 def compile_or_find(lowered: jax.stages.Lowered, device, folder: storage.Path | None,
-                    options: dict | None = None) -> Compiled:
+                    options: dict | None = None, described: str = '') -> Compiled:
   """Compiles for devices like `device`, or takes what an earlier plan left below `folder`.
 
-  `options`: of the compiler, beside its usual ones.
+  `options`: of the compiler, beside its usual ones. `described`: what else it was told of the devices.
   """
   start = time.monotonic()
   if folder is None:
     return _compile(lowered, start, options)
-  name = f'{key(lowered, device, options)}{compiled.SUFFIX}'
+  name = f'{key(lowered, device, options, described)}{compiled.SUFFIX}'
   found = None
   with compiled.warned(folder):
     found = _read(folder / FOLDER, name)
@@ -65,11 +65,12 @@ def compile_or_find(lowered: jax.stages.Lowered, device, folder: storage.Path | 
   return made
 
 
-def key(lowered: jax.stages.Lowered, device, options: dict | None = None) -> str:
+def key(lowered: jax.stages.Lowered, device, options: dict | None = None, described: str = '') -> str:
   """A hash of all that decides what is compiled; not of the lines of code that it comes from."""
   program = LINES.sub('', lowered.as_text(debug_info=True))
   told = [jax.__version__, jaxlib.__version__, device.client.platform_version, device.device_kind,
-          *(os.environ.get(flag) for flag in compiled.FLAGS), *(options or {}).items()]
+          *(os.environ.get(flag) for flag in compiled.FLAGS), *(options or {}).items(),
+          *([described] if described else [])]
   if device.platform == 'cpu':
     told += compiled.cpu()
   return hashlib.sha256(repr((told, program)).encode()).hexdigest()

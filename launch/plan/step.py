@@ -66,6 +66,7 @@ class Figures:
   kernels: int | None  # custom kernels in the program, which carry no cycles
   kernel_seconds: float | None  # added for them: the longer of FLOPs at half the peak and of bytes at the memory rate
   roofline: dict | None  # of a GPU: what was assumed, and the kernels, seconds, flops and bytes of each kind of kernel
+  second_opinion: dict | None  # of a TPU: the least seconds, by what limits each kernel, and where cycles differ most
   bytes_moved: int | None  # of a GPU, between its memory and its kernels
   estimated_step_seconds: float | None  # cycles at the chip's clock, and the kernels; of a GPU the roofline's
   exposed_collective_seconds: float | None  # not in it: collectives that nothing runs beside, at least
@@ -102,17 +103,17 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   devices = list(mesh.devices.flat)
   chips, kind = topology_lib.chip_count(devices), devices[0].device_kind
   each = len(devices) // chips  # devices a chip
-  abstract = program.abstract
+  abstract, chip = program.abstract, chip_table.chip(kind)
   start = time.monotonic()
   with gpus.without_cudnn(topology or kind):
     lowered = lower(config, program)
   lowered_at = time.monotonic()
   absent = topology is not None and devices[0].platform == 'gpu'
-  compiled = kept.compile_or_find(lowered, devices[0], cache, gpus.OPTIONS if absent else None)
+  told = (gpus.OPTIONS, gpus.target(chip)) if absent and chip else ()
+  compiled = kept.compile_or_find(lowered, devices[0], cache, *told)
   batch = synthetic.abstract(config, mesh)
   parts = {'parameter_bytes': abstract.params, 'optimizer_bytes': abstract.opt_state, 'batch_bytes': batch}
   shares = {name: each * device_bytes(part) for name, part in parts.items()}
-  chip = chip_table.chip(kind)
   memory = memory_of(compiled, each, device_bytes((abstract, batch)), room_of(devices[0], chip, topology))
   fitting = None if memory['fits'] is not False else fitting_microbatches(
       config, mesh, memory, each * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract.params)))
