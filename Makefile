@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Apache Beam wants older versions of pyarrow and protobuf than the rest: its tests have an environment of their own.
 BEAM_VENV ?= .venv-beam
+# With jax's CUDA plugin and without NVIDIA's driver, jax complains at each start: plans for GPUs have one too.
+GPU_PLAN_VENV ?= .venv-gpu-plan
 # The CPU build of torch where a package index offers one by that name: only the parity tests use it.
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
@@ -19,7 +21,7 @@ PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/
 PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
-.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam lint clean
+.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan hardware lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
@@ -28,6 +30,8 @@ help:
 	@echo 'make test-bucket every command on a bucket of the loopback'
 	@echo 'make test-peers  parity with transformers and torch'
 	@echo 'make test-beam   shards made on Apache Beam'
+	@echo 'make test-gpu-plan plans for GPUs that are not here'
+	@echo 'make hardware    docs/hardware.md: what fits on which GPU; some minutes'
 	@echo 'make lint        style by ruff, types by mypy'
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -46,6 +50,12 @@ $(BEAM_VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(BEAM_VENV)
 	$(BEAM_VENV)/bin/pip install --quiet --upgrade pip
 	$(BEAM_VENV)/bin/pip install --quiet --editable '.[input,beam,test]'
+	@touch $@
+
+$(GPU_PLAN_VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(GPU_PLAN_VENV)
+	$(GPU_PLAN_VENV)/bin/pip install --quiet --upgrade pip
+	$(GPU_PLAN_VENV)/bin/pip install --quiet --editable '.[gpu-plan,test]'
 	@touch $@
 
 data/sample-vocab.txt: | $(VENV)/.installed
@@ -81,10 +91,10 @@ proof: $(VENV)/.installed data/proof-vocab.txt
 	  --data-root $(PROOF_DATA) --output runs/proof_tasks --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam and not gpu_plan' tests
 
 test-all: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam and not gpu_plan' tests
 
 # The plan of faults: tests/reliability.py. loadfile: the tests of one file share what they begin with.
 reliability: $(VENV)/.installed
@@ -107,6 +117,13 @@ test-peers: $(VENV)/.peers | $(VENV)/wheels
 
 test-beam: $(BEAM_VENV)/.installed
 	$(BEAM_VENV)/bin/python $(PYTEST) -m beam tests
+
+test-gpu-plan: $(GPU_PLAN_VENV)/.installed
+	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests
+
+hardware: $(GPU_PLAN_VENV)/.installed
+	$(GPU_PLAN_VENV)/bin/python -m launch.hardware_page > docs/hardware.md.tmp
+	mv docs/hardware.md.tmp docs/hardware.md
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

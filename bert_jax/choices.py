@@ -1,13 +1,16 @@
-"""What is left to the program, as `model.unroll auto` and `model.dtype auto`: what it becomes where a run is.
+"""What is left to the program, as `model.unroll auto`, `model.dtype auto` and `run.microbatches auto`: what it becomes
+where a run is.
 
 What was chosen stands in the run's config.json, and the run keeps it.
 """
 
+import bisect
 import dataclasses
 import hashlib
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +29,9 @@ from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
 
 AUTO = 'auto'
+FILLED = 0.95  # share of a device that a step may take for which microbatches are chosen
 SPARE = 1e9  # bytes of a device that an unrolled program leaves to others: batches ahead, figures, evaluations
+FASTER_UNROLLED = 'tpu', 'gpu', 'cuda'  # by their compilers' figures, at any number of layers
 NARROW_PRODUCTS = 'avx512_bf16', 'amx_bf16'  # of a CPU's flags: that it multiplies 16 bits
 GAIN = 0.95  # of float32's time that bfloat16 may take on a CPU: who is no faster stays exact
 TYPES = 'float32', 'bfloat16'
@@ -43,23 +48,22 @@ class Settled:
 def settle(config, devices=None, run_dir: storage.PathLike | None = None) -> Settled:
   """What a run in `run_dir` chose when it began; of a new one, what is faster and fits.
 
-  Takes the settings of a run of any kind. Pretraining on TPU unrolls all layers where the steps of all row lengths fit
-  so, which takes compiling them; on a CPU that multiplies 16 bits one layer is tried in both types. Raises ConfigError.
+  Takes the settings of a run of any kind. Pretraining on TPU or GPU unrolls all layers where the steps of all row
+  lengths fit so, which takes compiling them, and takes as few microbatches as fit where that is left to it; on a CPU
+  that multiplies 16 bits one layer is tried in both types. Raises ConfigError.
   """
   devices = jax.devices() if devices is None else devices
-  old = run_directory.read(run_dir).config.model if run_dir and run_directory.run_of(run_dir) else None
-  dtype, why = (config.model.dtype, ()) if config.model.dtype != AUTO else (
-      (old.dtype, ()) if old and old.dtype != AUTO else choose_dtype(config, devices))
+  old = run_directory.read(run_dir).config if run_dir and run_directory.run_of(run_dir) else None
+  dtype, lines = (config.model.dtype, ()) if config.model.dtype != AUTO else (
+      (old.model.dtype, ()) if old and old.model.dtype != AUTO else choose_dtype(config, devices))
   config = with_model(config, dtype=dtype)
-  if old and old.unroll != AUTO:
-    wanted = config.model.unroll
-    differs = wanted not in (AUTO, old.unroll)
-    lines = (f'model.unroll was {old.unroll} and is {wanted}: the last bits may differ',) if differs else ()
-    return Settled(config if wanted != AUTO else with_model(config, unroll=old.unroll), (*why, *lines))
-  if config.model.unroll != AUTO:
-    return Settled(config, why)
-  layers, lines = choose_unroll(config, devices)
-  return Settled(with_model(config, unroll=layers), (*why, *lines))
+  if config.run.microbatches == AUTO:
+    count, why = ((old.run.parts, ()) if old and old.run.parts in possible_microbatches(config, devices) else
+                  choose_microbatches(config, devices))
+    config, lines = with_microbatches(config, count), (*lines, *why)
+  layers, why = kept_unroll(config, old.model) if old and old.model.unroll != AUTO else (
+      choose_unroll(config, devices) if config.model.unroll == AUTO else (config.model.unroll, ()))
+  return Settled(with_model(config, unroll=layers), (*lines, *why))
 
 
 def by_rule(config, devices=None):
@@ -72,13 +76,26 @@ def by_rule(config, devices=None):
 def with_model(config, **changes):
   return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
 
+
+
+def with_microbatches(config, count: int):
+  return dataclasses.replace(config, run=dataclasses.replace(config.run, microbatches=count))
+
 # ---------------------------------------------------------------- model.unroll
+
+
+def kept_unroll(config, old) -> tuple[int, tuple[str, ...]]:
+  """(layers a step of the loop, as the run's model has them where nothing else is asked for; lines of what differs)."""
+  wanted = config.model.unroll
+  differs = wanted not in (AUTO, old.unroll)
+  return wanted if differs else old.unroll, (
+      (f'model.unroll was {old.unroll} and is {wanted}: the last bits may differ',) if differs else ())
 
 
 def choose_unroll(config, devices) -> tuple[int, tuple[str, ...]]:
   """(layers a step of the loop, lines that say why)."""
   L, by_rule = config.model.layers, config.model.layers_at_once
-  if by_rule == L or devices[0].platform != 'tpu' or not isinstance(config, cfg.Config):
+  if by_rule == L or devices[0].platform not in FASTER_UNROLLED or not isinstance(config, cfg.Config):
     return by_rule, ()
   left = spare_bytes(with_model(config, unroll=L), devices)
   fits = left is None or left >= SPARE
@@ -89,17 +106,81 @@ def choose_unroll(config, devices) -> tuple[int, tuple[str, ...]]:
 
 def spare_bytes(config: cfg.Config, devices) -> float | None:
   """What the steps of all row lengths leave of a device; 0 where one does not fit, None where nothing tells."""
-  room, left = health.device_bytes(devices[0]), []
+  room, needed = health.device_bytes(devices[0]), needed_bytes(config, devices)
+  return 0 if needed == math.inf else None if needed is None or room is None else max(room - needed, 0)
+
+
+def needed_bytes(config: cfg.Config, devices) -> float | None:
+  """What the greatest step of all row lengths takes of a device, by the compiler; infinite where it refuses, None where
+  nothing tells."""
+  needed: list[float | None] = []
   for phase in phases.phases(config):
     program = program_lib.on(phase.config, program_lib.mesh_of(config, devices))
     try:
-      needed = program.compile_step(program.abstract, synthetic.abstract(phase.config, program.mesh))
+      needed.append(program.compile_step(program.abstract, synthetic.abstract(phase.config, program.mesh)))
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
-      return 0
-    left.append(None if needed is None or room is None else max(room - needed, 0))
-  return None if None in left else min(left)
+      return math.inf
+  return max((found for found in needed if found is not None), default=None) if None not in needed else None
+
+# ---------------------------------------------------------------- run.microbatches
+
+
+def choose_microbatches(config: cfg.Config, devices) -> tuple[int, tuple[str, ...]]:
+  """(how many, lines that say why)."""
+  room, possible = health.device_bytes(devices[0]), possible_microbatches(config, devices)
+  if room is None:
+    return 1, (f'microbatches: 1, as nothing tells how much memory a {devices[0].device_kind} has (run.microbatches '
+               'auto)',)
+  state = health.state_bytes(program_lib.on(config, program_lib.mesh_of(config, devices)))
+  count, needed = fewest(possible, lambda count: needed_bytes(with_microbatches(config, count), devices), room, state)
+  count = distributed.process_0_tells(count)
+  takes = 'is refused by the compiler' if needed == math.inf else f'takes {needed / 1e9:.2f} GB'
+  fits = '' if needed <= room * FILLED else ', which does not fit, and no more are possible'
+  return count, (f'microbatches: {count}, as a step {takes} of {room / 1e9:.2f} GB so{fits} (run.microbatches auto)',)
+
+
+def possible_microbatches(config: cfg.Config, devices) -> list[int]:
+  """In how many parts the batches of all row lengths can go through on the mesh of whole ones, the fewest first."""
+  mesh = program_lib.mesh_of(config, devices)
+
+  def divides(count):
+    try:
+      return program_lib.of(with_microbatches(config, count), devices).mesh.shape == mesh.shape
+    except cfg.ConfigError:
+      return False
+
+  rows = math.gcd(*(phase.config.batch.size for phase in phases.phases(config)))
+  return [1, *(count for count in range(2, rows + 1) if rows % count == 0 and divides(count))]
+
+
+def fewest(possible: Sequence[int], needed: Callable[[int], float | None], room: float, state: float
+           ) -> tuple[int, float]:
+  """(the fewest microbatches whose step fits `room`, the bytes that it takes); the most possible where none does.
+
+  `needed` compiles a step. It is called for as few as will do: what is not `state` is taken to shrink with the rows,
+  to begin with, and what is found decides.
+  """
+  limit, known = room * FILLED, dict[int, float]()
+
+  def takes(place):
+    count = possible[place]
+    if count not in known:
+      found = needed(count)
+      known[count] = 0.0 if found is None else found
+    return known[count]
+
+  low, high = 0, len(possible) - 1  # the one that is sought is among these
+  place = 0
+  while low < high:
+    if takes(place) <= limit:
+      high = place
+    else:
+      low = place + 1
+    guess = possible[place] * (known[possible[place]] - state) / max(limit - state, 1)
+    place = min(max(bisect.bisect_left(possible, guess), low), max(high - 1, low))
+  return possible[low], takes(low)
 
 # ---------------------------------------------------------------- model.dtype
 
@@ -150,7 +231,7 @@ def tried(config, devices) -> dict[str, float]:
 
 def trial(config, devices) -> dict[str, float]:
   """The fastest step of each type, in turns, on one device's part of a batch."""
-  size = max(config.batch.size // config.run.microbatches // len(devices), 1)
+  size = max(config.batch.size // config.run.parts // len(devices), 1)
   length = getattr(config.batch, 'max_length', None) or config.batch.sequence_length
   batch = cfg.BatchConfig(size=size, sequence_length=length, predictions=max(length * 3 // 20, 1))
   model = dataclasses.replace(config.model, layers=1, unroll=1, causal=False, right_to_left=False)

@@ -1,7 +1,7 @@
 """Every setting of a run, as frozen dataclasses whose checks name the field to change."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from bert_jax.errors import ConfigError, require
 from bert_jax.fields import flat, from_json, one_of, require_fields, to_json
@@ -30,8 +30,9 @@ class Run:
   """Updates of the parameters (the paper's: arXiv:1810.04805 appendix A.2)."""
   max_minutes: Minutes | None = None
   """Stop, saved and evaluated, after so many minutes of training, those before a resumption included."""
-  microbatches: Count = 1
-  """Parts of a batch that go through the model one after the other; the gradient is that of the whole batch."""
+  microbatches: Literal['auto'] | Count = 1
+  """Parts of a batch that go through the model one after the other; the gradient is that of the whole batch. auto: as
+  few as fit a device, by what the compiler says that a step takes."""
   checkpoint_every: Count = 1000
   """Steps between checkpoints; the last step has one always."""
   keep_checkpoints: Count = 3
@@ -53,6 +54,11 @@ class Run:
 
   def __post_init__(self):
     require_fields(self, 'run.')
+
+  @property
+  def parts(self) -> int:
+    """Microbatches; 1 where they are still to be chosen."""
+    return 1 if self.microbatches == 'auto' else self.microbatches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +130,9 @@ class Config:
     require(not self.long.share or length < self.long.sequence_length <= limit,
             f'long.sequence_length is {self.long.sequence_length}: wanted more than batch.sequence_length {length} and '
             f'at most model.max_positions {limit}, or long.share 0')
-    require(self.long.size % self.run.microbatches == 0,
+    require(self.long.size % self.run.parts == 0,
             f'long.size {self.long.size} is not a multiple of run.microbatches {self.run.microbatches}')
-    require(self.batch.size % self.run.microbatches == 0,
+    require(self.batch.size % self.run.parts == 0,
             f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
     check_length(self.optimizer, self.run.steps)
     evaluations = self.run.evaluate_every

@@ -136,7 +136,7 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
         stop: Callable[[int], bool] | None = None) -> tuple[Tuned, dict[str, float]]:
   """One run of a job, in its own directory. `config`: the job's with other learning rate, epochs, size or seeds."""
   mesh = job.program.mesh
-  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  mesh_lib.check_batch(config.batch.size, config.run.parts, mesh)
   batches = job.training.batches(config, job.lengths, *mesh_lib.process_slice(mesh))
   config = config.of_length(batches.steps)
   program = job.program.at_pace(config.optimizer, config.run.steps, config.run.seed)

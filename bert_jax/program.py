@@ -179,7 +179,7 @@ def of(config: cfg.Config, devices=None) -> Program:
   mesh = mesh_of(config, devices)
   place = place_of(mesh)
   for phase in phases.phases(config):
-    mesh_lib.check_batch(phase.config.batch.size, config.run.microbatches, mesh)
+    mesh_lib.check_batch(phase.config.batch.size, config.run.parts, mesh)
     attention.choose_implementation(config.model, place, phase.config.batch.sequence_length)
   return on(config, mesh)
 
@@ -195,15 +195,15 @@ def mesh_of(config, devices=None, rows: int | None = None) -> jax.sharding.Mesh:
   `rows`: of a global batch, config.batch.size by default.
   Raises ConfigError where the devices do not make it.
   """
-  rows = (rows or config.batch.size) // config.run.microbatches
+  rows = (rows or config.batch.size) // config.run.parts
   return mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=rows)
 
 
 def on(config, mesh: jax.sharding.Mesh) -> Program:
   """The program of a run of any kind on a mesh. Raises ConfigError where its batches do not divide over it."""
-  mesh_lib.check_batch(config.batch.size, config.run.microbatches, mesh)
+  mesh_lib.check_batch(config.batch.size, config.run.parts, mesh)
   return make(config.model, config.learns, config.optimizer, mesh, steps=config.run.steps,
-              microbatches=config.run.microbatches, seed=config.run.seed, shape=config.mesh)
+              microbatches=config.run.parts, seed=config.run.seed, shape=config.mesh)
 
 
 def on_one_device(config) -> Program:

@@ -13,7 +13,7 @@ import traceback
 import warnings
 
 from bert_jax.errors import STOPPED, UNSAVED, CheckpointError, ConfigError
-from launch import extras, streams, without_tpu
+from launch import extras, streams, without_gpu, without_tpu
 from launch.commands.table import COMMANDS
 
 # glibc gives large arrays back to the kernel and faults them in again at every step; with huge pages a step on CPU
@@ -46,6 +46,7 @@ def main() -> None:
   for name, value in streams.QUIET.items():
     os.environ.setdefault(name, value)
   without_tpu.keep_quiet()
+  without_gpu.keep_quiet()
   warnings.formatwarning = lambda message, *_, **__: f'bert-jax: {one_line(message)}\n'
   say = lambda text: print(f'bert-jax: {one_line(text)}', file=sys.stderr)
   code: int | str | None

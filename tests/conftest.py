@@ -37,7 +37,7 @@ hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
 pytest_plugins = ['tests.reliability']
 ALLOWED_SKIPS = pathlib.Path(__file__).with_name('allowed_skips.txt')
 # Tests with these marks have a `make` target of their own, which installs what they need. {mark: its module}
-COMPANIONS = {'beam': 'apache_beam', 'peers': 'torch'}
+COMPANIONS = {'beam': 'apache_beam', 'peers': 'torch', 'gpu_plan': 'jax_cuda12_plugin'}
 
 
 def pytest_addoption(parser):
@@ -48,7 +48,7 @@ def pytest_addoption(parser):
 def pytest_runtest_setup(item):
   for mark, module in COMPANIONS.items():
     if item.get_closest_marker(mark):
-      pytest.importorskip(module, reason=f'{module} is not installed: make test-{mark}')
+      pytest.importorskip(module, reason=f'{module} is not installed: make test-{mark.replace("_", "-")}')
 
 
 def allowed_skips() -> list[str]:

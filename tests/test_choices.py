@@ -3,8 +3,11 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import types
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import pytest
 
@@ -19,6 +22,7 @@ from bert_jax import (
     train,
 )
 from bert_jax.model import settings
+from bert_jax.tasks.settings import Finetune
 from launch import cli
 from launch.plan import topology
 from tests import synthetic, test_run_directory
@@ -74,6 +78,69 @@ def test_a_run_keeps_what_it_chose(tmp_path, capsys):
   assert choices.settle(loop, one, run).config.model.unroll == 1
   train.train(loop, data, run, devices=one)
   assert 'model.unroll was 2 and is 1: the last bits may differ' in capsys.readouterr().err and said() == 2
+
+
+# ---------------------------------------------------------------- run.microbatches
+
+
+@hypothesis.given(rows=st.integers(1, 4096), state=st.integers(0, 10**6), row=st.integers(1, 10**4),
+                  own=st.integers(0, 10**6), room=st.integers(1, 10**8), refuses=st.booleans())
+def test_as_few_microbatches_as_fit(rows, state, row, own, room, refuses):
+  """Of a step that takes its state, something for more than one part, and so much a row; or that is refused."""
+  tried = []
+
+  def needed(count):
+    tried.append(count)
+    takes = state + row * rows // count + (own if count > 1 else 0)
+    return math.inf if refuses and takes > room else takes
+
+  possible = [count for count in range(1, rows + 1) if rows % count == 0]
+  count, takes = choices.fewest(possible, needed, room, state)
+  fitting = [other for other in possible if state + row * rows // other + (own if other > 1 else 0)
+             <= room * choices.FILLED]
+  if own == 0 or count == 1 or not fitting:
+    assert count == (min(fitting) if fitting else possible[-1])
+  assert (takes <= room * choices.FILLED) == (count in fitting) and len(set(tried)) == len(tried)
+  assert len(tried) <= len(possible).bit_length() + 2 or len(tried) <= 6
+
+
+def test_pretraining_takes_as_few_microbatches_as_fit_and_keeps_them(tmp_path, monkeypatch, capsys):
+  data = synthetic.write_data(tmp_path / 'data', vocabulary_size=VOCABULARY, pieces=60, documents=12,
+                              sequence_length=16)
+  config, one = choices.with_microbatches(of(1), 'auto'), jax.devices()[:1]
+  whole, halves = (choices.needed_bytes(choices.with_microbatches(config, count), one) for count in (1, 2))
+  assert 0 < halves < whole
+  monkeypatch.setattr(choices, 'needed_bytes', lambda config, _: whole if config.run.parts == 1 else halves)
+  monkeypatch.setattr(health, 'device_bytes', lambda device: (whole + halves) / 2 / choices.FILLED)
+  run = tmp_path / 'run'
+  train.train(config, data, run, devices=one, stop=lambda step: step == 1)
+  said = lambda: json.loads((run / 'config.json').read_text())['config']['run']['microbatches']
+  assert said() == 2 and 'microbatches: 2, as a step takes 0.00 GB of 0.00 GB so (run.microbatches auto)' in (
+      capsys.readouterr().err)
+  monkeypatch.setattr(health, 'device_bytes', lambda device: 1e12)
+  assert choices.settle(config, one, run).config.run.microbatches == 2
+  assert choices.settle(choices.with_microbatches(config, 4), one, run).config.run.microbatches == 4
+  assert choices.settle(config, one).config.run.microbatches == 1
+  monkeypatch.setattr(health, 'device_bytes', lambda device: halves / 100)
+  settled = choices.settle(config, one)
+  assert settled.config.run.microbatches == 8 and 'does not fit, and no more are possible' in settled.lines[0]
+  monkeypatch.setattr(health, 'device_bytes', lambda device: None)
+  settled = choices.settle(config, one)
+  assert settled.config.run.microbatches == 1 and 'nothing tells how much memory a cpu has' in settled.lines[0]
+
+
+def test_microbatches_are_chosen_of_those_that_divide():
+  config = choices.with_microbatches(of(1), 'auto')
+  longer = dataclasses.replace(config, long=cfg.Long(share=0.5, sequence_length=16, predictions=4, size=12),
+                               batch=dataclasses.replace(config.batch, size=8, sequence_length=8))
+  assert choices.possible_microbatches(config, jax.devices()[:1]) == [1, 2, 4, 8]
+  assert choices.possible_microbatches(config, jax.devices()[:4]) == [1, 2]
+  assert choices.possible_microbatches(longer, jax.devices()[:1]) == [1, 2, 4]
+
+
+def test_a_task_wants_a_number_of_microbatches():
+  with pytest.raises(cfg.ConfigError, match='run.microbatches auto is for pretraining: wanted a number'):
+    Finetune(run=cfg.Run(microbatches='auto'))
 
 
 # ---------------------------------------------------------------- model.dtype

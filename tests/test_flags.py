@@ -13,6 +13,7 @@ import pytest
 
 from bert_jax import config as cfg, recipes
 from bert_jax.tasks.table import TASKS
+from input_pipeline.errors import DataError
 from launch import cli
 from launch.commands import (
     checkpoints,
@@ -20,6 +21,7 @@ from launch.commands import (
     launch_files,
     measuring,
     planning,
+    proving,
     supervising,
     table,
     text,
@@ -54,7 +56,7 @@ def test_help_waits_for_nothing():
   loaded = loaded_by('--help')
   ours = {name for name in loaded if name.split('.')[0] in PACKAGES}
   assert {name.split('.')[0] for name in loaded} - set(PACKAGES) <= set(sys.stdlib_module_names)
-  assert 'launch.commands.table' in ours and len(ours) <= 9 and len(loaded) < 40
+  assert 'launch.commands.table' in ours and len(ours) <= 10 and len(loaded) < 40
 
 
 @pytest.mark.parametrize('command', ['vocabulary', 'prepare', 'inspect'])
@@ -187,7 +189,7 @@ def settings():
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'predict': training.Predict, 'plot': training.Plot, 'report': training.Report,
-          'supervise': supervising.Supervise, 'plan': planning.Plan,
+          'supervise': supervising.Supervise, 'plan': planning.Plan, 'selftest': proving.SelfTest,
           'benchmark step': measuring.BenchmarkStep,
           'benchmark input': measuring.BenchmarkInput, 'benchmark tasks': measuring.BenchmarkTasks,
           'import': checkpoints.Import, 'export': checkpoints.Export,
@@ -199,9 +201,9 @@ def settings():
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
-# Beam's own flags, and those of ours that are refused with what took their place.
-FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--temp_location', '--setup_file',
-           '--beam-runner', '--beam-arguments'}
+# Beam's own flags, one that stands in a recipe's place, and those that are refused with what took their place.
+FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--setup_file', planning.LIST, '--beam-runner',
+           '--beam-arguments'}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()
 
@@ -223,7 +225,42 @@ def flags_of(kind, before=''):
   return found
 
 
-FLAGS = set().union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
+FLAGS = {planning.LIST}.union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
+
+
+@pytest.mark.parametrize('command', SETTINGS)
+def test_what_the_parser_refuses_is_told_in_a_sentence(command, capsys):
+  """A flag without its value, one that is none, a word too many, a choice that is none: by name, and nothing drawn."""
+  kind = SETTINGS[command]
+  takes = sorted(name for name in flags_of(kind) if '--no-' not in name and name != '--help')
+  lines = [([*takes[:1], '--no-such-flag', 'word'], '--no-such-flag')]
+  for name in takes[::max(1, len(takes) // 4)]:
+    lines += [([name], name), ([f'{name}=\x1b[31mno'], name)]
+  said = set()
+  for words, named in lines:
+    try:
+      flags.parse(kind, words, command)
+    except (cfg.ConfigError, DataError) as error:
+      sentence = cli.one_line(error)
+      assert not set('─│╭') & set(sentence) and len(sentence) < 1500, sentence
+      assert named.strip('-').replace('-', '_') in sentence.replace('-', '_') or 'issing' in sentence, sentence
+      said.add(sentence)
+  assert said
+  assert not ''.join(capsys.readouterr())
+
+
+def test_what_is_wrong_stands_there_with_what_was_wanted():
+  for words, says in (
+      (['--batch.masking.schedule', '0'], r"--batch.masking.schedule: .*\['0'\]; wanted --batch.masking.schedule "
+       r'\[INT FLOAT \[INT FLOAT ...\]\]; `bert-jax pretrain tiny --help`'),
+      (['--model.dtype', 'float31'], "'float31' for argument '--model.dtype'. Expected one of .*bfloat16"),
+      (['--model.dtyp', 'float32'], 'options: --model.dtyp, float32; did you mean --model.dtype {auto,'),
+      (['--run.steps'], "value for argument '--run.steps'"),
+      (['--distributed.no-auto=maybe'], 'options: maybe, after --distributed.no-auto, which takes no more')):
+    with pytest.raises(cfg.ConfigError, match=says):
+      cli.run(['pretrain', 'tiny', *PRETRAIN, *words])
+  with pytest.raises(cfg.ConfigError, match=r'missing from .*: --run-dir STR \(Where checkpoints and'):
+    cli.run(['pretrain', 'tiny', *PRETRAIN[:2]])
 
 
 def strings(path):

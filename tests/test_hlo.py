@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import chips
-from launch.plan import costs as hlo_costs, hlo, topology as topology_lib
+from launch.plan import collectives as collective_lib, costs as hlo_costs, hlo, topology as topology_lib
 
 pytestmark = pytest.mark.filterwarnings('ignore:Error reading persistent compilation cache')
 tpu = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the compiler in libtpu')
@@ -105,7 +105,7 @@ def test_collectives_are_found_with_their_bytes_and_trips(kind, whole):
   loop = lambda x: jax.lax.fori_loop(0, 5, lambda _, x: operation(x), x)
   costs = costs_of(jax.shard_map(loop, mesh=mesh, in_specs=P('x'), out_specs=P('x'), check_vma=False),
                    shaped(mesh, P('x'), 8 * 512, 256, dtype=jnp.float32))
-  found = [item for item in costs.collectives if item.kind == kind and item.bytes >= hlo_costs.LARGE]
+  found = [item for item in costs.collectives if item.kind == kind and item.bytes >= collective_lib.LARGE]
   assert sum(item.bytes for item in found) == costs.collective_bytes()[kind] == 5 * whole * 512 * 256 * 4
   assert {item.devices for item in found} == {8} and {item.times for item in found} == {5}
 
@@ -167,17 +167,22 @@ ENTRY %main (a: bf16[4,8,128]) -> bf16[4,8,128] {
 '''
   handler = 'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}'
   costs = hlo_costs.read(text.replace('HANDLER', handler))
-  assert costs.collective_bytes() == {hlo_costs.BETWEEN_SLICES: 2 * 4 * 8 * 128} and costs.collectives[0].asynchronous
+  assert costs.collective_bytes() == {collective_lib.BETWEEN_SLICES: 2 * 4 * 8 * 128}
+  assert costs.collectives[0].asynchronous
   assert sum(size for _, size in costs.unestimated) == 0
 
 
-@pytest.mark.parametrize('written,size', [
-    ('replica_groups={{0,1,2},{3,4,5}}', 3), ('replica_groups=[2,4]<=[8]', 4), ('replica_groups=[4,2]<=[2,4]T(1,0)', 2),
-    ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4), ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", 8),
-    ("replica_groups=mesh['axis_0'=2,'axis_1'=3,'axis_2'=2], device_ids=([2,2]T(1,0)) {'axis_1'}, dimensions={2}", 3),
-    ("replica_groups=mesh['a'=8] {'a':(1)2}", 2), ('replica_groups={}', 0), ('source_target_pairs={{0,1}}', 0)])
-def test_group_sizes_in_every_notation(written, size):
-  assert hlo_costs.group_size(f', channel_id=1, {written}, use_global_device_ids=true') == size
+@pytest.mark.parametrize('written,members', [
+    ('replica_groups={{0,1,2},{3,4,5}}', (0, 1, 2)), ('replica_groups=[2,4]<=[8]', (0, 1, 2, 3)),
+    ('replica_groups=[4,2]<=[2,4]T(1,0)', (0, 4)),
+    ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", (0, 2, 4, 6)),
+    ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", tuple(range(8))),
+    ("replica_groups=mesh['axis_0'=2,'axis_1'=3,'axis_2'=2], device_ids=([2,6]T(1,0)) {'axis_1'}, dimensions={2}",
+     (0, 1, 2)),
+    ("replica_groups=mesh['a'=8] {'a':(1)2}", (0, 4)), ("replica_groups=mesh['a'=8] {'a':(4)2}", (0, 1)),
+    ('replica_groups={}', ()), ('source_target_pairs={{0,1}}', ())])
+def test_groups_in_every_notation(written, members):
+  assert collective_lib.group(f', channel_id=1, {written}, use_global_device_ids=true') == members
 
 
 @tpu
@@ -233,6 +238,19 @@ def test_kernels_are_found_in_loops_with_their_own_estimate_or_as_attention():
   assert kernel.seconds(peak=2e18, memory_rate=1e9) == pytest.approx(5.24288e-4)  # by its bytes
 
 
+@pytest.mark.parametrize('quote', [r'\22', r'\"', '"'])
+def test_a_kernel_for_gpus_tells_its_flops_in_its_metadata(quote):
+  """The operations of one run, in whichever way a compiler writes the quotes."""
+  told = f'{{{quote}flops{quote}: {quote}223{quote}}}'
+  text = """HloModule m
+ENTRY %main (a: bf16[8,64]) -> bf16[8,64] {
+  %a = bf16[8,64]{1,0} parameter(0)
+  ROOT %k = bf16[8,64]{1,0} custom-call(%a), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="ours"} CONFIG
+}""".replace(' CONFIG', f', backend_config={{grid_x = 1 : i32, serialized_metadata = "{told}"}}')
+  kernel, = hlo_costs.read(text).kernels
+  assert (kernel.flops, kernel.bytes, kernel.op_name) == (223, 2 * 2 * 8 * 64, 'ours')
+
+
 def test_attention_kernels_without_an_estimate_are_counted_from_their_operands():
   def module(operands, results):
     shape = 'bf16[4,8,128,64]{3,2,1,0}'
@@ -244,3 +262,29 @@ def test_attention_kernels_without_an_estimate_are_counted_from_their_operands()
   product = 2 * 4 * 8 * 128 * 128 * 64
   assert hlo_costs.read(module(3, 1)).kernels[0].flops == 2 * product
   assert hlo_costs.read(module(5, 3)).kernels[0].flops == 5 * product
+
+
+def test_a_fusion_that_runs_beside_others_counts_once_and_as_any_other():
+  """jax 0.11 starts fusions on GPUs so: fusion-start takes the operands, and repeats them in its result."""
+  program = '''
+%part (stack: bf16[24,8,128], i: s32[], x: bf16[8,128]) -> bf16[24,8,128] {
+  %stack = bf16[24,8,128]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %x = bf16[8,128]{1,0} parameter(2)
+  %b = bf16[1,8,128]{2,1,0} bitcast(%x)
+  ROOT %u = bf16[24,8,128]{2,1,0} dynamic-update-slice(%stack, %b, %i, %i, %i)
+}
+
+ENTRY %main (stack: bf16[24,8,128], i: s32[], x: bf16[8,128]) -> bf16[24,8,128] {
+  %stack.1 = bf16[24,8,128]{2,1,0} parameter(0)
+  %i.1 = s32[] parameter(1)
+  %x.1 = bf16[8,128]{1,0} parameter(2)
+  FUSION
+}
+'''
+  plain = 'ROOT %f = bf16[24,8,128]{2,1,0} fusion(%stack.1, %i.1, %x.1), kind=kLoop, calls=%part'
+  beside = '''%s = ((bf16[24,8,128]{2,1,0}, s32[], bf16[8,128]{1,0}), bf16[24,8,128]{2,1,0}, u32[]) ''' \
+      '''fusion-start(%stack.1, %i.1, %x.1), kind=kLoop, calls=%part
+  ROOT %d = bf16[24,8,128]{2,1,0} fusion-done(%s)'''
+  launches = [hlo_costs.read(program.replace('FUSION', text)).schedule.launches for text in (plain, beside)]
+  assert len(launches[1]) == 1 and launches[1][0].bytes == launches[0][0].bytes < 3 * 8 * 128 * 2

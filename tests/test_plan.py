@@ -189,15 +189,16 @@ def test_what_people_read(capsys, monkeypatch, planned):
 
 
 def fake(config, mesh, steps, topology, price, cache):
-  """A machine on which 24 rows fit without recomputation and 96 with; it is fastest with most rows, and on 4 fsdp."""
-  rows, fsdp = config.batch.size // mesh.devices.size, mesh.shape['fsdp']
+  """A machine on which 24 rows fit at a time without recomputation and 96 with; it is fastest with most of them, and on
+  4 fsdp."""
+  rows, fsdp = config.batch.size // mesh.devices.size / config.run.microbatches, mesh.shape['fsdp']
   fits = rows <= {'none': 24}.get(config.model.remat, 96)
   blank = {field.name: None for field in dataclasses.fields(plan_step.Figures)}
   speed = rows ** 0.5 * (1 if config.model.remat == 'none' else 0.4) * (1.1 if fsdp == 4 else 1)
   return plan_step.Figures(**blank | dict(
       topology=topology, chips=mesh.devices.size, mesh=dict(mesh.shape), remat=config.model.remat,
-      batch=config.batch.size, fits=fits, needed_bytes=rows * 10**9, tokens_per_day=speed * 1e9 if fits else None,
-      estimated_step_seconds=1.0, estimated_mfu=0.5))
+      batch=config.batch.size, microbatches=config.run.microbatches, fits=fits, needed_bytes=rows * 10**9,
+      tokens_per_day=speed * 1e9 if fits else None, estimated_step_seconds=1.0, estimated_mfu=0.5))
 
 
 def test_search_finds_the_best_in_few_programs(monkeypatch):
@@ -210,10 +211,19 @@ def test_search_finds_the_best_in_few_programs(monkeypatch):
   assert (best.batch // 8, best.remat, best.mesh['fsdp']) == (16, 'none', 4)
   assert len(calls) <= 12 and len(others) == plan_search.SHOWN - 1
   assert all(item.tokens_per_day <= best.tokens_per_day for item in others)
-  tried = [(args[0].batch.size, args[0].model.remat, *args[1].shape.values()) for args in calls]
+  tried = [(args[0].batch.size, args[0].run.microbatches, args[0].model.remat, *args[1].shape.values())
+           for args in calls]
   assert len(set(tried)) == len(tried)
   calls.clear()
   assert plan_search.search(config, 10, jax.devices(), 'v5e:2x4', None, tries=1)[0].batch == 64 and len(calls) == 1
+
+
+def test_search_takes_more_microbatches_where_the_batch_does_not_fit(monkeypatch):
+  monkeypatch.setattr(plan_step, 'figures', fake)
+  batch = dataclasses.replace(recipes.recipe('tiny').batch, size=8 * 256)
+  config = with_model(dataclasses.replace(recipes.recipe('tiny'), batch=batch), remat='full')
+  best, *_ = plan_search.search(config, 10, jax.devices(), 'v5e:2x4', None, tries=12)
+  assert best.fits and best.batch == 8 * 256 and best.microbatches >= 4
 
 
 @tpu

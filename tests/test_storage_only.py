@@ -37,6 +37,7 @@ LOCAL = {
     'bert_jax/convert/directory.py': 'the branch for a local export, which is renamed',
     'bert_jax/convert/google.py': 'what TensorFlow writes to a temporary folder',
     'bert_jax/convert/programs.py': 'what TensorFlow writes to a temporary folder',
+    'launch/without_gpu.py': 'devices of the machine',
     'launch/without_tpu.py': 'devices of the machine',
     'bert_jax/object_log.py': 'events in a temporary folder, before they are sent',
 }

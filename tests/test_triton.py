@@ -3,16 +3,18 @@
 import dataclasses
 import functools
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.experimental import pallas as pl
 
-from bert_jax import selftest
+from bert_jax import choices, config as cfg, selftest, synthetic
 from bert_jax.config import ConfigError, Model
-from bert_jax.model import triton_activation, triton_attention, triton_norm
+from bert_jax.model import build, encoder, triton, triton_activation, triton_attention, triton_norm
 from bert_jax.model.attention import Place, attend, choose_implementation
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import activate, normalize_plainly
@@ -181,12 +183,53 @@ def test_a_kernel_that_cannot_be_compiled_is_told(monkeypatch):
   assert report.failures == ['NotImplementedError: no such chip']
 
 
-def test_where_the_kernel_is_chosen():
+def test_where_the_kernel_is_chosen(monkeypatch):
   model = Model(dtype='bfloat16')
   assert choose_implementation(model, GPU, 128) == choose_implementation(model, GPU, 16) == 'triton'
   assert choose_implementation(model, GPU, 100) == 'xla'
   assert choose_implementation(dataclasses.replace(model, dtype='float32'), GPU, 128) == 'xla'
   assert choose_implementation(dataclasses.replace(model, dtype='float32', attention='triton'), GPU, 128) == 'triton'
   assert choose_implementation(model, Place('gpu', tensor=2), 128) == 'xla'
+  monkeypatch.setattr(triton, 'AVAILABLE', False)
+  assert choose_implementation(model, GPU, 128) == 'xla'
   with pytest.raises(ConfigError, match='triton an NVIDIA GPU'):
     choose_implementation(dataclasses.replace(model, attention='triton'), Place('tpu'), 128)
+
+
+@pytest.mark.parametrize('left, fails', [(0, True), pytest.param(None, False, marks=pytest.mark.slow)])
+def test_a_run_whose_kernels_fail_attends_in_plain_jax_or_ends_where_that_does_not_fit(monkeypatch, left, fails):
+  """One warning, and the setting that it went on with; on good kernels one line."""
+  config = cfg.Config(model=small(dtype='bfloat16'), batch=cfg.BatchConfig(size=2, sequence_length=32, predictions=4))
+  card = types.SimpleNamespace(platform='gpu', device_kind='a card')
+  mesh = types.SimpleNamespace(devices=np.array([card]), shape={'tensor': 1})
+  same, lines = selftest.proven(config, mesh, [32])
+  assert same is config and len(lines) == 1 and 'comparisons of our kernels with plain JAX passed' in lines[0]
+  selftest.value_and_gradient.cache_clear()
+  fault = FAULTS['weights'][1](triton_attention.weights_and_slopes)
+  monkeypatch.setattr(triton_attention, 'weights_and_slopes', fault)
+  monkeypatch.setattr(choices, 'spare_bytes', lambda config, _: left if config.model.attention == 'xla' else 1)
+  with pytest.warns(UserWarning, match='this run attends in plain JAX'):
+    if fails:
+      with pytest.raises(ConfigError, match=r'without it the step does not fit into a device: set --run\.microbatches'):
+        selftest.proven(config, mesh, [32])
+    else:
+      config, lines = selftest.proven(config, mesh, [32])
+      assert config.model.attention == 'xla' and not lines
+
+
+def test_the_layers_of_another_architecture_are_its_own_on_a_gpu_too(monkeypatch):
+  """Their attention goes through the kernel; what else they do is not left out."""
+  class Twice(encoder.Block):
+    def __call__(self, x, *others):
+      return 2 * super().__call__(x, *others)
+
+  class TwiceEncoder(encoder.BertEncoder):
+    block = staticmethod(lambda settings, rngs: Twice(settings, rngs))
+
+  monkeypatch.setitem(encoder.ENCODERS, 'twice', TwiceEncoder)
+  batch = {key: jnp.asarray(value) for key, value in synthetic.batch(64, 2, 32, 1, pairs=2, shortest=.5).items()}
+  model = small(dtype='float32', architecture='twice')
+  params = build.build(model, {}, jax.random.key(0))[1]
+  graphdefs = (build.describe(dataclasses.replace(model, attention=name), {}, GPU)[0] for name in ('triton', 'xla'))
+  got, want = (nnx.merge(graphdef, params).encoder(batch) for graphdef in graphdefs)
+  np.testing.assert_allclose(got, want, atol=1e-5)

@@ -14,7 +14,7 @@ import time
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, evaluate, train
+from bert_jax import checkpoint, distributed, evaluate, train
 from launch import cli
 
 TRAIN = train.train
@@ -54,6 +54,8 @@ def failed(*arguments, **settings) -> bool:
 
 
 def train_and_tell(config, data, run_dir, **settings):
+  last = jax.process_index() == jax.process_count() - 1
+  assert distributed.any_says(last) and not distributed.any_says(False)
   result = TRAIN(config, data, run_dir, **settings | {'engine': 'threads', 'stop': fail})
   if jax.process_index() == 0:
     (pathlib.Path(run_dir) / 'digest').write_text(digest(result.state))

@@ -3,7 +3,7 @@
 `python -m bert_jax.benchmark.huggingface DIRECTORY` reads the model and settings that peers.py wrote there, then
 answers each line of stdin with a line of JSON. It never imports JAX, so the thread pools of the two do not meet.
 
-B rows, T tokens, P masked positions, D hidden.
+B rows, T tokens, N predicted tokens of a batch, D hidden.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import os
 import pathlib
 import resource
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,14 @@ SETTINGS_FILE, BATCHES_FILE = 'benchmark.json', 'batches.npz'
 
 
 def masked_only(model, batch):
-  """The loss with the head on the masked positions only, as ours: {[B T], [B P], [B]} -> scalar tensor."""
-  import torch
+  """The loss with the head on the predicted tokens only, as ours: {[B T], [N], [B]} -> scalar tensor."""
   from torch.nn.functional import cross_entropy
   ids, mask, types = batch['input_ids'], batch['attention_mask'], batch['token_type_ids']
   outputs = model.bert(ids, attention_mask=mask, token_type_ids=types)
-  hidden, positions = outputs.last_hidden_state, batch['masked_lm_positions']
-  picked = torch.gather(hidden, 1, positions[..., None].expand(-1, -1, hidden.shape[-1])).flatten(0, 1)  # [B P D]
+  picked = outputs.last_hidden_state.flatten(0, 1).index_select(0, batch['predicted'])  # [N D]
   scores = model.cls.predictions(picked)
-  each = cross_entropy(scores.float(), batch['masked_lm_ids'].flatten(), reduction='none')
-  weights = batch['masked_lm_weights'].flatten()
+  each = cross_entropy(scores.float(), batch['predicted_ids'], reduction='none')
+  weights = batch['predicted_weights']
   pairs = model.cls.seq_relationship(outputs.pooler_output).float()
   next_sentence = cross_entropy(pairs, batch['next_sentence_labels'])
   return (each * weights).sum() / weights.sum() + next_sentence
@@ -47,21 +46,30 @@ def as_shipped(model, batch):
 LOSSES = {'masked': masked_only, 'shipped': as_shipped}
 
 
-def tensors(batch: dict[str, np.ndarray], device) -> dict:
-  """A batch of ours as torch has it: int64 ids, an attention mask, and for `as_shipped` labels, or -100 in them."""
+def predicted(batches: list[dict[str, np.ndarray]]) -> int:
+  """N: the most predicted tokens of a batch."""
+  return max(int(np.count_nonzero(batch['masked_lm_weights'])) for batch in batches)
+
+
+def tensors(batch: dict[str, np.ndarray], device, slots: int) -> dict:
+  """A batch of one pair a row as torch has it: int64 ids, an attention mask, for `as_shipped` labels, or -100 in them,
+  and for `masked_only` `slots` numbers of predicted tokens in the batch, the last ones of them unused."""
   import torch
-  integers = 'input_ids', 'token_type_ids', 'masked_lm_positions', 'masked_lm_ids'
-  found = {name: batch[name].astype(np.int64) for name in integers}
-  found |= {'attention_mask': (batch['pair_ids'] > 0).astype(np.int64), 'masked_lm_weights': batch['masked_lm_weights'],
-            'next_sentence_labels': batch['next_sentence_labels'][:, 0].astype(np.int64)}
   row, slot = np.nonzero(batch['masked_lm_weights'])
   labels = np.full(batch['input_ids'].shape, -100, np.int64)
-  labels[row, batch['masked_lm_positions'][row, slot]] = batch['masked_lm_ids'][row, slot]
-  return {name: torch.from_numpy(np.array(value)).to(device) for name, value in (found | {'labels': labels}).items()}
+  place = row, batch['masked_lm_positions'][row, slot]
+  labels[place] = batch['masked_lm_ids'][row, slot]
+  fill = lambda values: np.pad(values, (0, slots - len(row)))
+  found = {name: batch[name].astype(np.int64) for name in ('input_ids', 'token_type_ids')} | {
+      'attention_mask': (batch['pair_ids'] > 0).astype(np.int64), 'labels': labels,
+      'predicted': fill(np.ravel_multi_index(place, labels.shape)), 'predicted_ids': fill(labels[place]),
+      'predicted_weights': fill(batch['masked_lm_weights'][row, slot]),
+      'next_sentence_labels': batch['next_sentence_labels'][:, 0].astype(np.int64)}
+  return {name: torch.from_numpy(np.array(value)).to(device) for name, value in found.items()}
 
 
 class TimedPeer:
-  """The model, torch's fused AdamW, and the batches."""
+  """The model, torch's fused AdamW, and the batches, all on the device."""
 
   def __init__(self, directory: pathlib.Path):
     import torch
@@ -71,6 +79,9 @@ class TimedPeer:
     settings = json.loads((directory / SETTINGS_FILE).read_text())
     self.device = torch.device(settings['device'])
     self.precision, self.clip = settings['dtype'], settings['clip_norm']
+    self.on_cuda = self.device.type == 'cuda'
+    if self.on_cuda:
+      torch.set_float32_matmul_precision('high')  # TF32, as JAX multiplies float32 there
     model: Any = transformers.BertForPreTraining.from_pretrained(directory, dtype=torch.float32)
     self.model = model.to(self.device)
     named = list(self.model.named_parameters())
@@ -83,8 +94,11 @@ class TimedPeer:
       count = 1 + max(int(name.split('/')[0]) for name in arrays)
       batches = [{name.split('/')[1]: arrays[name] for name in arrays if name.startswith(f'{i}/')}
                  for i in range(count)]
+    *batches, evaluated = batches
     self.content = [(int((batch['pair_ids'] > 0).sum()), len(batch['pair_ids'])) for batch in batches]
-    self.batches = [tensors(batch, self.device) for batch in batches]
+    slots = predicted(batches)
+    self.batches = [tensors(batch, self.device, slots) for batch in batches]
+    self.evaluated = tensors(evaluated, self.device, predicted([evaluated]))
     self.losses = dict(LOSSES)
 
   def computing(self):
@@ -104,31 +118,61 @@ class TimedPeer:
     return loss.detach()
 
   def evaluate(self) -> dict:
-    """{'loss'} of the first batch without dropout."""
+    """{'loss'} of the batch for it without dropout."""
     import torch
     self.model.eval()
     with torch.no_grad(), self.computing():
-      return {'loss': float(masked_only(self.model, self.batches[0]))}
+      return {'loss': float(masked_only(self.model, self.evaluated))}
 
-  def turn(self, mode: str, seconds: float, least: int = turns.LEAST) -> dict:
-    """A Turn's fields, and the peak of memory so far. `mode`: a key of LOSSES, or compiled: masked by torch.compile."""
+  def launch(self, mode: str, index: int):
+    """Starts a step; what `finish` takes. `mode`: a key of LOSSES, or compiled: masked through torch.compile."""
     import torch
-    if mode == 'compiled' and mode not in self.losses:
+    loss = self.step(self.losses[mode], index)
+    if not self.on_cuda:
+      return loss
+    done = torch.cuda.Event()  # reading the loss would wait for the next step too, where that was started
+    done.record()
+    return done
+
+  def finish(self, launched) -> None:
+    if self.on_cuda:
+      launched.synchronize()
+    else:
+      float(launched)
+
+  def warm_up(self, mode: str) -> dict:
+    """Steps over batches of each shape, and one more: what torch.compile does at first is done then."""
+    import torch
+    if mode == 'compiled':
       self.losses[mode] = torch.compile(masked_only)
     self.model.train()
-    on_cuda = self.device.type == 'cuda'
-    turn = turns.take(lambda i: self.step(self.losses[mode], i), float, self.content, seconds, on_cuda, least)
-    return dataclasses.asdict(turn) | {'peak_rss_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                                       'peak_device_bytes': torch.cuda.max_memory_allocated() if on_cuda else None}
+    begin = time.perf_counter()
+    shapes = {batch['input_ids'].shape: index for index, batch in reversed(list(enumerate(self.batches)))}
+    for index in [*sorted(shapes.values()), 0]:
+      self.finish(self.launch(mode, index))
+    return {'warm_up_seconds': time.perf_counter() - begin}
+
+  def turn(self, mode: str, seconds: float) -> dict:
+    """A Turn's fields, and the peaks of memory: of the process so far, and of the device in this turn."""
+    import torch
+    self.model.train()
+    if self.on_cuda:
+      torch.cuda.reset_peak_memory_stats()
+    turn = turns.take(lambda i: self.launch(mode, i), self.finish, self.content, seconds, self.on_cuda)
+    return dataclasses.asdict(turn) | {
+        'peak_rss_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        'peak_device_bytes': torch.cuda.max_memory_allocated() if self.on_cuda else None}
 
   def about(self) -> dict:
     import torch
     import transformers
-    return {'torch': torch.__version__, 'transformers': transformers.__version__, 'threads': torch.get_num_threads()}
+    return {'torch': torch.__version__, 'transformers': transformers.__version__, 'threads': torch.get_num_threads(),
+            'attention': self.model.config._attn_implementation}
 
 
 def main() -> None:
-  answers, sys.stdout = sys.stdout, sys.stderr  # stdout has answers only, whatever else prints
+  answers = os.fdopen(os.dup(1), 'w')  # only answers go there: what else prints, compilers of torch among it, to stderr
+  os.dup2(2, 1)
   os.environ.setdefault('HF_HUB_OFFLINE', '1')
   trainer = TimedPeer(pathlib.Path(sys.argv[1]))
   for line in sys.stdin:

@@ -17,14 +17,29 @@ import jax
 import numpy as np
 
 from bert_jax import config as cfg, objectives
-from bert_jax.benchmark import huggingface as child, turns
+from bert_jax.benchmark import huggingface as child, padded, turns
 
 PEERS = ('huggingface',)
 TUNABLES = 'GLIBC_TUNABLES'  # through which `bert-jax` asks for huge pages: see launch/cli.py
+PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'  # whether JAX takes three quarters of a GPU's memory when it starts
 
 
 def huge_pages() -> bool:
   return 'hugetlb=1' in os.environ.get(TUNABLES, '')
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What a peer does in a step, in the mean over its batches."""
+  flops: float
+  rows: float
+  real_token_share: float
+
+
+def leave_room() -> bool:
+  """Lets JAX take a GPU's memory as it needs it, so that a peer on the same GPU finds room. To be called before JAX
+  looks for devices; False where the user has said otherwise."""
+  return os.environ.setdefault(PREALLOCATE, 'false') == 'false'
 
 
 def check_comparable(config: cfg.Config, peer: str, mesh: jax.sharding.Mesh) -> None:
@@ -36,35 +51,72 @@ def check_comparable(config: cfg.Config, peer: str, mesh: jax.sharding.Mesh) -> 
   cfg.require(config.objective in alike,
               f'--peer huggingface trains BertForPreTraining, objective is {config.objective!r}: '
               f'pass --objective {alike[0]}')
-  cfg.require(not config.batch.pack,
-              '--peer huggingface knows no packed rows: pass --batch.no-pack --batch.pairs-per-row 1')
   cfg.require(config.run.microbatches == 1,
               f'--peer huggingface knows no microbatches, found {config.run.microbatches}: pass --run.microbatches 1')
-  cfg.require(mesh.devices.size == 1, f'--peer huggingface runs on one device, the mesh has {mesh.devices.size}')
+  cfg.require(mesh.devices.size == 1, f'--peer huggingface runs on one device, the mesh has '
+              f'{mesh.devices.size}: show it one only, on GPUs by CUDA_VISIBLE_DEVICES=0')
 
 
 @contextlib.contextmanager
 def started(config: cfg.Config, params, batches: list[dict[str, np.ndarray]],
             compiled: bool) -> Iterator[list['Rival']]:
-  """transformers' model with our weights and batches, each kind of it a rival.
+  """transformers' model with our weights and examples, each kind of it a rival.
 
   The kinds: the head on masked positions only; as shipped (logits at every token); if `compiled`, through
-  torch.compile. They run in our environment, and the first also without huge pages where that has them.
+  torch.compile. They run in our environment, and on a CPU the first also without huge pages where that has them.
   """
   kinds = {'huggingface': 'masked', 'as_shipped': 'shipped'} | ({'compiled': 'compiled'} if compiled else {})
   with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-    write_inputs(pathlib.Path(folder), config, params, batches)
+    theirs = padded.batches(batches) if config.batch.pack else batches
+    pairs, longest = padded.pairs_of(batches[0]), config.batch.sequence_length
+    first = padded.rows(pairs, longest) if config.batch.pack else batches[0]
+    write_inputs(pathlib.Path(folder), config, params, theirs, first)
     start = lambda environment: stack.enter_context(contextlib.closing(Process(folder, environment)))
     alike = start(dict(os.environ))
-    rivals = [Rival(name, mode, alike) for name, mode in kinds.items()]
-    if huge_pages():
+    work = work_of(config, theirs)
+    rivals = [Rival(name, mode, alike, work) for name, mode in kinds.items()]
+    if huge_pages() and jax.default_backend() == 'cpu':
       plain = start({name: value for name, value in os.environ.items() if name != TUNABLES})
-      rivals.append(Rival('without_huge_pages', 'masked', plain))
+      rivals.append(Rival('without_huge_pages', 'masked', plain, work))
     yield rivals
 
 
-def write_inputs(folder: pathlib.Path, config: cfg.Config, params, batches: list[dict[str, np.ndarray]]) -> None:
-  """What huggingface.py reads: a model in transformers' format, its settings, and the batches."""
+def work_of(config: cfg.Config, batches: list[dict[str, np.ndarray]]) -> Work:
+  """Of rows of one pair, by the formula that our FLOPs go by: the head on predicted tokens only."""
+  flops = 0.0
+  for batch in batches:
+    rows, length = batch['pair_ids'].shape
+    predictions = max(round(np.count_nonzero(batch['masked_lm_weights']) / rows), 1)
+    of = dataclasses.replace(config.batch, size=rows, sequence_length=length, predictions=predictions, pack=False,
+                             pairs_per_row=1)
+    flops += rows * config.learns.flops_per_row(config.model, of) / len(batches)
+  places = sum(batch['pair_ids'].size for batch in batches)
+  return Work(flops, statistics.mean(len(batch['pair_ids']) for batch in batches),
+              sum(np.count_nonzero(batch['pair_ids']) for batch in batches) / places)
+
+
+def begin(rivals: list['Rival']) -> None:
+  """Asks for the loss of the first batch and then for steps that compile all: what takes longest to compile first."""
+  rivals[0].process.send('evaluate')
+  for rival in longest_first(rivals):
+    rival.process.send('warm_up', mode=rival.mode)
+
+
+def begun(rivals: list['Rival']) -> float:
+  """Waits for what `begin` asked for; the loss."""
+  loss = rivals[0].process.answer()['loss']
+  for rival in longest_first(rivals):
+    rival.told |= rival.process.answer()
+  return loss
+
+
+def longest_first(rivals: list['Rival']) -> list['Rival']:
+  return sorted(rivals, key=lambda rival: rival.mode != 'compiled')
+
+
+def write_inputs(folder: pathlib.Path, config: cfg.Config, params, batches: list[dict[str, np.ndarray]],
+                 evaluated: dict[str, np.ndarray]) -> None:
+  """What huggingface.py reads: a model in transformers' format, its settings, the batches, and that of its loss."""
   import safetensors.numpy
 
   from bert_jax.convert import huggingface
@@ -76,21 +128,21 @@ def write_inputs(folder: pathlib.Path, config: cfg.Config, params, batches: list
       'device': 'cuda' if jax.default_backend() == 'gpu' else 'cpu', 'dtype': config.model.computes_in,
       'clip_norm': o.clip_norm, 'weight_decay': o.weight_decay, 'learning_rate': o.peak_learning_rate,
       'betas': [o.b1, o.b2], 'epsilon': o.epsilon}))
-  arrays: dict[str, Any] = {f'{i}/{name}': array for i, batch in enumerate(batches) for name, array in batch.items()}
+  arrays: dict[str, Any] = {f'{i}/{name}': array
+                            for i, batch in enumerate([*batches, evaluated]) for name, array in batch.items()}
   np.savez(folder / child.BATCHES_FILE, **arrays)
 
 
-def against(rivals: list['Rival'], ours: list[turns.Turn]) -> dict:
-  """peer_ratio, ours over theirs in real tokens a second, of the first rival, and the same of all by name."""
+def against(rivals: list['Rival'], ours: list[turns.Turn], peak: float | None) -> dict:
+  """peer_ratio, ours over theirs in real tokens a second, of the first rival, and the same of all by name.
+
+  `peak`: FLOP/s of the device, for their mfu.
+  """
   ratios = {rival.name: turns.spread([mine.tokens_per_second / theirs.tokens_per_second
                                       for mine, theirs in zip(ours, rival.taken)])
             for rival in rivals}
-  rates = {rival.name: {'tokens_per_second': statistics.median(turn.tokens_per_second for turn in rival.taken),
-                        'sequences_per_second': statistics.median(
-                            turn.sequences / sum(turn.seconds) for turn in rival.taken),
-                        'step_seconds': turns.spread([second for turn in rival.taken for second in turn.seconds]),
-                        **rival.memory} for rival in rivals}
-  return {'peer_ratio': next(iter(ratios.values())), 'peer_ratios': ratios, 'peers': rates,
+  return {'peer_ratio': next(iter(ratios.values())), 'peer_ratios': ratios,
+          'peers': {rival.name: rival.report(peak) for rival in rivals},
           'peer_versions': rivals[0].process.ask('about')}
 
 
@@ -104,12 +156,17 @@ class Process:
 
   def ask(self, do: str, **arguments) -> dict:
     """The answer to one request. Raises ConfigError where the process ended instead."""
-    try:
+    self.send(do, **arguments)
+    return self.answer()
+
+  def send(self, do: str, **arguments) -> None:
+    """A request whose answer is read later: they come in the order of the requests."""
+    with contextlib.suppress(BrokenPipeError):  # then there is no answer
       self.process.stdin.write(json.dumps({'do': do} | arguments) + '\n')
       self.process.stdin.flush()
-      answer = self.process.stdout.readline()
-    except BrokenPipeError:
-      answer = ''
+
+  def answer(self) -> dict:
+    answer = self.process.stdout.readline()
     cfg.require(bool(answer), 'the peer ended before it answered: what it printed stands above')
     return json.loads(answer)
 
@@ -127,18 +184,19 @@ class Process:
 class Rival:
   """One way in which a peer's process takes steps."""
 
-  def __init__(self, name: str, mode: str, process: Process):
-    self.name, self.mode, self.process = name, mode, process
+  def __init__(self, name: str, mode: str, process: Process, work: Work):
+    self.name, self.mode, self.process, self.work = name, mode, process, work
     self.taken: list[turns.Turn] = []
-    self.memory: dict[str, int | None] = {}
-
-  def loss(self) -> float:
-    return self.process.ask('evaluate')['loss']
-
-  def warm_up(self) -> None:
-    self.process.ask('turn', mode=self.mode, seconds=0, least=1)
+    self.told: dict[str, Any] = {}  # beside the turns: memory, what compiling took
 
   def take_turn(self, seconds: float) -> None:
     answer = self.process.ask('turn', mode=self.mode, seconds=seconds)
     self.taken.append(turns.Turn(*(answer.pop(field.name) for field in dataclasses.fields(turns.Turn))))
-    self.memory = answer
+    self.told |= answer
+
+  def report(self, peak: float | None) -> dict:
+    steps = turns.spread([second for turn in self.taken for second in turn.seconds])
+    return {'tokens_per_second': statistics.median(turn.tokens_per_second for turn in self.taken),
+            'sequences_per_second': statistics.median(turn.sequences / sum(turn.seconds) for turn in self.taken),
+            'step_seconds': steps, 'mfu': self.work.flops / steps['median'] / peak if peak else None,
+            'rows': self.work.rows, 'real_token_share': self.work.real_token_share, **self.told}

@@ -5,10 +5,12 @@ B rows, T tokens.
 
 import contextlib
 import dataclasses
+import math
 import os
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,46 +23,38 @@ from input_pipeline import storage
 
 BATCH_COUNT = 8  # different ones, that come round and round
 PROFILED_STEPS = 5  # steps in a trace
+# A compiled program's text, its devices, FLOP of a step on all of them -> seconds of a step; None: not known.
+Estimate = Callable[[str, list, float], float | None]
 
 
 def measure(config: cfg.Config, data_dir: storage.PathLike | None = None, *, rounds: int = 5, seconds: float = 10.0,
             warmup: int = 3, peer: str | None = None, compiled_peer: bool = False,
-            profile: storage.PathLike | None = None, devices=None) -> dict:
+            profile: storage.PathLike | None = None, devices=None, estimate: Estimate | None = None) -> dict:
   """Rates, spread and memory of the step of `config`, compiled as `pretrain` compiles it, ready for JSON.
 
   Batches are random tokens, or those of `data_dir`. tokens_per_second counts real tokens, sequences_per_second pairs:
-  in packed rows several a row. With peer='huggingface', transformers' model trains on the same weights and batches in
-  turns, each in a process of its own that sleeps while the other works; peer_ratio is ours over theirs, in tokens a
-  second, round by round.
+  in packed rows several a row; mfu counts the FLOPs of whole rows, padding among them. With peer='huggingface',
+  transformers' model trains on the same weights and examples in turns, each in a process of its own that sleeps while
+  the other works; of packed rows it gets each pair as a row (padded.py). peer_ratio is ours over theirs, in real tokens
+  a second, round by round. `estimate`: of chips that are known, what the measured step stands beside.
   """
-  config = choices.settle(config, devices).config
-  program = program_lib.of(config, devices)
-  mesh = program.mesh
   cfg.require(rounds >= 1 and warmup >= 1, f'--rounds is {rounds} and --warmup {warmup}: wanted at least 1 each')
   cfg.require(profile is None or storage.is_local(profile),
               f'--profile {profile}: the profiler writes only to local disks; copy its files afterwards')
-  if peer:
-    peers.check_comparable(config, peer, mesh)
-  batches = host_batches(config, data_dir, mesh)
-  ours = TimedStep(config, program, batches)
-  with contextlib.ExitStack() as stack:
-    rivals = stack.enter_context(peers.started(config, ours.state.params, batches, compiled_peer)) if peer else []
-    report = {'peer_loss_difference': abs(rivals[0].loss() - ours.loss(batches[0]))} if peer else {}
-    ours.warm_up(warmup)
-    for rival in rivals:
-      rival.warm_up()
-    for number in range(rounds):
-      in_order: list[Any] = [ours, *rivals]
-      for one in in_order[::-1 if number % 2 else 1]:  # there and back: what drifts meets all alike
-        one.take_turn(seconds)
-    report |= ours.report() | (peers.against(rivals, ours.taken) if peer else {})
+  with Comparison(config, data_dir, peer, compiled_peer, devices) as compared:
+    compared.compile()
+    compared.warm_up(warmup)
+    compared.take_turns(rounds, seconds)
+    report = compared.report()
+  if estimate and compared.ours.peak:
+    report |= compared.ours.beside(estimate)
   if profile:
-    ours.profile(profile)
+    compared.ours.profile(profile)
   return report
 
 
 def host_batches(config: cfg.Config, data_dir: storage.PathLike | None, mesh) -> list[dict[str, np.ndarray]]:
-  """This process' rows of some batches: of the data, or of random tokens."""
+  """This process' rows of some batches: of the data, or of random tokens, packed ones in Wikipedia's mix of lengths."""
   index, count = mesh_lib.process_slice(mesh)
   batch = config.batch
   if data_dir is not None:
@@ -69,8 +63,67 @@ def host_batches(config: cfg.Config, data_dir: storage.PathLike | None, mesh) ->
     train.check_vocabulary(config.model, stream.vocabulary, data_dir)
     return [stream.batch(step, index, count) for step in range(BATCH_COUNT)]
   rows = slice(index * batch.size // count, (index + 1) * batch.size // count)
-  shape = config.model.vocab_size, batch.size, batch.sequence_length, batch.predictions, batch.pairs_per_row
-  return [{name: array[rows] for name, array in synthetic.batch(*shape, seed).items()} for seed in range(BATCH_COUNT)]
+  shape = config.model.vocab_size, batch.size, batch.sequence_length, batch.predictions
+  if batch.pack:
+    window = synthetic.packed(shape[0], BATCH_COUNT * batch.size, *shape[2:], batch.pairs_per_row)
+    made = [{name: array[i::BATCH_COUNT] for name, array in window.items()} for i in range(BATCH_COUNT)]
+  else:
+    made = [synthetic.batch(*shape, seed=seed) for seed in range(BATCH_COUNT)]
+  return [{name: array[rows] for name, array in whole.items()} for whole in made]
+
+
+class Comparison:
+  """Our step, and the peer's kinds of it where there is one: a context, as these run in processes of their own."""
+
+  def __init__(self, config: cfg.Config, data_dir: storage.PathLike | None = None, peer: str | None = None,
+               compiled_peer: bool = False, devices=None):
+    """Raises ConfigError, DataError."""
+    self.config = choices.settle(config, devices).config
+    program = program_lib.of(self.config, devices)
+    if peer:
+      peers.check_comparable(self.config, peer, program.mesh)
+    self.batches = host_batches(self.config, data_dir, program.mesh)
+    self.ours = TimedStep(self.config, program, self.batches)
+    self.peer, self.compiled_peer, self.stack = peer, compiled_peer, contextlib.ExitStack()
+    self.rivals: list[peers.Rival] = []
+    # torch.compile takes a core or more for a minute or two: on a GPU while our compiler does.
+    self.beside = program.mesh.devices.flat[0].platform == 'gpu'
+    self.loss = math.nan
+    self.found: dict[str, Any] = {}
+
+  def __enter__(self) -> 'Comparison':
+    if self.peer:
+      start = peers.started(self.config, self.ours.state.params, self.batches, self.compiled_peer)
+      self.rivals = self.stack.enter_context(start)
+      if self.beside:
+        peers.begin(self.rivals)
+    return self
+
+  def __exit__(self, *error) -> None:
+    self.stack.close()
+
+  def compile(self) -> None:
+    self.ours.compile()
+    if self.rivals:
+      if not self.beside:
+        peers.begin(self.rivals)
+      self.loss = self.ours.loss(self.batches[0])
+
+  def warm_up(self, steps: int) -> None:
+    """Takes steps that are not counted; before, the losses are compared."""
+    if self.rivals:
+      self.found['peer_loss_difference'] = abs(peers.begun(self.rivals) - self.loss)
+    self.ours.warm_up(steps)
+
+  def take_turns(self, rounds: int, seconds: float) -> None:
+    for number in range(rounds):
+      in_order: list[Any] = [self.ours, *self.rivals]
+      for one in in_order[::-1 if number % 2 else 1]:  # there and back: what drifts meets all alike
+        one.take_turn(seconds)
+
+  def report(self) -> dict:
+    return self.found | self.ours.report() | (
+        peers.against(self.rivals, self.ours.taken, self.ours.peak) if self.rivals else {})
 
 
 class TimedStep:
@@ -86,8 +139,12 @@ class TimedStep:
     self.real_token_share = sum(tokens for tokens, _ in self.content) / places
     self.state = program.init()
     self.batches = [mesh_lib.put_batch(batch, self.mesh) for batch in batches]
+    one = chips.peak(self.mesh.devices.flat[0].device_kind)
+    self.peak = one and one * self.mesh.devices.size  # FLOP/s
+
+  def compile(self) -> None:
     begin = time.perf_counter()
-    self.step = program.train_step.lower(self.state, self.batches[0]).compile()
+    self.step = self.program.train_step.lower(self.state, self.batches[0]).compile()
     self.compile_seconds = time.perf_counter() - begin
 
   def loss(self, batch: dict[str, np.ndarray]) -> float:
@@ -115,12 +172,19 @@ class TimedStep:
           report = self.launch(index % len(self.batches))
       jax.block_until_ready(report)
 
+  def beside(self, estimate: Estimate) -> dict:
+    """The estimate of this very program, and how many times as long the step takes."""
+    work = self.program.flops_per_step(self.config.batch)
+    text: Any = self.step.as_text()
+    seconds = estimate(text, list(self.mesh.devices.flat), work)
+    measured = statistics.median(second for turn in self.taken for second in turn.seconds)
+    return {'estimated_step_seconds': seconds, 'times_the_estimate': measured / seconds if seconds else None}
+
   def report(self) -> dict:
     """Medians over rounds; step_seconds over all steps."""
     taken = self.taken
     steps = turns.spread([second for turn in taken for second in turn.seconds])
     devices = self.mesh.devices.flat
-    peak = chips.peak(devices[0].device_kind)
     work = self.program.flops_per_step(self.config.batch)
     memory: Any = self.step.memory_analysis()
     stats = devices[0].memory_stats() or {}
@@ -129,7 +193,7 @@ class TimedStep:
         'tokens_per_second': statistics.median(turn.tokens_per_second for turn in taken),
         'real_token_share': self.real_token_share,
         'step_seconds': steps,
-        'mfu': work / steps['median'] / (peak * self.mesh.devices.size) if peak else None,
+        'mfu': work / steps['median'] / self.peak if self.peak else None,
         'flops_per_second': work / steps['median'],
         'compile_seconds': self.compile_seconds,
         'argument_bytes': memory.argument_size_in_bytes, 'temporary_bytes': memory.temp_size_in_bytes,

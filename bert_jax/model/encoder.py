@@ -126,7 +126,8 @@ class BertEncoder(nnx.Module):
     x = self.embed(batch)  # [N D]: products of two axes are faster than of three
     x = dropout(x, token_numbers.reshape(-1, 1), s.hidden_dropout, None if seeds is None else seeds[0])
 
-    pair_ids, joined, fused = jnp.asarray(batch['pair_ids']), None, implementation == 'triton'
+    pair_ids, joined = jnp.asarray(batch['pair_ids']), None
+    fused = implementation == 'triton' and type(self.blocks).__call__ is Block.__call__  # not another architecture's
     if fused:
       bounds, joined, x = triton_layer.bounds(s, pair_ids), triton_layer.join(self.blocks), (x, x)
 

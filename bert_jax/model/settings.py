@@ -59,8 +59,9 @@ class Model:
   """What matrix products run in; parameters, statistics, softmax and losses are float32 always. auto: bfloat16 on TPU
   and on GPUs that have it; on a CPU float32, or what a short trial finds faster."""
   attention: Attention = 'auto'
-  """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; cudnn: NVIDIA's, without dropout; xla: everywhere;
-  auto: what fits, for each row length."""
+  """pallas: a fused kernel for TPU, for rows of up to 1,024 tokens; triton: fused kernels for whole layers on NVIDIA
+  GPUs, for rows of a multiple of 16; cudnn: NVIDIA's, without dropout; xla: everywhere; auto: what fits, for each row
+  length."""
   causal: bool = False
   """Each token sees only itself and those before it, as in OpenAI GPT (arXiv:1810.04805 section 5.1, LTR)."""
   right_to_left: bool = False
@@ -69,7 +70,7 @@ class Model:
   """What the backward pass computes again instead of keeping: nothing, all but the matrix products, or whole layers."""
   unroll: Literal['auto'] | Layers = 'auto'
   """Layers a step of the scan over layers; all of them: no loop, faster to run, slower to compile. auto: all of up to
-  12; `pretrain` on TPU all of more, where that fits with 1 GB to spare."""
+  12; `pretrain` on TPU and GPU all of more, where that fits with 1 GB to spare."""
   plain: tuple[Workaround, ...] = ()
   """Workarounds for a compiler that are turned off, to measure what they gain (docs/performance.md)."""
 

@@ -12,8 +12,8 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
 
+from bert_jax.model import triton
 from bert_jax.model.layers import TERMS, activate, gelu_and_slope
 
 ROWS, COLUMNS, WARPS = 4, 512, 4  # of a step
@@ -23,19 +23,19 @@ STEPS = 8  # of a program
 def backward_kernel(h, bias, g, dh, activated, sums, *, activation, F, steps):
   W = h.shape[1]
   inside = pl.program_id(1) * W + jnp.arange(W) < F
-  of_columns = plgpu.load(bias, mask=inside, other=0).astype(jnp.float32)[None, :]
+  of_columns = triton.load(bias, mask=inside, other=0).astype(jnp.float32)[None, :]
 
   def step(i, found):
     rows = pl.ds(i * ROWS, ROWS)
-    read = lambda ref: plgpu.load(ref.at[rows, :], mask=inside[None], other=0).astype(jnp.float32)
-    write = lambda ref, value: plgpu.store(ref.at[rows, :], value.astype(ref.dtype), mask=inside[None])
+    read = lambda ref: triton.load(ref.at[rows, :], mask=inside[None], other=0).astype(jnp.float32)
+    write = lambda ref, value: triton.store(ref.at[rows, :], value.astype(ref.dtype), mask=inside[None])
     value, slope = gelu_and_slope(read(h) + of_columns, TERMS[activation])
     gradient = read(g) * slope
     write(activated, value)
     write(dh, gradient)
     return found + gradient.sum(axis=0)
 
-  plgpu.store(sums, jax.lax.fori_loop(0, steps, step, jnp.zeros((W,), jnp.float32)), mask=inside)
+  triton.store(sums, jax.lax.fori_loop(0, steps, step, jnp.zeros((W,), jnp.float32)), mask=inside)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -60,7 +60,7 @@ def _backward(activation, residuals, g):
       grid=(P, pl.cdiv(F, W)), in_specs=[wide, row, wide],
       out_specs=[wide, wide, pl.BlockSpec((None, W), lambda i, j: (i, j))],
       out_shape=[like, like, jax.ShapeDtypeStruct((P, F), jnp.float32)],
-      compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=1),
+      compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
   )(h, bias, g @ kernel.T)
   return dh, sums.sum(axis=0).astype(bias.dtype), activated.T @ g
 

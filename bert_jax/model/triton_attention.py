@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
 
+from bert_jax.model import triton
 from bert_jax.model.dropout import drawn, mix, threshold
 
 LEAST = 16  # tokens of a block: tensor cores take no fewer
@@ -57,7 +57,7 @@ WHOLE = 64  # tokens of a row that one program of the backward pass takes whole,
 
 def supported(tokens: int, head_width: int) -> bool:
   """Whether the kernel takes rows of so many tokens and such heads."""
-  return tokens % LEAST == 0 and tokens <= LONGEST and 8 <= head_width <= WIDEST
+  return triton.AVAILABLE and tokens % LEAST == 0 and tokens <= LONGEST and 8 <= head_width <= WIDEST
 
 
 def ranges(pair_ids, size: int):  # [B T] -> [B T/size 2] int32
@@ -96,29 +96,29 @@ def read(ref, at, K: int, part=None):  # [T C] or [T 3 C] -> [Q C]
   """Some tokens' part of a head; its columns beyond K are zeros."""
   mask = inside(ref.shape[-1], K)
   ref = ref.at[at, :] if part is None else ref.at[at, jnp.int32(part), :]
-  return plgpu.load(ref) if mask is None else plgpu.load(ref, mask=mask, other=0)
+  return triton.load(ref) if mask is None else triton.load(ref, mask=mask, other=0)
 
 
 def write(ref, at, value, K: int, part=None):  # [T C] or [T 3 C], [Q C]
   mask = inside(ref.shape[-1], K)
-  plgpu.store(ref.at[at, :] if part is None else ref.at[at, jnp.int32(part), :], value.astype(ref.dtype), mask=mask)
+  triton.store(ref.at[at, :] if part is None else ref.at[at, jnp.int32(part), :], value.astype(ref.dtype), mask=mask)
 
 
 def write_row(ref, value, K: int, part: int):  # [3 C], [C]
   C = ref.shape[-1]
-  plgpu.store(ref.at[jnp.int32(part), :], value, mask=None if C == K else jnp.arange(C) < K)
+  triton.store(ref.at[jnp.int32(part), :], value, mask=None if C == K else jnp.arange(C) < K)
 
 
 def read_bias(ref, part: int, K: int):  # [3 C] -> [1 C] float32
   C = ref.shape[-1]
   row = ref.at[jnp.int32(part), :]
-  row = plgpu.load(row) if C == K else plgpu.load(row, mask=jnp.arange(C) < K, other=0)
+  row = triton.load(row) if C == K else triton.load(row, mask=jnp.arange(C) < K, other=0)
   return row.astype(jnp.float32)[None, :]
 
 
 def dot(a, b):
   """a b, added up in float32; of float32 no digit is dropped."""
-  return plgpu.dot(a, b, precision=jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None)
+  return triton.dot(a, b, precision=jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None)
 
 
 def along(a, row):  # [Q C], [1 C] -> [Q] float32
@@ -283,14 +283,14 @@ def call_kernel(kernel, blocks: Blocks, products: int, inputs, outputs, bounds, 
            (3, H, K): pl.BlockSpec((3, None, C), lambda i, b, h: (0, h, 0))}
   row = pl.BlockSpec((None, T), lambda i, b, h: (b, 0))
   spec = lambda array: specs[array.shape]
-  cost = pl.CostEstimate(flops=2 * products * B * H * T * T * K, transcendentals=B * H * T * T,
-                         bytes_accessed=sum(math.prod(a.shape) * a.dtype.itemsize for a in (*inputs, *outputs)))
   return pl.pallas_call(
-      kernel, out_shape=outputs, grid=(T // blocks.own, B, H), cost_estimate=cost,
+      kernel, out_shape=outputs, grid=(T // blocks.own, B, H),
+      metadata={'flops': str(2 * products * B * H * T * T * K)},  # for `bert-jax plan`: all blocks, those left out too
+
       in_specs=[pl.BlockSpec((1,), lambda i, b, h: (which,)), pl.BlockSpec((None, None, 2), lambda i, b, h: (b, i, 0)),
                 row, row, *map(spec, inputs)],
       out_specs=[*map(spec, outputs)],
-      compiler_params=plgpu.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages),
+      compiler_params=triton.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages),
   )(seeds, bounds, pair_ids, numbers, *inputs)
 
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
 
+from bert_jax.model import triton
 from bert_jax.model.dropout import drawn, mix, threshold
 
 ROWS, WARPS = 4, 4  # of a step
@@ -31,7 +31,7 @@ def drop(x, seeds, numbers, rate: float):  # [R C], [1], [R]
 def read(ref, inside):  # [R C] or [C], [C] -> float32
   """What stands in the columns of `inside`, and zeros."""
   mask = inside[None] if len(ref.shape) > 1 else inside
-  return plgpu.load(ref, mask=mask, other=0).astype(jnp.float32)
+  return triton.load(ref, mask=mask, other=0).astype(jnp.float32)
 
 
 def forward_kernel(seeds, numbers, h, x, vectors, y, normalized, deviation, *, D, rate, epsilon):
@@ -44,8 +44,8 @@ def forward_kernel(seeds, numbers, h, x, vectors, y, normalized, deviation, *, D
   off = jnp.where(inside[None], total - total.sum(axis=1)[:, None] * np.float32(1 / D), 0)
   inverse = jax.lax.rsqrt((off * off).sum(axis=1) * np.float32(1 / D) + np.float32(epsilon))
   off *= inverse[:, None]
-  plgpu.store(normalized, off.astype(normalized.dtype), mask=inside[None])
-  plgpu.store(y, (off * scale + shift).astype(y.dtype), mask=inside[None])
+  triton.store(normalized, off.astype(normalized.dtype), mask=inside[None])
+  triton.store(y, (off * scale + shift).astype(y.dtype), mask=inside[None])
   deviation[...] = inverse
 
 
@@ -61,14 +61,14 @@ def backward_kernel(seeds, numbers, g, more, normalized, deviation, vectors, sum
     inner = above * scale
     mean, slope = (each.sum(axis=1)[:, None] * np.float32(1 / D) for each in (inner, inner * unit))
     inner = jnp.where(inside[None], (inner - mean - unit * slope) * deviation[rows][:, None], 0)
-    plgpu.store(dx.at[rows, :], inner.astype(dx.dtype), mask=inside[None])
+    triton.store(dx.at[rows, :], inner.astype(dx.dtype), mask=inside[None])
     if rate:
       inner = drop(inner, seeds, numbers[rows], rate)
-      plgpu.store(dh[0].at[rows, :], inner.astype(dx.dtype), mask=inside[None])
+      triton.store(dh[0].at[rows, :], inner.astype(dx.dtype), mask=inside[None])
     return tuple(old + new.sum(axis=0) for old, new in zip(found, (inner, above * unit, above)))
 
   for i, value in enumerate(jax.lax.fori_loop(0, steps, step, (jnp.zeros(inside.shape, jnp.float32),) * 3)):
-    plgpu.store(sums.at[jnp.int32(i), :], value, mask=inside)
+    triton.store(sums.at[jnp.int32(i), :], value, mask=inside)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
@@ -96,7 +96,7 @@ def _forward(h, x, vectors, numbers, seeds, which, rate, epsilon):
       functools.partial(forward_kernel, D=D, rate=rate, epsilon=epsilon), grid=(N // ROWS,),
       in_specs=[one, thin, wide, wide, row], out_specs=[wide, wide, thin],
       out_shape=[like, like, jax.ShapeDtypeStruct((N,), jnp.float32)],
-      compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=1),
+      compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
   )(seeds, numbers, h, x, vectors)
   y, normalized, deviation = (checkpoint_name(array, name) for array, name in (
       (y, 'y'), (normalized, 'normalized'), (deviation, 'scale')))
@@ -117,7 +117,7 @@ def _backward(which, rate, epsilon, residuals, gradients):
       in_specs=[one, thin, wide, wide, wide, thin, row],
       out_specs=[pl.BlockSpec((None, *row.block_shape), lambda i: (i, 0, 0)), *[wide] * len(like)],
       out_shape=[jax.ShapeDtypeStruct((P, 3, D), jnp.float32), *like],
-      compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=1),
+      compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
   )(seeds, numbers, *gradients, normalized, deviation, vectors)
   return (*dh, dx)[0], dx, sums.sum(axis=0), None, None
 

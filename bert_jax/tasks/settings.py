@@ -76,7 +76,8 @@ class Finetune:
     if self.own == Settings():  # of a call that says nothing of them
       object.__setattr__(self, 'own', TASKS[self.task].settings())
     require_fields(self)
-    require(self.batch.size % self.run.microbatches == 0,
+    require(self.run.microbatches != 'auto', 'run.microbatches auto is for pretraining: wanted a number')
+    require(self.batch.size % self.run.parts == 0,
             f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
     check_length(self.optimizer, self.run.steps)
 

@@ -82,7 +82,7 @@ def _stray(word: str) -> records.DataError:
 
 
 def run(build: Callable, made) -> None:
-  """Builds a pipeline and waits for its end; what the runner tells meanwhile goes to a file, which stays where it fails.
+  """Builds a pipeline and waits for its end; what the runner tells goes to a file, which stays where it fails.
 
   Raises what a worker raised, as it was, where that is an expected error; else EngineError, which names the file.
   """

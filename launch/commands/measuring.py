@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bert_jax.benchmark import tasks
+from bert_jax.benchmark import peers, tasks
 from bert_jax.config import STORED, BatchConfig, Config, Distributed, Long, Masking
 from bert_jax.errors import STOPPED
 from input_pipeline import storage
@@ -45,7 +45,8 @@ class BenchmarkStep:
   config: Annotated[Config, tyro.conf.arg(name='')]
   """The step that `pretrain` would run; its fields are flags without a name in front."""
   data: str | None = None
-  """Real batches, of a directory that `bert-jax prepare` made; random tokens in full rows by default."""
+  """Real batches, of a directory that `bert-jax prepare` made; by default random tokens in full rows, with --batch.pack
+  in pairs as long as Wikipedia's."""
   rounds: Count = 5
   """How many times to measure; figures are medians over the rounds."""
   seconds: Seconds = 10.0
@@ -53,7 +54,8 @@ class BenchmarkStep:
   warmup: Count = 3
   """Steps before the first round, not counted."""
   peer: Literal['huggingface'] | None = None
-  """Take turns with transformers' BertForPreTraining on the same weights and batches, on one device (extra [peers])."""
+  """Take turns with transformers' BertForPreTraining on the same weights and examples, on one device; of packed rows it
+  gets each pair as a row, padded to the longest of its batch (extra [peers])."""
   compiled_peer: bool = False
   """The peer through torch.compile too."""
   profile: str | None = None
@@ -83,11 +85,18 @@ def step(argv: list[str]) -> int:
   from bert_jax import distributed, recipes
   config = dataclasses.replace(recipes.recipe(argv[0]), long=Long())  # one phase: rows of --batch.sequence-length
   args = flags.parse(BenchmarkStep, argv[1:], f'benchmark step {argv[0]}', BenchmarkStep(config), check_step)
+  room = bool(args.peer) and peers.leave_room()
   distributed.start(args.distributed)
-  from bert_jax.benchmark import step as measured
-  report = measured.measure(args.config, args.data, rounds=args.rounds, seconds=args.seconds, warmup=args.warmup,
-                            peer=args.peer, compiled_peer=args.compiled_peer, profile=args.profile)
   import jax
+
+  from bert_jax.benchmark import step as measured
+  from launch.plan import times
+  if room and jax.default_backend() == 'gpu':
+    print(f'bert-jax: takes memory of the GPU as it is needed ({peers.PREALLOCATE}=false), so that the peer finds room',
+          file=sys.stderr, flush=True)
+  report = measured.measure(args.config, args.data, rounds=args.rounds, seconds=args.seconds, warmup=args.warmup,
+                            peer=args.peer, compiled_peer=args.compiled_peer, profile=args.profile,
+                            estimate=times.estimated)
   if jax.process_index() == 0:
     print(json.dumps(report) if args.json else step_table(report))
   return 0
@@ -105,9 +114,18 @@ def step_table(report: dict) -> str:
       rows[name.replace('_bytes', ' GB')] = value / 1e9
     elif name == 'peer_ratios':
       rows |= {f'times {kind}': spread(ratio, '.2f') for kind, ratio in value.items()}
+      rows |= {f'{kind} does': rival_line(report['peers'][kind]) for kind in value}
     else:
       rows[name] = spread(value, '.4f') if isinstance(value, dict) else value
   return flags.table({name.replace('_', ' '): value for name, value in rows.items()})
+
+
+def rival_line(rates: dict) -> str:
+  """'123,456 tokens/s  MFU 0.31  0.51 of its tokens real  12.3 GB of the device'; what is not known is left out."""
+  parts = [f'{rates["tokens_per_second"]:,.0f} tokens/s', rates['mfu'] and f'MFU {rates["mfu"]:.3f}',
+           f'{rates["real_token_share"]:.2f} of its tokens real',
+           rates['peak_device_bytes'] and f'{rates["peak_device_bytes"] / 1e9:.1f} GB of the device']
+  return '  '.join(part for part in parts if part)
 
 
 def spread(values: dict[str, float], digits: str) -> str:

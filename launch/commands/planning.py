@@ -1,4 +1,4 @@
-"""`bert-jax plan`: what a recipe would need and cost on a TPU topology, or on this machine, before anything runs."""
+"""`bert-jax plan`: what a recipe would need and cost on TPUs or GPUs, here or not, before anything runs."""
 
 import dataclasses
 import json
@@ -11,9 +11,11 @@ from bert_jax.errors import require
 from input_pipeline.ranges import Count, Within
 from launch.commands import flags
 
-USAGE = '''usage: bert-jax plan RECIPE [--topology v5e:16x16] [--batch-per-chip N] [--sequence-length T] [--price P]
-       [--search] [--json]
-       [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.…]'''
+LIST = '--list-topologies'
+USAGE = f'''usage: bert-jax plan RECIPE [--topology v5e:16x16 or h100:8] [--batch-per-chip N] [--sequence-length T]
+       [--price P] [--search] [--json]
+       [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.…]
+       bert-jax plan {LIST} [--json]'''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +24,10 @@ class Plan:
   config: Annotated[Config, tyro.conf.arg(name='')]
   """The run to plan; its fields are flags without a name in front."""
   topology: str | None = None
-  """v5e:16x16, v5p:4x4x4 …: which TPUs, none of which need be here; by default this machine's own devices."""
+  """v5e:16x16, v5p:4x4x4, h100:8, rtx4090:1, a100-80g:2x8 (hosts x GPUs of one) …: which chips, none of which need be
+  here; by default this machine's own devices."""
   slices: Count = 1
-  """How many such slices, joined by the data centre's network."""
+  """How many such slices of TPUs, joined by the data centre's network."""
   batch_per_chip: Count | None = None
   """Rows for each share of the batch (mesh.data x mesh.fsdp of them), instead of batch.size for all."""
   sequence_length: Count | None = None
@@ -36,7 +39,7 @@ class Plan:
   price: Annotated[float, Within(0, 1e9, above=True)] | None = None
   """Of a chip-hour, for the run's cost in the same currency."""
   search: bool = False
-  """Try other batches per chip, remat and meshes, and show the best by tokens a day."""
+  """Try other batches per chip, microbatches, remat and meshes, and show the best by tokens a day."""
   tries: Count = 12
   """Programs that a search compiles at most; each takes about a minute."""
   cache: str = 'auto'
@@ -49,8 +52,6 @@ class Plan:
 def check(args: Plan) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
   require(not (args.search and args.all_lengths), '--search is for one length: leave out --all-lengths')
-  require(not args.search or args.topology is not None,
-          '--search goes by estimated times, which only TPU compilers give: name a --topology')
   found = dict.fromkeys(flags.ONLY_IN_A_RUN, 'in a plan, which is of all steps of the run')
   found |= dict.fromkeys(('batch.seed', 'run.seed'), 'in a plan, which is the same for every seed')
   if args.config.learns.masked:
@@ -71,6 +72,11 @@ def plan(argv: list[str]) -> int:
   """Plans a recipe, and prints what came out."""
   if flags.asks_for_help(argv):
     return flags.show_recipes(USAGE, 'plan', argv)
+  if LIST in argv:
+    from launch.plan import text, topology
+    found = topology.listed()
+    print(json.dumps(found) if '--json' in argv else text.topologies(found))
+    return 0
   from bert_jax import recipes
   args = flags.parse(Plan, argv[1:], f'plan {argv[0]}', Plan(recipes.recipe(argv[0])), check)
   result = figures(args)

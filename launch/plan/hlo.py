@@ -24,6 +24,7 @@ import numpy as np
 BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 's32': 32, 'u32': 32, 's64': 64, 'u64': 64,
         'bf16': 16, 'f16': 16, 'f32': 32, 'f64': 64, 'c64': 64, 'c128': 128}
 ARRAY = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]')
+FUSIONS = 'fusion', 'fusion-start'  # the second runs beside others, up to its fusion-done
 CALLED = re.compile(r'(?:calls|to_apply|body|called_computations|branch_computations|true_computation|'
                     r'false_computation)=(\{[^}]*\}|%?[\w.\-]+)')
 
@@ -134,8 +135,8 @@ def uses(module: Module) -> Iterator[Use]:
       yield Use(instruction, scope, name, times, scheduled, asynchronous)
       op = instruction.opcode
       inside = times * (trip_count(module, instruction) or 1) if op == 'while' else times
-      if op in ('while', 'call', 'conditional', 'fusion', 'async-start', 'custom-call'):
-        by_turns, beside = scheduled and op not in ('fusion', 'async-start'), asynchronous or op == 'async-start'
+      if op in ('while', 'call', 'conditional', *FUSIONS, 'async-start', 'custom-call'):
+        by_turns, beside = scheduled and op not in (*FUSIONS, 'async-start'), asynchronous or op == 'async-start'
         for called in instruction.called():
           if f'condition=%{called}' not in instruction.attributes:
             yield from visit(called, inside, by_turns, beside)
@@ -172,8 +173,17 @@ def flops(use: Use) -> int:
   with [64 128]. Multiplications by the zeros between do not count:
 
     %c = bf16[8,128,128] convolution(%q, %k), window={size=8 stride=7 lhs_dilate=8}, dim_labels=0bf_0oi->0bf
+
+  On a GPU a product may be a call of cuBLAS:
+
+    %g = (bf16[16,8], s8[4096]) custom-call(%x, %y), custom_call_target="__cublas$lt$matmul", backend_config={
+      "gemm_backend_config":{…"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],…
   """
   instruction = use.instruction
+  if instruction.opcode == 'custom-call' and 'custom_call_target="__cublas$' in instruction.attributes:
+    (_, left), (_, result) = arrays(operand_shapes(use)[0])[0], arrays(instruction.shape)[0]
+    contracted = re.search(r'"lhs_contracting_dimensions": ?\[([^\]]*)\]', instruction.attributes)
+    return 2 * math.prod(result) * math.prod(left[int(i)] for i in re.findall(r'\d+', contracted[1]))
   if instruction.opcode == 'dot':
     (_, left), (_, result) = arrays(operand_shapes(use)[0])[0], arrays(instruction.shape)[0]
     contracted = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', instruction.attributes)

@@ -43,40 +43,45 @@ class Compiled:
   kept: bool = False  # by an earlier plan, which compiled it
 
 
-def compile_or_find(lowered: jax.stages.Lowered, device, folder: storage.Path | None) -> Compiled:
-  """Compiles for devices like `device`, or takes what an earlier plan left below `folder`."""
+def compile_or_find(lowered: jax.stages.Lowered, device, folder: storage.Path | None,
+                    options: dict | None = None, described: str = '') -> Compiled:
+  """Compiles for devices like `device`, or takes what an earlier plan left below `folder`.
+
+  `options`: of the compiler, beside its usual ones. `described`: what else it was told of the devices.
+  """
   start = time.monotonic()
   if folder is None:
-    return _compile(lowered, start)
-  name = f'{key(lowered, device)}{compiled.SUFFIX}'
+    return _compile(lowered, start, options)
+  name = f'{key(lowered, device, options, described)}{compiled.SUFFIX}'
   found = None
   with compiled.warned(folder):
     found = _read(folder / FOLDER, name)
   if found is not None:
     return dataclasses.replace(found, seconds=time.monotonic() - start, kept=True)
-  made = _compile(lowered, start)
+  made = _compile(lowered, start, options)
   with compiled.warned(folder):
     _write(folder / FOLDER, name, made)
     compiled.make_room(folder)
   return made
 
 
-def key(lowered: jax.stages.Lowered, device) -> str:
+def key(lowered: jax.stages.Lowered, device, options: dict | None = None, described: str = '') -> str:
   """A hash of all that decides what is compiled; not of the lines of code that it comes from."""
   program = LINES.sub('', lowered.as_text(debug_info=True))
   told = [jax.__version__, jaxlib.__version__, device.client.platform_version, device.device_kind,
-          *(os.environ.get(flag) for flag in compiled.FLAGS)]
+          *(os.environ.get(flag) for flag in compiled.FLAGS), *(options or {}).items(),
+          *([described] if described else [])]
   if device.platform == 'cpu':
     told += compiled.cpu()
   return hashlib.sha256(repr((told, program)).encode()).hexdigest()
 
 
-def _compile(lowered: jax.stages.Lowered, start: float) -> Compiled:
+def _compile(lowered: jax.stages.Lowered, start: float, options: dict | None) -> Compiled:
   with warnings.catch_warnings():
     # JAX's own cache cannot hold programs for chips that are not here.
     warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
     try:
-      program = lowered.compile()
+      program = lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise

@@ -1,6 +1,7 @@
 """Compiles the step of `pretrain` for devices that need not be here, and reads from the program what it would cost.
 
-All figures are of one chip, the two devices of a TPU7x together.
+All figures are of one chip, the two devices of a TPU7x together. Times are of the compiler's cycles on TPU, of a
+roofline on GPU.
 """
 
 import dataclasses
@@ -12,9 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bert_jax import chips as chip_table, config as cfg, program as program_lib, synthetic
+from bert_jax import chips as chip_table, config as cfg, health, program as program_lib, synthetic
 from input_pipeline import storage
-from launch.plan import costs as hlo_costs, kept, topology as topology_lib
+from launch.plan import (
+    collectives as collective_lib,
+    costs as hlo_costs,
+    gpus,
+    kept,
+    times,
+    topology as topology_lib,
+)
 
 DAY = 86_400  # seconds
 # What TPU's compiler says of a program that does not fit: 'Used 17.58G of 15.75G hbm', or '… temporaries (17.58G)'.
@@ -41,6 +49,7 @@ class Figures:
   predictions: int
   fits: bool | None
   memory_bytes: int | None  # that a program can have
+  memory_share: float | None  # of a GPU that need not be here: the part of its memory that this is
   needed_bytes: int | None  # arguments, temporaries, results that reuse no argument, and the program
   fitting_microbatches: int | None  # of a program that does not fit: with so many it would, by `fitting`
   argument_bytes: int
@@ -56,10 +65,13 @@ class Figures:
   estimated_cycles: int | None
   kernels: int | None  # custom kernels in the program, which carry no cycles
   kernel_seconds: float | None  # added for them: the longer of FLOPs at half the peak and of bytes at the memory rate
-  estimated_step_seconds: float | None  # cycles at the chip's clock, and the kernels
+  roofline: dict | None  # of a GPU: what was assumed, and the kernels, seconds, flops and bytes of each kind of kernel
+  second_opinion: dict | None  # of a TPU: the least seconds, by what limits each kernel, and where cycles differ most
+  bytes_moved: int | None  # of a GPU, between its memory and its kernels
+  estimated_step_seconds: float | None  # cycles at the chip's clock, and the kernels; of a GPU the roofline's
   exposed_collective_seconds: float | None  # not in it: collectives that nothing runs beside, at least
   unestimated_seconds: float | None  # not in it: gathers, scatters and sorts, whole operands at the memory rate
-  dearest: tuple[dict, ...] | None  # op_name, seconds, count of what costs most cycles
+  dearest: tuple[dict, ...] | None  # op_name, seconds, count of what costs most; of a GPU bytes too
   ideal_step_seconds: float | None  # the formula's FLOPs at the peak
   estimated_mfu: float | None
   steps: int  # of the run at this length
@@ -91,30 +103,34 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
   devices = list(mesh.devices.flat)
   chips, kind = topology_lib.chip_count(devices), devices[0].device_kind
   each = len(devices) // chips  # devices a chip
-  abstract = program.abstract
+  abstract, chip = program.abstract, chip_table.chip(kind)
   start = time.monotonic()
-  lowered = lower(config, program)
+  with gpus.without_cudnn(topology or kind):
+    lowered = lower(config, program)
   lowered_at = time.monotonic()
-  compiled = kept.compile_or_find(lowered, devices[0], cache)
+  absent = topology is not None and devices[0].platform == 'gpu'
+  told = (gpus.OPTIONS, gpus.target(chip)) if absent and chip else ()
+  compiled = kept.compile_or_find(lowered, devices[0], cache, *told)
   batch = synthetic.abstract(config, mesh)
   parts = {'parameter_bytes': abstract.params, 'optimizer_bytes': abstract.opt_state, 'batch_bytes': batch}
   shares = {name: each * device_bytes(part) for name, part in parts.items()}
-  memory = memory_of(compiled, each, device_bytes((abstract, batch)), chip_table.chip(kind))
+  memory = memory_of(compiled, each, device_bytes((abstract, batch)), room_of(devices[0], chip, topology))
   fitting = None if memory['fits'] is not False else fitting_microbatches(
       config, mesh, memory, each * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract.params)))
   formula = program.flops_per_step(config.batch) / chips
   costs = hlo_costs.read(compiled.text) if compiled.memory else None
-  timing = times(costs, each, chip_table.chip(kind), formula)
+  timing = times.of(costs, devices, formula)
   seconds = timing['estimated_step_seconds']
   tokens = config.batch.size * config.batch.sequence_length
   days = seconds and seconds * steps / DAY
   return Figures(
       topology=topology, device_kind=kind, chips=chips, devices=len(devices), mesh=dict(mesh.shape),
       remat=config.model.remat, unroll=config.model.layers_at_once, batch=config.batch.size,
-      microbatches=config.run.microbatches, sequence_length=config.batch.sequence_length,
-      predictions=config.batch.predictions, **memory, **shares, fitting_microbatches=fitting,
+      microbatches=config.run.parts, sequence_length=config.batch.sequence_length,
+      predictions=config.batch.predictions,
+      memory_share=chip_table.gpu_share() if absent else None, **memory, **shares, fitting_microbatches=fitting,
       collectives=costs and tuple(dataclasses.asdict(item) | {'bytes': item.bytes * each}
-                                  for item in costs.collectives if item.bytes >= hlo_costs.LARGE),
+                                  for item in costs.collectives if item.bytes >= collective_lib.LARGE),
       collective_bytes=costs and {name: total * each for name, total in costs.collective_bytes().items()},
       flops_formula=formula, flops_compiled=costs and costs.flops * each,
       loops_counted_once=costs and costs.endless, **timing, steps=steps,
@@ -122,9 +138,13 @@ def figures(config: cfg.Config, mesh: Mesh, steps: int, topology: str | None = N
       lower_seconds=lowered_at - start, compile_seconds=compiled.seconds, kept=compiled.kept)
 
 
-def memory_of(compiled: kept.Compiled, each: int, shares: int, chip: chip_table.Chip | None) -> dict:
-  """Whether it fits, and the bytes that say so. Of a program that does not, the compiler names only the sum."""
-  limit = chip and chip.memory and int(chip.memory)
+def room_of(device, chip: chip_table.Chip | None, topology: str | None) -> int | None:
+  """Bytes of a chip that a program can have: of a GPU that is here, what JAX took of it."""
+  return health.device_bytes(device) if topology is None and device.platform == 'gpu' else chip and chip.room
+
+
+def memory_of(compiled: kept.Compiled, each: int, shares: int, limit: int | None) -> dict:
+  """Whether it fits, and the bytes that say so. Of a program that does not, TPU's compiler names only the sum."""
   if compiled.memory is None:
     found = USED.search(compiled.error)
     needed = found and each * int(float(found[1]) * UNITS[found[2]])
@@ -144,27 +164,10 @@ def fitting_microbatches(config: cfg.Config, mesh: Mesh, memory: dict, parameter
   """
   if memory['temporary_bytes'] is None or memory['memory_bytes'] is None:
     return None
-  now, shares = config.run.microbatches, mesh.shape['data'] * mesh.shape['fsdp']
+  now, shares = config.run.parts, mesh.shape['data'] * mesh.shape['fsdp']
   narrow = jnp.dtype(config.model.computes_in).itemsize / jnp.dtype(jnp.float32).itemsize
   fixed = memory['argument_bytes'] + parameters / mesh.shape['tensor'] * (1 + 2 * narrow)
   rows = config.batch.size // shares  # of a share
   fit = (count for count in range(now + 1, rows + 1) if rows % count == 0
          and fixed + memory['temporary_bytes'] * now / count <= memory['memory_bytes'])
   return next(fit, None)
-
-
-def times(costs: hlo_costs.Costs | None, each: int, chip: chip_table.Chip | None, formula: float) -> dict:
-  """The seconds of a step by the compiler's cycles, and what they leave out; None: not known."""
-  ideal = chip and formula / chip.peak
-  if costs is None or costs.cycles is None or chip is None or chip.clock is None:
-    return dict(estimated_cycles=None, kernels=costs and len(costs.kernels), kernel_seconds=None,
-                estimated_step_seconds=None, exposed_collective_seconds=None, unestimated_seconds=None, dearest=None,
-                ideal_step_seconds=ideal, estimated_mfu=None)
-  peak, rate, links = chip.peak / each, chip.memory_rate / each, chip.interconnect / each
-  kernels = sum(kernel.times * kernel.seconds(peak, rate) for kernel in costs.kernels)
-  seconds = costs.cycles / chip.clock + kernels
-  exposed = sum(item.wire_bytes() for item in costs.collectives if not item.asynchronous) / links
-  return dict(
-      estimated_cycles=costs.cycles, kernels=len(costs.kernels), kernel_seconds=kernels, estimated_step_seconds=seconds,
-      exposed_collective_seconds=exposed, unestimated_seconds=sum(count for _, count in costs.unestimated) / rate,
-      dearest=costs.dearest_seconds(chip.clock, peak, rate), ideal_step_seconds=ideal, estimated_mfu=ideal / seconds)

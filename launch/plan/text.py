@@ -2,6 +2,9 @@
 
 import collections
 
+from bert_jax import chips
+from launch.plan import roofline
+
 
 def describe(recipe: str, result: dict) -> str:
   """Every length that was planned, their sum, and what a search tried."""
@@ -24,7 +27,7 @@ def describe_one(recipe: str, f: dict) -> str:
            f'each{parts}; mesh {mesh_name(f)}, remat {f["remat"]}. Figures of one chip:')
   compiled = f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing' + (
       ', by an earlier plan, whose program was kept' if f['kept'] else '')
-  rows = memory(f) + work(f) + layers(f) + [('compiled in', compiled)]
+  rows = memory(f) + microbatches(f) + work(f) + layers(f) + [('compiled in', compiled)]
   return '\n'.join([title, *(f'{name:<15}{text}' for name, text in rows), *collectives(f), *dearest(f)])
 
 
@@ -40,11 +43,21 @@ def layers(f: dict) -> list[tuple[str, str]]:
            f'{gigabytes(g["needed_bytes"])}{fits}')]
 
 
+def microbatches(f: dict) -> list[tuple[str, str]]:
+  """In how many parts a batch goes through, where that was chosen."""
+  if not f.get('microbatches_chosen'):
+    return []
+  rows = f['batch'] // f['microbatches'] / (f['mesh']['data'] * f['mesh']['fsdp'])
+  most = 'the fewest that fit' if f['fits'] else 'the most that are possible'
+  return [('microbatches', f'{f["microbatches"]} of {rows:g} rows a device, {most} (run.microbatches auto)')]
+
+
 def memory(f: dict) -> list[tuple[str, str]]:
   """Whether it fits, and the bytes by kind."""
   fits = {True: 'fits', False: 'DOES NOT FIT', None: 'how much there is, is not known'}[f['fits']]
+  share = f' ({f["memory_share"]:.0%} of a chip, by {chips.SHARE[0]})' if f['memory_share'] else ''
   return [
-      ('memory', f'{gigabytes(f["needed_bytes"])} of {gigabytes(f["memory_bytes"])}: {fits}'),
+      ('memory', f'{gigabytes(f["needed_bytes"])} of {gigabytes(f["memory_bytes"])}{share}: {fits}'),
       *([('  would fit', ways(f))] if f['fits'] is False else []),
       ('  arguments', f'{gigabytes(f["argument_bytes"])}: parameters {gigabytes(f["parameter_bytes"])}, optimizer '
                       f'{gigabytes(f["optimizer_bytes"])}, batch {gigabytes(f["batch_bytes"])}'),
@@ -71,14 +84,50 @@ def work(f: dict) -> list[tuple[str, str]]:
     return [*rows, ('step', unknown)]
   cost = f', {f["cost"]:,.2f} for the chip-hours' if f['cost'] is not None else ''
   return [
-      *rows,
+      *rows, *(by_roofline(f) if f['roofline'] else by_cycles(f)),
+      ('run', f'{days(f["days"])} for these {f["steps"]:,} steps, {billions(f["tokens_per_day"])} tokens a day, '
+              f'padding among them{cost}')]
+
+
+def by_cycles(f: dict) -> list[tuple[str, str]]:
+  """The time of a step on TPU."""
+  step = f['estimated_step_seconds']
+  return [
       ('step', f'{milliseconds(step)} by the compiler\'s cycles, {percent(f["kernel_seconds"] / step)} of it added for '
                f'{f["kernels"]} custom kernels; ideal {milliseconds(f["ideal_step_seconds"])}, '
                f'MFU {percent(f["estimated_mfu"])}'),
       ('  not in it', f'{milliseconds(f["exposed_collective_seconds"])} at least of collectives that nothing runs '
                       f'beside, about {milliseconds(f["unestimated_seconds"])} of gathers, scatters and sorts'),
-      ('run', f'{days(f["days"])} for these {f["steps"]:,} steps, {billions(f["tokens_per_day"])} tokens a day, '
-              f'padding among them{cost}')]
+      *second_opinion(f['second_opinion'])]
+
+
+def second_opinion(found: dict | None) -> list[tuple[str, str]]:
+  """The least time of a step on TPU, and where the compiler's differs most from it."""
+  if found is None:
+    return []
+  limits = ', '.join(f'{name} {milliseconds(seconds)}' for name, seconds in found['limits'].items())
+  differ = [('  differ on', f'{milliseconds(item["seconds"])} by cycles, {milliseconds(item["least"])} least: '
+                            f'{item["op_name"]}') for item in found['differ']]
+  assumed = f'products at the peak, bytes at {roofline.SHARE_OF_RATE:.0%} of the memory rate, vector operations'
+  return [('  at least', f'{milliseconds(found["seconds"])} by a roofline: {limits}; of each kernel the longest of '
+                         f'{assumed}'),
+          *differ]
+
+
+def by_roofline(f: dict) -> list[tuple[str, str]]:
+  """The time of a step on GPU."""
+  step, ideal, of = f['estimated_step_seconds'], f['ideal_step_seconds'], f['roofline']
+  exposed = f['exposed_collective_seconds']
+  kinds = [(kind, of[kind]) for kind in roofline.KINDS if of[kind]['kernels']]
+  return [
+      ('step', f'{milliseconds(step)} at least, by a roofline; ideal {milliseconds(ideal)}, {step / ideal:.2f} times '
+               f'that, MFU {percent(f["estimated_mfu"])}'),
+      ('  assumed', f'{of["share_of_peak"]:.0%} of the peak, {of["share_of_memory_rate"]:.0%} of the memory rate, '
+                    f'{of["launch_seconds"] * 1e6:g} µs a launch'),
+      *((f'  {kind}', f'{found["kernels"]:,} kernels, {milliseconds(found["seconds"])}, {found["flops"] / 1e9:,.1f} '
+                      f'GFLOP, {gigabytes(found["bytes"])} moved') for kind, found in kinds),
+      ('  not in it', f'{milliseconds(exposed)} at least of collectives that nothing runs beside' if exposed is not None
+       else 'collectives, as it is not known how fast hosts with such chips are joined')]
 
 
 def collectives(f: dict) -> list[str]:
@@ -99,9 +148,11 @@ def collectives(f: dict) -> list[str]:
 def dearest(f: dict) -> list[str]:
   """What takes longest, by the name that JAX gave it."""
   step = f['estimated_step_seconds']
-  rows = [(milliseconds(item['seconds']), percent(item['seconds'] / step), f'{item["count"]:,}', item['op_name'])
-          for item in f['dearest'] or ()]
-  return ['dearest, by name:', *table(('', 'of the step', 'times', ''), rows)] if rows else []
+  moved = lambda item: (megabytes(item['bytes']),) if f['roofline'] else ()
+  rows = [(milliseconds(item['seconds']), percent(item['seconds'] / step), f'{item["count"]:,}', *moved(item),
+           item['op_name']) for item in f['dearest'] or ()]
+  titles = ('', 'of the step', 'times', *(('moved',) if f['roofline'] else ()), '')
+  return ['dearest, by name:', *table(titles, rows)] if rows else []
 
 
 def found(tried: list[dict]) -> str:
@@ -111,9 +162,10 @@ def found(tried: list[dict]) -> str:
       return 'does not fit', '', ''
     return milliseconds(f['estimated_step_seconds']), percent(f['estimated_mfu']), billions(f['tokens_per_day'])
 
-  rows = [(f'{f["batch"] / f["chips"]:g}', f['remat'], mesh_name(f), gigabytes(f['needed_bytes']), *speed(f))
-          for f in tried]
-  return '\n'.join(table(('rows a chip', 'remat', 'mesh', 'memory', 'step', 'MFU', 'tokens a day'), rows))
+  rows = [(f'{f["batch"] / f["chips"]:g}', str(f['microbatches']), f['remat'], mesh_name(f),
+           gigabytes(f['needed_bytes']), *speed(f)) for f in tried]
+  titles = 'rows a chip', 'microbatches', 'remat', 'mesh', 'memory', 'step', 'MFU', 'tokens a day'
+  return '\n'.join(table(titles, rows))
 
 
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
@@ -122,6 +174,14 @@ def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return []
   widths = [max(map(len, column)) for column in zip(titles, *rows)]
   return ['  ' + '  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths)).rstrip() for row in [titles, *rows]]
+
+
+def topologies(rows: list[dict]) -> str:
+  """The kinds of chips that a plan can be for."""
+  cells = [(row['topology'], row['device_kind'], f'{row["peak_flops"] / 1e12:,.4g} TFLOP/s',
+            gigabytes(row['memory_bytes']), f'{row["memory_bytes_per_second"] / 1e9:,.0f} GB/s',
+            f'{row["interconnect_bytes_per_second"] / 1e9:,.0f} GB/s') for row in rows]
+  return '\n'.join(table(('--topology', 'chip', 'bfloat16', 'memory', 'its rate', 'links, one way'), cells))
 
 
 def mesh_name(f: dict) -> str:
