@@ -1,8 +1,8 @@
 """Where a job works before its data is whole, on what all its machines see: in a folder that is its own.
 
 On a disk that is a part of its workplace (publishing.py). In a bucket, which knows no renames, it lies in
-`.NAME.partial` beside the output, where one job at a time holds a lock; what stood there when it got the lock is of jobs
-that ended.
+`.NAME.partial` beside the output, where one job at a time holds a lock; what stood there when it got the lock is of
+jobs that ended.
 The name of each job's folder is its own: workers of a job that was killed may still write, and reach nobody else's.
 While files come into the output one by one, MARK names them, in case that the job is killed before the last.
 """
