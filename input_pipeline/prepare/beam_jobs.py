@@ -23,6 +23,11 @@ _OURS = 'bert_jax_command|bert_jax|input_pipeline|launch'
 
 def options(arguments: tuple[str, ...]):
   """Beam's options of what stands after --. Raises DataError for what Beam would ignore, or cannot find."""
+  with _told_to(logging.NullHandler()):  # as it is imported it tells what it could do with more packages
+    return _options(arguments)
+
+
+def _options(arguments: tuple[str, ...]):
   try:
     import apache_beam  # noqa: F401
     from apache_beam.options import pipeline_options, pipeline_options_validator
@@ -107,16 +112,25 @@ def _told_to_file() -> Iterator[str]:
   os.close(descriptor)
   handler = logging.FileHandler(name, encoding='utf-8', errors='backslashreplace')
   handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s'))
+  try:
+    with _told_to(handler):
+      yield name
+  finally:
+    handler.close()
+
+
+@contextlib.contextmanager
+def _told_to(handler: logging.Handler) -> Iterator[None]:
+  """Meanwhile what libraries tell goes there, and nowhere else."""
   loggers = [logging.getLogger(None if name == 'root' else name) for name in _LOGGERS]
   before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
   for logger in loggers:
     logger.handlers, logger.propagate = [handler], False
   try:
-    yield name
+    yield
   finally:
     for logger, handlers, propagate in before:
       logger.handlers, logger.propagate = handlers, propagate
-    handler.close()
 
 
 def _explained(error: Exception) -> Exception:
