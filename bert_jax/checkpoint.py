@@ -354,7 +354,7 @@ def restore(checkpoints: Checkpoints, abstract: program_lib.TrainState,
           step.number for step in found if step.usable and step.number > back.step]
   rejected: list[steps.Step] = []
   alone = jax.process_count() == 1  # several would not all see alike what is damaged
-  search = steps.sound(found, rejected, beside=alone)
+  search = steps.sound(found, rejected, beside=alone, quick=True)
   target = arrays.tree_of(abstract)
   while True:
     chosen = next(search, None) if first else None
@@ -442,7 +442,7 @@ def newest(run_dir: storage.Path, record: run_directory.Record, number: int | No
     require(bool(found), f'{run_dir} has no checkpoint of step {number}; it has {names}')
   rejected: list[steps.Step] = []
   alone = jax.process_count() == 1
-  for step in steps.sound(found, rejected, beside=alone):
+  for step in steps.sound(found, rejected, beside=alone, quick=True):
     try:
       saved = arrays.read_step(step, target, alone)
     except DamageError as error:

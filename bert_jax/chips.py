@@ -29,6 +29,7 @@ class Chip:
   interconnect: float | None = None  # bytes/s that leave the chip over all its links
   clock: float | None = None  # Hz
   gpu: Gpu | None = None
+  vector: float | None = None  # operations/s of a TPU's vector unit, element by element in float32
 
   @property
   def room(self) -> int | None:
@@ -45,11 +46,14 @@ class Chip:
 # scaling-book too), of 8 such (v4, v5p), of 4 of 256 x 256 (v6e), of 8 such (TPU7x). By it the compiler's cycles for a
 # product of 4,096^3 come to 97 % of the peak on v5e, 89 % on v4, 96 % on v5p, 87 % on v6e and 83 % on TPU7x: half or
 # twice as many units would not do.
-_V4 = Chip(275e12, 30.75 * GIB, 1.23e12, 6 * 45e9, 1.05e9)
-_V5E = Chip(197e12, 15.75 * GIB, 0.82e12, 4 * 45e9, 1.5e9)
-_V5P = Chip(459e12, 95.74 * GIB, 2.76e12, 6 * 90e9, 1.75e9)
-_V6E = Chip(918e12, 31.25 * GIB, 1.64e12, 4 * 90e9, 1.75e9)
-_V7X = Chip(2307e12, 2 * 94.75 * GIB, 7.4e12, 600e9, 2.2e9)
+# vector: 8 x 128 lanes of 4 units in each core (scaling-book, "How to think about TPUs"), at that clock; v4, v5p and
+# TPU7x have two cores.
+_LANES = 8 * 128 * 4
+_V4 = Chip(275e12, 30.75 * GIB, 1.23e12, 6 * 45e9, 1.05e9, vector=2 * _LANES * 1.05e9)
+_V5E = Chip(197e12, 15.75 * GIB, 0.82e12, 4 * 45e9, 1.5e9, vector=_LANES * 1.5e9)
+_V5P = Chip(459e12, 95.74 * GIB, 2.76e12, 6 * 90e9, 1.75e9, vector=2 * _LANES * 1.75e9)
+_V6E = Chip(918e12, 31.25 * GIB, 1.64e12, 4 * 90e9, 1.75e9, vector=_LANES * 1.75e9)
+_V7X = Chip(2307e12, 2 * 94.75 * GIB, 7.4e12, 600e9, 2.2e9, vector=2 * _LANES * 2.2e9)
 
 # NVIDIA's.
 # peak, memory_rate: the data sheets of A100, H100, H200, L4 and of DGX B200 (half of what they say "with sparsity");

@@ -5,7 +5,8 @@ without a manifest, or with one that is not its own, is nothing that this run sa
 was left of a save or of a removal that was cut off.
 
 What is relied on. On disks: SHA-256, of what is read back after it was written, so not of what the memory that it was
-written from should have held. In buckets, where reading back would be a download: the size, and the checksum (CRC-32C
+written from should have held; a restore compares sums that are taken at the speed of memory (storage.Sums) in its
+place. In buckets, where reading back would be a download: the size, and the checksum (CRC-32C
 in Google's) that the storage took of what it received, and tells in its list of objects. A step that came to a disk
 from a bucket is checked by that CRC-32C, one that came to a bucket from a disk is read.
 """
@@ -15,7 +16,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 from bert_jax.errors import DamageError
@@ -33,6 +34,7 @@ class File:
   size: int
   checksum: str = ''  # the bucket's own
   sha256: tuple[str, ...] = ()  # of each PIECE; none where the bucket has a checksum
+  sums: tuple[str, ...] = ()  # storage.Sums of each PIECE; none in manifests that earlier versions wrote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,9 @@ def version() -> str:
 def encode(manifest: Manifest) -> str:
   """One JSON object, which holds the SHA-256 of its own content."""
   fields = dataclasses.asdict(manifest)
+  for file in fields['files'].values():
+    if not file['sums']:
+      del file['sums']
   digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
   return json.dumps({'manifest': fields, 'sha256': digest}, indent=1, sort_keys=True) + '\n'
 
@@ -64,7 +69,7 @@ def decode(text: str) -> Manifest:
   """Raises DamageError where it is not to the letter what `encode` gave."""
   try:
     fields = json.loads(text)['manifest']
-    files = {name: File(file['size'], file['checksum'], tuple(file['sha256']))
+    files = {name: File(file['size'], file['checksum'], tuple(file['sha256']), tuple(file.get('sums', ())))
              for name, file in fields['files'].items()}
     manifest = Manifest(**(fields | {'files': files}))
     same = encode(manifest) == text
@@ -124,12 +129,12 @@ def read(directory: storage.Path) -> Manifest | None:
 
 
 def take(directory: storage.Path) -> dict[str, File]:
-  """Size and digest of every file of a step but the manifest."""
+  """Size and digests of every file of a step but the manifest."""
   found = storage.inventory(directory)
   found.pop(NAME, None)
   to_read = {name: told.size for name, told in found.items() if not told.checksum}
-  digests = digests_of(directory, to_read)
-  return {name: File(told.size, told.checksum, digests.get(name, ())) for name, told in found.items()}
+  digests = digests_of(directory, to_read, hashlib.sha256, storage.Sums)
+  return {name: File(told.size, told.checksum, *digests.get(name, ())) for name, told in found.items()}
 
 
 def large(directory: storage.Path, files: dict[str, File]) -> dict[str, File]:
@@ -137,10 +142,11 @@ def large(directory: storage.Path, files: dict[str, File]) -> dict[str, File]:
   return {name: file for name, file in files.items() if file.size >= LARGE} if storage.is_local(directory) else {}
 
 
-def check(directory: storage.Path, files: dict[str, File], unread: Container[str] = ()) -> None:
+def check(directory: storage.Path, files: dict[str, File], unread: Container[str] = (), quick: bool = False) -> None:
   """Raises DamageError for the first file that is not what the manifest says. Others beside them do not matter.
 
-  `unread`: names of files of which only the size is compared.
+  `unread`: names of files of which only the size is compared. `quick`: by storage.Sums where the manifest has them, in
+  place of SHA-256.
   """
   found, to_read = storage.inventory(directory), {}
   for name, wanted in files.items():
@@ -155,11 +161,17 @@ def check(directory: storage.Path, files: dict[str, File], unread: Container[str
       to_read[name] = wanted
     elif told.checksum != wanted.checksum:
       raise other(name)
-  hashed = digests_of(directory, {name: file.size for name, file in to_read.items() if file.sha256 or not file.size})
+  quickly = {name for name, wanted in to_read.items() if quick and wanted.sums}
+  hashed = {name for name, wanted in to_read.items() if wanted.sha256 or not wanted.size} - quickly
+  sizes = {name: wanted.size for name, wanted in to_read.items()}
+  same = {name: of == to_read[name].sums for name, (of,) in digests_of(
+      directory, {name: sizes[name] for name in quickly}, storage.Sums).items()}
+  same |= {name: of == to_read[name].sha256 for name, (of,) in digests_of(
+      directory, {name: sizes[name] for name in hashed}, hashlib.sha256).items()}
   for name, wanted in to_read.items():
-    if name not in hashed:
+    if name not in same:
       check_crc(directory / name, name, wanted)
-    elif hashed[name] != wanted.sha256 and wanted.size:
+    elif not same[name] and wanted.size:
       raise other(name)
 
 
@@ -184,12 +196,12 @@ def check_crc(file: storage.Path, name: str, wanted: File) -> None:
     raise other(name)
 
 
-def digests_of(directory: storage.Path, sizes: dict[str, int]) -> dict[str, tuple[str, ...]]:
-  """SHA-256 of each PIECE of each file."""
+def digests_of(directory: storage.Path, sizes: dict[str, int], *kinds: Callable) -> dict[str, list[tuple[str, ...]]]:
+  """{name: of each of `kinds` the digests of each PIECE}; kinds: as of storage.digests."""
   pieces = [(name, start, min(start + PIECE, size)) for name, size in sizes.items() for start in range(0, size, PIECE)]
   hashed = storage.beside_each_other(
-      lambda piece: storage.sha256(storage.chunks(directory / piece[0], *piece[1:])), pieces)
-  found: dict[str, tuple[str, ...]] = dict.fromkeys(sizes, ())
-  for (name, _, _), digest in zip(pieces, hashed):
-    found[name] += (digest,)
+      lambda piece: storage.digests(storage.chunks(directory / piece[0], *piece[1:]), kinds), pieces)
+  found: dict[str, list[tuple[str, ...]]] = {name: [()] * len(kinds) for name in sizes}
+  for (name, _, _), digests in zip(pieces, hashed):
+    found[name] = [(*before, digest) for before, digest in zip(found[name], digests)]
   return found

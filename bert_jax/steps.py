@@ -78,10 +78,11 @@ def look_at(directory: storage.Path, fingerprints: dict[str, str]) -> Step:
   return Step(directory, WHOLE if manifest.finished else UNFINISHED, manifest)
 
 
-def sound(found: list[Step], rejected: list[Step], beside: bool = False) -> Iterator[Step]:
+def sound(found: list[Step], rejected: list[Step], beside: bool = False, quick: bool = False) -> Iterator[Step]:
   """The newest step whose every file is as it was saved, then the next older …; others are added to `rejected`.
 
-  `beside`: arrays.read_step reads them next, and compares the large files meanwhile: here only their size is.
+  `beside`: arrays.read_step reads them next, and compares the large files meanwhile: here only their size is. `quick`:
+  as of manifest.check.
   """
   for step in reversed(found):
     if step.kind == UNFINISHED:
@@ -92,7 +93,8 @@ def sound(found: list[Step], rejected: list[Step], beside: bool = False) -> Iter
     try:
       if step.manifest:
         files = step.manifest.files
-        manifest_lib.check(step.directory, files, manifest_lib.large(step.directory, files) if beside else ())
+        manifest_lib.check(step.directory, files, manifest_lib.large(step.directory, files) if beside else (),
+                           quick)
     except (DamageError, OSError) as error:
       rejected.append(dataclasses.replace(step, reason=str(error)))
       continue

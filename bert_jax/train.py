@@ -51,6 +51,9 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   """
   require(longer_positions is None or initialize_from is not None, f'--longer-positions {longer_positions} changes '
           'nothing without --initialize-from: leave it out')
+  is_new = not run_directory.run_of(run_dir)
+  require(back is None or not is_new, f'--rewind-to {back and back.step} goes back in a run, and {run_dir} '
+          'is none yet: leave it out')
   program_lib.of(choices.by_rule(config, devices), devices)  # before the data is read
   storage.probe(run_dir, '--run-dir', checkpoints=True)
   streams = phases.open_streams(data_dir, config)
@@ -68,7 +71,6 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
                                          'the program': f'bert_jax {manifest_lib.version()}'})
   tokens = lambda: tokens_of(phases.directory(data_dir, config))
   load = lambda path, step, longer: training.initial_from(path, step, program, vocabulary, tokens, longer)
-  is_new = not run_directory.run_of(run_dir)
   if is_new:
     check_exportable(data_dir, config, vocabulary)
   begins = initialize_from is not None and is_new

@@ -5,6 +5,7 @@
 
 import importlib.metadata
 import sys
+from collections.abc import Iterator
 
 import jax
 
@@ -26,18 +27,20 @@ are of the recipe's steps at that length. This page is written by `make hardware
 '''
 
 
-def page() -> str:
-  """The page; compiling takes some minutes, what earlier plans compiled is kept."""
-  head = HEAD.format(share=chips.SHARE[0], peak=roofline.SHARE_OF_PEAK, rate=roofline.SHARE_OF_RATE,
+def page() -> Iterator[str]:
+  """The page, part by part; compiling takes some minutes, what earlier plans compiled is kept."""
+  yield HEAD.format(share=chips.SHARE[0], peak=roofline.SHARE_OF_PEAK, rate=roofline.SHARE_OF_RATE,
                      launch=roofline.LAUNCH * 1e6, version=importlib.metadata.version('jax'))
-  return head + ''.join(row(name, planned(name, length, gpu)) for name, length in RECIPES for gpu in GPUS)
+  yield from (row(name, planned(name, length, gpu)) for name, length in RECIPES for gpu in GPUS)
 
 
 def planned(name: str, length: int, gpu: str) -> step.Figures:
   """A recipe's step at one of its lengths, in as few microbatches as fit."""
   print(f'{name} {length} on {gpu}', file=sys.stderr, flush=True)
   (config, steps), = lengths.chosen(recipes.recipe(name), length, None, False)
-  config = choices.with_microbatches(config, choices.AUTO)
+  config, model = choices.with_microbatches(config, choices.AUTO), config.model
+  if model.layers_at_once == model.layers:  # what a loop would take is of no use here
+    config = choices.with_model(config, unroll=model.layers)
   found, = plan.of_lengths([(config, steps)], plan.Place(gpu, 1, None, compiled.folder(compiled.AUTO)), None)
   return found.figures
 
@@ -54,4 +57,5 @@ def row(name: str, f: step.Figures) -> str:
 
 if __name__ == '__main__':
   jax.config.update('jax_platforms', 'cpu')
-  sys.stdout.write(page())
+  for part in page():
+    print(part, end='', flush=True)

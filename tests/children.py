@@ -5,6 +5,7 @@ A child is ended by its id, never outlives its test, and nobody waits for it wit
 
 import atexit
 import functools
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ from tests import buckets, synthetic
 SECONDS = 300.0  # a limit for a machine with much else to do
 FORKS = multiprocessing.get_context('forkserver')
 FORKS.set_forkserver_preload(['tests.children', 'tests.troubles'])
+gc.freeze()  # what is imported by now: a child, which lives for seconds, need not look through it for cycles
 
 
 def run(argv: Sequence[str], out: str, environ: Mapping[str, str], cwd: str,

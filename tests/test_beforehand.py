@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from bert_jax import config as cfg, program as program_lib, train
+from bert_jax import config as cfg, program as program_lib, rewind, train
 from bert_jax.errors import ConfigError
 from bert_jax.tasks import conll, multiple_choice, sentences, squad_examples
 from bert_jax.tasks.table import TASKS
@@ -38,6 +38,25 @@ def test_a_validation_split_that_is_not_there(tiny, data, tmp_path):
   with pytest.raises(DataError, match='validation'):
     begin(config, data, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('changes, asked', [
+    ({}, dict(back=rewind.parse(3, None))), ({}, dict(back=rewind.parse(3, '4:6'))),
+    ({}, dict(back=rewind.parse(0, None), initialize_from='run')), ({}, dict(initialize_from='gone')),
+    ({}, dict(longer_positions='repeat')), ({'run': dict(evaluate_every=2)}, {}),
+    ({'model': dict(vocab_size=63)}, {}), ({'batch': dict(size=7), 'mesh': dict(data=2)}, {}),
+    ({'batch': dict(sequence_length=17)}, {}), ({'run': dict(microbatches=3)}, {})])
+def test_what_is_refused_leaves_nothing(tiny, data, tmp_path, changes, asked):
+  """Also not the folder; and where one is there that is empty, it stays so."""
+  config = dataclasses.replace(tiny, mesh=cfg.MeshShape(data=1))
+  (tmp_path / 'empty').mkdir()
+  for place in ('empty', 'run'):
+    with pytest.raises((ConfigError, DataError)) as refused:
+      changed = {name: dataclasses.replace(getattr(config, name), **change) for name, change in changes.items()}
+      train.train(dataclasses.replace(config, **changed), data, tmp_path / place, devices=jax.devices()[:1],
+                  progress=False, **asked)
+    assert '\n' not in str(refused.value)
+  assert not list((tmp_path / 'empty').iterdir()) and not (tmp_path / 'run').exists()
 
 
 def test_a_vocabulary_that_no_export_can_write(tiny, tmp_path, monkeypatch):

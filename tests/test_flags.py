@@ -13,6 +13,7 @@ import pytest
 
 from bert_jax import config as cfg, recipes
 from bert_jax.tasks.table import TASKS
+from input_pipeline.errors import DataError
 from launch import cli
 from launch.commands import (
     checkpoints,
@@ -223,7 +224,42 @@ def flags_of(kind, before=''):
   return found
 
 
-FLAGS = set().union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
+FLAGS = {planning.LIST}.union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
+
+
+@pytest.mark.parametrize('command', SETTINGS)
+def test_what_the_parser_refuses_is_told_in_a_sentence(command, capsys):
+  """A flag without its value, one that is none, a word too many, a choice that is none: by name, and nothing drawn."""
+  kind = SETTINGS[command]
+  takes = sorted(name for name in flags_of(kind) if '--no-' not in name and name != '--help')
+  lines = [([*takes[:1], '--no-such-flag', 'word'], '--no-such-flag')]
+  for name in takes[::max(1, len(takes) // 4)]:
+    lines += [([name], name), ([f'{name}=\x1b[31mno'], name)]
+  said = set()
+  for words, named in lines:
+    try:
+      flags.parse(kind, words, command)
+    except (cfg.ConfigError, DataError) as error:
+      sentence = cli.one_line(error)
+      assert not set('─│╭') & set(sentence) and len(sentence) < 1500, sentence
+      assert named.strip('-').replace('-', '_') in sentence.replace('-', '_') or 'issing' in sentence, sentence
+      said.add(sentence)
+  assert said
+  assert not ''.join(capsys.readouterr())
+
+
+def test_what_is_wrong_stands_there_with_what_was_wanted():
+  for words, says in (
+      (['--batch.masking.schedule', '0'], r"--batch.masking.schedule: .*\['0'\]; wanted --batch.masking.schedule "
+       r'\[INT FLOAT \[INT FLOAT ...\]\]; `bert-jax pretrain tiny --help`'),
+      (['--model.dtype', 'float31'], "'float31' for argument '--model.dtype'. Expected one of .*bfloat16"),
+      (['--model.dtyp', 'float32'], 'options: --model.dtyp, float32; did you mean --model.dtype {auto,'),
+      (['--run.steps'], "value for argument '--run.steps'"),
+      (['--distributed.no-auto=maybe'], 'options: maybe, after --distributed.no-auto, which takes no more')):
+    with pytest.raises(cfg.ConfigError, match=says):
+      cli.run(['pretrain', 'tiny', *PRETRAIN, *words])
+  with pytest.raises(cfg.ConfigError, match=r'missing from .*: --run-dir STR \(Where checkpoints and'):
+    cli.run(['pretrain', 'tiny', *PRETRAIN[:2]])
 
 
 def strings(path):

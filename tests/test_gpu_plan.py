@@ -1,7 +1,11 @@
 """`bert-jax plan` for GPUs that are not here, by XLA's own compiler for them (`make test-gpu-plan`)."""
 
 import dataclasses
+import importlib.util
 import json
+import pathlib
+import re
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ from jax.experimental.pallas import triton
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from bert_jax import chips, choices, config as cfg
+from bert_jax.model import triton_activation, triton_attention, triton_norm
 from bert_jax.parallel import mesh as mesh_lib
 from launch import cli
 from launch.plan import costs as hlo_costs, gpus, plan as plan_lib, step as plan_step, topology as topology_lib
@@ -99,3 +104,53 @@ def test_as_few_microbatches_as_fit(tiny, monkeypatch, tmp_path):
   assert planned.figures.needed_bytes <= room
   fewer = max(other for other in range(1, count) if ROWS % other == 0)
   assert on('rtx3070:1', choices.with_microbatches(config, fewer), cache=tmp_path).needed_bytes > room
+
+
+def spilled(function, *arrays, folder) -> dict[str, int]:
+  """Bytes a thread that each of our kernels puts aside for want of registers on an H100, by ptxas."""
+  one = mesh_lib.make_mesh(cfg.MeshShape(), topology_lib.devices('h100:1'))
+  arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(one, P())) for shape, dtype in arrays]
+  jax.jit(function).lower(*arguments).compile(gpus.OPTIONS | {'xla_dump_to': str(folder)})
+  found = {}
+  for text in folder.glob('*.ptx'):
+    said = subprocess.run([ptxas(), '--verbose', '--gpu-name=sm_90a', text, '--output-file', folder / 'binary'],
+                          capture_output=True, text=True)
+    for name, words in re.findall(r"Compiling entry function '(\w+)'(.*?)Used", said.stderr, re.DOTALL):
+      if name.endswith('_kernel'):
+        found[name] = int(re.search(r'(\d+) bytes spill stores', words)[1])
+  return found
+
+
+def ptxas() -> str:
+  folders = importlib.util.find_spec('nvidia').submodule_search_locations
+  return str(next(path for folder in folders for path in pathlib.Path(folder).glob('*/bin/ptxas')))
+
+
+@pytest.mark.parametrize('T, H, K', [(128, 12, 64), (512, 16, 64), (64, 12, 64), (512, 8, 128), (384, 8, 80)])
+def test_attention_spills_no_registers(T, H, K, tmp_path):
+  """Where it did, it took three times as long on an H200 as its bytes should."""
+  def both(qkv, bias, pairs, numbers, seeds, g):
+    of = lambda qkv, bias: triton_attention.attention(qkv, bias, pairs, numbers, triton_attention.bounds(pairs, K, 2),
+                                                      seeds, 0, .1, 0)
+    value, pull = jax.vjp(of, qkv, bias)
+    return value, pull(g)
+  B, wide = 4, jnp.bfloat16
+  shapes = (((B, T, 3, H, K), wide), ((3, H, K), jnp.float32), ((B, T), jnp.int32), ((B, T), jnp.uint32),
+            ((3,), jnp.uint32), ((B, T, H, K), wide))
+  assert spilled(both, *shapes, folder=tmp_path) == {'forward_kernel': 0, 'backward_kernel': 0}
+
+
+def test_what_stands_between_products_spills_no_registers(tmp_path):
+  N, D, F, wide = 512, 1024, 4096, jnp.bfloat16
+
+  def norm(h, x, vectors, numbers, seeds, g):
+    value, pull = jax.vjp(lambda *three: triton_norm.add_norm(*three, numbers, seeds, 1, .1, 1e-12), h, x, vectors)
+    return value, pull((g, g))
+
+  def activation(h, bias, kernel, g):
+    return jax.vjp(lambda *three: triton_activation.activated_product(*three, 'gelu'), h, bias, kernel)[1](g)
+
+  shapes = ((N, D), wide), ((N, D), wide), ((3, D), jnp.float32), ((N,), jnp.uint32), ((3,), jnp.uint32), ((N, D), wide)
+  assert spilled(norm, *shapes, folder=tmp_path / 'norm') == {'forward_kernel': 0, 'backward_kernel': 0}
+  shapes = ((N, F), wide), ((F,), wide), ((F, D), wide), ((N, D), wide)
+  assert spilled(activation, *shapes, folder=tmp_path / 'activation') == {'backward_kernel': 0}

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import config as cfg, optimizer, steps, train
+from bert_jax import config as cfg, optimizer, run_directory, steps, train
 from bert_jax.errors import ConfigError, NonFiniteError
 from input_pipeline import ranges
 from input_pipeline.errors import DataError
@@ -82,7 +82,8 @@ def outcome(number: int, data, folder) -> str:
   finally:
     if number % TRACES_KEPT == 0:
       jax.clear_caches()
-  assert result.step == 3 and steps.look(folder / str(number))[-1].kind == steps.WHOLE
+  run = folder / str(number)
+  assert result.step == 3 and steps.look(run, run_directory.fingerprints(run))[-1].kind == steps.WHOLE
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((result.state.params, result.state.opt_state)))
   return 'trained'
 
@@ -94,8 +95,9 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_five_hundred_settings_at_random(data, tmp_path):
-  found = [outcome(number, data, tmp_path) for number in range(500)]
+@pytest.mark.parametrize('first', range(0, 500, 50))
+def test_five_hundred_settings_at_random(data, tmp_path, first):
+  found = [outcome(number, data, tmp_path) for number in range(first, first + 50)]
   counts = {name: found.count(name) for name in ('trained', 'refused', 'stopped')}
   print(counts)
-  assert counts['trained'] > 100 and counts['stopped'] > 0
+  assert counts['trained'] > 10 and counts['trained'] + counts['stopped'] > counts['refused'] / 2

@@ -180,7 +180,7 @@ def test_our_own_files_are_files(folder, tmp_path, tally, name, reader, make):
 
 
 @pytest.mark.reliability(34)
-@pytest.mark.parametrize('kills', [4, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('kills', [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_kill_9_with_the_log_and_the_compile_cache_open(kills, folder, tally, tmp_path):
   """Several times, with a compile cache of its own, of which then an entry is cut short: lines are whole, each once."""
   tally.control(children.as_far_as_it_went(folder / 'straight', folder / 'straight'))

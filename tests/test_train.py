@@ -75,12 +75,14 @@ def test_resume_is_bit_exact_at_random_steps(straight, data, config, tmp_path, t
   again = run(config, data, tmp_path / 'again')
   tally.control(losses(tmp_path / 'again') == losses(run_dir) and equal(again.state, whole.state))
   seed = time.time_ns() % 10**6
-  stops = sorted(random.Random(seed).sample(range(1, STEPS), 5))
+  chance = random.Random(seed)
+  stops = sorted({config.run.evaluate_every, *chance.sample(range(1, STEPS), 4)})
   tally.note(f'seed {seed}: stopped at {", ".join(map(str, stops))}')
   for stop in stops:
     assert run(config, data, tmp_path / 'run', stop).reason == 'signal'
+    due = stop, metrics.VALIDATION  # for which a signal leaves no time: it comes after the resume
     tally.fault(stop < STEPS, survived=True, exact=losses(tmp_path / 'run') == [
-        line for line in losses(run_dir) if line[0] <= stop])
+        line for line in losses(run_dir) if line[0] <= stop and tuple(line[:2]) != due])
   resumed = run(config, data, tmp_path / 'run')
   assert resumed.resumed_from == stops[-1] and resumed.step == whole.step == STEPS
   tally.fault(True, survived=True, exact=losses(tmp_path / 'run') == losses(run_dir) and equal(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import jax
 
 from bert_jax import arrays, evaluate, manifest, program, run_directory, train, watchdog
+from tests.without import Without
 
 FOREVER = 10**6
 HANG_SECONDS = 4.0
@@ -199,6 +200,11 @@ def fill(path: str, leave: int = 0) -> None:
     with contextlib.suppress(OSError):
       for _ in range((found.f_bavail * found.f_frsize - leave) // 4096 if leave else FOREVER):
         file.write(bytes(4096))
+
+
+def without(*modules: str) -> None:
+  """As on a machine that lacks them."""
+  sys.meta_path[:] = [Without(finder, set(modules)) for finder in sys.meta_path]
 
 
 def streams(condition: str, errors: str) -> None:

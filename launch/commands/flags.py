@@ -1,6 +1,10 @@
 """What the subcommands share: settings from flags, recipes by name, and tables for people."""
 
+import contextlib
 import dataclasses
+import io
+import os
+import re
 import sys
 import textwrap
 import typing
@@ -17,13 +21,19 @@ from input_pipeline.errors import DataError
 
 WIDTH = 120  # columns of what is printed
 NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
+BOX = 100_000  # columns, when it is not for people
+SET_IN = 4 * ' '
+COLOURS = re.compile('\x1b\\[[0-9;]*m')
+UNKNOWN = 'Unrecognized options: '
+WANTED = 'Argument helptext:'  # and then the flag, and on another line what it is for
+TYROS = {'Perhaps you meant:': 'did you mean', WANTED: 'wanted'}
 # What happens only in a run: no other command that takes a recipe's settings does it.
 ONLY_IN_A_RUN = tuple(f'run.{name}' for name in (
     'max_minutes', 'checkpoint_every', 'keep_checkpoints', 'log_every', 'evaluate_every', 'evaluation_rows'))
 
 
 def parse(kind, argv: list[str], command: str, default=None, check: Callable[[object], dict[str, str]] | None = None):
-  """The dataclass `kind` from flags; --help shows every field. Exits with 2 on a wrong flag.
+  """The dataclass `kind` from flags; --help shows every field. Raises ConfigError on a wrong flag.
 
   `check` raises ConfigError for settings that cannot work, and tells which flags change nothing beside the others, as
   in {'compiled_peer': 'without --peer'}. One of these that was given raises ConfigError too: something was meant by it.
@@ -31,7 +41,9 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
   """
   extra = {} if default is None else {'default': default}
   try:
-    settings: Any = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', registry=with_ranges(), **extra)
+    with in_a_sentence(command, argv):
+      settings: Any = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', registry=with_ranges(),
+                               **extra)
   except Refused as refused:
     raise refused.__cause__ or refused from None
   require_values(settings)
@@ -41,6 +53,53 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
     for field, value in changed(settings, default, name).items():
       raise ConfigError(f'{flag(field)} {value} changes nothing {why}: leave it out')
   return settings
+
+
+@contextlib.contextmanager
+def in_a_sentence(command: str, argv: list[str]):
+  """In which tyro ends by a ConfigError where it would draw a box of lines on standard error, as wide as the terminal.
+  """
+  columns, said = os.environ.get('COLUMNS'), io.StringIO()
+  if not {'-h', '--help'} & set(argv):
+    os.environ['COLUMNS'] = str(BOX)  # so that no value is cut into lines
+  try:
+    with contextlib.redirect_stderr(said):
+      yield
+  except SystemExit as ended:
+    if ended.code:
+      raise ConfigError(f'{sentence_of(said.getvalue(), argv)}; `bert-jax {command} --help` tells of all') from None
+    raise
+  finally:
+    os.environ.pop('COLUMNS', None) if columns is None else os.environ.update(COLUMNS=columns)
+
+
+def sentence_of(box: str, argv: list[str]) -> str:
+  """What a box of tyro's says of these words: parts between rules, in which flags are set in, and further what they
+  are for."""
+  lines = [line.removesuffix('│').rstrip() for line in COLOURS.sub('', box).splitlines()]
+  parts: list[list[list[str]]] = [[['']]]  # of each part its first words, then of each flag what it takes, and help
+  for line in (line[2:] for line in lines[1:] if not line.startswith('╰')):  # below the title, and right of the side
+    if not line.strip(' ─-'):
+      parts.append([['']])
+    elif not line.startswith(SET_IN):
+      parts[-1][0][0] += f' {line}'
+    elif not line.startswith(2 * SET_IN):
+      parts[-1].append([line.strip()])
+    else:
+      parts[-1][-1].append(line.strip())
+  first, *others = [part for part in parts if part != [['']] and 'For full helptext' not in part[0][0]]
+  required = [f'{flag} ({" ".join(about).removesuffix(" (required)")})' for flag, *about in first[1:]]
+  more = []
+  for (said,), *listed in others:
+    many = listed if said.strip() != WANTED else listed[:1]
+    more.append(f'{TYROS.get(said.strip(), said.strip())} {" or ".join(flag for flag, *_ in many)}')
+  words = f'{first[0][0].strip().rstrip(".")} {", ".join(required)}'.strip()
+  spelled = [COLOURS.sub('', part) for word in argv
+             for part in (word.split('=', 1) if word.startswith('--') else [word])]
+  if (strange := words.removeprefix(UNKNOWN).partition(', ')[0]) in spelled and not strange.startswith('-'):
+    before = [word for word in spelled[:spelled.index(strange)] if word.startswith('--')]
+    words += f', after {before[-1]}, which takes no more' if before else ''
+  return '; '.join([words[:1].lower() + words[1:], *more])
 
 
 def with_ranges() -> constructors.ConstructorRegistry:

@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import re
 
-from launch.plan import collectives as collective_lib, hlo, kernels as kernel_lib, roofline, traffic
+from launch.plan import collectives as collective_lib, hlo, kernels as kernel_lib, opinion, roofline, traffic
 
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
@@ -27,6 +27,7 @@ class Costs:
   endless: tuple[str, ...]  # op names of loops whose trips could not be told: all of the above counts one
   unestimated: tuple[tuple[str, int], ...]  # (op name, bytes) of gathers, scatters, sorts: scheduled without cycles
   schedule: roofline.Schedule | None  # of a program without cycles
+  works: tuple[opinion.Work, ...]  # of one with cycles
 
   def collective_bytes(self) -> dict[str, int]:
     """Bytes of all collectives, by kind."""
@@ -47,6 +48,12 @@ class Costs:
     return tuple(dict(op_name=name, seconds=value, count=runs[name]) for name, value in seconds.most_common(count))
 
 
+def cycles_of(attributes: str) -> int | None:
+  """The compiler's cycles of one run; None: it says nothing."""
+  found = CYCLES.search(attributes)
+  return int(found[1]) if found else None
+
+
 def read(text: str) -> Costs:
   """The costs of `compiled.as_text()`."""
   module = hlo.parse(text)
@@ -55,9 +62,9 @@ def read(text: str) -> Costs:
   kernels = tuple(kernel_lib.of(use) for use in used if kernel_lib.is_one(use))
   cycles, counts, unestimated = collections.Counter(), collections.Counter(), collections.Counter()
   for use in used:
-    found = use.scheduled and CYCLES.search(use.instruction.attributes)
-    if found:
-      cycles[use.instruction.op_name] += int(found[1]) * use.times
+    found = cycles_of(use.instruction.attributes) if use.scheduled else None
+    if found is not None:
+      cycles[use.instruction.op_name] += found * use.times
       counts[use.instruction.op_name] += use.times
     elif use.scheduled and use.instruction.opcode != 'custom-call' and roofline.takes_time(use):
       unestimated[use.instruction.op_name] += traffic.moved(use) * use.times
@@ -67,4 +74,5 @@ def read(text: str) -> Costs:
       dearest=tuple((name, count, counts[name]) for name, count in cycles.most_common()),
       kernels=kernels, collectives=collective_lib.of(used),
       endless=tuple(item.op_name for item in loops if hlo.trip_count(module, item) is None),
-      unestimated=tuple(unestimated.most_common()), schedule=None if cycles else roofline.schedule(module, used))
+      unestimated=tuple(unestimated.most_common()), schedule=None if cycles else roofline.schedule(module, used),
+      works=tuple(opinion.works(text, module, used, cycles_of)) if cycles else ())

@@ -66,6 +66,7 @@ class Figures:
   kernels: int | None  # custom kernels in the program, which carry no cycles
   kernel_seconds: float | None  # added for them: the longer of FLOPs at half the peak and of bytes at the memory rate
   roofline: dict | None  # of a GPU: what was assumed, and the kernels, seconds, flops and bytes of each kind of kernel
+  second_opinion: dict | None  # of a TPU: the least seconds, by what limits each kernel, and where cycles differ most
   bytes_moved: int | None  # of a GPU, between its memory and its kernels
   estimated_step_seconds: float | None  # cycles at the chip's clock, and the kernels; of a GPU the roofline's
   exposed_collective_seconds: float | None  # not in it: collectives that nothing runs beside, at least

@@ -97,7 +97,21 @@ def by_cycles(f: dict) -> list[tuple[str, str]]:
                f'{f["kernels"]} custom kernels; ideal {milliseconds(f["ideal_step_seconds"])}, '
                f'MFU {percent(f["estimated_mfu"])}'),
       ('  not in it', f'{milliseconds(f["exposed_collective_seconds"])} at least of collectives that nothing runs '
-                      f'beside, about {milliseconds(f["unestimated_seconds"])} of gathers, scatters and sorts')]
+                      f'beside, about {milliseconds(f["unestimated_seconds"])} of gathers, scatters and sorts'),
+      *second_opinion(f['second_opinion'])]
+
+
+def second_opinion(found: dict | None) -> list[tuple[str, str]]:
+  """The least time of a step on TPU, and where the compiler's differs most from it."""
+  if found is None:
+    return []
+  limits = ', '.join(f'{name} {milliseconds(seconds)}' for name, seconds in found['limits'].items())
+  differ = [('  differ on', f'{milliseconds(item["seconds"])} by cycles, {milliseconds(item["least"])} least: '
+                            f'{item["op_name"]}') for item in found['differ']]
+  assumed = f'products at the peak, bytes at {roofline.SHARE_OF_RATE:.0%} of the memory rate, vector operations'
+  return [('  at least', f'{milliseconds(found["seconds"])} by a roofline: {limits}; of each kernel the longest of '
+                         f'{assumed}'),
+          *differ]
 
 
 def by_roofline(f: dict) -> list[tuple[str, str]]:

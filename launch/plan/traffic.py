@@ -14,7 +14,7 @@ from launch.plan import hlo
 
 SLICES = 'slice', 'dynamic-slice', 'gather'  # of their first operand
 UPDATES = {'dynamic-update-slice': 1, 'scatter': 2}  # {what writes to a part of its first operand: which has the part}
-REPEATS = 'broadcast', 'dot', 'fusion'  # what may take all of its operands for a part of its result
+REPEATS = 'broadcast', 'dot'  # what may take all of its operands for a part of its result
 SAME = 'bitcast', 'tuple', 'get-tuple-element'  # no work of their own
 LIBRARY, WORK = 'custom_call_target="__cu', re.compile(r'[su]8\[\d+\]\S*\)$')  # cuBLAS and cuDNN
 
@@ -41,8 +41,7 @@ def moved_with_fusions(module: hlo.Module, use: hlo.Use) -> int:
   if not called:
     return moved(use)
   body = module.computations[called[0]]
-  needed = needs(body)
-  shares = {int(item.literal): needed[item.name] for item in body.values() if item.opcode == 'parameter'}
+  shares = of_parameters(module, body)
   read = sum(hlo.size(shape) * shares.get(number, 1) for number, shape in enumerate(hlo.operand_shapes(use)))
   return round(read) + sum(written(body, item) for item in roots(body))
 
@@ -82,13 +81,21 @@ def in_place(body: dict[str, hlo.Instruction], item: hlo.Instruction) -> bool:
   return into.opcode == 'parameter'
 
 
-def needs(body: dict[str, hlo.Instruction]) -> dict[str, float]:
+def of_parameters(module: hlo.Module, body: dict[str, hlo.Instruction]) -> dict[int, float]:
+  """The share of each operand of a fusion that its results need, by the operand's number."""
+  needed = needs(module, body)
+  return {int(item.literal): needed[item.name] for item in body.values() if item.opcode == 'parameter'}
+
+
+def needs(module: hlo.Module, body: dict[str, hlo.Instruction]) -> dict[str, float]:
   """The share of each instruction's elements that a fusion's results need."""
   updating = {item.name for item in roots(body) if in_place(body, item)}
   needed = dict.fromkeys(body, 0.0) | {item.name: 1.0 for item in last(body)}
   for item in reversed(body.values()):  # an instruction stands after what it takes
+    within = of_parameters(module, module.computations[item.called()[0]]) if (
+        item.opcode in hlo.FUSIONS and item.called()) else {}
     for place, name in enumerate(item.operands):
-      share = needed[item.name]
+      share = within.get(place, 1.0) * (needed[item.name] > 0) if within else needed[item.name]
       if place == 0 and item.opcode in SLICES:
         share *= hlo.size(item.shape) / max(hlo.size(body[name].shape), 1)
       elif place == 0 and item.name in updating:
