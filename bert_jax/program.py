@@ -209,7 +209,7 @@ def on(config, mesh: jax.sharding.Mesh) -> Program:
 def on_one_device(config) -> Program:
   """The program of a run of any kind on the first device of this process, for evaluating; its batches are whole."""
   run = dataclasses.replace(config.run, microbatches=1)
-  model = dataclasses.replace(config.model, attention='auto')  # the run's may be another chip's
+  model = dataclasses.replace(config.model, attention=attention.elsewhere(config.model.attention))
   config = dataclasses.replace(config, mesh=cfg.MeshShape(data=1), run=run, model=model)
   return on(config, mesh_of(config, jax.local_devices()[:1]))
 

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 from bert_jax import checkpoint
 from bert_jax.errors import require
 from bert_jax.model import build
-from bert_jax.model.attention import Place
+from bert_jax.model.attention import Place, elsewhere
 from bert_jax.model.settings import Model
 from bert_jax.parallel import mesh as mesh_lib
 from bert_jax.tasks.sentences import truncate_pair
@@ -170,7 +170,7 @@ def place(loaded: checkpoint.Loaded, mesh: jax.sharding.Mesh,
   """A checkpoint on a mesh whose devices share out rows, each with all parameters. How it was trained is not how it is
   used."""
   params = jax.device_put(dict(loaded.params), NamedSharding(mesh, P()))
-  settings = dataclasses.replace(loaded.model, dtype=dtype, attention='auto')
+  settings = dataclasses.replace(loaded.model, dtype=dtype, attention=elsewhere(loaded.model.attention))
   return Placed(dataclasses.replace(loaded, model=settings, params=params), mesh)
 
 

@@ -12,10 +12,10 @@ import pytest
 from flax import nnx
 from jax.experimental import pallas as pl
 
-from bert_jax import choices, config as cfg, selftest, synthetic
+from bert_jax import choices, config as cfg, program, selftest, synthetic
 from bert_jax.config import ConfigError, Model
 from bert_jax.model import build, encoder, triton, triton_activation, triton_attention, triton_norm
-from bert_jax.model.attention import Place, attend, choose_implementation
+from bert_jax.model.attention import Place, attend, choose_implementation, elsewhere
 from bert_jax.model.dropout import dropout
 from bert_jax.model.layers import activate, normalize_plainly
 
@@ -27,6 +27,7 @@ GPU = Place('gpu')
 def interpreted(monkeypatch):
   selftest.value_and_gradient.cache_clear()
   monkeypatch.setattr(pl, 'pallas_call', functools.partial(pl.pallas_call, interpret=True))
+  monkeypatch.setattr(selftest, 'LEAST_TOKENS', 0)  # as few as there can be: the interpreter is slow
   yield
   selftest.value_and_gradient.cache_clear()
 
@@ -162,6 +163,8 @@ FAULTS = {  # what a compiler might do to a kernel, and where the test has to se
     'ranges': ('ranges', lambda real: lambda pair_ids, size: real(pair_ids, size) * 0 + jnp.array([0, 16])),
     'pairs': ('Head.masks', lambda real: lambda self, q, k, turned=False: (
         real(self, q, k, turned)[0] | True, real(self, q, k, turned)[1])),
+    'biases': ('read_bias', lambda real: lambda *a: real(*a) * 0),
+    'scores': ('LOG2_E', lambda real: real * 1.05),
     'dropout': ('threshold', lambda real: lambda rate: real(rate + .1))}
 
 
@@ -175,12 +178,46 @@ def test_a_wrong_kernel_does_not_pass(monkeypatch, fault):
   assert selftest.run(small(dtype='bfloat16', attention='triton'), GPU, [64]).failures
 
 
-def test_a_kernel_that_cannot_be_compiled_is_told(monkeypatch):
+@pytest.mark.parametrize('off, passes', [('rounding', True), ('longer', False), ('other', False)])
+def test_what_is_longer_by_2_percent_is_no_rounding(off, passes):
+  """A scale that is slightly wrong hides among the rounding of 16 bits, but for its direction."""
+  rng = np.random.default_rng(0)
+  true = rng.normal(size=(4, 256)).astype(np.float32)
+  noise = lambda size: true + size * rng.normal(size=true.shape).astype(np.float32)
+  mine = {'rounding': noise(.012), 'longer': noise(.004) * np.float32(1.02), 'other': true[::-1]}[off]
+  sides = [(found, {'scale': found}) for found in (mine, noise(.004), true)]
+  found = list(selftest.compared(32, 'packed', 'bfloat16', *sides))
+  assert len(found) == 4 and all(item.passed == passes for item in found if 'length' in item.what or off == 'rounding')
+
+
+def test_no_parameter_can_be_left_out_unseen():
+  """No bias is 0 and no scale 1, and scores differ: a kernel that forgets one of them gives another result."""
+  params = selftest.parameters(small(), jax.random.key(0))
+  for leaf in jax.tree.leaves(params):
+    assert not np.isin(leaf, (0, 1)).any() and np.std(leaf) > .1
+
+
+@pytest.mark.parametrize('error', [NotImplementedError, TypeError, LookupError])
+def test_a_kernel_that_cannot_be_compiled_is_told(monkeypatch, error):
   def refuse(*_, **__):
-    raise NotImplementedError('no such chip')
+    raise error('no such chip')
   monkeypatch.setattr(triton_norm.pl, 'pallas_call', refuse)
   report = selftest.run(small(dtype='bfloat16', attention='triton'), GPU, [32])
-  assert report.failures == ['NotImplementedError: no such chip']
+  assert report.failures == [f'{error.__name__}: no such chip']
+
+
+def test_a_kernel_that_reads_nothing_does_not_pass(monkeypatch):
+  """Where a changed token changes nothing at all, no pair is shown to be apart from others."""
+  batch = {key: jnp.asarray(value) for key, value in synthetic.batch(64, 2, 32, 1, pairs=2).items()}
+  with monkeypatch.context() as patch:
+    patch.setattr(selftest, 'value_and_gradient', lambda *_: lambda *_: (jnp.ones((2, 32, 4)), {}))
+    assert selftest.leaks(small(), GPU, {}, batch) == 256
+
+
+def test_who_failed_is_not_chosen_again_when_a_run_is_evaluated():
+  assert [elsewhere(name) for name in ('xla', 'auto', 'triton', 'pallas', 'cudnn')] == ['xla', *['auto'] * 4]
+  config = cfg.Config(model=small(attention='xla'), batch=cfg.BatchConfig(size=2, sequence_length=32, predictions=4))
+  assert program.on_one_device(config).model.attention == 'xla'
 
 
 def test_where_the_kernel_is_chosen(monkeypatch):

@@ -96,6 +96,11 @@ def choose_implementation(settings, place: Place, tokens: int) -> str:
   return settings.attention
 
 
+def elsewhere(name: str) -> str:
+  """The setting for what reads a run's model, maybe on another chip: plain JAX stays, as a kernel may have failed."""
+  return name if name == 'xla' else 'auto'
+
+
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, pair_ids: jax.Array, token_numbers: jax.Array, *,
            rate: float = 0.0, seed: jax.Array | None = None, direction: int = 0,
            implementation: str = 'xla') -> jax.Array:

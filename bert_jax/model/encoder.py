@@ -127,7 +127,7 @@ class BertEncoder(nnx.Module):
     x = dropout(x, token_numbers.reshape(-1, 1), s.hidden_dropout, None if seeds is None else seeds[0])
 
     pair_ids, joined = jnp.asarray(batch['pair_ids']), None
-    fused = implementation == 'triton' and type(self.blocks).__call__ is Block.__call__  # not another architecture's
+    fused = implementation == 'triton' and type(self.blocks) is Block  # not another architecture's
     if fused:
       bounds, joined, x = triton_layer.bounds(s, pair_ids), triton_layer.join(self.blocks), (x, x)
 
