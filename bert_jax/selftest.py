@@ -29,7 +29,7 @@ LEAST_ROWS, LEAST_TOKENS = 2, 4096  # of a batch; of so many tokens each program
 LOUD, SPREAD = 1.2, 0.3  # of the parameters: products' results times what comes in, and of all others
 TIMES = 3  # the error of plain JAX in the run's type that a kernel may have
 ROUNDING = {'bfloat16': 2**-8, 'float32': 2**-16}  # of an array's norm; float32 on a GPU may be rounded to 19 bits
-OF_LENGTH = 1 / 4  # of those units, how much longer or shorter an array may be: rounding mostly cancels out there
+OF_LENGTH = 3 / 4  # of those units, how much longer or shorter an array may be: rounding mostly cancels out there
 OF_ALL = 0.03  # of the whole gradient's norm: the least that one counts for, as that of the keys' bias is but rounding
 
 

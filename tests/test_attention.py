@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.experimental.pallas import tpu as pltpu
 
-from bert_jax import config as cfg, phases, recipes, synthetic
+from bert_jax import config as cfg, phases, recipes, selftest, synthetic
 from bert_jax.model import build, encoder as encoder_lib, pallas_attention
 from bert_jax.model.attention import Place, attend, attend_cudnn, choose_implementation
 from bert_jax.model.dropout import keep_mask
@@ -99,6 +99,20 @@ def test_the_kernel_for_tpu_is_the_reference_in_value_and_gradient(kernel_case, 
     got = run('pallas')
   for x, y in zip(got, run('xla')):
     np.testing.assert_allclose(x, y, atol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+def test_a_layer_by_the_kernel_for_tpu_passes_the_test_that_each_run_makes(dtype, monkeypatch):
+  """Without remat, which does not go together with this interpreter."""
+  model = cfg.Model(vocab_size=64, hidden_size=128, layers=1, heads=2, intermediate_size=256, max_positions=128, dtype=dtype,
+                    remat='none')
+  monkeypatch.setattr(selftest, 'LEAST_TOKENS', 0)
+  selftest.value_and_gradient.cache_clear()
+  with pltpu.force_tpu_interpret_mode():
+    report = selftest.run(model, Place('tpu'), [128])
+  selftest.value_and_gradient.cache_clear()
+  assert not report.failures and len(report.findings) > 80
 
 
 def test_the_kernel_on_a_share_of_the_heads_drops_as_on_all(kernel_case):
