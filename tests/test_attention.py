@@ -105,8 +105,8 @@ def test_the_kernel_for_tpu_is_the_reference_in_value_and_gradient(kernel_case, 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
 def test_a_layer_by_the_kernel_for_tpu_passes_the_test_that_each_run_makes(dtype, monkeypatch):
   """Without remat, which does not go together with this interpreter."""
-  model = cfg.Model(vocab_size=64, hidden_size=128, layers=1, heads=2, intermediate_size=256, max_positions=128, dtype=dtype,
-                    remat='none')
+  model = cfg.Model(vocab_size=64, hidden_size=128, layers=1, heads=2, intermediate_size=256, max_positions=128,
+                    dtype=dtype, remat='none')
   monkeypatch.setattr(selftest, 'LEAST_TOKENS', 0)
   selftest.value_and_gradient.cache_clear()
   with pltpu.force_tpu_interpret_mode():
