@@ -270,3 +270,19 @@ def test_the_layers_of_another_architecture_are_its_own_on_a_gpu_too(monkeypatch
   graphdefs = (build.describe(dataclasses.replace(model, attention=name), {}, GPU)[0] for name in ('triton', 'xla'))
   got, want = (nnx.merge(graphdef, params).encoder(batch) for graphdef in graphdefs)
   np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_workaround_that_is_left_out_leaves_out_the_fused_layers(monkeypatch):
+  """`model.plain` is about what these do in one kernel: it must not be taken and ignored."""
+  def refuse(*_):
+    raise AssertionError('a fused layer')
+  monkeypatch.setattr(encoder.triton_layer, 'apply', refuse)
+  batch = {key: jnp.asarray(value) for key, value in synthetic.batch(64, 1, 32, 1).items()}
+
+  def run(**changes):
+    graphdef, params, _ = build.describe(small(dtype='float32', attention='triton', **changes), {}, GPU)
+    return jax.eval_shape(lambda params: nnx.merge(graphdef, params).encoder(batch), params)
+
+  assert run(plain=('normalize',)).shape == (1, 32, 32)
+  with pytest.raises(AssertionError, match='a fused layer'):
+    run()

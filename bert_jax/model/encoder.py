@@ -127,7 +127,8 @@ class BertEncoder(nnx.Module):
     x = dropout(x, token_numbers.reshape(-1, 1), s.hidden_dropout, None if seeds is None else seeds[0])
 
     pair_ids, joined = jnp.asarray(batch['pair_ids']), None
-    fused = implementation == 'triton' and type(self.blocks) is Block  # not another architecture's
+    # Not another architecture's layers, nor those from which a workaround is left out, to measure it.
+    fused = implementation == 'triton' and type(self.blocks) is Block and not s.plain
     if fused:
       bounds, joined, x = triton_layer.bounds(s, pair_ids), triton_layer.join(self.blocks), (x, x)
 
