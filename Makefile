@@ -119,7 +119,7 @@ test-beam: $(BEAM_VENV)/.installed
 	$(BEAM_VENV)/bin/python $(PYTEST) -m beam tests
 
 test-gpu-plan: $(GPU_PLAN_VENV)/.installed
-	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests
+	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests/test_gpu_plan.py
 
 hardware: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python -m launch.hardware_page > docs/hardware.md.tmp
