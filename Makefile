@@ -70,17 +70,17 @@ $(NEWEST_VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 data/sample-vocab.txt: | $(VENV)/.installed
-	$(BIN)/bert-jax vocabulary --input sample --size 4096 --output $@
+	$(BIN)/bert-jax vocabulary --input sample --size 2048 --output $@
 
 pretrain: $(VENV)/.installed data/sample-vocab.txt
-	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 32 --validation-share 0.1 \
+	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 64 --validation-share 0.1 \
 	  --output data/sample
 	$(BIN)/bert-jax pretrain sample --data data/sample --run-dir $(RUN)
 	$(BIN)/bert-jax evaluate $(RUN)
 	$(BIN)/bert-jax plot $(RUN)
 	$(BIN)/bert-jax export $(RUN)
 	$(BIN)/bert-jax fill-mask $(RUN)/export 'he was born in the [MASK] of the 19th century.' \
-	  'the city is the [MASK] of the country.' 'in 1945 , the war [MASK] .'
+	  'it is [MASK] by many people.' 'the capital of [MASK] .'
 	@echo
 	@echo 'next'
 	@echo "  bert-jax fill-mask $(RUN)/export 'a text of your own with a [MASK] .'"
