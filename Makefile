@@ -135,7 +135,7 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
 notebook: $(VENV)/.docs
-	$(BIN)/jupytext --quiet --to ipynb --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' \
+	$(BIN)/jupytext --quiet --to ipynb --update --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' \
 	  examples/quickstart.py
 
 hardware: $(GPU_PLAN_VENV)/.installed

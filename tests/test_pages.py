@@ -3,11 +3,12 @@
 import re
 
 import pytest
+import yaml
 
+from launch import site_pages
 from tests import pages
 from tests.test_flags import FILES, PLACEHOLDER, missing, strings
 
-yaml = pytest.importorskip('yaml')
 NAMES = [page.name for page in pages.PAGES]
 
 
@@ -72,7 +73,6 @@ def test_sentences_that_troubleshooting_quotes_are_said():
 
 def test_every_page_has_its_place_on_the_site():
   """mkdocs.yml lists each page once; those from beside docs/ are named by launch/site_pages.py."""
-  from launch import site_pages
   site = yaml.safe_load((pages.ROOT / 'mkdocs.yml').read_text(encoding='utf-8'))
   listed = [name for part in site['nav'] for names in part.values() for name in names]
   left_out = set(site['exclude_docs'].split())
