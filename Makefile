@@ -129,7 +129,7 @@ test-gpu-plan: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests/test_gpu_plan.py
 
 test-docs: $(VENV)/.docs
-	$(BIN)/python $(PYTEST) -m docs tests/test_site.py
+	$(BIN)/python $(PYTEST) -m docs tests/test_site.py tests/test_documented.py
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict

@@ -23,8 +23,8 @@ STEPS = 1_000
 # %% [markdown]
 # ## Text to shards
 #
-# A vocabulary of 4,096 pieces of words, then shuffled shards of tokens; a tenth of the articles is held out. `input` may be
-# a folder of your own text. Run a cell again: what is there already is found and kept.
+# A vocabulary of 4,096 pieces of words, then shuffled shards of tokens; a tenth of the articles is held out. `input`
+# may be a folder of your own text. Run a cell again: what is there already is found and kept.
 
 # %%
 vocabulary, data = HERE / 'vocab.txt', HERE / 'data'
@@ -45,14 +45,14 @@ recipe = recipes.recipe('sample')
 config = dataclasses.replace(
     recipe, optimizer=dataclasses.replace(recipe.optimizer, warmup_steps=STEPS // 10),
     run=dataclasses.replace(recipe.run, steps=STEPS, checkpoint_every=STEPS))
-result = train.train(config, data, HERE / 'run', engine='threads')  # tf.data, the other engine, takes seconds to begin
+result = train.train(config, data, HERE / 'run', engine='threads')  # tf.data takes seconds to begin
 print(result.step, 'steps')
 
 # %% [markdown]
 # ## What it learnt
 #
-# Its loss on held-out articles, beside that of who knows only how frequent each word is. Below that begins what it knows
-# of a word's neighbours.
+# Its loss on held-out articles, beside that of who knows only how frequent each word is. Below that begins what it
+# knows of a word's neighbours.
 
 # %%
 figures = evaluate.evaluate(HERE / 'run')

@@ -62,7 +62,7 @@ class Shell:
                          'XLA_FLAGS': buckets.COMPILE, 'PYTHONWARNINGS': 'ignore'}
 
   def run(self, text: str) -> None:
-    """The lines of a block, none of which may fail."""
+    """These lines, none of which may fail."""
     waiting: list[list[str]] = []
     for line in filter(None, map(str.strip, text.splitlines())):
       words = shlex.split(line, comments=True)
@@ -149,17 +149,16 @@ def shell(tmp_path_factory) -> Shell:
   """The folder in which all of the README's commands were run."""
   shell = Shell(tmp_path_factory.mktemp('reader'))
   write_corpus(shell.folder)
-  for block in to_run(pages.README, 'sh'):
-    shell.run(block.text)
+  shell.run('\n'.join(block.text for block in to_run(pages.README, 'sh')))
   return shell
 
 
 def test_the_readmes_commands(shell):
-  assert {'vocabulary', 'prepare', 'inspect', 'pretrain', 'evaluate', 'plot', 'export', 'fill-mask', 'finetune',
-          'bert-jax'} <= set(shell.said)
+  assert {'vocabulary', 'prepare', 'inspect', 'pretrain', 'evaluate', 'plot', 'export', 'fill-mask', 'features',
+          'finetune'} <= set(shell.said)
   run = shell.folder / 'runs/mine'
   assert (run / 'export/model.safetensors').exists() and (run / 'loss.png').exists()
-  assert json.loads((run / 'evaluation.json').read_text())['step'] == 100
+  assert json.loads((run / 'evaluation.json').read_text())['step'] == 50
   assert json.loads((shell.folder / 'runs/reviews/evaluation.json').read_text())
   assert np.load(shell.folder / 'vectors.npy').shape == (5, 128)
 
@@ -183,11 +182,11 @@ def test_the_readmes_transformers(shell, monkeypatch):
   assert names['scores'].shape[-1] == 4096
 
 
+@pytest.mark.docs
 def test_the_guides_commands(shell):
   """They go on in the README's folder, in a shell of their own with the same environment."""
   new = dataclasses.replace(shell, said=collections.Counter())
-  for block in to_run(pages.GUIDE, 'sh'):
-    new.run(block.text)
+  new.run('\n'.join(block.text for block in to_run(pages.GUIDE, 'sh')))
   assert {'vocabulary', 'prepare', 'pretrain', 'report', 'verify'} <= set(new.said)
   assert (shell.folder / 'runs/longer/checkpoints/20').exists() and (shell.folder / 'runs/tiny/checkpoints/20').exists()
 
@@ -208,5 +207,7 @@ def test_a_line_that_fails_is_told(tmp_path):
   assert 'matplotlib' in shell.absent and 'tensorflow' not in shell.absent
   with pytest.raises(AssertionError, match='nowhere'):
     shell.run('bert-jax inspect nowhere')
+  shell.run('bert-jax help > said.txt')
+  assert 'pretrain' in (tmp_path / 'said.txt').read_text()
   with pytest.raises(AssertionError, match='exit 3'):
     shell.run('exit 3')

@@ -74,9 +74,9 @@ def test_nothing_is_fetched_from_elsewhere(site):
 
 
 def test_links_of_pages_beside_docs_are_the_sites():
-  text = '[a](docs/guide.md#x) [`b`](bert_jax/train.py) [c](CONTRIBUTING.md) `[d](docs/x.md)` [e](https://e.org) [f](#g)'
+  text = '[a](docs/guide.md#x) [`b`](bert_jax/train.py) [c](CONTRIBUTING.md) `[d](docs/x.md)` [e](file:e) [f](#g)'
   assert site_pages.of_site(text, '.') == (
-      '[a](guide.md#x) `b` [c](contributing.md) `[d](docs/x.md)` [e](https://e.org) [f](#g)')
+      '[a](guide.md#x) `b` [c](contributing.md) `[d](docs/x.md)` [e](file:e) [f](#g)')
   assert site_pages.of_site('[a](../README.md#b) [c](tasks.md) [d](../examples)', 'docs') == (
       '[a](index.md#b) [c](tasks.md) d')
 
