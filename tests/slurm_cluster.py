@@ -60,7 +60,7 @@ exec sleep infinity
 
 def possible() -> bool:
   """Whether this machine lets it be made."""
-  return os.geteuid() == 0 and all(map(shutil.which, ('apt-get', 'dpkg', 'unshare', 'nsenter', 'mount')))
+  return os.geteuid() == 0 and all(map(shutil.which, ('apt-get', 'dpkg', 'unshare', 'nsenter', 'mount', 'setpriv')))
 
 
 class Cluster:
@@ -130,8 +130,9 @@ def cluster(root: pathlib.Path, work: pathlib.Path) -> Iterator[Cluster]:
   environment = os.environ | {
       'LD_LIBRARY_PATH': f'{root}/{LIBRARIES}:{root}/{LIBRARIES}/slurm-wlm', 'SLURM_CONF': f'{work}/slurm.conf',
       'PATH': f'{root}/usr/bin:{root}/usr/sbin:{os.environ["PATH"]}'}
-  outer = subprocess.Popen(['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', 'bash', '-c',
-                            BEGIN.format(work=work, root=root)], env=environment)
+  # setpriv: should this process be killed, so are they.
+  outer = subprocess.Popen(['setpriv', '--pdeathsig', 'KILL', 'unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', 'bash',
+                            '-c', BEGIN.format(work=work, root=root)], env=environment)
   try:
     children = pathlib.Path(f'/proc/{outer.pid}/task/{outer.pid}/children')
     end = time.monotonic() + 30

@@ -129,7 +129,7 @@ def test_time_limit(cluster, outcome):
 
 def real(cluster):
   return {'BERT_JAX': ' '.join(test_supervise.BERT_JAX), 'PYTHONPATH': test_supervise.ENVIRONMENT['PYTHONPATH'],
-          'JAX_PLATFORMS': 'cpu'}
+          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
 
 
 @pytest.fixture(scope='module')

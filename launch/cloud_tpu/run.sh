@@ -44,7 +44,7 @@ relay() {
       code=${code%%[!0-9]*}
       echo "$code" >>"$ends"
       if [[ -z "$asked" && "$code" != 0 ]] && ! may_pass "$code"; then
-        { sleep "$GRACE_SECONDS"; run "${on_workers[@]}" "$STOP"; } >/dev/null </dev/null &
+        { sleep "$GRACE_SECONDS" 2>/dev/null; run "${on_workers[@]}" "$STOP"; } >/dev/null </dev/null &
         asked=$!
       fi
     fi
