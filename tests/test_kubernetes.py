@@ -14,7 +14,7 @@ LABEL = r'[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?'
 # Fields of the kinds that are used here, with the types of their values; (…,): a list of such. '!' in front: required.
 VARIABLE = {'!name': str, 'value': str, 'valueFrom': {'!fieldRef': {'!fieldPath': str}}}
 CONTAINER = {
-    '!name': str, '!image': str, 'args': (str,), 'command': (str,), 'env': (VARIABLE,),
+    '!name': str, '!image': str, 'securityContext': {'runAsUser': int}, 'args': (str,), 'command': (str,), 'env': (VARIABLE,),
     'ports': ({'!containerPort': int, 'name': str},),
     '!resources': {'!requests': dict, '!limits': dict}, 'volumeMounts': ({'!name': str, '!mountPath': str},)}
 POD = {'!restartPolicy': str, '!containers': (CONTAINER,), '!nodeSelector': dict, 'terminationGracePeriodSeconds': int,
@@ -127,13 +127,15 @@ def check_gpu(manifest, replicated, job, container):
 
 def test_every_setting_arrives(forbidden):
   tpu = filled('tpu', forbidden, TPU='tpu-v6e-slice', TOPOLOGY='2x4', CHIPS='8', GRACE_SECONDS='25', MOST_RESTARTS='5',
-               NAME='mine', CACHE_DIR='gs://b/c')
+               NAME='mine', CACHE_DIR='gs://b/c', RUN_AS='0')
   job = tpu['spec']['replicatedJobs'][0]['template']['spec']
   container, = pod_of(tpu)['containers']
   assert pod_of(tpu)['nodeSelector'] == {'cloud.google.com/gke-tpu-accelerator': 'tpu-v6e-slice',
                                          'cloud.google.com/gke-tpu-topology': '2x4'}
   assert (job['parallelism'], container['resources']['limits']) == (1, {'google.com/tpu': 8})
   assert pod_of(tpu)['terminationGracePeriodSeconds'] == 25 and tpu['spec']['failurePolicy']['maxRestarts'] == 5
+  assert container['securityContext'] == {'runAsUser': 0} and pod_of(filled('gpu', forbidden))['containers'][0][
+      'securityContext'] == {'runAsUser': 1000}
   assert tpu['metadata']['name'] == 'mine' and 'gs://b/c' in str(container['env'])
   gpu = filled('gpu', forbidden, GPU='nvidia-l4', GPUS='4', MACHINES='3', NAME='mine')
   container, = pod_of(gpu)['containers']
@@ -164,7 +166,7 @@ def test_two_runs_do_not_collide(forbidden):
     (['gpu', '--distributed.processes', '2'], {}, '--distributed.processes is set by the manifest'),
     (['tpu'], {'NAME': 'My_Run'}, 'wanted at most 42'), (['tpu'], {'TOPOLOGY': '4'}, 'wanted 4x4'),
     (['tpu'], {'TOPOLOGY': '1x1'}, 'no whole machines of CHIPS 4'), (['tpu'], {'MACHINES': '3'}, 'not MACHINES 3'),
-    (['gpu'], {'GPUS': '0'}, 'wanted a whole number'), (['tpu', '--x', 'a\nb'], {}, 'not to be seen'),
+    (['gpu'], {'GPUS': '0'}, 'wanted a whole number'), (['gpu'], {'RUN_AS': 'root'}, 'number of a user'), (['tpu', '--x', 'a\nb'], {}, 'not to be seen'),
     (['tpu'], {'KUBECTL': 'kubectl-that-is-not-here'}, 'is not here'), (['tpu'], {'WRONG': '2'}, 'would not run so')])
 def test_what_is_refused(arguments, env, said, tmp_path):
   fake(forbid(tmp_path), 'program', 'exit "${WRONG:-0}"')

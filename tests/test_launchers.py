@@ -1,19 +1,21 @@
 """Launchers: lint, what a dry run prints, what is in the package. Nothing here reaches a cloud."""
 
 import configparser
+import importlib.metadata
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+import packaging.requirements
 import pytest
 from launchers import AGAIN, COMMAND, ENDS, LAUNCH, MANIFESTS, MISSING, ROOT, SCRIPTS, SOURCED, forbid, run
 from test_cloud_tpu import TPU
 
-from input_pipeline.errors import DataError
 from bert_jax.errors import ConfigError
-from launch import cli
+from input_pipeline.errors import DataError
+from launch import cli, requirements
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_all_launchers_mean_the_same_by_an_exit_code():
 
 def test_every_setting_has_its_reason_beside_it():
   """A comment on its line or on the line above."""
-  setting = re.compile(r'export \w+=|^unset |--env |^ENV |- name: [A-Z]|^ +--[a-z]')
+  setting = re.compile(r'export \w+=|^unset |--env |^ENV |- name: [A-Z]|^ +--[a-z][-a-z]*( |$)')
   for path in [*SCRIPTS, *MANIFESTS, LAUNCH / 'Dockerfile']:
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines):
@@ -102,14 +104,78 @@ def test_xla_knows_the_flags():
 
 
 def test_container_copies_what_the_package_is():
-  assert re.search(r'^COPY \. \.$', (LAUNCH / 'Dockerfile').read_text(), re.M)
   kept = {line[1:] for line in (ROOT / '.dockerignore').read_text().splitlines() if line.startswith('!')}
   packages = {path.parent.name for path in ROOT.glob('*/__init__.py')} - {'tests'}
   files = {'pyproject.toml', 'setup.cfg', 'docs/package.md', 'bert_jax_command.py', 'LICENSE', '*.whl'}
   assert packages | files == kept
   assert all((ROOT / name).exists() for name in kept - {'*.whl'})
-  extras = (ROOT / 'setup.cfg').read_text()
-  assert all(re.search(rf'^{name} =$', extras, re.M) for name in ('input', 'tpu', 'gpu'))
+
+
+def stages() -> list[list[str]]:
+  """The instructions of each stage of the Dockerfile."""
+  lines = (LAUNCH / 'Dockerfile').read_text().replace('\\\n', '').splitlines()
+  found: list[list[str]] = [[]]
+  for line in (line for line in lines if line and not line.startswith('#')):
+    found += [[]] if line.startswith('FROM') else []
+    found[-1].append(line)
+  return found
+
+
+def test_an_edit_installs_nothing_again():
+  """Nothing of the source is in the image before what it wants is; that changes with its list alone."""
+  _, package, image = stages()
+  assert 'COPY . .' in package and 'COPY . .' not in image
+  steps = [line for line in image if line.split()[0] in ('COPY', 'RUN')]
+  wanted = ['tini', 'useradd', 'COPY --from=package /requirements.txt', '--requirement', '/wheels /wheels', '--no-deps']
+  assert len(steps) == len(wanted) and all(text in step for text, step in zip(wanted, steps))
+
+
+def test_the_image_is_pinned_and_not_roots_and_hears_signals():
+  before, package, image = stages()
+  assert re.fullmatch(r'ARG BASE=python:3\.\d+\.\d+-slim-[a-z]+', before[0])
+  assert package[0] == 'FROM ${BASE} AS package' and image[0] == 'FROM ${BASE}'
+  assert 'USER bert' in image and image[-1] == 'ENTRYPOINT ["tini", "--", "bert-jax"]'
+  extras = re.search(r'^ARG EXTRAS=(.*)$', '\n'.join(package), re.M)[1].split(',')
+  setup = (ROOT / 'setup.cfg').read_text()
+  assert all(re.search(rf'^{name} =$', setup, re.M) for name in (*extras, 'gpu', 'gcs', 'beam'))
+
+
+def test_requirements_of_an_image():
+  """As pip would find them for these extras."""
+  everything = [packaging.requirements.Requirement(line) for line in importlib.metadata.requires('bert_jax')]
+  for extras in (['input', 'tpu'], ['input', 'gpu', 'gcs'], ['input', 'beam'], []):
+    wanted = {(item.name, frozenset(item.extras), str(item.specifier)) for item in everything if item.marker is None or any(
+        item.marker.evaluate({'extra': extra}) for extra in ('', *extras))}
+    found = [packaging.requirements.Requirement(line) for line in requirements.of(extras)]
+    assert all(item.marker is None or 'extra' not in str(item.marker) for item in found)
+    assert wanted == {(item.name, frozenset(item.extras), str(item.specifier)) for item in found
+                      if item.marker is None or item.marker.evaluate()}
+  with pytest.raises(ValueError, match='no extra tup: wanted some of .*tpu'):
+    requirements.of(['tup'])
+
+
+@pytest.mark.slow
+def test_the_first_stage_by_hand(tmp_path):
+  """What the Dockerfile runs to find out what is to be installed, on what .dockerignore lets through; no Docker is here."""
+  source = tmp_path / 'source'
+  source.mkdir()
+  for name in ('bert_jax', 'input_pipeline', 'launch'):
+    shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+  for name in ('pyproject.toml', 'setup.cfg', 'bert_jax_command.py', 'LICENSE'):
+    shutil.copy(ROOT / name, source)
+  (source / 'docs').mkdir()
+  shutil.copy(ROOT / 'docs/package.md', source / 'docs')
+  command, = [line[4:] for line in stages()[1] if line.startswith('RUN')]
+  for place in ('/wheels', '/unpacked', '/requirements.txt'):
+    command = re.sub(rf'(?<![\w/]){place}\b', f'{tmp_path}{place}', command)
+  folder = os.path.dirname(sys.executable)
+  env = os.environ | {'PACKAGE': '.', 'EXTRAS': 'input,tpu', 'PATH': f'{folder}:{os.environ["PATH"]}', 'PYTHONPATH': ''}
+  subprocess.run(['bash', '-ec', command], cwd=source, env=env, check=True, timeout=300)
+  said = (tmp_path / 'requirements.txt').read_text().splitlines()
+  assert 'jax[tpu]' in said and any(line.startswith('tensorflow-cpu') for line in said) and len(said) > 15
+  wheel, = (tmp_path / 'wheels').iterdir()
+  names = subprocess.run(['unzip', '-l', wheel], capture_output=True, text=True, check=True).stdout
+  assert 'launch/shared.sh' in names and 'launch/kubernetes/tpu.yaml' in names
 
 
 # ---------------------------------------------------------------- in the package

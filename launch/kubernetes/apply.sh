@@ -19,6 +19,7 @@ source "$(dirname "$0")/../shared.sh"
 : "${GPU:=nvidia-h100-80gb}"                 # the node pool's cloud.google.com/gke-accelerator
 : "${GPUS:=8}"                               # of a machine
 : "${MACHINES:=}"                            # with GPUs: 2 where it is empty; with TPUs those of the topology
+: "${RUN_AS:=1000}"                          # the user, as the image has it; 0 where a machine's device files are root's alone
 : "${GRACE_SECONDS:=60}"                     # from SIGTERM, at which the run saves, to SIGKILL; a spot machine has 25 in all
 : "${MOST_RESTARTS:=1000}"                   # of all pods; what ends a run is `supervise`, where three bring nothing new
 : "${KUBECTL:=kubectl}"                      # with further words, as in kubectl --context C --namespace N
@@ -43,6 +44,7 @@ fi
 for name in CHIPS GPUS GRACE_SECONDS MOST_RESTARTS; do
   if [[ ! "${!name}" =~ ^[1-9][0-9]*$ ]]; then refuse "$name is '${!name}', wanted a whole number"; fi
 done
+if [[ ! "$RUN_AS" =~ ^[0-9]+$ ]]; then refuse "RUN_AS is '$RUN_AS', wanted the number of a user"; fi
 if [[ "$kind" == tpu ]]; then
   if [[ ! "$TOPOLOGY" =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]]; then refuse "TOPOLOGY is '$TOPOLOGY', wanted 4x4 or 2x2x4 or such"; fi
   chips=$((${TOPOLOGY//x/*}))
@@ -63,7 +65,7 @@ quoted() {
 }
 declare -A value
 for name in IMAGE DATA RUN_DIR RECIPE NAME CACHE_DIR TPU TOPOLOGY GPU; do value[$name]=$(quoted "${!name}"); done
-for name in MACHINES CHIPS GPUS GRACE_SECONDS MOST_RESTARTS; do value[$name]=${!name}; done
+for name in MACHINES CHIPS GPUS RUN_AS GRACE_SECONDS MOST_RESTARTS; do value[$name]=${!name}; done
 value[PROCESSES]="\"$MACHINES\""
 value[COORDINATOR]="\"$NAME-worker-0-0.$NAME:1234\""  # JobSet's name of the first pod
 value[FURTHER]=''
