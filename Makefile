@@ -21,7 +21,7 @@ PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/
 PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
-.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan hardware lint clean
+.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan test-slurm hardware lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
@@ -31,6 +31,7 @@ help:
 	@echo 'make test-peers  parity with transformers and torch'
 	@echo 'make test-beam   shards made on Apache Beam'
 	@echo 'make test-gpu-plan plans for GPUs that are not here'
+	@echo 'make test-slurm  the launcher on a SLURM of two virtual nodes; needs root and apt-get, some minutes'
 	@echo 'make hardware    docs/hardware.md: what fits on which GPU; some minutes'
 	@echo 'make lint        style by ruff, types by mypy'
 
@@ -120,6 +121,9 @@ test-beam: $(BEAM_VENV)/.installed
 
 test-gpu-plan: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests/test_gpu_plan.py
+
+test-slurm: $(VENV)/.installed
+	$(BIN)/python $(PYTEST) tests/test_slurm.py
 
 hardware: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python -m launch.hardware_page > docs/hardware.md.tmp

@@ -1,5 +1,5 @@
-"""What the installed package wants beside itself, with some of its extras: a line each, for a layer of an image that lasts
-as long as they do.
+"""What the installed package wants beside itself, with some of its extras: a line each, for a layer of an image that
+lasts as long as they do.
 
     python -m launch.requirements input,tpu > requirements.txt
 """

@@ -50,6 +50,8 @@ NodeName=n2 NodeAddr=127.0.0.1 NodeHostname={host} Port=16902 CPUs=8 RealMemory=
 PartitionName=normal Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
 PartitionName=urgent Nodes=ALL PriorityTier=9 PreemptMode=OFF
 '''
+# setpriv: should the process that starts it be killed, so is it.
+APART = ('setpriv', '--pdeathsig', 'KILL', 'unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc')
 BEGIN = '''set -e
 mount --bind {work}/hosts /etc/hosts
 slurmctld-wlm
@@ -130,9 +132,7 @@ def cluster(root: pathlib.Path, work: pathlib.Path) -> Iterator[Cluster]:
   environment = os.environ | {
       'LD_LIBRARY_PATH': f'{root}/{LIBRARIES}:{root}/{LIBRARIES}/slurm-wlm', 'SLURM_CONF': f'{work}/slurm.conf',
       'PATH': f'{root}/usr/bin:{root}/usr/sbin:{os.environ["PATH"]}'}
-  # setpriv: should this process be killed, so are they.
-  outer = subprocess.Popen(['setpriv', '--pdeathsig', 'KILL', 'unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', 'bash',
-                            '-c', BEGIN.format(work=work, root=root)], env=environment)
+  outer = subprocess.Popen([*APART, 'bash', '-c', BEGIN.format(work=work, root=root)], env=environment)
   try:
     children = pathlib.Path(f'/proc/{outer.pid}/task/{outer.pid}/children')
     end = time.monotonic() + 30

@@ -1,4 +1,4 @@
-"""The names that clouds have for machines and slices stand for topologies that plans know, or are refused with near ones."""
+"""Names that clouds have for machines and slices stand for topologies that plans know, or near ones are listed."""
 
 import importlib.util
 import re
@@ -17,8 +17,9 @@ from launch.plan import clouds, plan, topology
     ('v4-8', 'v4:2x2x1'), ('v5p-32', 'v5p:2x2x4'), ('tpu7x-8', 'tpu7x:2x2x1'),  # cores, two a chip
     ('ct5lp-hightpu-4t', 'v5e:2x2'),
     ('a2-highgpu-8g', 'a100-40g:8'), ('a2-ultragpu-8g', 'a100-80g:8'), ('a3-highgpu-8g', 'h100:8'),
-    ('a3-ultragpu-8g', 'h200:8'), ('a4-highgpu-8g', 'b200:8'), ('g2-standard-48', 'l4:4'), ('p4d.24xlarge', 'a100-40g:8'),
-    ('p5.48xlarge', 'h100:8'), ('a3-highgpu-8g:2', 'h100:2x8'), ('Standard_ND96isr_H100_v5', 'h100:8'),
+    ('a3-ultragpu-8g', 'h200:8'), ('a4-highgpu-8g', 'b200:8'), ('g2-standard-48', 'l4:4'),
+    ('p4d.24xlarge', 'a100-40g:8'), ('p5.48xlarge', 'h100:8'),
+    ('a3-highgpu-8g:2', 'h100:2x8'), ('Standard_ND96isr_H100_v5', 'h100:8'),
     ('v5e:4x4', 'v5e:4x4'), ('h100-pcie:1', 'h100-pcie:1'), ('v9:2x2', 'v9:2x2'), ('h100', 'h100')])
 def test_names(name, wanted):
   assert clouds.topology(name) == wanted

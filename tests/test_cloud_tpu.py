@@ -1,5 +1,5 @@
-"""launch/cloud_tpu against a made-up gcloud that says what the real one was heard to say: what is refused before anything
-is created, what brings a run back, and that what was created is given back at every end."""
+"""launch/cloud_tpu against a made-up gcloud that says what the real one was heard to say: what is refused before
+anything is created, what brings a run back, and that what was created is given back at every end."""
 
 import signal
 import subprocess
@@ -15,8 +15,8 @@ NOT_FOUND = "ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: R
 UNAVAILABLE = 'ERROR: (gcloud.compute.tpus.queued-resources.describe) HttpError accessing <https://tpu.googleapis.com>'
 QUOTA = 'ERROR: (gcloud.compute.tpus.queued-resources.create) RESOURCE_EXHAUSTED: Quota limit exceeded'
 DENIED = 'ERROR: (gcloud.compute.tpus.queued-resources.describe) PERMISSION_DENIED: Permission denied'
-# In its folder: `state` of the resource, absent where there is none; `outcomes`, a line for each start: the codes of the
-# workers, or `gone` where it is taken away meanwhile; `fail-VERB`: how often VERB fails yet, then what it says.
+# In its folder: `state` of the resource, absent where there is none; `outcomes`, a line for each start: the codes of
+# the workers, or `gone` where it is taken away meanwhile; `fail-VERB`: how often VERB fails yet, then what it says.
 GCLOUD = '''
 here=$(dirname "$0")
 fails() {
@@ -28,20 +28,23 @@ case "$*" in
   'auth print-access-token'*) fails auth; echo token ;;
   'storage ls '*) fails storage; echo "$3" ;;
   'artifacts docker images describe'*) fails image ;;
-  *'resources describe'*) fails describe; cat "$here/state" 2>/dev/null || { echo "%s" >&2; exit 1; } ;;
+  *'resources describe'*) fails describe; cat "$here/state" 2>/dev/null || { echo "NOT_FOUND" >&2; exit 1; } ;;
   *'resources create'*) echo "${CREATED:-ACTIVE}" > "$here/state"; fails create ;;
-  *'resources delete'*) fails delete; rm "$here/state" 2>/dev/null || { echo "%s" >&2; exit 1; } ;;
+  *'resources delete'*) fails delete; rm "$here/state" 2>/dev/null || { echo "NOT_FOUND" >&2; exit 1; } ;;
   *'docker stop'*) touch "$here/stopped" ;;
   *ssh*)
     n=$(grep -c 'docker run' "$0.log")
     outcome=$(sed -n "${n}p" "$here/outcomes")
     if [[ "$outcome" == gone ]]; then echo SUSPENDED > "$here/state"; exit 255; fi
     for code in $outcome; do
-      if [[ "$code" == waits ]]; then for i in {1..200}; do [[ -e "$here/stopped" ]] && break; sleep 0.05; done; code=3; fi
+      if [[ "$code" == waits ]]; then
+        for i in {1..200}; do [[ -e "$here/stopped" ]] && break; sleep 0.05; done
+        code=3
+      fi
       echo "bert-jax-exit-code=$code"
     done ;;
 esac
-''' % (NOT_FOUND, NOT_FOUND)
+'''.replace('NOT_FOUND', NOT_FOUND)
 
 
 @pytest.fixture
@@ -71,10 +74,12 @@ def without(*names):
 
 @pytest.mark.parametrize('command, env, said', [
     ([], without('PROJECT'), 'set PROJECT'), ([], without('ZONE'), 'set ZONE'), ([], without('IMAGE'), 'set IMAGE'),
-    ([], {'ACCELERATOR': 'h100-8'}, 'no image known .* set RUNTIME'), ([], {'ACCELERATOR': 'v5e'}, 'wanted a chip and how'),
+    ([], {'ACCELERATOR': 'h100-8'}, 'no image known .* set RUNTIME'),
+    ([], {'ACCELERATOR': 'v5e'}, 'wanted a chip and how'),
     ([], {'SPOT': 'yes'}, 'wanted 1 or 0'), ([], {'POLL_SECONDS': 'soon'}, 'wanted a whole number'),
     ([], {'NAME': 'Bert_Jax'}, 'wanted at most 63 of a-z'), ([], {'CACHE_DIR': '/tmp/c'}, 'wanted gs://'),
-    (['train', 'base'], {}, "found 'train', wanted a command"), (['pretrain', 'base', '--data', 'gs://b/d'], {}, 'no --run-dir'),
+    (['train', 'base'], {}, "found 'train', wanted a command"),
+    (['pretrain', 'base', '--data', 'gs://b/d'], {}, 'no --run-dir'),
     (['pretrain', 'base', '--data', 'gs://b/d', '--run-dir', 'runs/base'], {}, 'wanted gs://BUCKET/'),
     (['pretrain', 'base', '--data', 'gs://b/d', '--run-dir', 'gs://b'], {}, 'wanted gs://BUCKET/'),
     (['pretrain', 'base', '--run-dir', 'gs://b/r'], {}, 'no --data'),
@@ -88,7 +93,7 @@ def test_what_is_refused_without_asking_google(command, env, said, cloud):
 
 @pytest.mark.parametrize('verb, what, said', [
     ('auth', 'ERROR: You do not currently have an active account selected.', 'gcloud auth login'),
-    ('storage', 'ERROR: (gcloud.storage.ls) gs://b not found: 404.', 'the bucket of --run-dir, gs://b cannot be listed'),
+    ('storage', 'ERROR: (gcloud.storage.ls) gs://b not found: 404.', 'of --run-dir, gs://b cannot be listed'),
     ('image', f'ERROR: NOT_FOUND: {IMAGE}', f'there is no IMAGE {IMAGE}'),
     ('describe', UNAVAILABLE, 'could not be found out'), ('describe', DENIED, 'could not be found out')])
 def test_what_is_refused_by_what_google_says(verb, what, said, cloud):
@@ -154,8 +159,8 @@ def test_a_failure_of_google_is_no_absence(verb, said, cloud):
   """While the TPU is on its way: asked again, and nothing is created twice."""
   (cloud / 'outcomes').write_text('0\n')
   (cloud / f'fail-{verb}').write_text(f'0 {said}')
-  (cloud / 'sleep').write_text(f'#!/bin/bash\nif [[ -e "{cloud}/state" && ! -e "{cloud}/once" ]]; then touch "{cloud}/once"; '
-                               f'echo "3 {said}" > "{cloud}/fail-{verb}"; fi\n')
+  (cloud / 'sleep').write_text(f'#!/bin/bash\ncd "{cloud}"; if [[ -e state && ! -e once ]]; then touch once; '
+                               f'echo "3 {said}" > "fail-{verb}"; fi\n')
   (cloud / 'sleep').chmod(0o755)
   if verb == 'create':  # it fails, and was heard all the same
     (cloud / 'fail-create').write_text(f'1 {said}')
@@ -166,7 +171,8 @@ def test_a_failure_of_google_is_no_absence(verb, said, cloud):
 
 def test_gives_up_where_google_does_not_answer(cloud):
   (cloud / 'fail-create').write_text(f'99 {QUOTA}')
-  fake(cloud, 'rm', 'command -p rm -f "$@" 2>/dev/null; command -p rm -f "$(dirname "$0")/state"')  # it never comes to be
+  # What was asked for never comes to be.
+  fake(cloud, 'rm', 'command -p rm -f "$@" 2>/dev/null; command -p rm -f "$(dirname "$0")/state"')
   result = run('cloud_tpu/create.sh', path=cloud, **TPU | {'MOST_FAILURES': '3', 'CREATED': 'WAITING_FOR_RESOURCES'})
   assert result.returncode == 1 and 'gcloud failed 3 times in a row' in result.stderr
 
@@ -186,7 +192,7 @@ def test_what_cannot_be_deleted_is_told(cloud):
   assert len(asked(cloud, 'delete')) == 5
   (cloud / 'fail-delete').write_text(f'2 {UNAVAILABLE}')
   assert run('cloud_tpu/delete.sh', path=cloud, NAME=NAME, **TPU).returncode == 0 and not (cloud / 'state').exists()
-  assert run('cloud_tpu/delete.sh', path=cloud, NAME=NAME, **TPU).returncode == 0  # there is none: that is what is wanted
+  assert run('cloud_tpu/delete.sh', path=cloud, NAME=NAME, **TPU).returncode == 0  # there is none, as is wanted
 
 
 def test_what_somebody_else_created_stays(cloud):
@@ -200,8 +206,9 @@ def test_what_somebody_else_created_stays(cloud):
 def test_a_signal_gives_it_back(number, when, cloud):
   """At once, whatever is waited for; a run is asked to stop before, so that it saves."""
   (cloud / 'outcomes').write_text('waits\n')
-  env = environment(cloud, **TPU | ({'CREATED': 'WAITING_FOR_RESOURCES', 'POLL_SECONDS': '60'} if when == 'create' else {}))
-  process = subprocess.Popen(['bash', LAUNCH / 'cloud_tpu/train.sh', *COMMAND], env=env, stderr=subprocess.PIPE, text=True,
+  waiting = {'CREATED': 'WAITING_FOR_RESOURCES', 'POLL_SECONDS': '60'} if when == 'create' else {}
+  process = subprocess.Popen(['bash', LAUNCH / 'cloud_tpu/train.sh', *COMMAND], env=environment(cloud, **TPU | waiting),
+                             stderr=subprocess.PIPE, text=True,
                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
   wanted = 'docker run' if when == 'run' else 'resources create'
   end = time.monotonic() + 20
@@ -220,7 +227,8 @@ def test_a_signal_gives_it_back(number, when, cloud):
 
 
 def test_quotes_the_command_and_every_setting_arrives(cloud):
-  env = {'CACHE_DIR': 'gs://b/cache', 'SSH_OPTIONS': '--internal-ip --ssh-flag=-v', 'DOCKER_OPTIONS': '--env=A=B --user 0'}
+  env = {'CACHE_DIR': 'gs://b/cache', 'SSH_OPTIONS': '--internal-ip --ssh-flag=-v',
+         'DOCKER_OPTIONS': '--env=A=B --user 0'}
   assert run('cloud_tpu/run.sh', *COMMAND, path=cloud, **TPU | env).returncode == 0
   call = calls(cloud, 'gcloud')[-1]
   assert '--internal-ip --ssh-flag=-v --project p --zone z --command ' in call

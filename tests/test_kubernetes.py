@@ -14,7 +14,8 @@ LABEL = r'[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?'
 # Fields of the kinds that are used here, with the types of their values; (…,): a list of such. '!' in front: required.
 VARIABLE = {'!name': str, 'value': str, 'valueFrom': {'!fieldRef': {'!fieldPath': str}}}
 CONTAINER = {
-    '!name': str, '!image': str, 'securityContext': {'runAsUser': int}, 'args': (str,), 'command': (str,), 'env': (VARIABLE,),
+    '!name': str, '!image': str, 'securityContext': {'runAsUser': int}, 'args': (str,), 'command': (str,),
+    'env': (VARIABLE,),
     'ports': ({'!containerPort': int, 'name': str},),
     '!resources': {'!requests': dict, '!limits': dict}, 'volumeMounts': ({'!name': str, '!mountPath': str},)}
 POD = {'!restartPolicy': str, '!containers': (CONTAINER,), '!nodeSelector': dict, 'terminationGracePeriodSeconds': int,
@@ -142,16 +143,17 @@ def test_every_setting_arrives(forbidden):
   assert gpu['spec']['replicatedJobs'][0]['template']['spec']['completions'] == 3
   assert container['resources']['limits'] == {'nvidia.com/gpu': 4}
   assert pod_of(gpu)['nodeSelector'] == {'cloud.google.com/gke-accelerator': 'nvidia-l4'}
-  assert container['args'][10:14] == ['--distributed.coordinator', 'mine-worker-0-0.mine:1234', '--distributed.processes',
-                                      '3']
+  assert container['args'][10:14] == ['--distributed.coordinator', 'mine-worker-0-0.mine:1234',
+                                      '--distributed.processes', '3']
 
 
 def test_two_runs_do_not_collide(forbidden):
   """By the run's folder, as a DNS label, however it is called; the same for the same run."""
-  folders = ['gs://b/runs/base', 'gs://c/runs/base', 'gs://b/runs/Base', 'gs://b/runs/base.v2', 'gs://b/' + 90 * 'long-',
-             'gs://b/\u4e2d\u6587', 'gs://b/---', 'gs://b/-a-', 'gs://b/1']
+  folders = ['gs://b/runs/base', 'gs://c/runs/base', 'gs://b/runs/Base', 'gs://b/runs/base.v2',
+             'gs://b/' + 90 * 'long-', 'gs://b/\u4e2d\u6587', 'gs://b/---', 'gs://b/-a-', 'gs://b/1']
   ask = f'source {LAUNCH}/shared.sh; for folder in "$@"; do name_of "$folder"; done'
-  said = subprocess.run(['bash', '-c', ask, 'x', *folders, 'gs://b/runs/base/'], capture_output=True, text=True, check=True)
+  command = ['bash', '-c', ask, 'x', *folders, 'gs://b/runs/base/']
+  said = subprocess.run(command, capture_output=True, text=True, check=True)
   *names, again = said.stdout.splitlines()
   assert again == names[0] and names[0].startswith('bert-jax-base-') and len(set(names)) == len(folders)
   assert all(re.fullmatch(LABEL, name) and len(f'{name}-worker-0-9999-abcde') <= 63 for name in names), names
@@ -161,12 +163,14 @@ def test_two_runs_do_not_collide(forbidden):
 @pytest.mark.parametrize('arguments, env, said', [
     ([], {}, "found no manifest '', wanted tpu or gpu"), (['cpu'], {}, "'cpu'"),
     *[(['tpu'], {name: ''}, f'set {name}') for name in ('IMAGE', 'DATA', 'RUN_DIR')],
-    (['tpu'], {'RUN_DIR': '/runs/base'}, "RUN_DIR is '/runs/base', wanted gs://"), (['gpu'], {'DATA': 'data'}, 'DATA is'),
+    (['tpu'], {'RUN_DIR': '/runs/base'}, "RUN_DIR is '/runs/base', wanted gs://"),
+    (['gpu'], {'DATA': 'data'}, 'DATA is'),
     (['tpu', '--run-dir', 'gs://b/x'], {}, '--run-dir is set by'), (['tpu', '--data=gs://b/x'], {}, '--data is set by'),
     (['gpu', '--distributed.processes', '2'], {}, '--distributed.processes is set by the manifest'),
     (['tpu'], {'NAME': 'My_Run'}, 'wanted at most 42'), (['tpu'], {'TOPOLOGY': '4'}, 'wanted 4x4'),
     (['tpu'], {'TOPOLOGY': '1x1'}, 'no whole machines of CHIPS 4'), (['tpu'], {'MACHINES': '3'}, 'not MACHINES 3'),
-    (['gpu'], {'GPUS': '0'}, 'wanted a whole number'), (['gpu'], {'RUN_AS': 'root'}, 'number of a user'), (['tpu', '--x', 'a\nb'], {}, 'not to be seen'),
+    (['gpu'], {'GPUS': '0'}, 'wanted a whole number'), (['gpu'], {'RUN_AS': 'root'}, 'number of a user'),
+    (['tpu', '--x', 'a\nb'], {}, 'not to be seen'),
     (['tpu'], {'KUBECTL': 'kubectl-that-is-not-here'}, 'is not here'), (['tpu'], {'WRONG': '2'}, 'would not run so')])
 def test_what_is_refused(arguments, env, said, tmp_path):
   fake(forbid(tmp_path), 'program', 'exit "${WRONG:-0}"')

@@ -42,8 +42,8 @@ def test_scripts_are_clean(script):
     ('cloud_tpu/train.sh', TPU, ['queued-resources create', 'tpu-vm ssh', r'supervise\ --attempt\ 0\ --\ pretrain',
                               'queued-resources delete bert-jax-run-b88b97ef --force']),
     ('cloud_tpu/delete.sh', TPU, ['queued-resources delete']),
-    ('slurm/pretrain.sbatch', {}, ['srun --kill-on-bad-exit=1 --label', 'bert-jax-that-is-not-here supervise --attempt 0 -- '
-                                   'pretrain', 'scontrol requeue JOB', 'scontrol update JobId=JOB JobName=run']),
+    ('slurm/pretrain.sbatch', {}, ['srun --kill-on-bad-exit=1 --label', 'supervise --attempt 0 -- pretrain',
+                                   'scontrol requeue JOB', 'scontrol update JobId=JOB JobName=run']),
 ])
 def test_dry_run_prints_all_and_runs_nothing(script, env, wanted, forbidden):
   result = run(script, *COMMAND, path=forbidden, DRY_RUN='1', **env)
@@ -53,7 +53,7 @@ def test_dry_run_prints_all_and_runs_nothing(script, env, wanted, forbidden):
 
 
 @pytest.mark.parametrize('command, said', [
-    (['pretrain', 'base', '--data', 'gs://b/d', '--run-dir', 'gs://b/r', '--batch.siz', '8'], 'did you mean --batch.size'),
+    (['pretrain', 'base', '--data', 'd', '--run-dir', 'r', '--batch.siz', '8'], 'did you mean --batch.size'),
     (['pretrain', 'bass', '--data', 'gs://b/d', '--run-dir', 'gs://b/r'], "did you mean 'base'"),
     (['pretrain', 'base', '--run-dir', 'gs://b/r'], 'missing .* --data'), (['pretrain', '--run-dir', 'r'], 'no recipe'),
     (['pretrain', 'base', '--data', 'd', '--run-dir', 'r', '--model.heads', '7'], 'not a multiple of model.heads 7'),
@@ -144,8 +144,8 @@ def test_requirements_of_an_image():
   """As pip would find them for these extras."""
   everything = [packaging.requirements.Requirement(line) for line in importlib.metadata.requires('bert_jax')]
   for extras in (['input', 'tpu'], ['input', 'gpu', 'gcs'], ['input', 'beam'], []):
-    wanted = {(item.name, frozenset(item.extras), str(item.specifier)) for item in everything if item.marker is None or any(
-        item.marker.evaluate({'extra': extra}) for extra in ('', *extras))}
+    wanted = {(item.name, frozenset(item.extras), str(item.specifier)) for item in everything
+              if item.marker is None or any(item.marker.evaluate({'extra': extra}) for extra in ('', *extras))}
     found = [packaging.requirements.Requirement(line) for line in requirements.of(extras)]
     assert all(item.marker is None or 'extra' not in str(item.marker) for item in found)
     assert wanted == {(item.name, frozenset(item.extras), str(item.specifier)) for item in found
@@ -156,7 +156,7 @@ def test_requirements_of_an_image():
 
 @pytest.mark.slow
 def test_the_first_stage_by_hand(tmp_path):
-  """What the Dockerfile runs to find out what is to be installed, on what .dockerignore lets through; no Docker is here."""
+  """What the Dockerfile runs to find out what is to be installed, on what .dockerignore lets through."""
   source = tmp_path / 'source'
   source.mkdir()
   for name in ('bert_jax', 'input_pipeline', 'launch'):

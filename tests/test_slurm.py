@@ -1,8 +1,6 @@
-"""launch/slurm/pretrain.sbatch on a real SLURM with two virtual nodes: what ends a job, what brings it back, and by which
-code. Most tasks are small programs that end as told; a run of two processes is the real one."""
+"""launch/slurm/pretrain.sbatch on a real SLURM with two virtual nodes: what ends a job, what brings it back, and by
+which code. Most tasks are small programs that end as told; a run of two processes is the real one."""
 
-import json
-import os
 import pathlib
 import sys
 import time
@@ -20,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = ROOT / 'launch/slurm/pretrain.sbatch'
-# A task: at start number SLURM_RESTART_COUNT what stands there in OUTCOME_<task> or OUTCOME; the last of them further on.
+# A task: at start number SLURM_RESTART_COUNT what stands there in OUTCOME_<task> or OUTCOME; the last of them after it.
 TASK = '''#!{python}
 import os, signal, sys, time
 told = os.environ.get('OUTCOME_' + os.environ['SLURM_PROCID'], os.environ['OUTCOME']).split(',')
@@ -79,7 +77,7 @@ def test_what_comes_again_ends_the_job_with_its_code(cluster, first, code):
   number = submit(cluster, 'save' if code == 2 else 'nothing', OUTCOME_1=first)
   job = cluster.wait(number, ENDED)
   assert (job['JobState'], job['ExitCode'], job['Restarts'], job['JobName']) == ('FAILED', f'{code}:0', '0', 'my-run')
-  assert "'--attempt', '0', '--', 'pretrain', 'base', '--data', '/shared/with space', '--run-dir'" in cluster.log(number)
+  assert "'--attempt', '0', '--', 'pretrain', 'base', '--data', '/shared/with space', '--run" in cluster.log(number)
   assert "'--run.steps', '7']" in cluster.log(number)
 
 
@@ -129,7 +127,8 @@ def test_time_limit(cluster, outcome):
 
 def real(cluster):
   return {'BERT_JAX': ' '.join(test_supervise.BERT_JAX), 'PYTHONPATH': test_supervise.ENVIRONMENT['PYTHONPATH'],
-          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
+          'JAX_PLATFORMS': 'cpu',
+          'XLA_FLAGS': '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'}
 
 
 @pytest.fixture(scope='module')
@@ -153,7 +152,7 @@ def test_the_budget_of_restarts_is_that_of_supervise(cluster, data):
 
 
 def test_a_run_of_two_processes(cluster, data):
-  """kill -9 of what trains, a requeue in between, and done; then a wrong setting."""
+  """Queued again on its way, it goes on and is done (kill -9: test_supervise.py); then a wrong setting."""
   from bert_jax import run_directory
   command = test_supervise.command('run', 60, '--run.checkpoint-every', '5')[1:]
   command = [word for word in command if word != '--distributed.no-auto']
@@ -161,16 +160,12 @@ def test_a_run_of_two_processes(cluster, data):
   number = cluster.submit(SCRIPT, *command, LOOK_SECONDS='1', **real(cluster))
   saved = lambda step: (data / f'run/{run_directory.CHECKPOINTS}/{step}/manifest.json').exists()
   test_supervise.wait_for(lambda: saved(5), 200)
-  victim = cluster.run('pgrep', '--newest', '--full', 'bert_jax_command pretrain').split()[0]
-  cluster.run('kill', '-9', victim)
-  test_supervise.wait_for(lambda: saved(20) or 'starting again' in cluster.log(number), 200)
   cluster.run('scontrol', 'requeue', str(number))
   cluster.again(number)
   assert cluster.wait(number, ENDED, 300, restarts=1)['ExitCode'] == '0:0', cluster.log(number)
   said = cluster.log(number)
-  assert '2 processes' in said and 'ended with 137' in said and "--attempt 1" in said, said
+  assert said.count('2 processes') == 2 and 'resuming from step' in said and '--attempt 1' in said, said
   assert checkpoint.load(data / 'run').step == 60
-  assert json.loads((data / 'run/config.json').read_text())
   number = cluster.submit(SCRIPT, *command, '--batch.size', '0', LOOK_SECONDS='1', **real(cluster))
   job = cluster.wait(number, ENDED, 120)
   assert (job['ExitCode'], job['Restarts']) == (f'{ConfigError.exit_code}:0', '0')

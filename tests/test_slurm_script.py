@@ -1,4 +1,4 @@
-"""launch/slurm/pretrain.sbatch against an srun and a scontrol that behave as those of SLURM 22.05 did in test_slurm.py."""
+"""launch/slurm/pretrain.sbatch against an srun and a scontrol that behave as SLURM 22.05's did in test_slurm.py."""
 
 import pytest
 from launchers import COMMAND, calls, fake, run
@@ -25,8 +25,8 @@ for pid in "${pids[@]}"; do
 done
 exit "${SRUN_CODE:-$highest}"
 '''
-# What a task does: it ends with its code of CODES, or waits until it is ended, deaf to the first moment as a Python that
-# has no handlers yet (143), or saving (3).
+# What a task does: it ends with its code of CODES, or waits until it is ended: as a Python that has no handlers
+# yet (143), or saving (3).
 TASK = '''
 echo $PPID > "$(dirname "$0")/srun.task$SLURM_PROCID"
 codes=($CODES)
@@ -72,8 +72,8 @@ def test_the_first_failure_is_the_jobs(codes, code, again, tmp_path):
 
 
 @pytest.mark.parametrize('state, reason, again', [
-    ('RUNNING', 'None', True), ('COMPLETING', 'None', False), ('CANCELLED', 'None', False), ('PENDING', 'BeginTime', False),
-    ('COMPLETING', 'NonZeroExitCode', False), ('COMPLETING', 'TimeLimit', True)])
+    ('RUNNING', 'None', True), ('COMPLETING', 'None', False), ('CANCELLED', 'None', False),
+    ('PENDING', 'BeginTime', False), ('COMPLETING', 'NonZeroExitCode', False), ('COMPLETING', 'TimeLimit', True)])
 def test_only_a_job_that_nobody_ended_is_queued_again(state, reason, again, tmp_path):
   result = submit(tmp_path, '3', STATE=state, REASON=reason)
   assert result.returncode == 3 and requeued(tmp_path) == again

@@ -1,9 +1,10 @@
 """What clouds call their machines and slices, as topologies of `bert-jax plan`.
 
 Sources: Google's TPUs, cloud.google.com/tpu/docs, "TPU configurations" of each generation (v4, v5p: counted in cores,
-of which a chip has two; so is tpu7x in github.com/AI-Hypercomputer/accelerator-microbenchmarks); its machines with TPUs,
-cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus; with GPUs, docs.cloud.google.com/compute/docs/gpus. Amazon's,
-docs.aws.amazon.com/ec2/latest/instancetypes/ac.html. Microsoft's, learn.microsoft.com/azure/virtual-machines/sizes.
+of which a chip has two; so is tpu7x in github.com/AI-Hypercomputer/accelerator-microbenchmarks); its machines with
+TPUs, cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus; with GPUs, docs.cloud.google.com/compute/docs/gpus.
+Amazon's, docs.aws.amazon.com/ec2/latest/instancetypes/ac.html. Microsoft's,
+learn.microsoft.com/azure/virtual-machines/sizes.
 """
 
 import dataclasses

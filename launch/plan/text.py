@@ -183,10 +183,11 @@ def topologies(rows: list[dict]) -> str:
             gigabytes(row['memory_bytes']), f'{row["memory_bytes_per_second"] / 1e9:,.0f} GB/s',
             f'{row["interconnect_bytes_per_second"] / 1e9:,.0f} GB/s') for row in rows]
   titles = '--topology', 'chip', 'bfloat16', 'memory', 'its rate', 'links, one way'
-  named = [line for row in rows if row['clouds'] for line in textwrap.wrap(
-      f'{row["topology"].partition(":")[0]}: {"; ".join(row["clouds"])}', 116, subsequent_indent=4 * ' ', break_on_hyphens=False)]
-  return '\n'.join([*table(titles, cells), 'Or by a name of a cloud, of machines with GPUs with how many they have; NAME:2 '
-                    'are two of them:', *(f'  {line}' for line in named)])
+  named = [f'{row["topology"].partition(":")[0]}: {"; ".join(row["clouds"])}' for row in rows if row['clouds']]
+  wrapped = [f'  {part}' for line in named
+             for part in textwrap.wrap(line, 116, subsequent_indent=4 * ' ', break_on_hyphens=False)]
+  return '\n'.join([*table(titles, cells), 'Or by a name of a cloud, of machines with GPUs with how many they have; '
+                    'NAME:2 are two of them:', *wrapped])
 
 
 def mesh_name(f: dict) -> str:
