@@ -159,10 +159,10 @@ def test_a_run_of_two_processes(cluster, data):
   command = [str(data / word) if word in ('data', 'run') else word for word in command]
   number = cluster.submit(SCRIPT, *command, LOOK_SECONDS='1', **real(cluster))
   saved = lambda step: (data / f'run/{run_directory.CHECKPOINTS}/{step}/manifest.json').exists()
-  test_supervise.wait_for(lambda: saved(5), 200)
+  test_supervise.wait_for(lambda: saved(5), 400)
   cluster.run('scontrol', 'requeue', str(number))
   cluster.again(number)
-  assert cluster.wait(number, ENDED, 300, restarts=1)['ExitCode'] == '0:0', cluster.log(number)
+  assert cluster.wait(number, ENDED, 400, restarts=1)['ExitCode'] == '0:0', cluster.log(number)
   said = cluster.log(number)
   assert said.count('2 processes') == 2 and 'resuming from step' in said and '--attempt 1' in said, said
   assert checkpoint.load(data / 'run').step == 60
