@@ -25,7 +25,7 @@ PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
 .PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan test-docs \
-  test-newest docs notebook hardware lint clean
+  test-newest test-slurm docs notebook hardware lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
@@ -38,6 +38,7 @@ help:
 	@echo 'make test-newest what versions change, on NEWEST_PYTHON and the newest jax'
 	@echo 'make docs        build/site: README and docs/ as a site;  make test-docs: looks at it in a browser'
 	@echo 'make notebook    examples/quickstart.ipynb, from quickstart.py'
+	@echo 'make test-slurm  the launcher on a SLURM of two virtual nodes; needs root and apt-get, some minutes'
 	@echo 'make hardware    docs/hardware.md: what fits on which GPU; some minutes'
 	@echo 'make lint        style by ruff, types by mypy'
 
@@ -150,6 +151,9 @@ docs: $(VENV)/.docs
 notebook: $(VENV)/.docs
 	$(BIN)/jupytext --quiet --to ipynb --update --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' \
 	  examples/quickstart.py
+
+test-slurm: $(VENV)/.installed
+	$(BIN)/python $(PYTEST) tests/test_slurm.py
 
 hardware: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python -m launch.hardware_page > docs/hardware.md.tmp
