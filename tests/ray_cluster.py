@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 CPUS = 1  # of a node
 SECONDS = 120  # in which a cluster must be there, on a machine with much else to do
@@ -26,27 +26,41 @@ def free_port() -> int:
     return found.getsockname()[1]
 
 
+def _task(process: int) -> str | None:
+  """What a process calls itself; None of one that has ended."""
+  try:
+    return pathlib.Path(f'/proc/{process}/cmdline').read_bytes().decode(errors='replace').rstrip('\0') or None
+  except OSError:
+    return None
+
+
 @dataclasses.dataclass
 class Node:
   """A node whose processes are those of a session of their own."""
   process: subprocess.Popen
-  folder: pathlib.Path
+
+  def processes(self) -> list[int]:
+    found = []
+    for entry in pathlib.Path('/proc').glob('[0-9]*'):
+      with contextlib.suppress(OSError):
+        if os.getsid(int(entry.name)) == self.process.pid:
+          found.append(int(entry.name))
+    return found
 
   def kill(self) -> None:
     """As a machine that loses its power: all its processes at once."""
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(self.process.pid, signal.SIGKILL)
+    while left := [one for one in self.processes() if _task(one) is not None]:
+      for one in left:
+        with contextlib.suppress(ProcessLookupError):
+          os.kill(one, signal.SIGKILL)
+      self.process.poll()
+      time.sleep(0.01)
     self.process.wait(SECONDS)
 
-  def workers(self, name: str = '') -> list[int]:
-    """The processes of its workers that are in a task whose function's name holds `name`."""
-    found = []
-    for entry in pathlib.Path('/proc').glob('[0-9]*'):
-      with contextlib.suppress(OSError, ValueError):
-        command = (entry / 'cmdline').read_bytes().decode(errors='replace')
-        if command.startswith('ray::') and name in command and os.getpgid(int(entry.name)) == self.process.pid:
-          found.append(int(entry.name))
-    return found
+  def tasks(self) -> dict[int, str]:
+    """{process: the function that it works on} of its workers."""
+    found = {one: _task(one) or '' for one in self.processes()}
+    return {one: name.removeprefix('ray::') for one, name in found.items() if name.startswith('ray::')}
 
 
 @dataclasses.dataclass
@@ -65,18 +79,21 @@ class Cluster:
   def by_proxy(self) -> list[str]:
     return [f'--address=ray://127.0.0.1:{self.clients}']
 
-  def add(self) -> Node:
-    """Starts one more node, the head first, and waits for it."""
+  def add(self, before: str = '', **environment: str) -> Node:
+    """Starts one more node, the head first, and waits for it. `before`: what a shell does before, in mounts of its own.
+    """
     head = not self.nodes
     command = [sys.executable, '-c', 'from ray.scripts.scripts import main; main()', 'start', '--block',
                '--disable-usage-stats', '--node-ip-address=127.0.0.1', f'--num-cpus={CPUS}',
                f'--object-store-memory={STORE}']
     command += ['--head', f'--temp-dir={self.folder}', f'--port={self.port}', '--include-dashboard=false',
                 f'--ray-client-server-port={self.clients}'] if head else [f'--address=127.0.0.1:{self.port}']
+    if before:
+      command = ['unshare', '--mount', 'sh', '-ec', f'{before}; exec "$@"', 'sh', *command]
     with (self.folder / f'{len(self.nodes)}.log').open('wb') as log:
-      process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log,
+      process = subprocess.Popen(command, cwd=self.folder, env=self.environment | environment, stdout=log, stderr=log,
                                  stdin=subprocess.DEVNULL, start_new_session=True)
-    node = Node(process, self.folder)
+    node = Node(process)
     self.nodes.append(node)
     deadline = time.monotonic() + SECONDS
     while (log := (self.folder / f'{len(self.nodes) - 1}.log').read_text()).count('Ray runtime started') < 1:
@@ -86,11 +103,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running(nodes: int, path: str) -> Iterator[Cluster]:
-  """A cluster; `path`: PYTHONPATH of its workers, which have another working directory than the test."""
+def running(nodes: int, path: str = '', more: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+  """A cluster, of which workers have another working directory than the test; the project comes to them with the job.
+
+  `path`: their PYTHONPATH beside what is installed; `more`: other variables of their environment.
+  """
   folder = pathlib.Path(tempfile.mkdtemp(prefix='ray-', dir='/tmp'))
   environment = {name: value for name, value in os.environ.items() if not name.startswith('RAY_')}
-  environment |= {'PYTHONPATH': path, 'RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER': '1'}
+  environment |= {'PYTHONPATH': path, **(more or {})}
   cluster = Cluster(free_port(), free_port(), folder, environment, [])
   try:
     for _ in range(nodes):
