@@ -1,5 +1,5 @@
-"""A Ray cluster of several nodes on this machine: each with processes, ports and a folder of its own, as `ray start` makes
-them, and ended by their ids.
+"""A Ray cluster of several nodes on this machine: each with processes and ports of its own, as `ray start` makes them,
+ended by their ids.
 """
 
 import contextlib
@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator, Mapping
 
 CPUS = 1  # of a node
-SECONDS = 120  # in which a cluster must be there, on a machine with much else to do
+SECONDS = 120  # in which a process that was killed must be gone
+ATTEMPTS = 4  # to start a node
 STORE = 200 << 20  # bytes of objects in memory, of a node
 
 
@@ -90,16 +91,19 @@ class Cluster:
                 f'--ray-client-server-port={self.clients}'] if head else [f'--address=127.0.0.1:{self.port}']
     if before:
       command = ['unshare', '--mount', 'sh', '-ec', f'{before}; exec "$@"', 'sh', *command]
-    with (self.folder / f'{len(self.nodes)}.log').open('wb') as log:
-      process = subprocess.Popen(command, cwd=self.folder, env=self.environment | environment, stdout=log, stderr=log,
-                                 stdin=subprocess.DEVNULL, start_new_session=True)
-    node = Node(process)
-    self.nodes.append(node)
-    deadline = time.monotonic() + SECONDS
-    while (log := (self.folder / f'{len(self.nodes) - 1}.log').read_text()).count('Ray runtime started') < 1:
-      assert process.poll() is None and time.monotonic() < deadline, log
-      time.sleep(0.1)
-    return node
+    for _ in range(ATTEMPTS):
+      node = Node(subprocess.Popen(command, cwd=self.folder, env=self.environment | environment, text=True,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   start_new_session=True))
+      assert node.process.stdout
+      said = []
+      for line in node.process.stdout:
+        said.append(line)
+        if 'Ray runtime started' in line:
+          self.nodes.append(node)
+          return node
+      node.kill()  # Ray gives itself 30 seconds, which a machine with much else to do may not have
+    raise TimeoutError(''.join(said))
 
 
 @contextlib.contextmanager
@@ -110,7 +114,8 @@ def running(nodes: int, path: str = '', more: Mapping[str, str] | None = None) -
   """
   folder = pathlib.Path(tempfile.mkdtemp(prefix='ray-', dir='/tmp'))
   environment = {name: value for name, value in os.environ.items() if not name.startswith('RAY_')}
-  environment |= {'PYTHONPATH': path, **(more or {})}
+  # Ray's workers give way to all else, which beside other tests would be for ever.
+  environment |= {'PYTHONPATH': path, 'RAY_worker_niceness': '0', **(more or {})}
   cluster = Cluster(free_port(), free_port(), folder, environment, [])
   try:
     for _ in range(nodes):

@@ -98,7 +98,8 @@ def test_shards_by_rounds_are_those_of_one_merge(documents, shards, of_a_shard, 
   runs = [run_of(own, number) for number, own in enumerate(documents)]
   decisions = [spill.Decisions(np.arange(len(run.ranks), dtype=np.uint8) % 3, run.ranks % 2 == 0) for run in runs]
   cells = spreading.cells(spill.TRAIN, shards, of_a_shard)
-  blocks = [spreading.select(runs[at:at + bundle], decisions[at:at + bundle], spill.TRAIN, [spreading.whole(cells.ranges)])[0]
+  all_of_it = [spreading.whole(cells.ranges)]
+  blocks = [spreading.select(runs[at:at + bundle], decisions[at:at + bundle], spill.TRAIN, all_of_it)[0]
             for at in range(0, len(runs), bundle)]
 
   def rounds(blocks, ranges):

@@ -14,7 +14,7 @@ import corpora
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, on_ray, settings
+from input_pipeline.prepare import corpus, on_ray, ray_tasks, settings
 from input_pipeline.text import sources
 from tests import beam_cluster
 
@@ -30,7 +30,8 @@ WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lowe
 def folder(tmp_path, monkeypatch):
   """A place for a corpus, whose text travels in small chunks, so that there are many runs."""
   monkeypatch.setattr(sources, 'CHUNK_BYTES', 1500)
-  monkeypatch.setattr(on_ray, 'SIZES', functools.partial(on_ray.Sizes, run=3000, value=20_000, fan=2, part_tokens=900))
+  sizes = functools.partial(ray_tasks.Sizes, run=3000, value=20_000, fan=2, part_tokens=900)
+  monkeypatch.setattr(on_ray, 'Sizes', sizes)
   (tmp_path / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
   return tmp_path
 

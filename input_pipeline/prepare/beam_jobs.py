@@ -18,7 +18,8 @@ _BRING = 'a container image with it, or --setup_file'
 
 def options(arguments: tuple[str, ...]):
   """Beam's options of what stands after --. Raises DataError for what Beam would ignore, or cannot find."""
-  with failures.told_to(logging.NullHandler(), _LOGGERS):  # as it is imported it tells what it could do with more packages
+  # as it is imported it tells what it could do with more packages
+  with failures.told_to(logging.NullHandler(), _LOGGERS):
     return _options(arguments)
 
 

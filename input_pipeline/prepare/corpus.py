@@ -10,7 +10,17 @@ import dataclasses
 from collections.abc import Sequence
 
 from input_pipeline import counts as counts_lib, records, storage
-from input_pipeline.prepare import jobs, on_beam, on_processes, on_ray, publishing, spill, staging, tfds_layout, versions
+from input_pipeline.prepare import (
+  jobs,
+  on_beam,
+  on_processes,
+  on_ray,
+  publishing,
+  spill,
+  staging,
+  tfds_layout,
+  versions,
+)
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer

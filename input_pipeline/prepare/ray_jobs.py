@@ -84,13 +84,12 @@ def options(arguments: tuple[str, ...]) -> dict[str, Any]:
     parser.add_argument(f'--{name}')
   known, unknown = parser.parse_known_args(list(arguments))
   if unknown:
-    flag = unknown[0].partition('=')[0]
-    if not flag.startswith('-'):
-      raise records.DataError(f'after --: {flag} is no flag, and belongs to none: wanted flags of ray.init, such as '
-                              '--address=auto')
+    word, flag = unknown[0], unknown[0].partition('=')[0]
+    if not word.startswith('-'):
+      raise records.DataError(f'after --: {word} is no flag, and belongs to none: wanted some of {_known()}')
     close = difflib.get_close_matches(flag, [f'--{name}' for name in FLAGS], 1)
     raise records.DataError(f'after --: --engine ray has no flag {flag}; '
-                            f'{f"did you mean {close[0]}" if close else f"wanted one of {_known()}"}')
+                            f'{f"did you mean {close[0]}? " if close else ""}wanted some of {_known()}')
   made = {}
   for name, text in vars(known).items():
     if text is not None:

@@ -93,7 +93,7 @@ def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
 
 
 def sum_of(totals: Iterable[Total]) -> Total:
-  sums = np.array([dataclasses.astuple(total) for total in totals], np.int64).reshape(-1, 3).sum(0)
+  sums = np.array([*map(dataclasses.astuple, totals)], np.int64).reshape(-1, 3).sum(0)
   return Total(*map(int, sums))
 
 
