@@ -90,8 +90,9 @@ def test_nobody_at_the_address_is_one_sentence_at_once(made, tmp_path, capfd, sc
   nothing_made(tmp_path)
 
 
-def test_another_project_on_the_workers_is_named_before_the_work(made, ray_nodes, tmp_path):
+def test_another_project_on_the_workers_is_named_before_the_work(made, ray_nodes, tmp_path, monkeypatch):
   prepare = on(made, tmp_path)
+  monkeypatch.chdir(tmp_path)  # workers of this machine look into the folder of the driver first
   strange = tmp_path.parent / f'{tmp_path.name}-strange' / 'input_pipeline'
   strange.mkdir(parents=True)
   (strange / '__init__.py').write_text('')
@@ -164,7 +165,8 @@ def command(prepare, cluster: ray_cluster.Cluster) -> subprocess.Popen:
           *cluster.direct]
   return subprocess.Popen([sys.executable, '-m', 'bert_jax_command', *argv], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, start_new_session=True,
-                          env=os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])})
+                          env=os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]),
+                                            'TMPDIR': str(pathlib.Path(prepare.output).parent.parent)})
 
 
 def test_a_driver_that_is_ended_ends_its_tasks_and_begins_again(made, tmp_path):

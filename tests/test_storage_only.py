@@ -14,7 +14,7 @@ LOCAL = {
     'input_pipeline/prepare/failures.py': 'the file with what an engine tells, in the temporary folder',
     'input_pipeline/prepare/jobs.py': 'the folder in which `prepare` works',
     'input_pipeline/prepare/on_beam.py': 'a shard on its way, in a temporary folder',
-    'input_pipeline/prepare/on_ray.py': 'a shard on its way, in a temporary folder',
+    'input_pipeline/prepare/ray_spreading.py': 'a shard on its way, in a temporary folder',
     'input_pipeline/prepare/ray_jobs.py': 'the same file, and the folder of the project itself',
     'input_pipeline/prepare/on_processes.py': 'runs in the folder in which `prepare` works',
     'input_pipeline/prepare/original_masks.py': 'runs in the folder in which `prepare` works',

@@ -20,7 +20,17 @@ def log_file(engine: str) -> Iterator[str]:
   """A file for what an engine tells, which stays where it fails."""
   descriptor, name = tempfile.mkstemp(prefix=f'bert-jax-{engine}-', suffix='.log')
   os.close(descriptor)
-  yield name
+  try:
+    yield name
+  except Exception:
+    raise
+  except BaseException:  # of who has seen enough
+    _remove(name)
+    raise
+  _remove(name)
+
+
+def _remove(name: str) -> None:
   with contextlib.suppress(OSError):
     os.unlink(name)
 

@@ -203,9 +203,11 @@ def _with_ray(pipe: multiprocessing.connection.Connection, options: dict[str, An
   import ray
   tell = lambda stage, done, total, documents=None: pipe.send(('told', (stage, done, total, documents)))
   house = os.path.dirname(input_pipeline.__file__)
-  sent = {'py_modules': [house], 'env_vars': dict([_HUGE_PAGES])}
+  if 'runtime_env' not in options:
+    options = options | {'runtime_env': {'py_modules': [house], 'env_vars': dict([_HUGE_PAGES])}}
+    os.chdir(os.path.dirname(house))  # where workers of this machine look first: what is here now may be another project
   with contextlib.ExitStack() as opened:
-    ray.init(**{'runtime_env': sent} | options)
+    ray.init(**options)
     opened.callback(ray.shutdown)
     return work(tell, *arguments)
 
