@@ -1,4 +1,4 @@
-"""`prepare` on Ray on the nodes of a SLURM job: what is started where, and how it ends. srun and scontrol are scripts."""
+"""`prepare` on Ray on the nodes of a SLURM job: what is started where, how it ends. srun and scontrol are scripts."""
 
 import os
 import pathlib
@@ -23,7 +23,9 @@ wait
 # What listens as Ray's head does.
 LISTENS = '''
 import socket, sys, time
-port = next(word for word in sys.argv if word.startswith('--port=')) if '--head' in sys.argv else sys.exit(time.sleep(99))
+if '--head' not in sys.argv:
+  sys.exit(time.sleep(99))
+port = next(word for word in sys.argv if word.startswith('--port='))
 with socket.create_server(('127.0.0.1', int(port.removeprefix('--port=')))) as server:
   while True:
     server.accept()
@@ -49,8 +51,8 @@ def nodes(tmp_path):
 def start(folder: pathlib.Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
   settings = {'SLURM_JOB_ID': '77', 'SLURM_JOB_NODELIST': 'n[1-2]', 'PORT': str(ray_cluster.free_port()),
               'PATH': f'{folder}:{os.environ["PATH"]}'}
-  return subprocess.run(['bash', SCRIPT, *words], env=os.environ | settings | environment, capture_output=True, text=True,
-                        timeout=120)
+  return subprocess.run(['bash', SCRIPT, *words], env=os.environ | settings | environment, capture_output=True,
+                        text=True, timeout=300)
 
 
 def test_a_dry_run_prints_all_and_runs_nothing(nodes):

@@ -205,7 +205,7 @@ def _with_ray(pipe: multiprocessing.connection.Connection, options: dict[str, An
   house = os.path.dirname(input_pipeline.__file__)
   if 'runtime_env' not in options:
     options = options | {'runtime_env': {'py_modules': [house], 'env_vars': dict([_HUGE_PAGES])}}
-    os.chdir(os.path.dirname(house))  # where workers of this machine look first: what is here now may be another project
+    os.chdir(os.path.dirname(house))  # where workers of this machine look first, and here may be another project
   with contextlib.ExitStack() as opened:
     ray.init(**options)
     opened.callback(ray.shutdown)
