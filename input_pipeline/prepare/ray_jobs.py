@@ -31,6 +31,7 @@ _CONNECT = 10  # seconds in which somebody must answer at the address
 _LEAVE = 20  # seconds in which the driver must have ended its tasks and itself
 _BRING = 'a container image with it, or --runtime_env'
 _HUGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'  # by which workers are a tenth faster
+_LONGEST = 300  # characters of Ray's own words in a sentence
 _OF_A_NEW_ONE = 'num_cpus', 'object_store_memory'
 
 
@@ -60,7 +61,7 @@ FLAGS: dict[str, tuple[Callable[[str], Any], str]] = {
     'runtime_env': (_environment, 'JSON, or a file of JSON or YAML'),
     'num_cpus': (int, 'of a cluster that is started here'),
     'object_store_memory': (int, 'bytes, of a cluster that is started here'),
-    '_temp_dir': (str, 'folder of Ray on this machine'),
+    '_temp_dir': (lambda text: str(storage.absolute(text)), 'folder of Ray on this machine'),
     '_node_ip_address': (str, 'of this machine')}
 
 
@@ -228,4 +229,8 @@ def _of_error(error: BaseException) -> tuple[str, Exception]:
     return 'failed', type(cause)(*cause.args)
   if isinstance(cause, OSError) and cause.errno is not None:
     return 'failed', OSError(cause.errno, cause.strerror)
-  return 'failed', failures.explained(f'{type(error).__name__}: {error}', 'ray', _BRING)
+  said = f'{type(error).__name__}: {error}'
+  if other := re.search(r'(Version mismatch|versions differ).*', said, re.DOTALL):
+    return 'failed', records.DataError(f'--engine ray: {" ".join(other[0].split())[:_LONGEST]}: wanted the same '
+                                       'versions of Python and Ray here as in the cluster')
+  return 'failed', failures.explained(said, 'ray', _BRING)

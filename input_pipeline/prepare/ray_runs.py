@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from input_pipeline.prepare import deciding, ray_tasks, spill, stages
 from input_pipeline.prepare.ray_tasks import Made, Plan, Tell
 from input_pipeline.prepare.settings import Prepare
-from input_pipeline.text import sources
+from input_pipeline.text import files, sources
 
 _AHEAD = 2  # raw documents, by how many tasks' worth reading is ahead
 _TASKS = 4  # for each CPU, at least, where there is text enough
@@ -73,11 +73,13 @@ def _split(parts: list[sources.Part], chunk_bytes: int, target: int) -> Iterator
   most = max(1, int(target / max(1, parts[0].weight)))
   held, size = [], 0
   for chunk in sources.chunks(parts, min(chunk_bytes, most)):
-    held.append(chunk)
-    size += min(chunk_bytes, most)
-    if size >= most:
+    length = sum(one.content.size() if isinstance(one.content, files.RawDocuments) else chunk_bytes
+                 for one in (chunk, *chunk.more))
+    if held and size + length > most:
       yield held
       held, size = [], 0
+    held.append(chunk)
+    size += length
   if held:
     yield held
 
