@@ -202,8 +202,8 @@ SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
 # Beam's and Ray's own, one that stands in a recipe's place, and those that are refused with what took their place.
-FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--setup_file', '--address', planning.LIST,
-           '--beam-runner', '--beam-arguments'}
+FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--setup_file', '--address', '--runtime_env',
+           planning.LIST, '--beam-runner', '--beam-arguments'}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()
 
