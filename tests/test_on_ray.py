@@ -16,7 +16,7 @@ import pytest
 
 from input_pipeline import records
 from input_pipeline.errors import EngineError, StorageError
-from input_pipeline.prepare import corpus, on_ray, ray_tasks
+from input_pipeline.prepare import corpus, on_ray, ray_jobs, ray_tasks
 from input_pipeline.text import sources
 from tests import ray_cluster
 
@@ -157,6 +157,38 @@ def test_workers_and_a_node_that_are_killed_change_nothing(made, small, tmp_path
       killer.join()
     same_as(made, tmp_path)
   assert {'_make_runs', '_drop_copies', '_spread_of'} <= set(killed), killed
+
+
+def test_a_head_that_is_lost_is_one_sentence(made, small, tmp_path):
+  """Ray's libraries end the process that they are in, after a minute."""
+  prepare = on(made, tmp_path)
+  with ray_cluster.running(2) as cluster:
+    ended = threading.Event()
+
+    def kill() -> None:
+      while not ended.is_set() and not any('_make_runs' in node.tasks().values() for node in cluster.nodes):
+        time.sleep(0.01)
+      cluster.nodes[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+      with pytest.raises(EngineError, match='--engine ray: .* all that was told is in ') as error:
+        corpus.prepare(prepare, arguments=cluster.direct, progress=False)
+    finally:
+      ended.set()
+      killer.join()
+  log_of(error.value).unlink()
+  nothing_made(tmp_path)
+
+
+@pytest.mark.parametrize('said', [
+    'Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.10.1\nThis process …',
+    'Python minor versions differ between client and server: client is 3.11.7, server is 3.10.1'])
+def test_another_ray_on_the_cluster_is_one_sentence(said):
+  kind, error = ray_jobs._of_error(RuntimeError(said))
+  assert kind == 'failed' and isinstance(error, records.DataError)
+  assert '3.10.1' in str(error) and '\n' not in str(error)
 
 
 def command(prepare, cluster: ray_cluster.Cluster) -> subprocess.Popen:
