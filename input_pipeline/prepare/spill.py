@@ -88,8 +88,7 @@ def order(run: Run) -> Run:
 
 def select(run: Run, decisions: Decisions, split: int, low: int, high: int) -> Pieces:
   """The pieces of the documents of this split (TRAIN or VALIDATION) whose keys are in [low, high)."""
-  first = int(np.searchsorted(run.pieces.keys, np.uint64(low)))
-  last = len(run.pieces.keys) if high >= 2**64 else int(np.searchsorted(run.pieces.keys, np.uint64(high)))
+  first, last = columns.places_between(run.pieces.keys, low, high)
   pieces = columns.cut(run.pieces, first, last)
   documents = run.documents[first:last]
   if decisions.renamed.any():

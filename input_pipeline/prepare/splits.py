@@ -13,15 +13,13 @@ import numpy as np
 
 from input_pipeline import records
 from input_pipeline.counts import DROPS
-from input_pipeline.prepare import columns, near_duplicates, spill, writing
+from input_pipeline.prepare import columns, near_duplicates, portions, spill, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.prepare.spill import Decisions
 from input_pipeline.text import sources
 
 _MOST_UNKNOWN = 0.05  # of the tokens
-_SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
-_PART_TOKENS = 1 << 22  # merged in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +64,16 @@ def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Cou
   return list(map(Decisions, np.split(assign(ranks, dropped, below), ends), np.split(renamed, ends)))
 
 
+def firsts(run: spill.Run) -> np.ndarray:  # -> [F], places
+  """Of the documents of a run with the same tokens the one that stays, if no other run has one of smaller rank.
+
+  So what one text costs, however often it is there, is a line for each run, and not for each copy.
+  """
+  order = np.lexsort((run.contents, run.ranks, run.texts[:, 0], run.texts[:, 1]))
+  texts = run.texts[order]
+  return order[np.r_[True, (texts[1:] != texts[:-1]).any(1)]] if len(order) else order
+
+
 def assign(ranks: np.ndarray, dropped: np.ndarray, below: np.uint64) -> np.ndarray:  # [D], bool [D], - -> uint8 [D]
   """What is decided of each document."""
   return np.where(dropped, spill.DROPPED, np.where(ranks < below, spill.VALIDATION, spill.TRAIN)).astype(np.uint8)
@@ -100,7 +108,7 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:
   """How many files each split gets."""
-  shards = settings.shards or max(1, math.ceil(train_tokens / _SHARD_TOKENS))
+  shards = settings.shards or max(1, math.ceil(train_tokens / portions.TOKENS))
   return {spill.TRAIN: shards, spill.VALIDATION: max(1, math.ceil(shards * settings.validation_share))}
 
 
@@ -129,7 +137,7 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisio
   for split, count in shard_counts(settings, totals[spill.TRAIN].tokens).items():
     if not totals[split].pieces:
       continue
-    parts = max(1, math.ceil(totals[split].tokens / count / _PART_TOKENS))
+    parts = portions.count(totals[split].tokens / count, portions.PART_TOKENS)
     jobs = [(directory / records.shard_name(spill.SPLITS[split], i, count), paths, decisions, split, bounds, parts,
              unknown_id)
             for i, bounds in enumerate(spill.key_ranges(count))]
