@@ -165,7 +165,8 @@ def test_a_huge_record_is_passed_over(tmp_path, monkeypatch, capsys):
   bomb = gzip.compress(bytes(10**6), mtime=0)
   (tmp_path / 'a.warc').write_bytes(archive(
       ('conversion', 'u:1', b'One.'), ('conversion', 'u:2', b'Two. ' * 999), ('metadata', 'u:3', b'x' * 5000),
-      page('http://x/', bomb, status='200 OK', headers=[('Content-Encoding', 'gzip')]), ('conversion', 'u:4', b'Four.')))
+      page('http://x/', bomb, status='200 OK', headers=[('Content-Encoding', 'gzip')]),
+      ('conversion', 'u:4', b'Four.')))
   found, dropped = read(tmp_path / 'a.warc')
   assert [one.id for one in found] == ['u:1', 'u:4'] and dropped == {'too_long': 2, 'other_records': 1}
   assert 'left out' in capsys.readouterr().err
@@ -202,7 +203,8 @@ def test_all_the_way_to_shards(tmp_path):
   (tmp_path / 'a.warc.wet.gz').write_bytes(wet(texts))
   (tmp_path / 'a.jsonl').write_text(''.join(json.dumps({'id': address, 'text': text}) + '\n'
                                             for address, text in texts.items()))
-  made = [corpus.prepare(settings.Prepare(str(tmp_path / name), str(tmp_path / 'vocab.txt'), str(tmp_path / f'{name}.d'),
+  vocabulary = str(tmp_path / 'vocab.txt')
+  made = [corpus.prepare(settings.Prepare(str(tmp_path / name), vocabulary, str(tmp_path / f'{name}.data'),
                                           sequence_length=32), progress=False) for name in ('a.warc.wet.gz', 'a.jsonl')]
   assert made[0].splits == made[1].splits
   assert (made[0].counts['pages'], made[0].counts['other_records']) == (41, 1)

@@ -110,7 +110,8 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: t
             | 'sum' >> beam.CombineGlobally(_sum))
   _ = totals | 'write counts' >> beam.Map(_write_counts, settings, documents, shared)
   written = (met
-             | 'to portions' >> beam.FlatMap(_selections, settings, smallest, documents, beam.pvalue.AsSingleton(totals))
+             | 'to portions' >> beam.FlatMap(_selections, settings, smallest, documents,
+                                             beam.pvalue.AsSingleton(totals))
              | 'by portion' >> beam.GroupByKey()
              | 'merge' >> beam.FlatMap(_merge, vocabulary.unk_id, shared))
   _ = (written

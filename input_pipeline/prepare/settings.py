@@ -53,7 +53,7 @@ class Prepare:
   seed: Annotated[int, Within(-2**63, 2**63 - 1)] = 0
   """Of the shuffle, of short pieces and of what --limit draws."""
   limit: Annotated[int, Within(2, sampling.MOST)] | None = None
-  """Use only so many documents, drawn from all of them by a hash: the text is read twice. More are drawn by a weight."""
+  """Use only so many documents, drawn by a hash from all: the text is read twice. A weight draws a share instead."""
   first: Documents | None = None
   """Use only the first documents, so many, and read no more: a quick try, in one process at a time."""
   workers: Annotated[int, Within(1, 10**4)] = 1

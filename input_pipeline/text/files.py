@@ -123,8 +123,8 @@ def _decoded(raw: bytes, name: str, offset: int) -> str:
     return raw.decode()
   except UnicodeDecodeError as error:
     raise records.DataError(
-        f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) file, '
-        f'line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
+        f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) '
+        f'file, line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
 
 
 def _line_number(raw: bytes, at: int, offset: int) -> str:

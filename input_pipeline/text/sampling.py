@@ -92,7 +92,7 @@ def lines(found: Iterable[document.Document], seed: int, most: int | None = None
   entry, bound, costs = struct.Struct('<QI'), 2**64, _Costs(most)
   with tempfile.TemporaryFile() as spool:  # of those that may be chosen; reading them again is slower
     for one, own in parted:
-      if (number := key(one, seed)) < bound:
+      if own and (number := key(one, seed)) < bound:
         data = '\n'.join(own).encode('utf-8', 'surrogatepass')
         spool.write(entry.pack(number, len(data)) + data)
         bound = costs.bound_with(number, sum(map(cost, own)))
@@ -101,7 +101,7 @@ def lines(found: Iterable[document.Document], seed: int, most: int | None = None
     while head := spool.read(entry.size):
       number, size = entry.unpack(head)
       data = spool.read(size)
-      if number < bound and data:
+      if number < bound:
         yield from data.decode('utf-8', 'surrogatepass').split('\n')
 
 

@@ -62,7 +62,8 @@ def chunks(parts: list[Part], chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]
   """The parts of a mix as chunks, in their order. Raises DataError."""
   held: list[Chunk] = []
   size = 0
-  each = (Chunk(part.source, content, part.weight, part.transform) for part in parts for content in part.source.chunks(chunk_bytes))
+  each = (Chunk(part.source, content, part.weight, part.transform) for part in parts
+          for content in part.source.chunks(chunk_bytes))
   for chunk in each:
     length = chunk.size() or chunk_bytes
     if held and (size + length > chunk_bytes or chunk.weight != held[0].weight):

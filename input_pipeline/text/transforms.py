@@ -10,7 +10,9 @@ import dataclasses
 import functools
 import hashlib
 import importlib.abc
+import importlib.machinery
 import importlib.util
+import itertools
 import os
 import re
 import sys
@@ -53,11 +55,7 @@ def named(name: str | None) -> Transform | None:
     raise records.DataError(f'--transform {name}: wanted package.module:function')
   module = name.partition(':')[0]
   _make_importable(os.getcwd())
-  importlib.invalidate_caches()
-  try:
-    found = importlib.util.find_spec(module)  # imports the packages that it is in
-  except Exception as error:
-    raise records.DataError(f'--transform {name}: {module} cannot be imported ({_said(error)})') from error
+  found = _found(module)
   if found is None or not found.origin or not found.origin.endswith('.py'):
     raise records.DataError(f'--transform {name}: there is no {module.replace(".", "/")}.py in the working directory, '
                             'nor a module of this name where Python looks')
@@ -70,6 +68,18 @@ def named(name: str | None) -> Transform | None:
   made = Transform(name, os.path.abspath(found.origin), source, folder)
   _function(made)
   return made
+
+
+def _found(module: str) -> importlib.machinery.ModuleSpec | None:
+  """Where a module is, without an import of the packages that it is in."""
+  importlib.invalidate_caches()
+  found, path = None, None
+  for name in itertools.accumulate(module.split('.'), '{}.{}'.format):
+    found = importlib.machinery.PathFinder.find_spec(name, path)
+    if found is None:
+      break
+    path = found.submodule_search_locations or []
+  return found
 
 
 def apply(transform: Transform | None, documents: Iterable[Document], counts: collections.Counter,

@@ -205,7 +205,7 @@ class VocabularySettings:
   """A WordPiece vocabulary to enlarge: vocab.txt, or a checkpoint. All its ids stay, and so does its lower case; new
   tokens are what it splits most often in the input."""
   limit: Annotated[int, Within(1, sampling.MOST)] | None = None
-  """Use only so many documents, drawn from all of them by a hash: the text is read twice. More are drawn by a weight."""
+  """Use only so many documents, drawn by a hash from all: the text is read twice. A weight draws a share instead."""
   first: Annotated[int, Within(1, 10**12)] | None = None
   """Use only the first documents, so many, and read no more: a quick try."""
   seed: ranges.Seed = 0
