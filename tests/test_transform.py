@@ -124,7 +124,7 @@ def test_what_it_raises_is_one_sentence_and_its_traceback_is_in_a_file(folder, e
 
 
 @pytest.mark.parametrize('name, message', [
-    ('wrong', "TypeError: it gave str 'one|TypeError: it gave str '"), ('no_text', 'the text of what it gave is no text'),
+    ('wrong', "TypeError: it gave str '"), ('no_text', 'the text of what it gave is no text'),
     ('leave', 'SystemExit: 3')])
 def test_what_it_should_not_give(folder, name, message):
   with pytest.raises(records.DataError, match=message) as error:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 
 from input_pipeline import records
 from input_pipeline.errors import EngineError, RefusedError, StorageError
+from input_pipeline.text import transforms
 
 # Runners whose job server, elsewhere, has flags of its own: what Beam does not know is handed on to them.
 _WITH_FLAGS_OF_THEIR_OWN = ('portable', 'flink', 'spark', 'prism')
 _LOGGERS = 'apache_beam', 'root', 'grpc', 'google', 'urllib3'
 _LONGEST = 300  # characters of a runner's own words in a sentence
-_EXPECTED = {kind.__name__: kind for kind in (records.DataError, RefusedError, StorageError)}
+_EXPECTED = {kind.__name__: kind for kind in (records.DataError, RefusedError, StorageError)} | {
+    transforms.TransformError.__name__: records.DataError}  # whose traceback is in the log already
 _OURS = 'bert_jax_command|bert_jax|input_pipeline|launch'
 
 

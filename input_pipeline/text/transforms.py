@@ -92,7 +92,10 @@ def apply(transform: Transform | None, documents: Iterable[Document], counts: co
   for one in documents:
     found = _made_of(transform, one, source)
     made += found
-    counts.update({DROPPED: 1} if not found else {'pages': len(found) - 1, 'made_more': len(found) - 1})
+    if not found:
+      counts[DROPPED] += 1
+    elif len(found) > 1:
+      counts.update(pages=len(found) - 1, made_more=len(found) - 1)
   return made
 
 
@@ -102,14 +105,14 @@ def _made_of(transform: Transform, one: Document, source: str) -> list[Document]
     result = _function(transform)(one)
     given = [] if result is None else [result] if isinstance(result, Document) else result
     if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable):
-      raise TypeError(f'it gave {type(result).__name__} {str(result)[:_SHOWN]!r}: wanted a Document, several, or None')
+      raise TypeError(f'it gave {type(result).__name__} {_beginning(result)!r}: wanted a Document, several, or None')
     given = [*given]
     if wrong := [part for part in given if not isinstance(part, Document)]:
-      raise TypeError(f'among what it gave is {type(wrong[0]).__name__} {str(wrong[0])[:_SHOWN]!r}: wanted Documents')
+      raise TypeError(f'among what it gave is {type(wrong[0]).__name__} {_beginning(wrong[0])!r}: wanted Documents')
     if wrong := [name for part in given for name, value in vars(part).items() if not isinstance(value, str)]:
       raise TypeError(f'the {wrong[0]} of what it gave is no text')
   except (Exception, SystemExit) as error:  # whatever a function of the user's raises
-    raise TransformError(f'{place} ({one.text[:_SHOWN]!r}): {_said(error)}') from error
+    raise TransformError(f'{place} ({_beginning(one.text)!r}): {_said(error)}') from error
   parts = []
   for part in given:
     valid = document.make(part.id, part.title, part.text)
@@ -164,6 +167,10 @@ def _make_importable(folder: str) -> None:
 
 class _Added(str):
   """An entry of sys.path that is ours."""
+
+
+def _beginning(value: object) -> str:
+  return ' '.join(str(value).split())[:_SHOWN]
 
 
 def _said(error: BaseException) -> str:

@@ -180,7 +180,9 @@ class Trainer:
   lines: int | None = None  # that it takes at most: those of documents that a hash draws
 
 
-TRAINERS = {'wordpiece': Trainer(train_wordpiece, '.txt'), 'sentencepiece': Trainer(train_sentencepiece, '.model', _SENTENCEPIECE_SAMPLE)}
+TRAINERS = {
+    'wordpiece': Trainer(train_wordpiece, '.txt'),
+    'sentencepiece': Trainer(train_sentencepiece, '.model', _SENTENCEPIECE_SAMPLE)}
 
 
 @dataclasses.dataclass(frozen=True)
