@@ -234,7 +234,7 @@ def _selections(met: Met, settings: Prepare, smallest: list[bytes], documents: i
 
 
 def _merge(group: tuple[tuple[int, ...], Iterable[Pieces]], unknown_id: int,
-           shared: str) -> Iterator[tuple[tuple[int, int, int], tuple[int, ...]]]:
+           shared: str) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
   """Writes a portion: the shard, where it is the only one, or else a file of its own, of which ((split, shard, shards),
   portion) tells."""
   portion, many = portions.Portion(*group[0]), list(group[1])
@@ -245,7 +245,7 @@ def _merge(group: tuple[tuple[int, ...], Iterable[Pieces]], unknown_id: int,
   yield group[0][:3], group[0]
 
 
-def _join(group: tuple[tuple[int, int, int], Iterable[tuple[int, ...]]], unknown_id: int, shared: str) -> None:
+def _join(group: tuple[tuple[int, ...], Iterable[tuple[int, ...]]], unknown_id: int, shared: str) -> None:
   """Writes a shard of the portions that were written."""
   own = [portions.Portion(*one) for one in group[1]]
   _write_shard(own[0], portions.read(own, storage.path(shared)), unknown_id, shared)

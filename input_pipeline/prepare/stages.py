@@ -34,7 +34,7 @@ class Sent:
 
 def smallest_keys(chunk: sources.Chunk, settings: Prepare) -> np.ndarray:  # -> [K] uint64
   """With --limit, of the documents of a chunk: what tells, of all chunks together, which ones are drawn."""
-  return sampling.keys(chunk, settings.limit, settings.seed)
+  return sampling.keys(chunk, settings.limit or sampling.MOST, settings.seed)
 
 
 def sent(vocabulary: tokenizer.Tokenizer) -> Sent:

@@ -125,13 +125,16 @@ def _made_of(transform: Transform, one: Document, source: str) -> list[Document]
 def _function(transform: Transform) -> Callable[[Document], Any]:
   """Runs the file's content as the module that it is. Raises DataError."""
   name, _, function = transform.name.partition(':')
-  spec = importlib.util.spec_from_file_location(name, transform.file, loader=_Sent(transform))
+  loader = _Sent(transform)
+  spec = importlib.util.spec_from_file_location(name, transform.file, loader=loader)
+  if spec is None:
+    raise records.DataError(f'--transform {transform.name}: {transform.file} is no module of Python')
   module = importlib.util.module_from_spec(spec)
   before = sys.modules.get(name)
   sys.modules[name] = module  # while it is made; another of this name may be asked for later
   try:
     _make_importable(transform.folder)
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
   except (Exception, SystemExit) as error:
     raise TransformError(f'--transform {transform.name}: {name} cannot be imported ({_said(error)})') from error
   finally:
