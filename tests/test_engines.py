@@ -14,7 +14,7 @@ import corpora
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, on_ray, ray_tasks, settings
+from input_pipeline.prepare import corpus, on_ray, portions, ray_tasks, settings
 from input_pipeline.text import sources
 from tests import beam_cluster
 
@@ -118,6 +118,44 @@ def test_random_corpora_on_a_cluster(on_cluster, folder, seed):
   test_random_corpora(on_cluster, folder, seed)
 
 
+@pytest.mark.parametrize('limit', [25, 10_000])
+def test_a_sample_is_the_same_by_every_engine(other, folder, limit):
+  """And what is drawn of it, whatever the files and their order; a document that is there often is drawn once."""
+  lines = [json.dumps({'id': number % 40, 'text': corpora.text_of(number % 40)}) for number in range(120)]
+  (folder / 'a.jsonl').write_text('\n'.join(lines[:70]))
+  (folder / 'b.jsonl').write_text('\n'.join(lines[70:]))
+  made = same_by(other, folder, f'{folder}/a.jsonl,{folder}/b.jsonl', limit=limit, validation_share=0., seed=limit)
+  counts = manifest_of(made)['counts']
+  assert counts['documents'] == min(limit, 40) and counts['duplicates'] == 2 * min(limit, 40)
+  assert counts.get('beyond_limit', 0) == 120 - 3 * min(limit, 40)
+  random.Random(limit).shuffle(lines)
+  (folder / 'all.jsonl').write_text('\n'.join(lines))
+  again = made_by('one process', folder, f'{folder}/all.jsonl', limit=limit, validation_share=0., seed=limit)
+  assert [made[name] for name in made if 'train' in name] == [again[name] for name in again if 'train' in name]
+
+
+def test_one_text_many_times(other, folder):
+  """In one run and in many: what stays is the one of the smallest rank."""
+  draw = random.Random(3)
+  lines = [json.dumps({'id': number, 'text': corpora.text_of(7 if draw.random() < 0.9 else number)})
+           for number in range(200)]
+  (folder / 'a.jsonl').write_text('\n'.join(lines))
+  counts = manifest_of(same_by(other, folder, str(folder / 'a.jsonl'), validation_share=0.2))['counts']
+  assert 160 < counts['duplicates'] == 200 - counts['documents']
+
+
+def test_a_shard_of_many_portions(other, folder, monkeypatch):
+  """--shards that asks for fewer than the usual size: each is merged in portions, and these part by part."""
+  (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(40))))
+  monkeypatch.setattr(sources, 'CHUNK_BYTES', 9000)
+  whole = made_by('one process', folder, str(folder / 'a.txt'), shards=1, validation_share=0.3)
+  monkeypatch.setattr(portions, 'TOKENS', 2000)
+  monkeypatch.setattr(portions, 'PART_TOKENS', 300)
+  made = same_by(other, folder, str(folder / 'a.txt'), shards=1, validation_share=0.3)
+  assert manifest_of(made)['splits']['train']['tokens'] > 3 * 2000
+  assert made == whole
+
+
 def test_ids_that_repeat(other, folder):
   lines = [json.dumps({'id': number % 3, 'text': corpora.text_of(number)}) for number in range(90)]
   (folder / 'a.jsonl').write_text('\n'.join([*lines, json.dumps({'id': 9, 'text': corpora.text_of(5)})]))
@@ -200,7 +238,7 @@ def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
 @pytest.mark.parametrize('change, message', [
     ({'dupe_factor': 5}, '--dupe-factor has no effect: it needs --pairs google'),
     ({'engine': 'beam', 'workers': 4}, '--workers does not go with --engine beam'),
-    ({'engine': 'beam', 'limit': 9}, '--limit does not go with --engine beam'),
+    ({'engine': 'beam', 'first': 9}, '--first does not go with --engine beam'),
     ({'engine': 'beam', 'pairs': 'google'}, '--pairs does not go with --engine beam'),
     ({'engine': 'beam', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine beam'),
     ({'engine': 'ray', 'workers': 4}, '--workers does not go with --engine ray'),

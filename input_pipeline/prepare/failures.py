@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from input_pipeline import records
 from input_pipeline.errors import EngineError, RefusedError, StorageError
+from input_pipeline.text import transforms
 
-EXPECTED = {kind.__name__: kind for kind in (records.DataError, RefusedError, StorageError)}
+EXPECTED = {kind.__name__: kind for kind in (records.DataError, RefusedError, StorageError)} | {
+    transforms.TransformError.__name__: records.DataError}  # whose traceback is in the log already
 _LONGEST = 300  # characters of an engine's own words in a sentence
 _OURS = 'bert_jax_command|bert_jax|input_pipeline|launch'
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from input_pipeline.prepare import splits, stages
+from input_pipeline.prepare import portions, stages
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 
@@ -23,7 +23,7 @@ class Sizes:
   run: int = 16 << 20  # bytes of raw text of a run
   value: int = 32 << 20  # bytes of what is worked on at once: of runs, tables, blocks
   fan: int = 32  # ranges of keys of a round
-  part_tokens: int = splits.PART_TOKENS  # merged at once for a shard
+  part_tokens: int = portions.PART_TOKENS  # merged at once for a shard
 
 
 @dataclasses.dataclass(frozen=True)

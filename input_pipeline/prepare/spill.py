@@ -97,23 +97,13 @@ def order(run: Run) -> Run:
 
 def select(run: Run, decisions: Decisions, split: int, low: int, high: int) -> Pieces:
   """The pieces of the documents of this split (TRAIN or VALIDATION) whose keys are in [low, high)."""
-  first, last = _places(run.pieces, low, high)
+  first, last = columns.places_between(run.pieces.keys, low, high)
   pieces = columns.cut(run.pieces, first, last)
   documents = run.documents[first:last]
   if decisions.renamed.any():
     numbers = document_numbers(run, decisions, documents, pieces['document_ids'])
     pieces = dataclasses.replace(pieces, columns=pieces.columns | {'document_ids': numbers})
   return columns.keep(pieces, decisions.splits[documents] == split)
-
-
-def between(pieces: Pieces, low: int, high: int) -> Pieces:
-  """Of pieces that are sorted by key those whose keys are in [low, high), not copied."""
-  return columns.cut(pieces, *_places(pieces, low, high))
-
-
-def _places(pieces: Pieces, low: int, high: int) -> tuple[int, int]:
-  first = int(np.searchsorted(pieces.keys, np.uint64(low)))
-  return first, len(pieces.keys) if high >= 2**64 else int(np.searchsorted(pieces.keys, np.uint64(high)))
 
 
 def join(runs: list[Run]) -> Run:

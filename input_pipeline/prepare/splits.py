@@ -13,15 +13,13 @@ import numpy as np
 
 from input_pipeline import records
 from input_pipeline.counts import DROPS
-from input_pipeline.prepare import columns, near_duplicates, spill, writing
+from input_pipeline.prepare import columns, near_duplicates, portions, spill, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.prepare.spill import Decisions
 from input_pipeline.text import sources
 
 _MOST_UNKNOWN = 0.05  # of the tokens
-_SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
-PART_TOKENS = 1 << 22  # merged in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +75,14 @@ def shared_ranks(ranks: np.ndarray, used: np.ndarray) -> np.ndarray:  # [D], boo
   return used & np.isin(ranks, found[often > 1])
 
 
+def firsts(run: spill.Run) -> np.ndarray:  # -> [F], places
+  """Of the documents of a run with the same tokens the one that stays, if no other run has one of smaller rank.
+
+  So what one text costs, however often it is there, is a line for each run, and not for each copy.
+  """
+  return np.flatnonzero(~later_copies(run.texts, run.ranks, run.contents))
+
+
 def assign(ranks: np.ndarray, dropped: np.ndarray, below: np.uint64) -> np.ndarray:  # [D], bool [D], - -> uint8 [D]
   """What is decided of each document."""
   return np.where(dropped, spill.DROPPED, np.where(ranks < below, spill.VALIDATION, spill.TRAIN)).astype(np.uint8)
@@ -116,7 +122,7 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:
   """How many files each split gets."""
-  shards = settings.shards or max(1, math.ceil(train_tokens / _SHARD_TOKENS))
+  shards = settings.shards or max(1, math.ceil(train_tokens / portions.TOKENS))
   return {spill.TRAIN: shards, spill.VALIDATION: max(1, math.ceil(shards * settings.validation_share))}
 
 
@@ -145,7 +151,7 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisio
   for split, count in shard_counts(settings, totals[spill.TRAIN].tokens).items():
     if not totals[split].pieces:
       continue
-    parts = max(1, math.ceil(totals[split].tokens / count / PART_TOKENS))
+    parts = portions.count(totals[split].tokens / count, portions.PART_TOKENS)
     jobs = [(directory / records.shard_name(spill.SPLITS[split], i, count), paths, decisions, split, bounds, parts,
              unknown_id)
             for i, bounds in enumerate(spill.key_ranges(count))]

@@ -58,7 +58,7 @@ def spread(blocks: Sequence[Block], ranges: Sequence[Range]) -> list[Block]:
 
 
 def merged(blocks: Sequence[Block], cell: Range) -> Pieces:
-  return columns.merge([spill.between(part, *cell) for block in blocks for part in block])
+  return columns.merge([columns.between(part, *cell) for block in blocks for part in block])
 
 
 def in_parts(blocks: Sequence[Block], cell: Range, most_tokens: int) -> Iterator[Pieces]:
