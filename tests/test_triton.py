@@ -211,7 +211,7 @@ def test_a_kernel_that_reads_nothing_does_not_pass(monkeypatch):
   batch = {key: jnp.asarray(value) for key, value in synthetic.batch(64, 2, 32, 1, pairs=2).items()}
   with monkeypatch.context() as patch:
     patch.setattr(selftest, 'value_and_gradient', lambda *_: lambda *_: (jnp.ones((2, 32, 4)), {}))
-    assert selftest.leaks(small(), GPU, {}, batch) == 256
+    assert selftest.leaks(small(), GPU, {}, batch, jax.random.key(0)) == 256
 
 
 def test_who_failed_is_not_chosen_again_when_a_run_is_evaluated():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import hypothesis
 import jax
