@@ -118,7 +118,7 @@ def cases():
   for objective in objectives.OBJECTIVES:
     for devices in COUNTS:
       microbatches = int(random.choice([1, 1, 2, 3, 4]))
-      yield devices, int(random.integers(1, 6)) * microbatches, microbatches, objective, int(random.choice([1, 3]))
+      yield devices, int(random.integers(2, 9)) * microbatches, microbatches, objective, int(random.choice([1, 3]))
 
 
 @pytest.mark.slow
