@@ -34,10 +34,10 @@ def describe_one(recipe: str, f: dict) -> str:
 
 
 def rows_each(f: dict) -> str:
-  """Rows of a chip; where they do not divide, empty ones fill up the last."""
-  rows = f['batch'] / f['chips']
+  """Rows of a chip; where they do not divide, empty ones fill them up."""
   shared = f['mesh']['data'] * f['mesh']['fsdp']
-  return f'{rows:g} rows each' if f['batch'] % shared == 0 else f'{math.ceil(f["batch"] / shared)} rows each at most'
+  rows = math.ceil(f['batch'] / shared) * shared / f['chips']
+  return f'{rows:g} rows each' + (', empty ones counted' if f['batch'] % shared else '')
 
 
 def layers(f: dict) -> list[tuple[str, str]]:
