@@ -1,7 +1,6 @@
 """Flags: help that waits for nothing, no flag that is parsed and ignored, advice that names only what exists."""
 
 import ast
-import dataclasses
 import os
 import pathlib
 import re
@@ -20,6 +19,7 @@ from launch.commands import (
     flags,
     launch_files,
     measuring,
+    names,
     planning,
     proving,
     supervising,
@@ -201,28 +201,16 @@ def settings():
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
-# Beam's own flags, one that stands in a recipe's place, and those that are refused with what took their place.
-FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--setup_file', planning.LIST, '--beam-runner',
-           '--beam-arguments'}
+# The command's own, Beam's, git's, one that stands in a recipe's place, and those that are refused with what took their
+# place.
+FOREIGN = {'--version', '--direct_num_workers', '--runner', '--project', '--region', '--setup_file', '--always',
+           '--dirty', '--abbrev', '--exclude', planning.LIST, '--beam-runner', '--beam-arguments'}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()
 
 
-def flags_of(kind, before=''):
-  """Every flag of a settings dataclass as tyro makes it, and `--no-` of those that are on or off."""
-  found = {'--help'}
-  for field in dataclasses.fields(kind):
-    hint = typing.get_type_hints(kind)[field.name]
-    name = before + field.name.replace('_', '-')
-    if dataclasses.is_dataclass(hint):
-      found |= flags_of(hint, '' if field.name in flags.NAMELESS else f'{name}.')
-      found.add(f'--{name}')  # the group: `--mesh auto`
-    else:
-      found.add(f'--{name}')
-      if hint is bool:
-        head, dot, last = name.rpartition('.')
-        found.add(f'--{head}{dot}no-{last}')
-  return found
+def flags_of(kind):
+  return {'--help', *names.flags_of(kind)}
 
 
 FLAGS = {planning.LIST}.union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
@@ -312,3 +300,42 @@ def test_advice_names_only_flags_and_commands_that_exist():
 def test_the_readme_names_only_flags_and_commands_that_exist():
   readme = (ROOT / 'README.md').read_text()
   assert sorted(set(missing(readme))) == []
+
+# ---------------------------------------------------------------- words that name nothing
+
+
+def test_versions(capsys):
+  assert cli.run(['--version']) == 0
+  found = dict(line.split(' ', 1) for line in capsys.readouterr().out.splitlines())
+  assert {'bert_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'python'} <= found.keys()
+  assert re.fullmatch(r'\d+\.\d+.*', found['bert_jax']) and ('commit' in found) == (ROOT / '.git').exists()
+
+
+@pytest.mark.parametrize('command', SETTINGS)
+def test_a_flag_that_is_nearly_one_gets_a_suggestion(command):
+  """Two letters of each of its longer flags change places; whatever else is missing or wrong."""
+  kind = SETTINGS[command]
+  known = names.flags_of(kind)
+  for name in sorted(name for name in known if '.' not in name and len(name) > 6 and '--no-' not in name)[:12]:
+    slipped = name[:4] + name[5] + name[4] + name[6:]
+    if slipped not in known:
+      with pytest.raises(cfg.ConfigError, match=f'did you mean {name}'):
+        flags.parse(kind, [slipped, 'x'], command)
+
+
+@pytest.mark.parametrize('argv, says', [
+    (['prepare', '--inptu', 'x'], 'did you mean --input?'), (['pretrain', 'tiny', '--rnu-dir', 'r'], 'mean --run-dir?'),
+    (['finetune', 'cloa'], "did you mean 'cola'?"), (['benchmark', 'stpe'], "did you mean 'step'?"),
+    (['--input', 'x', 'prepare'], 'write it first, `bert-jax prepare --input …`'), (['--input', 'x'], 'no command')])
+def test_what_may_have_been_meant(argv, says):
+  with pytest.raises(cfg.ConfigError, match=re.escape(says)):
+    cli.run(argv)
+
+
+@pytest.mark.parametrize('argv, wanted', [
+    (['--run.steps', '3', '--batch.sequence_length=8'], {'run.steps', 'batch.sequence_length'}),
+    (['--model.no-causal'], {'model.causal'}), (['--mesh', 'auto'], {f'mesh.{name}' for name in (
+        'data', 'fsdp', 'tensor')}), (['--data', '--', 'x'], {'data'}), (['x', '--no-such'], set())])
+def test_which_settings_a_command_line_gives(argv, wanted):
+  found = names.given(argv, training.Pretrain).keys()
+  assert wanted <= found and all(name.startswith('mesh') or name in wanted for name in found)

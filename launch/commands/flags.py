@@ -18,9 +18,10 @@ from bert_jax.errors import ConfigError, require
 from bert_jax.fields import flat
 from input_pipeline import ranges
 from input_pipeline.errors import DataError
+from launch.commands import names
+from launch.commands.names import NAMELESS, flag
 
 WIDTH = 120  # columns of what is printed
-NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 BOX = 100_000  # columns, when it is not for people
 SET_IN = 4 * ' '
 COLOURS = re.compile('\x1b\\[[0-9;]*m')
@@ -41,7 +42,7 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
   """
   extra = {} if default is None else {'default': default}
   try:
-    with in_a_sentence(command, argv):
+    with in_a_sentence(command, argv, lambda: names.meant(argv, kind, default)):
       settings: Any = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', registry=with_ranges(),
                                **extra)
   except Refused as refused:
@@ -56,8 +57,10 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
 
 
 @contextlib.contextmanager
-def in_a_sentence(command: str, argv: list[str]):
+def in_a_sentence(command: str, argv: list[str], meant: Callable[[], str]):
   """In which tyro ends by a ConfigError where it would draw a box of lines on standard error, as wide as the terminal.
+
+  `meant`: () -> what flags that do not exist may have meant, which is said in the first place.
   """
   columns, said = os.environ.get('COLUMNS'), io.StringIO()
   if not {'-h', '--help'} & set(argv):
@@ -67,7 +70,9 @@ def in_a_sentence(command: str, argv: list[str]):
       yield
   except SystemExit as ended:
     if ended.code:
-      raise ConfigError(f'{sentence_of(said.getvalue(), argv)}; `bert-jax {command} --help` tells of all') from None
+      found = sentence_of(said.getvalue(), argv)
+      first = '' if TYROS['Perhaps you meant:'] in found else meant()
+      raise ConfigError(f'{first and f"{first} "}{found}; `bert-jax {command} --help` tells of all') from None
     raise
   finally:
     os.environ.pop('COLUMNS', None) if columns is None else os.environ.update(COLUMNS=columns)
@@ -200,11 +205,6 @@ def named(values: dict[str, object]) -> dict[str, object]:
   return {name.removeprefix('config.').removeprefix('own.'): value for name, value in values.items()}
 
 
-def flag(field: str) -> str:
-  """'--batch.sequence-length' of 'batch.sequence_length'."""
-  return '--' + field.replace('_', '-')
-
-
 def spelled_out(argv: list[str]) -> list[str]:
   """`--mesh auto` and `--grid` as the flags that they stand for."""
   words: list[str] = []
@@ -252,8 +252,8 @@ def listed(functions: dict[str, Callable]) -> str:
   for name, function in functions.items():
     alike.setdefault(' '.join((function.__doc__ or '').split('\n\n')[0].split()), []).append(name)
   lines = []
-  for paragraph, names in alike.items():
-    shown = ' … '.join(dict.fromkeys((names[0], names[-1])))
+  for paragraph, those in alike.items():
+    shown = ' … '.join(dict.fromkeys((those[0], those[-1])))
     lines.append(textwrap.fill(paragraph, WIDTH, initial_indent=f'  {shown:<16} ', subsequent_indent=' ' * 19))
   return '\n'.join(lines)
 

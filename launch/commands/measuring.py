@@ -11,13 +11,14 @@ import tyro
 
 from bert_jax.benchmark import peers, tasks
 from bert_jax.config import STORED, BatchConfig, Config, Distributed, Long, Masking
-from bert_jax.errors import STOPPED
+from bert_jax.errors import STOPPED, ConfigError
 from input_pipeline import storage
 from input_pipeline.batches.reading import Engine
 from input_pipeline.benchmark import Peer as InputPeer
 from input_pipeline.ranges import Count, Seconds, Within
 from input_pipeline.records import DYNAMIC, read_manifest
 from launch.commands import flags
+from launch.commands.unknown import unknown
 
 STEP_USAGE = '''usage: bert-jax benchmark step RECIPE [--data DATA] [--peer huggingface] [--profile DIR]
        [--model.… --objective … --batch.… --optimizer.… --mesh.… --run.… --distributed.…]'''
@@ -33,6 +34,8 @@ def benchmark(argv: list[str]) -> int:
   """Calls what the first word names."""
   if argv and argv[0] in KINDS:
     return KINDS[argv[0]](argv[1:])
+  if argv and not argv[0].startswith('-'):
+    raise ConfigError(unknown('benchmark', argv[0], KINDS))
   print(USAGE)
   return 0 if argv and argv[0] in ('-h', '--help') else 2
 

@@ -13,6 +13,7 @@ from bert_jax.tasks.task import Settings
 from input_pipeline import storage
 from input_pipeline.ranges import CountOrNone
 from launch.commands import flags
+from launch.commands.unknown import unknown
 
 USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
        [--initialize-from CHECKPOINT [--longer-positions repeat|interpolate]]
@@ -130,7 +131,7 @@ def finetune(argv: list[str]) -> int:
     print(f'{FINETUNE_USAGE}\n\nTasks: {", ".join(TASKS)}\n\n`bert-jax finetune TASK --help` shows every setting.')
     return 0 if argv else 2
   if argv[0] not in TASKS:
-    raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
+    raise ConfigError(unknown('task', argv[0], TASKS))
   from bert_jax import compiled, distributed, early_stop, stop_together, sweep
   from bert_jax.tasks import settings, showing
   default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
