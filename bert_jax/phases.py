@@ -53,6 +53,29 @@ def directory(data_dir: storage.PathLike, config: cfg.Config) -> storage.Path:
       + f', wanted is data for rows of {length}: make it with `bert-jax prepare`')
 
 
+def prepared(data_dir: storage.PathLike) -> dict[int, records.Manifest]:
+  """{length of rows: what its data says of itself}, of all that lies in DATA. Raises DataError where nothing does."""
+  data_dir = storage.path(data_dir)
+  if (data_dir / records.MANIFEST).is_file() or not data_dir.is_dir():
+    folders = [data_dir]
+  else:
+    folders = [path for path in data_dir.iterdir() if path.name.isdigit() and (path / records.MANIFEST).is_file()]
+  found = [records.read_manifest(folder) for folder in folders or [data_dir]]
+  return {manifest.sequence_length: manifest for manifest in sorted(found, key=lambda one: one.sequence_length)}
+
+
+def misfits(data_dir: storage.PathLike, config: cfg.Config) -> list[str]:
+  """Sentences on what the run wants otherwise than its data was prepared, phase by phase."""
+  found = []
+  for phase in phases(config):
+    try:
+      path = directory(data_dir, phase.config)
+      found += loader.misfits(path, records.read_manifest(path), phase.config.batch)
+    except records.DataError as error:
+      found.append(str(error))
+  return found
+
+
 def open_streams(data_dir: storage.PathLike, config: cfg.Config) -> list[tuple[Phase, loader.Stream]]:
   """The verified training split of every phase. Raises DataError, ConfigError."""
   opened: list[tuple[Phase, loader.Stream]] = []

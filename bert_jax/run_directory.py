@@ -1,7 +1,7 @@
 """A run's directory: what is in it, what kind of run it is, and whether a command may go on in it.
 
-RUN/config.json           the kind of run, its settings, data, vocabulary, and where its weights came from; written once
-                          with a random `id`, so that no two runs have the same
+RUN/config.json           the kind of run, its settings, data, vocabulary, where its weights came from, and how it was
+                          begun; written once with a random `id`, so that no two runs have the same
 RUN/vocab.txt, spm.model  the vocabulary, so that the run can be used without its data
 RUN/checkpoints/STEP/     what checkpoint.py writes
 RUN/metrics.jsonl, tensorboard/, evaluation.json, loss.png, export/
@@ -13,12 +13,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Mapping
 
 import jax
 
-from bert_jax import config as cfg
+from bert_jax import config as cfg, versions
 from bert_jax.errors import ConfigError, DriftError, require
 from bert_jax.model import dropout
 from bert_jax.tasks.settings import Finetune, classes_of
@@ -46,6 +47,20 @@ class Origin:
 
 
 @dataclasses.dataclass(frozen=True)
+class Begun:
+  """How a run was begun, for who wants to do so again; nothing goes by it."""
+  recipe: str = ''  # '': settings of a file, or a call
+  command: str = ''  # the command line; '': a call
+  folder: str = ''  # where that was
+  versions: dict = dataclasses.field(default_factory=dict)  # {package: version}
+  commit: str = ''
+
+  @classmethod
+  def now(cls, recipe: str = '', command: str = '') -> 'Begun':
+    return cls(recipe, command, os.getcwd() if command else '', versions.versions(), versions.commit())
+
+
+@dataclasses.dataclass(frozen=True)
 class Record:
   """What config.json says of a run."""
   config: cfg.Config | Finetune
@@ -55,6 +70,7 @@ class Record:
   text: str = ''  # one sentence on what it learns from, as it was when the run began
   shards: str = ''  # the fingerprint of what it learns from and is evaluated on: of shards, or of a task's examples
   masks: str = dropout.MASKS  # how dropout's masks are drawn
+  begun: Begun | None = None  # None: a run of before this was recorded
 
   @property
   def kind(self) -> str:
@@ -207,6 +223,7 @@ def _read(run_dir: storage.PathLike) -> Record | None:
     config = cfg.from_json(kind, settings, narrowed=narrowed)
     vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
     origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
+    begun = fields.get('begun') and cfg.from_json(Begun, fields['begun'], 'begun.')
     for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written'),
                                 ('text', '', 'as it was written'), ('shards', '', 'as it was written'),
                                 ('masks', '', 'as it was written')):
@@ -214,4 +231,4 @@ def _read(run_dir: storage.PathLike) -> Record | None:
   except (ConfigError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged: {error}') from error
   return Record(config, fields['data'], vocabulary, origin or None, fields.get('text', ''), fields.get('shards', ''),
-                fields.get('masks', 'lowbias32'))  # of all runs that do not say it
+                fields.get('masks', 'lowbias32'), begun or None)  # these masks: of all runs that do not say it

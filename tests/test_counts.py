@@ -17,7 +17,7 @@ from bert_jax import phases, recipes, train
 from input_pipeline import counts, records
 from input_pipeline.prepare import columns, corpus, settings, spill
 from launch import cli
-from launch.commands import flags, training
+from launch.commands import flags, pretraining
 from tests import corpora
 
 
@@ -114,8 +114,8 @@ def test_prepare_says_what_was_dropped_and_a_next_command_that_fits_its_data(tmp
   commands = [shlex.split(line) for line in lines[lines.index('next') + 1:]]
   assert [words[:2] for words in commands] == [['bert-jax', 'inspect'], ['bert-jax', 'pretrain']]
   assert cli.run(commands[0][1:]) == 0
-  default = training.Pretrain('', '', recipes.recipe(commands[1][2]))
-  args = flags.parse(training.Pretrain, commands[1][3:], 'pretrain', default, training.check)
+  default = pretraining.Pretrain('', '', recipes.recipe(commands[1][2]))
+  args = flags.parse(pretraining.Pretrain, commands[1][3:], 'pretrain', default, pretraining.check)
   assert args.config.model.max_positions >= args.config.batch.sequence_length and args.run_dir == 'runs/my data'
   for phase, stream in phases.open_streams(args.data, args.config):
     train.check_vocabulary(phase.config.model, stream.vocabulary, args.data)

@@ -21,6 +21,7 @@ from launch.commands import (
     measuring,
     names,
     planning,
+    pretraining,
     proving,
     supervising,
     table,
@@ -133,8 +134,8 @@ def test_what_a_recipe_brings_with_it_is_not_refused():
   for name in ('sample', 'proof', 'base', *recipes.OTHERS, 'base_left_to_right', 'sample_no_nsp'):
     default = planning.Plan(recipes.recipe(name))
     assert flags.parse(planning.Plan, [], 'plan', default, planning.check) == default
-  default = training.Pretrain('d', 'r', recipes.recipe('base_left_to_right'))
-  args = flags.parse(training.Pretrain, ['--long.share', '0'], 'pretrain', default, training.check)
+  default = pretraining.Pretrain('d', 'r', recipes.recipe('base_left_to_right'))
+  args = flags.parse(pretraining.Pretrain, ['--long.share', '0'], 'pretrain', default, pretraining.check)
   assert args.config.long.share == 0 and args.config.long.predictions == 1
 
 
@@ -178,7 +179,7 @@ def test_choices_are_those_of_the_tables():
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
   assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
   assert choices(using.Score, 'unit') == tuple(score.UNITS)
-  assert choices(training.Pretrain, 'longer_positions') == tuple(growing.LONGER)
+  assert choices(pretraining.Pretrain, 'longer_positions') == tuple(growing.LONGER)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
@@ -187,7 +188,7 @@ def test_choices_are_those_of_the_tables():
 def settings():
   from input_pipeline.vocabulary.training import VocabularySettings
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
-          'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
+          'pretrain': pretraining.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
           'predict': training.Predict, 'plot': training.Plot, 'report': training.Report,
           'supervise': supervising.Supervise, 'plan': planning.Plan, 'selftest': proving.SelfTest,
           'benchmark step': measuring.BenchmarkStep,
@@ -337,5 +338,5 @@ def test_what_may_have_been_meant(argv, says):
     (['--model.no-causal'], {'model.causal'}), (['--mesh', 'auto'], {f'mesh.{name}' for name in (
         'data', 'fsdp', 'tensor')}), (['--data', '--', 'x'], {'data'}), (['x', '--no-such'], set())])
 def test_which_settings_a_command_line_gives(argv, wanted):
-  found = names.given(argv, training.Pretrain).keys()
+  found = names.given(argv, pretraining.Pretrain).keys()
   assert wanted <= found and all(name.startswith('mesh') or name in wanted for name in found)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 from tyro import constructors
 
-from bert_jax.errors import ConfigError, require
+from bert_jax.errors import ConfigError, require, together
 from bert_jax.fields import flat
 from input_pipeline import ranges
 from input_pipeline.errors import DataError
@@ -41,12 +42,11 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
   So does a number outside its range, and an empty text where some text is meant; what is surely a mistake is told.
   """
   extra = {} if default is None else {'default': default}
-  try:
-    with in_a_sentence(command, argv, lambda: names.meant(argv, kind, default)):
-      settings: Any = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', registry=with_ranges(),
-                               **extra)
-  except Refused as refused:
-    raise refused.__cause__ or refused from None
+  wrong: list[Exception] = []
+  with in_a_sentence(command, argv, lambda: names.meant(argv, kind, default)):
+    settings: Any = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', registry=with_ranges(wrong),
+                             **extra)
+  together(*(functools.partial(fail, error) for error in wrong))
   require_values(settings)
   for sentence in ranges.unwise(settings):
     print(f'bert-jax: {sentence.removeprefix("config.").removeprefix("own.")}', file=sys.stderr, flush=True)
@@ -107,8 +107,11 @@ def sentence_of(box: str, argv: list[str]) -> str:
   return '; '.join([words[:1].lower() + words[1:], *more])
 
 
-def with_ranges() -> constructors.ConstructorRegistry:
-  """By which tyro shows the range of each number beside its default, and leaves to the settings what is none."""
+def with_ranges(wrong: list[Exception]) -> constructors.ConstructorRegistry:
+  """By which tyro shows the range of each number beside its default, and leaves to the settings what is none.
+
+  `wrong` gets what settings raise, which tyro would put in a box of lines: they are Broken then.
+  """
   registry, within = constructors.ConstructorRegistry(), []
 
   @registry.struct_rule
@@ -123,23 +126,30 @@ def with_ranges() -> constructors.ConstructorRegistry:
     known = ranges.of(info.type)
     fields = [dataclasses.replace(field, type=with_range(known[field.name][0])) if field.name in known
               else field for field in found.fields]
-    return dataclasses.replace(found, fields=tuple(fields), instantiate=refusing(found.instantiate))
+    return dataclasses.replace(found, fields=tuple(fields), instantiate=refusing(found.instantiate, wrong))
 
   return registry
 
 
-class Refused(Exception):
-  """Settings that cannot work, carried through tyro, which would put a ValueError in a box of lines."""
+class Broken:
+  """In the place of settings that cannot work."""
 
 
-def refusing(make: Callable) -> Callable:
-  """`make`, whose ConfigError or DataError becomes a Refused."""
+def refusing(make: Callable, wrong: list[Exception]) -> Callable:
+  """`make`, whose ConfigError or DataError goes to `wrong`."""
   def made(*args, **kwargs):
+    if any(isinstance(part, Broken) for part in (*args, *kwargs.values())):
+      return Broken()
     try:
       return make(*args, **kwargs)
     except (ConfigError, DataError) as error:
-      raise Refused from error
+      wrong.append(error)
+      return Broken()
   return made
+
+
+def fail(error: Exception) -> None:
+  raise error
 
 
 def with_range(hint):

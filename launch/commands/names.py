@@ -19,10 +19,12 @@ def flags_of(kind, default=None, before: str = '') -> dict[str, str]:
   """{'--batch.sequence-length': 'batch.sequence_length'}: every flag of a settings dataclass as tyro makes it, with no-
   of those that are on or off, and groups. `default`: an instance, whose fields may be of narrower classes."""
   kind = next((part for part in typing.get_args(kind) if isinstance(part, type)), kind)
-  hints, found = typing.get_type_hints(kind), {}
+  hints, found = typing.get_type_hints(kind, include_extras=True), {}
   for field in dataclasses.fields(kind):
-    value, name = getattr(default, field.name, None), before + field.name
-    hint: Any = type(value) if dataclasses.is_dataclass(value) else hints[field.name]
+    hint: Any = hints[field.name]
+    called = next((extra.name for extra in getattr(hint, '__metadata__', ()) if getattr(extra, 'name', None)), None)
+    value, name = getattr(default, field.name, None), before + (called or field.name)
+    hint = type(value) if dataclasses.is_dataclass(value) else typing.get_type_hints(kind)[field.name]
     found[flag(name)] = name
     if dataclasses.is_dataclass(hint):
       found |= flags_of(hint, value, '' if field.name in NAMELESS else f'{name}.')

@@ -23,8 +23,8 @@ def inspect(argv: list[str]) -> int:
 
 def pretrain(argv: list[str]) -> int:
   """Train a recipe, or resume where the run directory stopped."""
-  from launch.commands import training
-  return training.pretrain(argv)
+  from launch.commands import pretraining
+  return pretraining.pretrain(argv)
 
 
 def finetune(argv: list[str]) -> int:

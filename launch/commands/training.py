@@ -1,13 +1,13 @@
-"""`bert-jax pretrain`, `finetune`, `evaluate`, `predict`, `plot`, `report`: a run, its figures, answers and curves."""
+"""`bert-jax finetune`, `evaluate`, `predict`, `plot`, `report`: a run, its figures, answers and curves."""
 
 import dataclasses
 import json
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from bert_jax.config import Config, Distributed
-from bert_jax.errors import STOPPED, UNSAVED, ConfigError, require
+from bert_jax.config import Distributed
+from bert_jax.errors import STOPPED, ConfigError, require
 from bert_jax.tasks.settings import Finetune, Grid, Seeds
 from bert_jax.tasks.task import Settings
 from input_pipeline import storage
@@ -15,70 +15,9 @@ from input_pipeline.ranges import CountOrNone
 from launch.commands import flags
 from launch.commands.unknown import unknown
 
-USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
-       [--initialize-from CHECKPOINT [--longer-positions repeat|interpolate]]
-       [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]'''
 FINETUNE_USAGE = '''usage: bert-jax finetune TASK --data DATA --run-dir RUN --checkpoint CHECKPOINT
        [--grid] [--seeds N] [--epochs N]
        [--batch.… --files.… --optimizer.… --model.… --mesh.… --run.… --distributed.…]'''
-
-# ---------------------------------------------------------------- pretrain
-
-
-@dataclasses.dataclass(frozen=True)
-class Pretrain:
-  """Train a recipe, or go on where its run directory stopped."""
-  data: str
-  """A directory that `bert-jax prepare` made."""
-  run_dir: str
-  """Where checkpoints and figures go; the same command resumes there."""
-  config: Annotated[Config, tyro.conf.arg(name='')]
-  """The run; its fields are flags without a name in front."""
-  rewind_to: CountOrNone | None = None
-  """Go back to the checkpoint of this step, once; later ones are removed."""
-  skip_steps: str | None = None
-  """With --rewind-to: leave out the batches that these steps read, FIRST:END as in 390:410."""
-  initialize_from: str | None = None
-  """A checkpoint whose weights a new run begins with: a run, one of its steps, or a Hugging Face directory. Where the
-  data's vocabulary extends its own (`bert-jax vocabulary --extend`), new tokens begin as the mean of their pieces."""
-  longer_positions: Literal['repeat', 'interpolate'] | None = None
-  """How the checkpoint gets more positions where it has fewer than --model.max-positions. repeat: its own again
-  (arXiv:2004.05150 section 5); interpolate: on straight lines between its own."""
-  cache: str = 'auto'
-  """Where compiled programs are kept for the next start: a folder that only you write to, off, or auto: your own cache
-  folder; below the run where that is in a bucket or its processes are several."""
-  distributed: Distributed = Distributed()
-  """Where the run has several processes: how they find each other."""
-
-
-def check(args: Pretrain) -> dict[str, str]:
-  """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
-  found = {} if args.initialize_from else {'longer_positions': 'without --initialize-from'}
-  if not args.config.long.share:
-    found |= dict.fromkeys(('long.sequence_length', 'long.predictions', 'long.size'),
-                           'with --long.share 0, by which all rows have --batch.sequence-length')
-  if not args.config.run.evaluate_every:
-    found['run.evaluation_rows'] = 'without --run.evaluate-every'
-  return found
-
-
-def pretrain(argv: list[str]) -> int:
-  """Trains; the exit code tells a run that was stopped from one that is done."""
-  if flags.asks_for_help(argv):
-    return flags.show_recipes(USAGE, 'pretrain', argv)
-  from bert_jax import compiled, distributed, early_stop, recipes, rewind, stop_together, train
-  default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
-  args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
-  back = rewind.parse(args.rewind_to, args.skip_steps)
-  early_stop.begin()
-  distributed.start(args.distributed)
-  stop_together.begin()
-  with compiled.kept(compiled.place(args.cache, args.run_dir)):
-    result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from,
-                         longer_positions=args.longer_positions, back=back)
-  if result.reason != 'signal':
-    return 0
-  return STOPPED if result.step > (result.resumed_from or 0) else UNSAVED
 
 # ---------------------------------------------------------------- finetune
 

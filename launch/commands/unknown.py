@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable
 def unknown(kind: str, word: str, known: Collection[str]) -> str:
   """'there is no command 'pretrian'; did you mean 'pretrain'?', or else which there are."""
   close = closest(word, known)
-  return f'there is no {kind} {word!r}' + (f'; did you mean {close!r}?' if close else f': wanted one of {listed(known)}')
+  hint = f'; did you mean {close!r}?' if close else f': wanted one of {listed(known)}'
+  return f'there is no {kind} {word!r}{hint}'
 
 
 def closest(word: str, known: Collection[str]) -> str | None:
