@@ -1,7 +1,8 @@
-"""A recipe fitted to the data that is there and to the steps that are asked for: what nobody gave follows what is given.
+"""A recipe fitted to the data that is there and to the steps that are asked for: what nobody gave follows what is
+given.
 
-Settings come in layers: the recipe's, those of a file, those of flags. What a higher layer gives is never changed; where
-that cannot work together, all that is wrong is told at once.
+Settings come in layers: the recipe's, those of a file, those of flags. What a higher layer gives is never changed;
+where that cannot work together, all that is wrong is told at once.
 """
 
 import dataclasses
@@ -51,7 +52,8 @@ class Fitted:
 def fitted(layers: Layers, data_dir: storage.PathLike | None, old: cfg.Config | None = None) -> Fitted:
   """The settings of the highest layer, in which what was not given follows the data and the steps.
 
-  `data_dir`: None where there are only settings. `old`: of a run that is there, whose own settings stay. Raises ConfigError, DataError for all that cannot work.
+  `data_dir`: None where there are only settings. `old`: of a run that is there, whose own settings stay.
+  Raises ConfigError, DataError for all that cannot work.
   """
   asked = cfg.Asked.of(layers.settings[-1])
   if old is not None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 
 from bert_jax import config as cfg
 from input_pipeline import records, storage
@@ -106,6 +107,16 @@ def text_of(found: list[records.Manifest]) -> str:
   split = first.splits['train']
   return (f'Text: {json.dumps(first.settings.get("input"))}; {split.documents:,} documents, {split.tokens:,} tokens in '
           f'pieces for rows of up to {lengths}.')
+
+
+def of_lengths(streams: list[tuple[Phase, loader.Stream]], config: cfg.Config, lengths: Iterable[int]
+               ) -> tuple[str, ...]:
+  """`fingerprint` of the run with other numbers of steps."""
+  found = []
+  for steps in lengths:
+    parts = phases(dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps)))
+    found.append(fingerprint([(part, stream) for part, (_, stream) in zip(parts, streams)]))
+  return tuple(found)
 
 
 def fingerprint(streams: list[tuple[Phase, loader.Stream]]) -> str:

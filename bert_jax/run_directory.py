@@ -2,6 +2,7 @@
 
 RUN/config.json           the kind of run, its settings, data, vocabulary, where its weights came from, and how it was
                           begun; written once with a random `id`, so that no two runs have the same
+RUN/extended.json         how many steps it has now, where it was extended: extending.py
 RUN/vocab.txt, spm.model  the vocabulary, so that the run can be used without its data
 RUN/checkpoints/STEP/     what checkpoint.py writes
 RUN/metrics.jsonl, tensorboard/, evaluation.json, loss.png, export/
@@ -16,10 +17,11 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
-from bert_jax import config as cfg, versions
+from bert_jax import config as cfg, extending, versions
 from bert_jax.errors import ConfigError, DriftError, require
 from bert_jax.model import dropout
 from bert_jax.tasks.settings import Finetune, classes_of
@@ -87,16 +89,31 @@ def check(run_dir: storage.PathLike, record: Record) -> Record | None:
   """
   run_dir = storage.path(run_dir)
   if (old := _read(run_dir)) is not None:
+    grown = extending.grows(old.config, record.config)
+    if grown:  # what else differs is told first
+      old = dataclasses.replace(old, config=extending.with_steps(old.config, record.config.run.steps))
     changes = drift(old, record)
     if changes:
       raise DriftError(f'{run_dir} is a run of another configuration ({"; ".join(changes)}): '
                        'name another --run-dir, or give the settings that it began with')
+    if grown:
+      require_same_past(run_dir, record.config)
     return old
   begun = lambda name: name == LOCK or name.startswith(f'.{CONFIG}.') and name.endswith('.tmp')  # and then killed
   if not storage.is_empty(run_dir) and not (run_dir.is_dir() and all(begun(path.name) for path in run_dir.iterdir())):
     raise ConfigError(f'{run_dir} exists and is no run of ours (it has no {CONFIG}): nothing was written; '
                       'name another --run-dir')
   return None
+
+
+def require_same_past(run_dir: storage.Path, config: cfg.Config) -> None:
+  """Raises DriftError where the steps that a run has done would have been others with more steps to come."""
+  before: Any = read(run_dir).config
+  folder = run_dir / CHECKPOINTS
+  done = max((int(path.name) for path in folder.iterdir() if is_number(path.name)), default=0) if folder.exists() else 0
+  if why := extending.why_not(before, config, done):
+    raise DriftError(f'{run_dir} has {before.run.steps:,} steps, and cannot go on to {config.run.steps:,}: {why}; go '
+                     f'on in a new phase, with a warmup of its own: --initialize-from {run_dir} and another --run-dir')
 
 
 def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mapping[str, bytes]) -> Record:
@@ -107,6 +124,9 @@ def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mappin
   """
   run_dir = storage.path(run_dir)
   if (old := check(run_dir, record)) is not None:
+    before = lengths(run_dir)
+    if jax.process_index() == 0 and old.config.run.steps != before[-1]:
+      extending.write(run_dir, [*before, old.config.run.steps])
     if jax.process_index() == 0 and not (run_dir / CHECKPOINTS).exists():  # a kill may have come before all was there
       write_vocabulary(run_dir, vocabulary_files)
     return old
@@ -196,6 +216,11 @@ def run_of(path: storage.PathLike) -> storage.Path | None:
   return run_dir if isinstance(fields, dict) and 'vocabulary' in fields else None
 
 
+def lengths(run_dir: storage.PathLike) -> list[int]:
+  """How many steps a run was to have, from the beginning on; the last is how many it has. Raises ConfigError."""
+  return extending.lengths(run_dir) or [read(run_dir).config.run.steps]
+
+
 def read(run_dir: storage.PathLike) -> Record:
   """What a run is. Raises ConfigError where there is none, or its config.json is damaged."""
   record = _read(run_dir)
@@ -221,6 +246,8 @@ def _read(run_dir: storage.PathLike) -> Record | None:
     kind, settings = KINDS[fields['kind']], fields.get('config')
     narrowed = classes_of(settings) if kind is Finetune and isinstance(settings, dict) else {}
     config = cfg.from_json(kind, settings, narrowed=narrowed)
+    if extended := extending.lengths(run_dir):
+      config = extending.with_steps(config, extended[-1])
     vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
     origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
     begun = fields.get('begun') and cfg.from_json(Begun, fields['begun'], 'begun.')

@@ -1,4 +1,4 @@
-"""Settings in a file: read back as a run wrote them, JSON or YAML, whole or only some; and printed with their sources."""
+"""Settings in a file: read back as a run wrote them, JSON or YAML, whole or only some; printed with their sources."""
 
 import contextlib
 import json
@@ -11,9 +11,9 @@ from input_pipeline import foreign, storage
 
 
 def read(path: storage.PathLike) -> dict[str, object]:
-  """{'run.steps': 20}: what a file says, by the names of flags; of a run's config.json its settings. Raises ConfigError.
+  """{'run.steps': 20}: what a file says, by the names of flags; of a run's config.json its settings.
 
-  Groups may be within each other or joined by dots: {"run": {"steps": 20}}, {"run.steps": 20}.
+  Raises ConfigError. Groups may be within each other or joined by dots: {"run": {"steps": 20}}, {"run.steps": 20}.
   """
   where = storage.path(path)
   foreign.check_kind(where)

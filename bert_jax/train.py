@@ -50,6 +50,23 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   after a signal. `back`: to an earlier step, and on without some batches. `begun`: how, as a new run records it.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
+  made = make(config, data_dir, run_dir, devices, engine, progress, initialize_from, longer_positions, back, begun)
+  return made.run.run(made.initial, progress, stop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+  """A run that could begin now; nothing of it is written."""
+  run: training.Training
+  initial: Any  # the parameters of a checkpoint to begin with; None: random ones, or those of the run
+  streams: list[tuple[phases.Phase, Any]]
+  found: health.Preflight
+
+
+def make(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, devices=None, engine: str = 'auto',
+         progress: bool = True, initialize_from: storage.PathLike | None = None, longer_positions: str | None = None,
+         back: rewind.Rewind | None = None, begun: run_directory.Begun | None = None) -> Made:
+  """Program, data and weights of a run, checked. Arguments and errors are those of `train`."""
   require(longer_positions is None or initialize_from is not None, f'--longer-positions {longer_positions} changes '
           'nothing without --initialize-from: leave it out')
   is_new = not run_directory.run_of(run_dir)
@@ -93,14 +110,16 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
             yield from found
 
   vocabulary_files = run_directory.vocabulary_files(phases.directory(data_dir, config))
+  earlier = () if is_new else phases.of_lengths(streams, config, run_directory.lengths(run_dir))
   run = training.Training(
       run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
       probes.beside(evaluate.on_the_way(program, data_dir, config), config,
                     lambda: tokenizer_of(data_dir, config, vocabulary)),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
       [*(phase_text(phase, stream) for phase, stream in streams), *found.lines], load, back=in_phase(back, config),
-      warnings=found.warnings, strange=health.Bands(found, config.optimizer.warmup_steps).look)
-  return run.run(initial, progress, stop)
+      warnings=found.warnings, earlier=earlier,
+      strange=health.Bands(found, config.optimizer.warmup_steps, config.run.steps).look)
+  return Made(run, initial, streams, found)
 
 
 def tokenizer_of(data_dir: storage.PathLike, config: cfg.Config, vocabulary):

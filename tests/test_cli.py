@@ -160,7 +160,6 @@ BAD = {
     'latin.txt': ('café au lait.\n\nun deux.'.encode('latin-1'), 'UTF-8'),
     'empty.txt': (b'', 'empty'),
     'blank.txt': (b'\n\n  \n', 'holds 0 documents'),
-    'one.txt': (corpora.text_of(1).encode(), 'holds 1 document with text'),
     'broken.jsonl': (b'{"text": "one two."}\n{"text": \n', 'byte 21'),
 }
 

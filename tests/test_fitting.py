@@ -1,4 +1,4 @@
-"""A recipe fitted to data and steps: all recipes go with all data; what was given stays; what is wrong is told at once."""
+"""A recipe fitted to data and steps: all recipes go with all data; what was given stays; all that is wrong is told."""
 
 import contextlib
 import itertools
@@ -18,7 +18,8 @@ from tests import synthetic
 
 # Of those that differ only in their size one, and one with the variants that differ.
 NAMES = ['sample', 'proof', 'base', *recipes.OTHERS, *(
-    f'{size}_{name}' for size in ('base', 'proof') for name in ('no_nsp', 'left_to_right', 'sop', '2018', 'mask_0_20_80'))]
+    f'{size}_{name}' for size in ('base', 'proof')
+    for name in ('no_nsp', 'left_to_right', 'sop', '2018', 'mask_0_20_80'))]
 DATA = {'32': [32], '128': [128], '512': [512], '1024': [1024], '128 and 512': [128, 512], '64 and 256': [64, 256]}
 KINDS = {'dynamic': {}, 'google': {'pairs': 'google'}, 'stored': {'pairs': 'google', 'masks': records.GOOGLE}}
 PREPARED = [*((name, 'dynamic') for name in DATA), ('32', 'google'), ('128', 'stored'), ('128 and 512', 'stored')]
@@ -116,7 +117,8 @@ def test_all_that_is_wrong_is_told_at_once(data, tmp_path):
 
 @pytest.mark.parametrize('kind', ['a run', 'plain', 'dotted', 'yaml', 'printed'])
 def test_a_file_of_settings_is_read_back(tmp_path, capsys, kind):
-  config = replaced(recipes.recipe('proof'), {'run.steps': 700, 'model.layer_norm_epsilon': 3e-9, 'model.vocab_size': 90})
+  changes = {'run.steps': 700, 'model.layer_norm_epsilon': 3e-9, 'model.vocab_size': 90}
+  config = replaced(recipes.recipe('proof'), changes)
   path, fields = tmp_path / 'settings', json.loads(cfg.to_json(config))
   yaml = pytest.importorskip('yaml')
   path.write_text({
@@ -142,15 +144,16 @@ def test_where_settings_come_from(data, tmp_path, capsys):
   lines = dict(line.split(': ', 1) for line in capsys.readouterr().out.splitlines())
   for name, value, source in (
       ('run.log_every', '5', 'file'), ('optimizer.b1', '0.8', 'file'), ('run.steps', '40', 'flag'),
-      ('model.vocab_size', '90', "data: the size of the data's vocabulary"), ('optimizer.weight_decay', '0.01', 'default'),
-      ('batch.size', '256', 'recipe')):
+      ('model.vocab_size', '90', "data: the size of the data's vocabulary"),
+      ('optimizer.weight_decay', '0.01', 'default'), ('batch.size', '256', 'recipe')):
     assert lines[name].split('#')[0].strip() == value and lines[name].endswith(f'# {source}'), lines[name]
   assert not list(tmp_path.glob('run*'))
 
 
 @pytest.mark.parametrize('text, says', [
     ('{"run": {"stepps": 3}}', 'there is no setting run.stepps'), ('[1]', 'holds no settings'),
-    ('{"run": {"steps": "many"}}', "run.steps is 'many'"), ('{"kind": "finetuned", "config": {}}', 'of a finetuned run'),
+    ('{"run": {"steps": "many"}}', "run.steps is 'many'"),
+    ('{"kind": "finetuned", "config": {}}', 'of a finetuned run'),
     ('{"a: b', 'neither JSON'), ('{"run.steps": 0}', 'run.steps is 0')])
 def test_a_file_that_cannot_work(tmp_path, text, says):
   (tmp_path / 'file').write_text(text)

@@ -17,6 +17,7 @@ from launch import cli
 from launch.commands import (
     checkpoints,
     flags,
+    following,
     launch_files,
     measuring,
     names,
@@ -72,9 +73,9 @@ def test_every_command_says_what_it_does_and_what_each_flag_is_for():
   for kind in SETTINGS.values():
     source = ast.parse(pathlib.Path(sys.modules[kind.__module__].__file__).read_text())
     body = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__).body
-    for field, following in zip(body, [*body[1:], None]):
+    for field, after in zip(body, [*body[1:], None]):
       if isinstance(field, ast.AnnAssign):
-        described = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        described = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         assert described, f'{kind.__name__}.{field.target.id} has no docstring'
 
 # ---------------------------------------------------------------- flags that would change nothing
@@ -189,7 +190,8 @@ def settings():
   from input_pipeline.vocabulary.training import VocabularySettings
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
           'pretrain': pretraining.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
-          'predict': training.Predict, 'plot': training.Plot, 'report': training.Report,
+          'predict': training.Predict, 'plot': following.Plot, 'report': following.Report,
+          'runs': following.Runs, 'tensorboard': following.Tensorboard,
           'supervise': supervising.Supervise, 'plan': planning.Plan, 'selftest': proving.SelfTest,
           'benchmark step': measuring.BenchmarkStep,
           'benchmark input': measuring.BenchmarkInput, 'benchmark tasks': measuring.BenchmarkTasks,
@@ -204,7 +206,8 @@ KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
 # The command's own, Beam's, git's, one that stands in a recipe's place, and those that are refused with what took their
 # place.
-FOREIGN = {'--version', '--direct_num_workers', '--runner', '--project', '--region', '--setup_file', '--always',
+FOREIGN = {'--version', '--logdir', '--host', '--direct_num_workers', '--runner', '--project', '--region',
+           '--setup_file', '--always',
            '--dirty', '--abbrev', '--exclude', planning.LIST, '--beam-runner', '--beam-arguments'}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()

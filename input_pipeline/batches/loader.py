@@ -115,8 +115,8 @@ class Stream:
     greatest = np.maximum.reduceat(self.index.documents[:, 1], self.window_bounds[:-1])
     if self.config.pairs == 'nsp' and (lonely := np.flatnonzero(least == greatest)).size:
       raise OneDocument(f'window {lonely[0]} of the data holds only one document, so it has no next-sentence '
-                        'negatives: prepare more documents, or learn without them, by --objective mlm --batch.pairs none (a recipe '
-                        'with _no_nsp after its name), or --objective mlm_sop --batch.pairs sop (_sop)')
+                        'negatives: prepare more documents, or learn without them: --objective mlm --batch.pairs none, '
+                        'as a recipe with _no_nsp after its name has it')
 
   def _window_rows(self) -> np.ndarray:  # -> [W] how many, the same in every epoch
     pieces, tokens = self._per_window(self.index.pieces), self._per_window(self.index.tokens)

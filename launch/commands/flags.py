@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import json
 import os
 import re
 import sys
@@ -266,6 +267,11 @@ def listed(functions: dict[str, Callable]) -> str:
     shown = ' … '.join(dict.fromkeys((those[0], those[-1])))
     lines.append(textwrap.fill(paragraph, WIDTH, initial_indent=f'  {shown:<16} ', subsequent_indent=' ' * 19))
   return '\n'.join(lines)
+
+
+def as_json(value: object, indent: int | None = None) -> str:
+  """For people too: letters of any script stand as they are."""
+  return json.dumps(value, indent=indent, ensure_ascii=False)
 
 
 def table(rows: dict[str, object]) -> str:

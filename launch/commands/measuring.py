@@ -2,7 +2,6 @@
 worth, as a table or JSON."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -101,7 +100,7 @@ def step(argv: list[str]) -> int:
                             peer=args.peer, compiled_peer=args.compiled_peer, profile=args.profile,
                             estimate=times.estimated)
   if jax.process_index() == 0:
-    print(json.dumps(report) if args.json else step_table(report))
+    print(flags.as_json(report) if args.json else step_table(report))
   return 0
 
 
@@ -165,7 +164,7 @@ def batches(argv: list[str]) -> int:
   args = flags.parse(BenchmarkInput, argv, 'benchmark input', default)
   from input_pipeline import benchmark
   report = benchmark.measure(args.data, args.batch, seconds=args.seconds, engine=args.engine, peer=args.peer)
-  print(json.dumps(report) if args.json else input_table(report))
+  print(flags.as_json(report) if args.json else input_table(report))
   return 0
 
 
@@ -220,9 +219,9 @@ def of_tasks(argv: list[str]) -> int:
     return STOPPED
   output = storage.path(args.output)
   storage.write_whole(output / 'tasks.txt', tasks.table(report) + '\n')
-  storage.write_whole(output / 'tasks.json', json.dumps(report, indent=2) + '\n')
+  storage.write_whole(output / 'tasks.json', flags.as_json(report, indent=2) + '\n')
   card = tasks.to_card(args.checkpoint, report)
-  print(json.dumps(report) if args.json else tasks.table(report))
+  print(flags.as_json(report) if args.json else tasks.table(report))
   if card is not None:
     print(f'{card} has the table', file=sys.stderr)
   return 0

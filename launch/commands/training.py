@@ -1,7 +1,6 @@
-"""`bert-jax finetune`, `evaluate`, `predict`, `plot`, `report`: a run, its figures, answers and curves."""
+"""`bert-jax finetune`, `evaluate`, `predict`: a task's run, figures and answers."""
 
 import dataclasses
-import json
 from typing import Annotated
 
 import tyro
@@ -85,7 +84,7 @@ def finetune(argv: list[str]) -> int:
     return STOPPED
   if distributed.is_first():
     if args.json:
-      print(json.dumps(found.report))
+      print(flags.as_json(found.report))
       return 0
     if found.tuned and found.tuned.answered:
       print(showing.shown(found.tuned.split.task, found.tuned.split.examples, found.tuned.answered.answers) + '\n')
@@ -125,11 +124,11 @@ def evaluate(argv: list[str]) -> int:
     from bert_jax.convert import evaluating
     require(args.step is None, f'--step {args.step} is of a run: {run_dir} has one checkpoint')
     figures = evaluating.evaluate_export(run_dir, args.data)
-    print(json.dumps(figures) if args.json else flags.table(figures))
+    print(flags.as_json(figures) if args.json else flags.table(figures))
     return 0
   kind = run_directory.read(run_directory.run_of(run_dir) or run_dir).kind
   figures = of_kind[kind](run_dir, args.data, args.step)
-  print(json.dumps(figures) if args.json else flags.table(figures))
+  print(flags.as_json(figures) if args.json else flags.table(figures))
   return 0
 
 
@@ -157,38 +156,4 @@ def predict(argv: list[str]) -> int:
   from bert_jax import predict as predicting, sweep
   count = predicting.predict(sweep.best_of(args.run_dir), args.data, args.split, args.output, args.step)
   print(f'{args.output}: {count:,} predictions')
-  return 0
-
-# ---------------------------------------------------------------- plot
-
-
-@dataclasses.dataclass(frozen=True)
-class Plot:
-  """Draw a run's curves: losses, accuracies and the learning rate."""
-  run_dir: Annotated[str, tyro.conf.Positional]
-  """A run directory of any kind; the picture is its loss.png."""
-
-
-def plot(argv: list[str]) -> int:
-  """Draws the curves of a run, and prints where they are."""
-  args = flags.parse(Plot, argv, 'plot')
-  from bert_jax import plot
-  print(plot.plot(args.run_dir))
-  return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-  """Write one page of HTML about a run: curves, figures, settings, data, predictions, attention; or compare runs."""
-  run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional]
-  """A run directory of any kind; of several, the page shows them side by side."""
-  output: str | None = None
-  """The file to write; by default report.html in the first run."""
-
-
-def report(argv: list[str]) -> int:
-  """Writes the page of a run, or of several, and prints where it is."""
-  args = flags.parse(Report, argv, 'report')
-  from bert_jax.report import report
-  print(report(args.run_dirs, args.output))
   return 0
