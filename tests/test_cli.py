@@ -102,6 +102,7 @@ def test_the_whole_way(capsys, corpus, tmp_path, monkeypatch, kind, name, size):
              '--batch.size', 4, '--batch.max-length', 16, '--batch.lengths', 1, '--optimizer.warmup-steps', 1,
              '--distributed.no-auto')[0]
   assert 'one two\n    ' in out and 'classification, 1 seed' in out and 'best run: tuned' in out
+  assert 'resuming from step' in done('finetune', '--run-dir', 'tuned', '--distributed.no-auto')[1]
   done('evaluate', 'tuned')
   done('predict', 'tuned', '--split', 'validation', '--output', 'answers')
   assert len(pathlib.Path('answers/predictions.jsonl').read_text().splitlines()) == 8

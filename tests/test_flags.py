@@ -160,6 +160,22 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
     cli.run([*command, 'base_no_nps'])
 
 
+def test_help_cuts_no_sentence_in_two():
+  """What is listed of a recipe or variant is a paragraph of whole sentences."""
+  for group in (*recipes.RECIPE_GROUPS.values(), *recipes.VARIANT_GROUPS.values()):
+    for name, function in group.items():
+      first = ' '.join(function.__doc__.split('\n\n')[0].split())
+      assert first.endswith('.') and first.count('(') == first.count(')') and first.count('`') % 2 == 0, name
+      shown = ' '.join(flags.listed({name: function}).split())
+      assert shown.startswith(name) and shown.endswith(first)
+
+
+def test_json_is_for_people_too():
+  assert flags.as_json({'token': '中文'}) == '{"token": "中文"}'
+  for path in (ROOT / 'launch' / 'commands').glob('*.py'):
+    assert path.name == 'flags.py' or 'json.dumps' not in path.read_text(), path.name
+
+
 def test_choices_are_those_of_the_tables():
   from bert_jax import features, score
   from bert_jax.benchmark import peers, tasks

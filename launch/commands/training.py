@@ -11,12 +11,13 @@ from bert_jax.tasks.settings import Finetune, Grid, Seeds
 from bert_jax.tasks.task import Settings
 from input_pipeline import storage
 from input_pipeline.ranges import CountOrNone
-from launch.commands import flags
+from launch.commands import flags, names
 from launch.commands.unknown import unknown
 
 FINETUNE_USAGE = '''usage: bert-jax finetune TASK --data DATA --run-dir RUN --checkpoint CHECKPOINT
        [--grid] [--seeds N] [--epochs N]
-       [--batch.… --files.… --optimizer.… --model.… --mesh.… --run.… --distributed.…]'''
+       [--batch.… --files.… --optimizer.… --model.… --mesh.… --run.… --distributed.…]
+       bert-jax finetune --run-dir RUN     goes on with a run by what it recorded'''
 
 # ---------------------------------------------------------------- finetune
 
@@ -62,18 +63,35 @@ def check_finetune(args: FinetuneCommand) -> dict[str, str]:
   return found | {'run.evaluation_rows': 'as all examples are evaluated'}
 
 
+def usual(argv: list[str]) -> tuple[str, list[str], FinetuneCommand]:
+  """(task, flags, the settings where they say nothing): of a task; without one as the run that is there recorded them.
+
+  Raises ConfigError.
+  """
+  from bert_jax import run_directory
+  from bert_jax.tasks import settings
+  from bert_jax.tasks.table import TASKS
+  if not argv[0].startswith('-'):
+    require(argv[0] in TASKS, unknown('task', argv[0], TASKS))
+    return argv[0], argv[1:], FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
+  run_dir = names.value_of(argv, '--run-dir')
+  record = run_directory.read(run_dir) if run_dir and run_directory.run_of(run_dir) else None
+  if record is None or not isinstance(record.config, Finetune):
+    raise ConfigError(f'no task was named, and {run_dir or "no --run-dir"} is no run of one to go on with: wanted '
+                      '`bert-jax finetune TASK --data DATA --run-dir RUN --checkpoint CHECKPOINT`')
+  return record.config.task, argv, FinetuneCommand(record.data, tyro.MISSING, FinetuneFlags(**vars(record.config)))
+
+
 def finetune(argv: list[str]) -> int:
   """Fine-tunes and prints the figures; the exit code tells a run that was stopped from one that is done."""
   from bert_jax.tasks.table import TASKS
   if flags.asks_for_help(argv):
     print(f'{FINETUNE_USAGE}\n\nTasks: {", ".join(TASKS)}\n\n`bert-jax finetune TASK --help` shows every setting.')
     return 0 if argv else 2
-  if argv[0] not in TASKS:
-    raise ConfigError(unknown('task', argv[0], TASKS))
   from bert_jax import compiled, distributed, early_stop, stop_together, sweep
-  from bert_jax.tasks import settings, showing
-  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
-  args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
+  from bert_jax.tasks import showing
+  name, rest, default = usual(argv)
+  args = flags.parse(FinetuneCommand, rest, f'finetune {name}', default, check_finetune)
   early_stop.begin()
   distributed.start(args.distributed)
   stop_together.begin()
