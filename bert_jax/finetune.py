@@ -151,7 +151,7 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
     training.print_once(f'bert-jax: {line}')
   data = storage.absolute(job.data) if storage.path(job.data).exists() else job.data  # or tfds:NAME
   record = run_directory.Record(config, str(data), job.source.vocabulary, job.origin(initial), text_of(job),
-                                job.fingerprint, begun=run_directory.Begun.now(config.task))
+                                job.fingerprint, begun=None if goes_on else run_directory.Begun(config.task).here())
   speed, best = Speed(), list[Any]()
 
   def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:

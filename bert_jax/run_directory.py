@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -57,9 +56,9 @@ class Begun:
   versions: dict = dataclasses.field(default_factory=dict)  # {package: version}
   commit: str = ''
 
-  @classmethod
-  def now(cls, recipe: str = '', command: str = '') -> 'Begun':
-    return cls(recipe, command, os.getcwd() if command else '', versions.versions(), versions.commit())
+  def here(self) -> 'Begun':
+    """With the versions that run now."""
+    return dataclasses.replace(self, versions=versions.versions(), commit=versions.commit())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,7 +97,7 @@ def make(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLi
   record = run_directory.Record(config, str(storage.absolute(data_dir)), vocabulary,
                                 training.origin_of(initialize_from, initial, longer_positions),
                                 phases.text_of(manifests), records.fingerprint(manifests),
-                                begun=begun or run_directory.Begun.now())
+                                begun=(begun or run_directory.Begun()).here() if is_new else None)
 
   def batches(step: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     """This process' batches from `step` on, phase after phase."""

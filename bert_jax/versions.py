@@ -2,6 +2,7 @@
 
 import configparser
 import contextlib
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -29,6 +30,7 @@ def project() -> str:
   return written.get('metadata', 'version', fallback='') or of(PROJECT)
 
 
+@functools.cache
 def commit() -> str:
   """Of the checkout that runs, with -dirty where files of it were changed; '' where it is none, or git is not here."""
   if not (ROOT / '.git').exists():

@@ -1,6 +1,7 @@
 """`bert-jax pretrain`: a recipe, what a file and flags say otherwise, and what follows from the data; then a run."""
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -85,8 +86,7 @@ def read(argv: list[str]) -> Wanted:
   name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('', argv)
   run_dir, file = names.value_of(rest, '--run-dir'), names.value_of(rest, '--config')
   record = run_directory.read(run_dir) if run_dir and run_directory.run_of(run_dir) else None
-  require(record is None or record.kind == 'pretrained', f'{run_dir} is a run of `bert-jax finetune`: name another '
-          '--run-dir')
+  record = record if record and record.kind == 'pretrained' else None  # of another kind it is refused later
   if name:
     lowest, label = recipes.recipe(name), 'recipe'
   elif record is not None:
@@ -143,7 +143,7 @@ def pretrain(argv: list[str]) -> int:
   stop_together.begin()
   for line in fit.lines:
     print_once(f'bert-jax: {line}')
-  begun = run_directory.Begun.now(wanted.recipe, shlex.join(['bert-jax', 'pretrain', *argv]))
+  begun = run_directory.Begun(wanted.recipe, shlex.join(['bert-jax', 'pretrain', *argv]), os.getcwd())
   how = dict(initialize_from=args.initialize_from, longer_positions=args.longer_positions, back=back)
   if args.dry_run:
     from bert_jax import dry_run
