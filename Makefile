@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 BEAM_VENV ?= .venv-beam
 # With jax's CUDA plugin and without NVIDIA's driver, jax complains at each start: plans for GPUs have one too.
 GPU_PLAN_VENV ?= .venv-gpu-plan
+# A newer Python gets newer versions of jax, flax and numpy: their tests have one too.
+NEWEST_VENV ?= .venv-newest
+NEWEST_PYTHON ?= python3.13
 # The CPU build of torch where a package index offers one by that name: only the parity tests use it.
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
@@ -21,7 +24,8 @@ PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/
 PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
-.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan hardware lint clean
+.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan \
+  test-newest hardware lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
@@ -31,6 +35,7 @@ help:
 	@echo 'make test-peers  parity with transformers and torch'
 	@echo 'make test-beam   shards made on Apache Beam'
 	@echo 'make test-gpu-plan plans for GPUs that are not here'
+	@echo 'make test-newest what versions change, on NEWEST_PYTHON and the newest jax'
 	@echo 'make hardware    docs/hardware.md: what fits on which GPU; some minutes'
 	@echo 'make lint        style by ruff, types by mypy'
 
@@ -56,6 +61,12 @@ $(GPU_PLAN_VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(GPU_PLAN_VENV)
 	$(GPU_PLAN_VENV)/bin/pip install --quiet --upgrade pip
 	$(GPU_PLAN_VENV)/bin/pip install --quiet --editable '.[gpu-plan,test]'
+	@touch $@
+
+$(NEWEST_VENV)/.installed: setup.cfg pyproject.toml
+	$(NEWEST_PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/pip install --quiet --upgrade pip
+	$(NEWEST_VENV)/bin/pip install --quiet --upgrade --editable '.[input,sample,plot,test]'
 	@touch $@
 
 data/sample-vocab.txt: | $(VENV)/.installed
@@ -121,6 +132,9 @@ test-beam: $(BEAM_VENV)/.installed
 test-gpu-plan: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests/test_gpu_plan.py
 
+test-newest: $(NEWEST_VENV)/.installed
+	$(NEWEST_VENV)/bin/python $(PYTEST) -n $(WORKERS) -m 'versions and not slow and not reliability and not bucket and not peers' tests
+
 hardware: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python -m launch.hardware_page > docs/hardware.md.tmp
 	mv docs/hardware.md.tmp docs/hardware.md
@@ -130,4 +144,4 @@ lint: $(VENV)/.installed
 	$(BIN)/python .ci/check_types.py
 
 clean:
-	rm -rf $(VENV) $(BEAM_VENV) *.egg-info
+	rm -rf $(VENV) $(BEAM_VENV) $(GPU_PLAN_VENV) $(NEWEST_VENV) *.egg-info
