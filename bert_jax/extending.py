@@ -41,11 +41,6 @@ def with_steps(config: cfg.Config, steps: int) -> cfg.Config:
   return dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps))
 
 
-def grows(old, new) -> bool:
-  """Whether these are pretraining runs of which the new one has more steps."""
-  return isinstance(old, cfg.Config) and isinstance(new, cfg.Config) and new.run.steps > old.run.steps
-
-
 def why_not(old: cfg.Config, new: cfg.Config, done: int) -> str | None:
   """Why the first `done` steps would have been others in the longer run; None: they would have been the same."""
   if not done:

@@ -67,7 +67,7 @@ def prepared(data_dir: storage.PathLike) -> dict[int, records.Manifest]:
 
 def misfits(data_dir: storage.PathLike, config: cfg.Config) -> list[str]:
   """Sentences on what the run wants otherwise than its data was prepared, phase by phase."""
-  found = []
+  found: list[str] = []
   for phase in phases(config):
     try:
       path = directory(data_dir, phase.config)

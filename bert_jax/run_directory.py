@@ -88,15 +88,16 @@ def check(run_dir: storage.PathLike, record: Record) -> Record | None:
   """
   run_dir = storage.path(run_dir)
   if (old := _read(run_dir)) is not None:
-    grown = extending.grows(old.config, record.config)
-    if grown:  # what else differs is told first
-      old = dataclasses.replace(old, config=extending.with_steps(old.config, record.config.run.steps))
+    before, wanted = old.config, record.config
+    grown = isinstance(before, cfg.Config) and isinstance(wanted, cfg.Config) and wanted.run.steps > before.run.steps
+    if isinstance(before, cfg.Config) and grown:  # what else differs is told first
+      old = dataclasses.replace(old, config=extending.with_steps(before, wanted.run.steps))
     changes = drift(old, record)
     if changes:
       raise DriftError(f'{run_dir} is a run of another configuration ({"; ".join(changes)}): '
                        'name another --run-dir, or give the settings that it began with')
-    if grown:
-      require_same_past(run_dir, record.config)
+    if isinstance(wanted, cfg.Config) and grown:
+      require_same_past(run_dir, wanted)
     return old
   begun = lambda name: name == LOCK or name.startswith(f'.{CONFIG}.') and name.endswith('.tmp')  # and then killed
   if not storage.is_empty(run_dir) and not (run_dir.is_dir() and all(begun(path.name) for path in run_dir.iterdir())):

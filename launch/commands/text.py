@@ -74,9 +74,7 @@ def prepare(argv: list[str]) -> int:
   """Makes shards of text, for one length of rows or for two."""
   own, of_engine = flags.parted(argv)
   refuse_old_flags(own)
-  args = flags.parse(PrepareCommand, own, 'prepare')
-  if args.recipe:
-    args = for_recipe(args, set(names.given(own, PrepareCommand)))
+  args = flags.parse(PrepareCommand, [*own, *for_recipe(own)], 'prepare')
   long, short = args.long_sequence_length, args.settings.sequence_length
   require(long is None or long > short, f'--long-sequence-length is {long}: wanted more than --sequence-length {short}')
   from input_pipeline.text import sources
@@ -97,22 +95,22 @@ def prepare(argv: list[str]) -> int:
   return 0
 
 
-def for_recipe(args: PrepareCommand, given: set[str]) -> PrepareCommand:
-  """With what a recipe needs where nothing else was given. Raises ConfigError."""
+def for_recipe(argv: list[str]) -> list[str]:
+  """The flags that a recipe needs where nothing else is given. Raises ConfigError."""
+  name, given = names.value_of(argv, '--for'), names.given(argv, PrepareCommand)
+  if name is None:
+    return []
   from bert_jax import recipes  # and JAX: only here
-  config = recipes.recipe(args.recipe or '')
-  batch, changes = config.batch, dict[str, object]()
-  changes['sequence_length'] = batch.sequence_length
-  if batch.pairs == 'google':
-    changes['pairs'] = 'google'
-  if batch.masking.unit == STORED:
-    changes['masks'] = GOOGLE
-  settings = dataclasses.replace(args.settings, **{
-      name: value for name, value in changes.items() if name not in given})
-  long = config.long.sequence_length if config.long.share and 'long_sequence_length' not in given else None
-  if long is not None and long <= settings.sequence_length:
-    long = None
-  return dataclasses.replace(args, settings=settings, long_sequence_length=args.long_sequence_length or long)
+  config = recipes.recipe(name)
+  wanted: dict[str, object] = {'sequence_length': config.batch.sequence_length}
+  short = names.value_of(argv, '--sequence-length') or str(config.batch.sequence_length)
+  if config.long.share and short.isdigit() and int(short) < config.long.sequence_length:
+    wanted['long_sequence_length'] = config.long.sequence_length
+  if config.batch.pairs == 'google':
+    wanted['pairs'] = 'google'
+  if config.batch.masking.unit == STORED:
+    wanted['masks'] = GOOGLE
+  return [word for field, value in wanted.items() if field not in given for word in (names.flag(field), str(value))]
 
 
 def next_commands(args: PrepareCommand) -> list[list[str]]:
