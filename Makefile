@@ -24,8 +24,8 @@ PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/
 PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
-.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan \
-  test-newest hardware lint clean
+.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan test-docs \
+  test-newest test-slurm docs notebook hardware lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
@@ -36,6 +36,9 @@ help:
 	@echo 'make test-beam   shards made on Apache Beam'
 	@echo 'make test-gpu-plan plans for GPUs that are not here'
 	@echo 'make test-newest what versions change, on NEWEST_PYTHON and the newest jax'
+	@echo 'make docs        build/site: README and docs/ as a site;  make test-docs: looks at it in a browser'
+	@echo 'make notebook    examples/quickstart.ipynb, from quickstart.py'
+	@echo 'make test-slurm  the launcher on a SLURM of two virtual nodes; needs root and apt-get, some minutes'
 	@echo 'make hardware    docs/hardware.md: what fits on which GPU; some minutes'
 	@echo 'make lint        style by ruff, types by mypy'
 
@@ -49,6 +52,10 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 $(VENV)/.peers: $(VENV)/.installed
 	$(BIN)/pip install --quiet '$(TORCH)'
 	$(BIN)/pip install --quiet --editable '.[input,sample,plot,test,peers]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[input,sample,plot,test,docs]'
 	@touch $@
 
 $(BEAM_VENV)/.installed: setup.cfg pyproject.toml
@@ -70,17 +77,17 @@ $(NEWEST_VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 data/sample-vocab.txt: | $(VENV)/.installed
-	$(BIN)/bert-jax vocabulary --input sample --size 4096 --output $@
+	$(BIN)/bert-jax vocabulary --input sample --size 2048 --output $@
 
 pretrain: $(VENV)/.installed data/sample-vocab.txt
-	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 32 --validation-share 0.1 \
+	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 64 --validation-share 0.1 \
 	  --output data/sample
 	$(BIN)/bert-jax pretrain sample --data data/sample --run-dir $(RUN)
 	$(BIN)/bert-jax evaluate $(RUN)
 	$(BIN)/bert-jax plot $(RUN)
 	$(BIN)/bert-jax export $(RUN)
 	$(BIN)/bert-jax fill-mask $(RUN)/export 'he was born in the [MASK] of the 19th century.' \
-	  'the city is the [MASK] of the country.' 'in 1945 , the war [MASK] .'
+	  'it is [MASK] by many people.' 'the capital of [MASK] .'
 	@echo
 	@echo 'next'
 	@echo "  bert-jax fill-mask $(RUN)/export 'a text of your own with a [MASK] .'"
@@ -102,10 +109,10 @@ proof: $(VENV)/.installed data/proof-vocab.txt
 	  --data-root $(PROOF_DATA) --output runs/proof_tasks --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam and not gpu_plan' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam and not gpu_plan and not docs' tests
 
 test-all: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam and not gpu_plan' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam and not gpu_plan and not docs' tests
 
 # The plan of faults: tests/reliability.py. loadfile: the tests of one file share what they begin with.
 reliability: $(VENV)/.installed
@@ -134,6 +141,19 @@ test-gpu-plan: $(GPU_PLAN_VENV)/.installed
 
 test-newest: $(NEWEST_VENV)/.installed
 	$(NEWEST_VENV)/bin/python $(PYTEST) -n $(WORKERS) -m 'versions and not slow and not reliability and not bucket and not peers' tests
+
+test-docs: $(VENV)/.docs
+	$(BIN)/python $(PYTEST) -m docs tests/test_site.py tests/test_documented.py
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+notebook: $(VENV)/.docs
+	$(BIN)/jupytext --quiet --to ipynb --update --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' \
+	  examples/quickstart.py
+
+test-slurm: $(VENV)/.installed
+	$(BIN)/python $(PYTEST) tests/test_slurm.py
 
 hardware: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python -m launch.hardware_page > docs/hardware.md.tmp

@@ -27,7 +27,7 @@ def place(tmp_path_factory):
     pathlib.Path('vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
     pathlib.Path('many.txt').write_text('\n\n'.join(corpora.text_of(i) for i in range(120)))
     pathlib.Path('one.txt').write_text(' '.join(corpora.text_of(i) for i in range(40)))
-    for name, more in (('many', ['--for', 'sample']), ('one', ['--sequence-length', '32'])):
+    for name, more in (('many', ['--for', 'sample', '--sequence-length', '32']), ('one', ['--sequence-length', '32'])):
       assert cli.run(['prepare', '--input', f'{name}.txt', '--vocabulary', 'vocab.txt', '--output',
                       'data' if name == 'many' else name, *more]) == 0
     assert cli.run(['pretrain', 'proof', '--data', 'data', '--run-dir', 'run', '--run.steps', '4', *SMALL]) == 0
@@ -40,8 +40,8 @@ def here(place, monkeypatch):
   return place
 
 
-def test_prepare_makes_what_a_recipe_needs(here):
-  assert records.read_manifest('data').sequence_length == 32  # of sample
+def test_what_is_given_goes_before_what_a_recipe_needs(here):
+  assert records.read_manifest('data').sequence_length == 32
 
 
 def test_a_run_records_how_it_was_begun(here):
@@ -74,8 +74,8 @@ def test_a_dry_run_writes_nothing(here, capsys, monkeypatch):
   before = sorted(here.rglob('*'))
   assert cli.run(['pretrain', 'sample', '--data', 'data', '--run-dir', 'dry', '--dry-run', *SMALL]) == 0
   out, errors = capsys.readouterr()
-  for says in (r'epochs: 12,000 steps of 16 rows of 32: [\d.]+ epochs', r'a step takes [\d.]+ GB of a device',
-               r'a step: \S+ FLOP, \S+ s, as timed', r'in all: 12,000 steps, \S+ FLOP, \S+ days', 'nothing was written',
+  for says in (r'epochs: [\d,]+ steps of \d+ rows of 32: [\d.]+ epochs', r'a step takes [\d.]+ GB of a device',
+               r'a step: \S+ FLOP, \S+ s, as timed', r'in all: [\d,]+ steps, \S+ FLOP, \S+ days', 'nothing was written',
                'warning: each row is read'):
     assert re.search(says, out), out
   assert 'model.vocab_size 4,096' in errors and sorted(here.rglob('*')) == before

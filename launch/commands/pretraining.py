@@ -108,6 +108,14 @@ def read(argv: list[str]) -> Wanted:
   return Wanted(name, args, layers, (label, 'file', 'flag'), record)
 
 
+def pretrain_settings(argv: list[str]) -> Pretrain:
+  """As they are given. Raises ConfigError."""
+  from bert_jax import rewind
+  args = read(argv).args
+  rewind.parse(args.rewind_to, args.skip_steps)
+  return args
+
+
 def fitted(wanted: Wanted) -> 'fitting.Fitted':
   """The settings with what follows from the data, where there is some. Raises ConfigError, DataError."""
   from bert_jax import fitting

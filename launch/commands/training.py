@@ -82,6 +82,12 @@ def usual(argv: list[str]) -> tuple[str, list[str], FinetuneCommand]:
   return record.config.task, argv, FinetuneCommand(record.data, tyro.MISSING, FinetuneFlags(**vars(record.config)))
 
 
+def finetune_settings(argv: list[str]) -> FinetuneCommand:
+  """Of TASK, or of the run that is there, and flags. Raises ConfigError."""
+  name, rest, default = usual(argv)
+  return flags.parse(FinetuneCommand, rest, f'finetune {name}', default, check_finetune)
+
+
 def finetune(argv: list[str]) -> int:
   """Fine-tunes and prints the figures; the exit code tells a run that was stopped from one that is done."""
   from bert_jax.tasks.table import TASKS
@@ -90,8 +96,7 @@ def finetune(argv: list[str]) -> int:
     return 0 if argv else 2
   from bert_jax import compiled, distributed, early_stop, stop_together, sweep
   from bert_jax.tasks import showing
-  name, rest, default = usual(argv)
-  args = flags.parse(FinetuneCommand, rest, f'finetune {name}', default, check_finetune)
+  args = finetune_settings(argv)
   early_stop.begin()
   distributed.start(args.distributed)
   stop_together.begin()
