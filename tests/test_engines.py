@@ -1,6 +1,7 @@
-"""Processes and Beam give the same manifest and shards, byte for byte, or the same sentence, for any corpus."""
+"""Processes, Beam and Ray give the same manifest and shards, byte for byte, or the same sentence, for any corpus."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -13,12 +14,13 @@ import corpora
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, settings
+from input_pipeline.prepare import corpus, on_ray, ray_tasks, settings
 from input_pipeline.text import sources
 from tests import beam_cluster
 
 # What is compared with one process: the settings of each.
-OTHERS = {'two processes': {'workers': 2}, 'Beam': {'engine': 'beam'}, 'Beam, two workers': {'engine': 'beam'}}
+OTHERS = {'two processes': {'workers': 2}, 'Beam': {'engine': 'beam'}, 'Beam, two workers': {'engine': 'beam'},
+          'Ray, two nodes': {'engine': 'ray'}}
 LOG = re.compile(r' \(more in [^ ]*\)$')
 ROOT = str(pathlib.Path(__file__).parent.parent)
 WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lower --shards', 'with the weights')
@@ -28,12 +30,14 @@ WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lowe
 def folder(tmp_path, monkeypatch):
   """A place for a corpus, whose text travels in small chunks, so that there are many runs."""
   monkeypatch.setattr(sources, 'CHUNK_BYTES', 1500)
+  sizes = functools.partial(ray_tasks.Sizes, run=3000, value=20_000, fan=2, part_tokens=900)
+  monkeypatch.setattr(on_ray, 'Sizes', sizes)
   (tmp_path / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
   return tmp_path
 
 
 @pytest.fixture(scope='module')
-def cluster(tmp_path_factory):
+def beam_workers(tmp_path_factory):
   folder = tmp_path_factory.mktemp('cluster') / 'workers'
   with beam_cluster.portable(folder, os.pathsep.join([ROOT, *sys.path])) as found:
     yield found
@@ -44,9 +48,12 @@ def other(request):
   return request.param, ()
 
 
-@pytest.fixture
-def on_cluster(cluster):
-  return 'Beam, two workers', cluster
+@pytest.fixture(params=[pytest.param('Beam, two workers', marks=pytest.mark.beam),
+                        pytest.param('Ray, two nodes', marks=pytest.mark.ray)])
+def on_cluster(request):
+  if request.param == 'Beam, two workers':
+    return request.param, request.getfixturevalue('beam_workers')
+  return request.param, request.getfixturevalue('ray_nodes').direct
 
 
 def made_by(engine: str, folder: pathlib.Path, input: str, arguments=(), **chosen) -> dict[str, bytes] | str:
@@ -106,7 +113,6 @@ def test_random_corpora(other, folder, seed):
   assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
 
 
-@pytest.mark.beam
 @pytest.mark.parametrize('seed', [2, 6])
 def test_random_corpora_on_a_cluster(on_cluster, folder, seed):
   test_random_corpora(on_cluster, folder, seed)
@@ -197,7 +203,10 @@ def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
     ({'engine': 'beam', 'limit': 9}, '--limit does not go with --engine beam'),
     ({'engine': 'beam', 'pairs': 'google'}, '--pairs does not go with --engine beam'),
     ({'engine': 'beam', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine beam'),
-    ({'engine': 'ray'}, '--engine ray: wanted one of processes, beam'),
+    ({'engine': 'ray', 'workers': 4}, '--workers does not go with --engine ray'),
+    ({'engine': 'ray', 'limit': 9}, '--limit does not go with --engine ray'),
+    ({'engine': 'ray', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine ray'),
+    ({'engine': 'dask'}, '--engine dask: wanted one of processes, beam, ray'),
     ({'pairs': 'foo'}, '--pairs foo: wanted one of dynamic, google'),
     ({'format': 'pdf'}, '--format pdf: wanted one of mediawiki'),
     ({'words': 'foo'}, '--words'), ({'seed': 2**63}, '--seed')])

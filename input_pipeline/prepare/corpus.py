@@ -10,7 +10,17 @@ import dataclasses
 from collections.abc import Sequence
 
 from input_pipeline import counts as counts_lib, records, storage
-from input_pipeline.prepare import jobs, on_beam, on_processes, publishing, spill, staging, tfds_layout, versions
+from input_pipeline.prepare import (
+  jobs,
+  on_beam,
+  on_processes,
+  on_ray,
+  publishing,
+  spill,
+  staging,
+  tfds_layout,
+  versions,
+)
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
@@ -18,7 +28,8 @@ from input_pipeline.vocabulary import tokenizer
 # settings that leave the data as it is
 _ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'engine')
 # By the names of engines.py, which says what each cannot.
-ENGINES: dict[str, jobs.Engine] = {'processes': on_processes.ENGINE, 'beam': on_beam.ENGINE}
+ENGINES: dict[str, jobs.Engine] = {
+    'processes': on_processes.ENGINE, 'beam': on_beam.ENGINE, 'ray': on_ray.ENGINE}
 
 
 def prepare(settings: Prepare, progress: bool = True, arguments: Sequence[str] = ()) -> records.Manifest:

@@ -43,9 +43,7 @@ class Met:
 
 def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Counter]:
   """Writes the shards of a mix into `data`; of an output in a bucket into `shared`, which every machine can reach."""
-  if once := sources.read_once(job.parts):
-    raise records.DataError(f'--input {once[0]} can be read only once, and here: write it to a file, or use --engine '
-                            'processes')
+  jobs.refuse_what_is_read_once(job)
   options = beam_jobs.options(job.arguments)
   parts = list(map(sources.absolute, job.parts))
   question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
@@ -56,10 +54,7 @@ def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Co
                             shared=str(job.shared))
   beam_jobs.run(build, options)
   found = _read_results(job.shared / _RESULTS)
-  if storage.is_local(job.shared):
-    for split in found[0].values():
-      for shard in split.shards:
-        storage.move(job.shared / shard.file, job.data / shard.file)
+  jobs.bring(job, found[0])
   return found
 
 

@@ -57,8 +57,8 @@ class Prepare:
   workers: Annotated[int, Within(1, 10**4)] = 1
   """Processes; the shards do not depend on it."""
   engine: Literal[*engines.ENGINES] = 'processes'
-  """What does the work; the shards do not depend on it. beam: Apache Beam, whose own flags come last, after a bare --,
-  as in `--engine beam -- --runner=DataflowRunner --project=P --region=R`."""
+  """What does the work; the shards do not depend on it. beam: Apache Beam; ray: Ray. Their own flags come last, after a
+  bare --: `--engine beam -- --runner=DataflowRunner --project=P --region=R`, `--engine ray -- --address=auto`."""
   near_duplicates: Annotated[float, Within(0.3, 1)] | None = None
   """Drop documents that share so much (Jaccard, of runs of 5 tokens) with another: 0.8; None: only exact duplicates."""
   overwrite: bool = False

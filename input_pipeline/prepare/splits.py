@@ -21,7 +21,7 @@ from input_pipeline.text import sources
 
 _MOST_UNKNOWN = 0.05  # of the tokens
 _SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
-_PART_TOKENS = 1 << 22  # merged in memory at once
+PART_TOKENS = 1 << 22  # merged in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +42,9 @@ def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Cou
   contents = np.concatenate([np.zeros(0, '<u8'), *(run.contents for run in loaded)])
   texts = np.concatenate([np.zeros((0, 2), '<u8'), *(run.texts for run in loaded)])
   has_pieces = np.concatenate([np.zeros(0, bool), *map(spill.has_pieces, loaded)])
-  order = np.lexsort((contents, ranks, texts[:, 0], texts[:, 1]))
-  same = (texts[order[1:]] == texts[order[:-1]]).all(1)
-  dropped = np.zeros(len(ranks), bool)
-  dropped[order[1:][same]] = True
+  dropped = later_copies(texts, ranks, contents)
   counts['duplicates'] = int(dropped.sum())
-  used = ~dropped & has_pieces
-  found, often = np.unique(ranks[used], return_counts=True)
-  renamed = used & np.isin(ranks, found[often > 1])
+  renamed = shared_ranks(ranks, ~dropped & has_pieces)
   counts['repeated_ids'] = int(renamed.sum())
   ranks = np.where(renamed, contents, ranks)
   if settings.near_duplicates is not None:
@@ -64,6 +59,22 @@ def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Cou
   below = threshold(distinct[:2].tolist(), len(distinct), settings.validation_share)
   ends = np.cumsum([len(run.ranks) for run in loaded])[:-1]
   return list(map(Decisions, np.split(assign(ranks, dropped, below), ends), np.split(renamed, ends)))
+
+
+def later_copies(texts: np.ndarray, ranks: np.ndarray, contents: np.ndarray) -> np.ndarray:
+  # [D 2], [D], [D] -> bool [D]
+  """All but the first of the documents with the same tokens."""
+  order = np.lexsort((contents, ranks, texts[:, 0], texts[:, 1]))
+  same = (texts[order[1:]] == texts[order[:-1]]).all(1)
+  later = np.zeros(len(ranks), bool)
+  later[order[1:][same]] = True
+  return later
+
+
+def shared_ranks(ranks: np.ndarray, used: np.ndarray) -> np.ndarray:  # [D], bool [D] -> bool [D]
+  """Of the documents that are used those whose rank others have too."""
+  found, often = np.unique(ranks[used], return_counts=True)
+  return used & np.isin(ranks, found[often > 1])
 
 
 def assign(ranks: np.ndarray, dropped: np.ndarray, below: np.uint64) -> np.ndarray:  # [D], bool [D], - -> uint8 [D]
@@ -81,6 +92,11 @@ def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
     return np.uint64(0)
   least = 0 if not share or documents < 3 else 1 if documents == 3 else 2
   return np.uint64(max(int(share * 2**64), smallest[least - 1] + 1 if least else 0))
+
+
+def sum_of(totals: Iterable[Total]) -> Total:
+  sums = np.array([*map(dataclasses.astuple, totals)], np.int64).reshape(-1, 3).sum(0)
+  return Total(*map(int, sums))
 
 
 def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) -> None:
@@ -131,7 +147,7 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisio
   for split, count in shard_counts(settings, totals[spill.TRAIN].tokens).items():
     if not totals[split].pieces:
       continue
-    parts = max(1, math.ceil(totals[split].tokens / count / _PART_TOKENS))
+    parts = max(1, math.ceil(totals[split].tokens / count / PART_TOKENS))
     jobs = [(directory / records.shard_name(spill.SPLITS[split], i, count), paths, decisions, split, bounds, parts,
              unknown_id)
             for i, bounds in enumerate(spill.key_ranges(count))]
