@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from bert_jax.errors import ConfigError, require
+from bert_jax.errors import ConfigError, require, together
 from bert_jax.fields import flat, from_json, one_of, require_fields, to_json
 from bert_jax.model.settings import Model
 from bert_jax.objectives import OBJECTIVES, Objective
@@ -119,26 +119,34 @@ class Config:
 
   def __post_init__(self):
     require_fields(self)
+    together(self.check_batch, self.check_lengths, self.check_parts,
+             lambda: check_length(self.optimizer, self.run.steps), self.check_probe, self.check_objective)
+
+  def check_batch(self):
+    """Raises ConfigError, as what follows does."""
     try:
       self.batch.check()
     except ValueError as error:
       raise ConfigError(str(error)) from error
     require(self.model.type_vocab_size >= 2 or self.batch.pairs == 'none', 'model.type_vocab_size is 1, and pairs have '
             'two segments: wanted at least 2, or batch.pairs none')
+
+  def check_lengths(self):
     length, limit = self.batch.sequence_length, self.model.max_positions
     require(length <= limit, f'batch.sequence_length {length} is more than model.max_positions {limit}')
     require(not self.long.share or length < self.long.sequence_length <= limit,
             f'long.sequence_length is {self.long.sequence_length}: wanted more than batch.sequence_length {length} and '
             f'at most model.max_positions {limit}, or long.share 0')
-    require(self.long.size % self.run.parts == 0,
-            f'long.size {self.long.size} is not a multiple of run.microbatches {self.run.microbatches}')
-    require(self.batch.size % self.run.parts == 0,
-            f'batch.size {self.batch.size} is not a multiple of run.microbatches {self.run.microbatches}')
-    check_length(self.optimizer, self.run.steps)
+
+  def check_parts(self):
+    for name, size in (('long.size', self.long.size), ('batch.size', self.batch.size)):
+      require(size % self.run.parts == 0,
+              f'{name} {size} is not a multiple of run.microbatches {self.run.microbatches}')
+
+  def check_probe(self):
     evaluations = self.run.evaluate_every
     require(not self.probe.every or evaluations > 0 and self.probe.every % evaluations == 0, f'probe.every is '
             f'{self.probe.every}, run.evaluate_every {evaluations}: wanted a multiple of it')
-    self.check_objective()
 
   @property
   def learns(self) -> Objective:
@@ -167,6 +175,25 @@ class Config:
     require(masks == wanted.masked, f'objective {name!r} wants batch.masking.share ' + (
         'above 0: without masks there is nothing to predict' if wanted.masked else
         '0 and no schedule: it reads the text as it is'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked(Config):
+  """A Config as it was asked for, before it is fitted to its data: what is wrong between its groups is not looked at.
+  """
+
+  def __post_init__(self):
+    require_fields(self)
+    require_fields(self.batch, 'batch.')
+    require_fields(self.batch.masking, 'batch.masking.')
+
+  @classmethod
+  def of(cls, config: Config) -> 'Asked':
+    return cls(**vars(config))
+
+  def checked(self) -> Config:
+    """Raises ConfigError for all that cannot work together."""
+    return Config(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)

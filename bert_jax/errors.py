@@ -1,4 +1,6 @@
-"""Every expected error, and the exit code that it ends a command with. Imports nothing."""
+"""Every expected error, and the exit code that it ends a command with. Imports nothing of ours."""
+
+from collections.abc import Callable
 
 # Exit codes of no error.
 STOPPED = 3  # asked to stop, and saved
@@ -14,6 +16,15 @@ FINAL = 1, 2, 6, 8
 class ConfigError(ValueError):
   """A setting that cannot work; the message names the field, what was found and what is wanted."""
   exit_code = 2
+
+
+class SeveralError(ConfigError):
+  """Several things that are wrong, so that all can be mended at once."""
+
+  def __init__(self, sentences: list[str]):
+    super().__init__(f'{len(sentences)} things are wrong: '
+                     + '; '.join(f'({number}) {sentence}' for number, sentence in enumerate(sentences, 1)))
+    self.sentences = sentences
 
 
 class DriftError(ConfigError):
@@ -50,3 +61,20 @@ def require(condition: bool, message: str) -> None:
   """Raises ConfigError with `message` where `condition` does not hold: the one idiom of checking settings."""
   if not condition:
     raise ConfigError(message)
+
+
+def together(*checks: Callable[[], object]) -> None:
+  """Calls every check; raises what one of them raised, or a SeveralError of all that is wrong."""
+  found: list[Exception] = []
+  for check in checks:
+    try:
+      check()
+    except Exception as error:
+      if getattr(error, 'exit_code', None) != ConfigError.exit_code:
+        raise
+      found.append(error)
+  if len(found) == 1:
+    raise found[0]
+  sentences = [sentence for error in found for sentence in getattr(error, 'sentences', [str(error)])]
+  if sentences:
+    raise SeveralError(list(dict.fromkeys(sentences)))

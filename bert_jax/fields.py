@@ -93,3 +93,25 @@ def flat(config, prefix: str = '') -> dict[str, object]:
     else:
       items[prefix + field.name] = value
   return items
+
+
+def replaced(settings, values: Mapping[str, object]):
+  """The settings with other values, by the names that flags have: {'batch.masking.share': 0.3}."""
+  def within(settings, values):
+    return dataclasses.replace(settings, **{
+        name: within(getattr(settings, name), value) if isinstance(value, dict) else value
+        for name, value in values.items()})
+
+  return within(settings, nested(values))
+
+
+def nested(values: Mapping[str, object]) -> dict[str, object]:
+  """{'run': {'steps': 20}} of {'run.steps': 20}."""
+  found: dict[str, object] = {}
+  for name, value in values.items():
+    *groups, last = name.split('.')
+    place: dict = found
+    for group in groups:
+      place = place.setdefault(group, {})
+    place[last] = value
+  return found

@@ -147,8 +147,9 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
   initial = None if goes_on else job.initial
   for line in job.chosen if progress else ():
     training.print_once(f'bert-jax: {line}')
-  record = run_directory.Record(config, str(job.data), job.source.vocabulary, job.origin(initial), text_of(job),
-                                job.fingerprint)
+  data = storage.absolute(job.data) if storage.path(job.data).exists() else job.data  # or tfds:NAME
+  record = run_directory.Record(config, str(data), job.source.vocabulary, job.origin(initial), text_of(job),
+                                job.fingerprint, begun=None if goes_on else run_directory.Begun(config.task).here())
   speed, best = Speed(), list[Any]()
 
   def steps(first: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:

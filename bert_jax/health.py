@@ -25,9 +25,13 @@ ROWS = 256  # of the first ones, of which pairs and predictions are counted
 UNKNOWN = 0.02, 0.5  # shares of [UNK] among the tokens: told from the one on, refused from the other on
 PADDING = 0.5  # share of padding that is told
 DOCUMENTS = 50  # fewer are told
-EPOCHS = 200  # more are told; the paper's are 40
+EPOCHS = 40  # the paper's; more are told
+FEW_EPOCHS = 2  # in which nothing is learnt by heart, so that dropout only slows
+FEW_NEGATIVES = 0.1  # of the pairs; fewer are told
 PREDICTED = 0.8  # of what masking.share asks for; less is told
 DEVIATIONS = 6.0  # of a fair coin, by which negatives among pairs are off half and half
+TENTH, LEFT = 0.1, 0.05  # of the steps, after which the loss should be so many nats below the unigram baseline
+BASELINE = 'baseline'
 WINDOW = 10  # lines of the log that a band is compared with the median of
 
 
@@ -82,7 +86,8 @@ def preflight(program: program_lib.Program, streams: list[tuple[phases.Phase, St
            f'rows: {padding:.0%} padding, {predicted:.1%} of the tokens predicted{shown}; {memory} '
            f'({time.monotonic() - begin:.1f} s to look)']
   refuse(unknown, predicted, pairs, negatives, state, room)
-  told = list(warnings(batch, split, unknown, padding, predicted, pairs, negatives, epochs))
+  told = [*warnings(batch, split, unknown, padding, predicted, pairs, negatives, epochs, streams[-1][0].last),
+          *dropout_warnings(program.model, epochs), *held_out_warnings(stream.manifest)]
   return Preflight(lines, told, entropy(tokens), tuple(
       (part.first, part.config.batch.size * part.config.batch.sequence_length * other.expected_fill)
       for part, other in streams))
@@ -109,24 +114,43 @@ def refuse(unknown: float, predicted: float, pairs: int, negatives: int, state: 
           f'device, which has {(room or 0) / 1e9:,.1f} GB: raise mesh.fsdp or mesh.tensor, or use more devices')
 
 
+def dropout_warnings(model, epochs: float) -> Iterable[str]:
+  if epochs < FEW_EPOCHS and (model.hidden_dropout or model.attention_dropout):
+    yield (f'each row is read {epochs:.2g} times, so that nothing can be learnt by heart, and dropout only slows: '
+           '--model.hidden-dropout 0 --model.attention-dropout 0 learn more in the same steps')
+
+
 def warnings(batch, split, unknown: float, padding: float, predicted: float, pairs: int, negatives: int,
-             epochs: float) -> Iterable[str]:
+             epochs: float, steps: int) -> Iterable[str]:
   if unknown >= UNKNOWN[0]:
     yield (f'{unknown:.1%} of the tokens are [UNK]: is prepare\'s --vocabulary of this language, and cased as the text '
            'is?')
   if padding >= PADDING:
-    yield f'{padding:.0%} of the rows is padding: prepare with a smaller --sequence-length, or set batch.pack'
+    how = 'prepare with a smaller --sequence-length'
+    yield (f'{padding:.0%} of the rows is padding, more than there is text: ' + (how if batch.pack else
+           f'--batch.pack --batch.pairs-per-row {max(round(1 / (1 - padding)), 2)} fills them with several pairs; or '
+           + how))
   if split.documents < DOCUMENTS:
     yield (f'there are only {split.documents} documents: next-sentence pairs and held-out figures mean little; is '
            'there an empty line between documents of the --input that was prepared?')
-  if pairs and abs(negatives / pairs - 0.5) > DEVIATIONS * 0.5 / math.sqrt(pairs):
+  if pairs and negatives < FEW_NEGATIVES * pairs:
+    yield (f'hardly any of the pairs are negatives, {negatives:,} of {pairs:,}, so that next sentences teach nothing: '
+           'prepare more documents, or use --objective mlm --batch.pairs none')
+  elif pairs and abs(negatives / pairs - 0.5) > DEVIATIONS * 0.5 / math.sqrt(pairs):
     yield f'{negatives / pairs:.0%} of the first {pairs:,} pairs are negatives, wanted half: see batch.pairs'
   wanted = batch.masking.greatest_share
   if batch.masking.unit != STORED and not batch.masking.schedule and predicted < PREDICTED * wanted:
     yield (f'{predicted:.1%} of the tokens are predicted, batch.masking.share asks for {wanted:.1%}: raise '
            f'batch.predictions ({batch.predictions}), which leaves some out')
   if epochs > EPOCHS:
-    yield f'each row is read {epochs:,.0f} times: prepare more text, or lower run.steps'
+    yield (f'each row is read {epochs:,.0f} times, more than {EPOCHS}: prepare more text, or lower --run.steps, to '
+           f'{max(int(steps * EPOCHS / epochs), 1):,} for {EPOCHS} times')
+
+
+def held_out_warnings(manifest) -> Iterable[str]:
+  if 'validation' not in manifest.splits:
+    yield ('no document is held out, so that nothing tells how well the run does on other text: prepare with '
+           '--validation-share above 0, of three documents or more')
 
 
 def entropy(tokens: np.ndarray) -> float:
@@ -164,17 +188,18 @@ def device_bytes(device: jax.Device) -> int | None:
 
 
 class Bands:
-  """Compares the figures of a run with those of others that saw as many tokens, and says once what is outside."""
+  """Compares the figures of a run with those of others that saw as many tokens, and says once what is outside; and of a
+  run of `steps` once that it has not left the unigram baseline after a tenth of them."""
 
-  def __init__(self, found: Preflight, warmup_steps: int):
-    self.found, self.warmup, self.said = found, warmup_steps, set[str]()
+  def __init__(self, found: Preflight, warmup_steps: int, steps: int):
+    self.found, self.warmup, self.steps, self.said = found, warmup_steps, steps, set[str]()
     self.recent: dict[str, collections.deque[float]] = {}
 
   def look(self, step: int, scalars: Mapping[str, float]) -> list[str]:
     """What is to be said after a line of the log, with its figures: a sentence for each figure, once."""
+    tokens, sentences = self.tokens(step), self.at_the_baseline(step, scalars)
     if step < 2 * self.warmup:
-      return []
-    tokens, sentences = self.tokens(step), []
+      return sentences
     for name, bands, figure in (
         ('mlm_loss', GAIN, lambda loss: self.found.unigram - loss), ('nsp_accuracy', ACCURACY, float)):
       if name not in scalars:
@@ -187,6 +212,20 @@ class Bands:
         self.said.add(name)
         sentences.append(self.sentence(name, middle, figure(middle) < band.least, step, tokens))
     return sentences
+
+  def at_the_baseline(self, step: int, scalars: Mapping[str, float]) -> list[str]:
+    """A sentence where a tenth of the steps is over and the loss is still that of guessing; looked at once."""
+    loss = scalars.get('mlm_loss', scalars.get('lm_loss'))
+    least = max(TENTH * self.steps, 2 * self.warmup)
+    if loss is None or BASELINE in self.said or step < least or self.tokens(step) < GAIN[0].tokens:
+      return []
+    self.said.add(BASELINE)
+    if loss <= self.found.unigram - LEFT:
+      return []
+    self.said.add('mlm_loss')
+    return [f'a tenth of the steps is over, and the loss is {loss:.2f}, where guessing by how frequent words are costs '
+            f'{self.found.unigram:.2f}: it has not left this baseline; look at --optimizer.peak-learning-rate, '
+            '--optimizer.warmup-steps and the data']
 
   def sentence(self, name: str, value: float, low: bool, step: int, tokens: float) -> str:
     after = f'after {tokens / 1e6:,.1f} million tokens (step {step:,})'

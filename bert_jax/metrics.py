@@ -23,6 +23,7 @@ SPIKE = 6.0  # standard deviations of the losses before it, above which a line's
 LEAST_DEVIATION = 0.05  # nats: less is no noise, but a loss that stands still
 SPIKE_LINES = 50  # of the log that it is compared with, ten at least
 VALIDATION = 'validation'  # the kind of a line of held-out figures
+TIME = 'time'  # of a line of the log: seconds since 1970, by the clock of the machine
 COUNTS = 'counts'  # where a window keeps what is no term's
 PROBE = 'probe_'  # what the names of the probes' figures begin with
 
@@ -192,7 +193,7 @@ class Writer:
 
   def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
     """One line of `kind`: train, validation, or what an optimizer tells (trust_ratio)."""
-    line = {'step': step, 'kind': kind} | dict(scalars)
+    line = {'step': step, 'kind': kind, TIME: round(time.time(), 3)} | dict(scalars)
     if self._objects:
       self._objects.write(line)
       return

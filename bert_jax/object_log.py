@@ -13,7 +13,6 @@ import re
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Iterable
 
@@ -45,12 +44,12 @@ class ObjectLog:
   def write(self, line: dict) -> None:
     """Takes a line; it is sent within a minute."""
     with self.lock:
-      self.waiting.append(line | {'time': time.time()})
+      self.waiting.append(line)
 
   def unsent(self) -> list[dict]:
     """The lines that a checkpoint has to keep: no object holds them yet."""
     with self.lock:
-      return [without_time(line) for line in self.waiting]
+      return list(self.waiting)
 
   def close(self) -> None:
     """Sends what is left, and waits for that."""
@@ -80,11 +79,11 @@ class ObjectLog:
         return
 
   def _send(self, lines: list[dict]) -> None:
-    text = encode([*self.segment, *map(without_time, lines)])
+    text = encode([*self.segment, *lines])
     storage.write_whole(self.directory / f'{self.number:08d}-{self.name}.jsonl', text)
     with self.lock:
       del self.waiting[:len(lines)]
-    self.segment += map(without_time, lines)
+    self.segment += lines
     self._show(lines)
     if len(text) > SEGMENT_BYTES:
       self.number += 1
@@ -112,10 +111,6 @@ class ObjectLog:
 def key(line: dict) -> tuple[int, str]:
   """What tells a line from all others of a run."""
   return line['step'], line['kind']
-
-
-def without_time(line: dict) -> dict:
-  return {name: value for name, value in line.items() if name != 'time'}
 
 
 def encode(lines: Iterable[dict]) -> str:

@@ -230,6 +230,11 @@ SCHEDULES: dict[str, Callable[['Optimizer', int], optax.Schedule]] = {
     'bert': bert_schedule, 'linear': linear_schedule, 'cosine': cosine_schedule, 'wsd': wsd_schedule,
     'constant': constant_schedule}
 
+# (settings, steps) -> until which step the rates are the same in every longer run; of schedules that are not here they
+# never are.
+SAME_UNTIL: dict[str, Callable[['Optimizer', int], int]] = {
+    'constant': lambda o, steps: steps, 'wsd': lambda o, steps: steps - round(o.decay_share * steps)}
+
 
 # Settings of the decay that a schedule does not read: to set one there is a mistake.
 UNREAD = {'constant': ('final_learning_rate', 'decay_power', 'decay_share'), 'cosine': ('decay_power', 'decay_share'),

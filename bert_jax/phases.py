@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 
 from bert_jax import config as cfg
 from input_pipeline import records, storage
@@ -53,6 +54,29 @@ def directory(data_dir: storage.PathLike, config: cfg.Config) -> storage.Path:
       + f', wanted is data for rows of {length}: make it with `bert-jax prepare`')
 
 
+def prepared(data_dir: storage.PathLike) -> dict[int, records.Manifest]:
+  """{length of rows: what its data says of itself}, of all that lies in DATA. Raises DataError where nothing does."""
+  data_dir = storage.path(data_dir)
+  if (data_dir / records.MANIFEST).is_file() or not data_dir.is_dir():
+    folders = [data_dir]
+  else:
+    folders = [path for path in data_dir.iterdir() if path.name.isdigit() and (path / records.MANIFEST).is_file()]
+  found = [records.read_manifest(folder) for folder in folders or [data_dir]]
+  return {manifest.sequence_length: manifest for manifest in sorted(found, key=lambda one: one.sequence_length)}
+
+
+def misfits(data_dir: storage.PathLike, config: cfg.Config) -> list[str]:
+  """Sentences on what the run wants otherwise than its data was prepared, phase by phase."""
+  found: list[str] = []
+  for phase in phases(config):
+    try:
+      path = directory(data_dir, phase.config)
+      found += loader.misfits(path, records.read_manifest(path), phase.config.batch)
+    except records.DataError as error:
+      found.append(str(error))
+  return found
+
+
 def open_streams(data_dir: storage.PathLike, config: cfg.Config) -> list[tuple[Phase, loader.Stream]]:
   """The verified training split of every phase. Raises DataError, ConfigError."""
   opened: list[tuple[Phase, loader.Stream]] = []
@@ -83,6 +107,16 @@ def text_of(found: list[records.Manifest]) -> str:
   split = first.splits['train']
   return (f'Text: {json.dumps(first.settings.get("input"))}; {split.documents:,} documents, {split.tokens:,} tokens in '
           f'pieces for rows of up to {lengths}.')
+
+
+def of_lengths(streams: list[tuple[Phase, loader.Stream]], config: cfg.Config, lengths: Iterable[int]
+               ) -> tuple[str, ...]:
+  """`fingerprint` of the run with other numbers of steps."""
+  found = []
+  for steps in lengths:
+    parts = phases(dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps)))
+    found.append(fingerprint([(part, stream) for part, (_, stream) in zip(parts, streams)]))
+  return tuple(found)
 
 
 def fingerprint(streams: list[tuple[Phase, loader.Stream]]) -> str:

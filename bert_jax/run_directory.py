@@ -1,7 +1,8 @@
 """A run's directory: what is in it, what kind of run it is, and whether a command may go on in it.
 
-RUN/config.json           the kind of run, its settings, data, vocabulary, and where its weights came from; written once
-                          with a random `id`, so that no two runs have the same
+RUN/config.json           the kind of run, its settings, data, vocabulary, where its weights came from, and how it was
+                          begun; written once with a random `id`, so that no two runs have the same
+RUN/extended.json         how many steps it has now, where it was extended: extending.py
 RUN/vocab.txt, spm.model  the vocabulary, so that the run can be used without its data
 RUN/checkpoints/STEP/     what checkpoint.py writes
 RUN/metrics.jsonl, tensorboard/, evaluation.json, loss.png, export/
@@ -15,10 +16,11 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
-from bert_jax import config as cfg
+from bert_jax import config as cfg, extending, versions
 from bert_jax.errors import ConfigError, DriftError, require
 from bert_jax.model import dropout
 from bert_jax.tasks.settings import Finetune, classes_of
@@ -46,6 +48,20 @@ class Origin:
 
 
 @dataclasses.dataclass(frozen=True)
+class Begun:
+  """How a run was begun, for who wants to do so again; nothing goes by it."""
+  recipe: str = ''  # '': settings of a file, or a call
+  command: str = ''  # the command line; '': a call
+  folder: str = ''  # where that was
+  versions: dict = dataclasses.field(default_factory=dict)  # {package: version}
+  commit: str = ''
+
+  def here(self) -> 'Begun':
+    """With the versions that run now."""
+    return dataclasses.replace(self, versions=versions.versions(), commit=versions.commit())
+
+
+@dataclasses.dataclass(frozen=True)
 class Record:
   """What config.json says of a run."""
   config: cfg.Config | Finetune
@@ -55,6 +71,7 @@ class Record:
   text: str = ''  # one sentence on what it learns from, as it was when the run began
   shards: str = ''  # the fingerprint of what it learns from and is evaluated on: of shards, or of a task's examples
   masks: str = dropout.MASKS  # how dropout's masks are drawn
+  begun: Begun | None = None  # None: a run of before this was recorded
 
   @property
   def kind(self) -> str:
@@ -71,16 +88,32 @@ def check(run_dir: storage.PathLike, record: Record) -> Record | None:
   """
   run_dir = storage.path(run_dir)
   if (old := _read(run_dir)) is not None:
+    before, wanted = old.config, record.config
+    grown = isinstance(before, cfg.Config) and isinstance(wanted, cfg.Config) and wanted.run.steps > before.run.steps
+    if isinstance(before, cfg.Config) and grown:  # what else differs is told first
+      old = dataclasses.replace(old, config=extending.with_steps(before, wanted.run.steps))
     changes = drift(old, record)
     if changes:
       raise DriftError(f'{run_dir} is a run of another configuration ({"; ".join(changes)}): '
                        'name another --run-dir, or give the settings that it began with')
+    if isinstance(wanted, cfg.Config) and grown:
+      require_same_past(run_dir, wanted)
     return old
   begun = lambda name: name == LOCK or name.startswith(f'.{CONFIG}.') and name.endswith('.tmp')  # and then killed
   if not storage.is_empty(run_dir) and not (run_dir.is_dir() and all(begun(path.name) for path in run_dir.iterdir())):
     raise ConfigError(f'{run_dir} exists and is no run of ours (it has no {CONFIG}): nothing was written; '
                       'name another --run-dir')
   return None
+
+
+def require_same_past(run_dir: storage.Path, config: cfg.Config) -> None:
+  """Raises DriftError where the steps that a run has done would have been others with more steps to come."""
+  before: Any = read(run_dir).config
+  folder = run_dir / CHECKPOINTS
+  done = max((int(path.name) for path in folder.iterdir() if is_number(path.name)), default=0) if folder.exists() else 0
+  if why := extending.why_not(before, config, done):
+    raise DriftError(f'{run_dir} has {before.run.steps:,} steps, and cannot go on to {config.run.steps:,}: {why}; go '
+                     f'on in a new phase, with a warmup of its own: --initialize-from {run_dir} and another --run-dir')
 
 
 def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mapping[str, bytes]) -> Record:
@@ -91,6 +124,9 @@ def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mappin
   """
   run_dir = storage.path(run_dir)
   if (old := check(run_dir, record)) is not None:
+    before = lengths(run_dir)
+    if jax.process_index() == 0 and old.config.run.steps != before[-1]:
+      extending.write(run_dir, [*before, old.config.run.steps])
     if jax.process_index() == 0 and not (run_dir / CHECKPOINTS).exists():  # a kill may have come before all was there
       write_vocabulary(run_dir, vocabulary_files)
     return old
@@ -180,6 +216,11 @@ def run_of(path: storage.PathLike) -> storage.Path | None:
   return run_dir if isinstance(fields, dict) and 'vocabulary' in fields else None
 
 
+def lengths(run_dir: storage.PathLike) -> list[int]:
+  """How many steps a run was to have, from the beginning on; the last is how many it has. Raises ConfigError."""
+  return extending.lengths(run_dir) or [read(run_dir).config.run.steps]
+
+
 def read(run_dir: storage.PathLike) -> Record:
   """What a run is. Raises ConfigError where there is none, or its config.json is damaged."""
   record = _read(run_dir)
@@ -205,8 +246,11 @@ def _read(run_dir: storage.PathLike) -> Record | None:
     kind, settings = KINDS[fields['kind']], fields.get('config')
     narrowed = classes_of(settings) if kind is Finetune and isinstance(settings, dict) else {}
     config = cfg.from_json(kind, settings, narrowed=narrowed)
+    if extended := extending.lengths(run_dir):
+      config = extending.with_steps(config, extended[-1])
     vocabulary = cfg.from_json(records.Vocabulary, fields['vocabulary'], 'vocabulary.')
     origin = fields.get('origin') and cfg.from_json(Origin, fields['origin'], 'origin.')
+    begun = fields.get('begun') and cfg.from_json(Begun, fields['begun'], 'begun.')
     for name, default, what in (('data', None, 'the path of the data'), ('id', '', 'as it was written'),
                                 ('text', '', 'as it was written'), ('shards', '', 'as it was written'),
                                 ('masks', '', 'as it was written')):
@@ -214,4 +258,4 @@ def _read(run_dir: storage.PathLike) -> Record | None:
   except (ConfigError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged: {error}') from error
   return Record(config, fields['data'], vocabulary, origin or None, fields.get('text', ''), fields.get('shards', ''),
-                fields.get('masks', 'lowbias32'))  # of all runs that do not say it
+                fields.get('masks', 'lowbias32'), begun or None)  # these masks: of all runs that do not say it

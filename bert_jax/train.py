@@ -20,6 +20,7 @@ from bert_jax import (
     config as cfg,
     distributed,
     evaluate,
+    fitting,
     health,
     loop,
     manifest as manifest_lib,
@@ -39,16 +40,33 @@ from input_pipeline import records, storage
 def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, *, devices=None,
           engine: str = 'auto', progress: bool = True, initialize_from: storage.PathLike | None = None,
           longer_positions: str | None = None, stop: Callable[[int], bool] | None = None,
-          back: rewind.Rewind | None = None) -> training.Result:
+          back: rewind.Rewind | None = None, begun: run_directory.Begun | None = None) -> training.Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
   `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading.
   `initialize_from`: a checkpoint whose weights a new run begins with, instead of random ones; where the data's
   vocabulary extends its own, they grow. `longer_positions`: a key of convert.growing.LONGER, how it gets more positions
   than it has. `stop`: asked with the number of each step that is done; where it says so, the run is saved and ends, as
-  after a signal. `back`: to an earlier step, and on without some batches.
+  after a signal. `back`: to an earlier step, and on without some batches. `begun`: how, as a new run records it.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
+  made = make(config, data_dir, run_dir, devices, engine, progress, initialize_from, longer_positions, back, begun)
+  return made.run.run(made.initial, progress, stop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+  """A run that could begin now; nothing of it is written."""
+  run: training.Training
+  initial: Any  # the parameters of a checkpoint to begin with; None: random ones, or those of the run
+  streams: list[tuple[phases.Phase, Any]]
+  found: health.Preflight
+
+
+def make(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, devices=None, engine: str = 'auto',
+         progress: bool = True, initialize_from: storage.PathLike | None = None, longer_positions: str | None = None,
+         back: rewind.Rewind | None = None, begun: run_directory.Begun | None = None) -> Made:
+  """Program, data and weights of a run, checked. Arguments and errors are those of `train`."""
   require(longer_positions is None or initialize_from is not None, f'--longer-positions {longer_positions} changes '
           'nothing without --initialize-from: leave it out')
   is_new = not run_directory.run_of(run_dir)
@@ -76,9 +94,10 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   begins = initialize_from is not None and is_new
   initial = load(initialize_from, None, longer_positions) if begins else None
   manifests = [stream.manifest for _, stream in streams]
-  record = run_directory.Record(config, str(data_dir), vocabulary,
+  record = run_directory.Record(config, str(storage.absolute(data_dir)), vocabulary,
                                 training.origin_of(initialize_from, initial, longer_positions),
-                                phases.text_of(manifests), records.fingerprint(manifests))
+                                phases.text_of(manifests), records.fingerprint(manifests),
+                                begun=(begun or run_directory.Begun()).here() if is_new else None)
 
   def batches(step: int, left_out: rewind.Ranges) -> Generator[loop.HostBatch, None, None]:
     """This process' batches from `step` on, phase after phase."""
@@ -91,14 +110,16 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
             yield from found
 
   vocabulary_files = run_directory.vocabulary_files(phases.directory(data_dir, config))
+  earlier = () if is_new else phases.of_lengths(streams, config, run_directory.lengths(run_dir))
   run = training.Training(
       run_dir, record, vocabulary_files, program, fingerprint, batches, count_tokens,
       probes.beside(evaluate.on_the_way(program, data_dir, config), config,
                     lambda: tokenizer_of(data_dir, config, vocabulary)),
       lambda step: program.flops_per_step(phases.at(config, step).batch),
       [*(phase_text(phase, stream) for phase, stream in streams), *found.lines], load, back=in_phase(back, config),
-      warnings=found.warnings, strange=health.Bands(found, config.optimizer.warmup_steps).look)
-  return run.run(initial, progress, stop)
+      warnings=found.warnings, earlier=earlier,
+      strange=health.Bands(found, config.optimizer.warmup_steps, config.run.steps).look)
+  return Made(run, initial, streams, found)
 
 
 def tokenizer_of(data_dir: storage.PathLike, config: cfg.Config, vocabulary):
@@ -141,10 +162,7 @@ def count_tokens(batch: loop.HostBatch) -> dict[str, float]:
 
 def check_vocabulary(model: cfg.Model, vocabulary, data_dir) -> None:
   """Raises ConfigError where the data's vocabulary is not of the model's size."""
-  require(model.vocab_size == vocabulary.size,
-          f'{data_dir} was prepared with a vocabulary of {vocabulary.size:,} tokens, the model has '
-          f'{model.vocab_size:,}: '
-          f'pass --model.vocab-size {vocabulary.size}, or prepare the data with the vocabulary that the recipe wants')
+  require(model.vocab_size == vocabulary.size, fitting.misfit_of_vocabulary(model, vocabulary.size, data_dir))
 
 
 def tokens_of(data_dir: storage.PathLike) -> tuple[str, ...]:

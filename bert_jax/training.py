@@ -87,6 +87,7 @@ class Training:
   """The figure of an evaluation, more is better, by which one checkpoint is kept beside the newest."""
   back: rewind.Rewind | None = None
   warnings: Sequence[str] = ()  # about a new run
+  earlier: Sequence[str] = ()  # `fingerprint` of the run before it was extended
   strange: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None
   """As metrics.Recorder's."""
 
@@ -104,7 +105,7 @@ class Training:
         distributed.in_turn(lambda: require_none_lost(self.run_dir, settings.checkpoint_every))
       state, meta = restored or self.begin(initial, record, say)
       if restored:
-        require_same_data(meta, self.fingerprint, self.run_dir, self.record.data)
+        require_same_data(meta, (self.fingerprint, *self.earlier), self.run_dir, self.record.data)
         say(f'{self.run_dir}: resuming from step {meta.step:,} of {settings.steps:,} '
             f'({meta.minutes:.1f} minutes of training so far)')
         for first, end in meta.left_out:
@@ -264,8 +265,8 @@ def with_initial_values(params, program: program_lib.Program):
   return jax.tree.map(choose, params, program.initial_parameters(), is_leaf=lambda leaf: leaf is None)
 
 
-def require_same_data(meta: checkpoint.Meta, fingerprint: str, run_dir, data_dir) -> None:
-  if meta.data_fingerprint != fingerprint:
+def require_same_data(meta: checkpoint.Meta, fingerprints: Sequence[str], run_dir, data_dir) -> None:
+  if meta.data_fingerprint not in fingerprints:
     raise DriftError(f'{run_dir} was trained on other data than {data_dir} holds now: '
                      'name its own --data, or another --run-dir')
 

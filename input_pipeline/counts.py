@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from input_pipeline.records import Manifest
+from input_pipeline.vocabulary import cases
 
 READ = 'pages'  # the count of all documents that were read
 KEPT = 'documents'  # the count of those that are no duplicates
@@ -77,6 +78,12 @@ def warnings(manifest: Manifest) -> list[str]:
     if split.unknown_tokens > SOME_UNKNOWN * split.tokens:
       found.append(f'{split.unknown_tokens / split.tokens:.1%} of the tokens of {name} are unknown: train a vocabulary '
                    'on this text with `bert-jax vocabulary`, or see whether --lower-case fits it')
+  if lost := cases.warning(manifest.vocabulary.lower_case, language=str(manifest.settings.get('language', ''))):
+    found.append(lost)
+  if (train := manifest.splits.get('train')) and train.documents == 1:
+    found.append('there is one document, so that there are no next-sentence negatives: pretrain a recipe with _no_nsp '
+                 'after its name (--objective mlm --batch.pairs none); in plain text a blank line ends a document, or '
+                 'see --documents')
   if repeated := manifest.counts.get('repeated_ids'):
     found.append(f'{repeated:,} documents have an id that others have too, so that their text, and not the id, decides '
                  'whether they are held out')

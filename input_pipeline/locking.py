@@ -161,6 +161,12 @@ class Lock:
     return found if isinstance(found, dict) else {'host': '?'}, generation
 
 
+def held(path: storage.Path) -> bool:
+  """Whether somebody has the lock, as it says; one whose owner is no process of this machine any more is nobody's."""
+  owner, _ = Lock(path)._read()
+  return bool(owner) and not dead(owner)
+
+
 def in_use(path: storage.Path, owner: dict[str, Any]) -> LockError:
   return LockError(f'{path.parent} is in use: {text(owner)} is at work there: let it end, or name another directory')
 

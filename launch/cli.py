@@ -5,7 +5,6 @@ class of an error that is expected, as `exit_code` (bert_jax/errors.py, input_pi
 """
 
 import codecs
-import difflib
 import locale
 import os
 import sys
@@ -111,13 +110,25 @@ def run(argv: list[str]) -> int:
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print('usage: bert-jax COMMAND …\n\nThe way from text to a trained encoder, command by command:')
     print('\n'.join(f'  {name:<13} {command.__doc__.splitlines()[0]}' for name, command in COMMANDS.items()))
-    print('\n`bert-jax COMMAND --help` shows every setting with its default.')
+    print('\n`bert-jax COMMAND --help` shows every setting with its default; `bert-jax --version` says what runs.')
     return 0 if argv else ConfigError.exit_code
+  if argv[0] == '--version':
+    print(version())
+    return 0
   if argv[0] not in COMMANDS:
-    close = difflib.get_close_matches(argv[0], COMMANDS, 1)
-    hint = f'; did you mean {close[0]!r}?' if close else f': wanted one of {", ".join(COMMANDS)}'
-    raise ConfigError(f'there is no command {argv[0]!r}{hint}')
+    from launch.commands.unknown import listed, unknown
+    later = next((f': write it first, `bert-jax {word} {argv[0]} …`' for word in argv[1:] if word in COMMANDS), '')
+    if argv[0].startswith('-'):
+      raise ConfigError(f'no command stands before {argv[0]}{later or f": wanted one of {listed(COMMANDS)}"}')
+    raise ConfigError(unknown('command', argv[0], COMMANDS))
   return COMMANDS[argv[0]](argv[1:])
+
+
+def version() -> str:
+  """A line for the project, each package under it, Python and, of a checkout, its commit."""
+  from bert_jax import versions
+  found = versions.versions() | {'commit': versions.commit()}
+  return '\n'.join(f'{name} {value}' for name, value in found.items() if value)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ EXTRAS = {
     'pyarrow': 'input', 'google_crc32c': 'input', 'importlib_resources': 'input', 'zstandard': 'input',
     'warcio': 'crawl', 'resiliparse': 'crawl', 'gensim': 'sample', 'jieba': 'chinese', 'apache_beam': 'beam',
     'ray': 'ray', 'matplotlib': 'plot', 'jinja2': 'plot',
+    'tensorboard': 'tensorboard',
     'gcsfs': 'gcs', 'google.cloud.storage': 'gcs', 'torch': 'peers', 'transformers': 'peers',
     'sentence_transformers': 'peers', 'sklearn': 'tasks', 'scipy': 'tasks', 'seqeval': 'tasks',
     'nltk': 'tasks', 'onnx': 'onnx', 'onnxruntime': 'onnx'}

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 from input_pipeline import ranges
 from input_pipeline.vocabulary.training import VocabularySettings
-from launch.commands import flags, measuring, planning, supervising, text, training, using
+from launch.commands import flags, measuring, planning, pretraining, supervising, text, training, using
 
 COMMANDS = {
     'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
-    'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'supervise': supervising.Supervise,
+    'pretrain': pretraining.Pretrain, 'finetune': training.FinetuneCommand, 'supervise': supervising.Supervise,
     'evaluate': training.Evaluate, 'predict': training.Predict, 'plan': planning.Plan,
     'benchmark step': measuring.BenchmarkStep, 'benchmark input': measuring.BenchmarkInput,
     'benchmark tasks': measuring.BenchmarkTasks, 'fill-mask': using.FillMask, 'features': using.Features,

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 BUCKET = 'gs://bucket'
 WITHOUT_TENSORFLOW = 'tensorflow,tensorflow_datasets'
 SECONDS = 500  # a limit for a machine with much else to do
-TIMED = {'tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes', 'mfu'}  # of a line of the log
+TIMED = {'tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes', 'mfu', 'time'}  # of a line of the log
 SMALL = ['--model.hidden-size', '16', '--model.layers', '2', '--model.heads', '2', '--model.intermediate-size', '32',
          '--model.max-positions', '32', '--model.dtype', 'float32']
 RUN = [*SMALL, '--model.vocab-size', str(len(corpora.TOKENS)), '--long.share', '0', '--batch.size', '8',

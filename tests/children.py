@@ -26,7 +26,7 @@ from bert_jax import evaluate, metrics, run_directory, steps as steps_lib, train
 from bert_jax.convert import exchange  # noqa: F401
 from input_pipeline.prepare import corpus  # noqa: F401
 from launch import cli
-from launch.commands import training, using  # noqa: F401
+from launch.commands import pretraining, training, using  # noqa: F401
 from tests import buckets, synthetic
 
 SECONDS = 300.0  # a limit for a machine with much else to do

@@ -122,6 +122,10 @@ def test_each_sentence(vocabulary, tmp_path, name):
   tensors = safetensors.numpy.load((tmp_path / 'out' / weights.WEIGHTS).read_bytes())
   assert any('cls.seq_relationship' in tensor for tensor in tensors) == ('pair_classes' in heads)
   assert any('pooler' in tensor for tensor in tensors) == ('pooler' in heads)
+  usual, positions = config.batch.sequence_length, config.model.max_positions
+  tokenizer = json.loads((tmp_path / 'out' / 'tokenizer_config.json').read_text())
+  assert tokenizer['model_max_length'] == usual and f'up to {positions} tokens' in said
+  assert (f'trained on rows of up to {usual}' in said) == (usual < positions)
   fields = json.loads((tmp_path / 'out' / huggingface.CONFIG).read_text())
   assert fields['architectures'] == ['BertForPreTraining' if 'pair_classes' in heads else 'BertForMaskedLM']
 

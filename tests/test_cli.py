@@ -102,6 +102,7 @@ def test_the_whole_way(capsys, corpus, tmp_path, monkeypatch, kind, name, size):
              '--batch.size', 4, '--batch.max-length', 16, '--batch.lengths', 1, '--optimizer.warmup-steps', 1,
              '--distributed.no-auto')[0]
   assert 'one two\n    ' in out and 'classification, 1 seed' in out and 'best run: tuned' in out
+  assert 'resuming from step' in done('finetune', '--run-dir', 'tuned', '--distributed.no-auto')[1]
   done('evaluate', 'tuned')
   done('predict', 'tuned', '--split', 'validation', '--output', 'answers')
   assert len(pathlib.Path('answers/predictions.jsonl').read_text().splitlines()) == 8
@@ -160,7 +161,6 @@ BAD = {
     'latin.txt': ('café au lait.\n\nun deux.'.encode('latin-1'), 'UTF-8'),
     'empty.txt': (b'', 'empty'),
     'blank.txt': (b'\n\n  \n', 'holds 0 documents'),
-    'one.txt': (corpora.text_of(1).encode(), 'holds 1 document with text'),
     'broken.jsonl': (b'{"text": "one two."}\n{"text": \n', 'byte 21'),
 }
 

@@ -137,18 +137,18 @@ def test_documents_that_are_added_move_no_other(made, tmp_path):
     assert before <= {document for document, _ in corpora.all_pieces(more, after, split)}
 
 
-@pytest.mark.parametrize('texts, message', [
-    ([], '0 documents with text'), (['One only.\nIt has two lines.'], '1 document with text'),
-    (['Same.'] * 3, '2 duplicates')])
-def test_too_small_a_corpus_leaves_nothing(made, tmp_path, texts, message):
+@pytest.mark.parametrize('texts, pairs, message', [
+    ([], 'dynamic', '0 documents with text'), (['One only.\nIt has two lines.'], 'google', '1 document with text'),
+    (['Same.'] * 3, 'google', '2 duplicates')])
+def test_too_small_a_corpus_leaves_nothing(made, tmp_path, texts, pairs, message):
   (tmp_path / 'corpus.txt').write_text('\n\n'.join(texts))
   with pytest.raises(records.DataError, match=message):
-    corpus.prepare(dataclasses.replace(made[0], input=str(tmp_path / 'corpus.txt'), output=str(tmp_path / 'data')),
-                   progress=False)
+    corpus.prepare(dataclasses.replace(made[0], input=str(tmp_path / 'corpus.txt'), output=str(tmp_path / 'data'),
+                                       pairs=pairs), progress=False)
   assert [path.name for path in tmp_path.iterdir()] == ['corpus.txt']
 
 
-@pytest.mark.parametrize('count, held', [(2, 0), (3, 1), (4, 2), (9, 2)])
+@pytest.mark.parametrize('count, held', [(1, 0), (2, 0), (3, 1), (4, 2), (9, 2)])
 def test_tiny_corpora_have_both_splits(made, tmp_path, count, held):
   (tmp_path / 'corpus.txt').write_text('\n\n'.join(corpora.text_of(i) for i in range(count)))
   tiny = dataclasses.replace(

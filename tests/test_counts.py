@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import input_pipeline.text
-from bert_jax import phases, recipes, train
+from bert_jax import phases, train
 from input_pipeline import counts, records
 from input_pipeline.prepare import columns, corpus, settings, spill
 from launch import cli
-from launch.commands import flags, training
+from launch.commands import pretraining
 from tests import corpora
 
 
@@ -101,7 +101,8 @@ def test_a_run_keeps_any_number_of_counts(tmp_path):
 
 @pytest.mark.parametrize('changes', [
     [], ['--sequence-length', '32', '--long-sequence-length', '64'], ['--sequence-length', '600'],
-    ['--pairs', 'google', '--sequence-length', '64']])
+    ['--pairs', 'google', '--sequence-length', '64'], ['--for', 'proof'],
+    ['--for', 'sample_2018', '--dupe-factor', '2']])
 def test_prepare_says_what_was_dropped_and_a_next_command_that_fits_its_data(tmp_path, capsys, monkeypatch, changes):
   monkeypatch.chdir(tmp_path)
   pathlib.Path('a corpus.jsonl').write_text('\n'.join(map(json.dumps, LINES)))
@@ -114,9 +115,9 @@ def test_prepare_says_what_was_dropped_and_a_next_command_that_fits_its_data(tmp
   commands = [shlex.split(line) for line in lines[lines.index('next') + 1:]]
   assert [words[:2] for words in commands] == [['bert-jax', 'inspect'], ['bert-jax', 'pretrain']]
   assert cli.run(commands[0][1:]) == 0
-  default = training.Pretrain('', '', recipes.recipe(commands[1][2]))
-  args = flags.parse(training.Pretrain, commands[1][3:], 'pretrain', default, training.check)
-  assert args.config.model.max_positions >= args.config.batch.sequence_length and args.run_dir == 'runs/my data'
-  for phase, stream in phases.open_streams(args.data, args.config):
+  wanted = pretraining.read(commands[1][2:])
+  args, config = wanted.args, pretraining.fitted(wanted).config
+  assert config.model.max_positions >= config.batch.sequence_length and args.run_dir == 'runs/my data'
+  for phase, stream in phases.open_streams(args.data, config):
     train.check_vocabulary(phase.config.model, stream.vocabulary, args.data)
     assert stream.batch(phase.first)['masked_lm_weights'].sum(1).max() <= phase.config.batch.predictions

@@ -37,7 +37,7 @@ def call(folder: pathlib.Path, *argv: str, absent: str = '') -> tuple[int, str]:
 
 
 @pytest.mark.parametrize('extra', ['input', 'sample', 'chinese', 'crawl', 'beam', 'ray', 'plot', 'gcs', 'tasks', 'onnx',
-                                   'peers'])
+                                   'peers', 'tensorboard'])
 def test_every_package_of_an_extra_is_known(extra):
   assert {name for name, brought in extras.EXTRAS.items() if brought == extra} == modules(extra)
 
@@ -67,6 +67,8 @@ NEEDS = {
     'verify': (['gs://bucket/run'], 'gcs'),
     'plot': (['run'], 'plot'),
     'report': (['run'], 'plot'),
+    'runs': (['gs://bucket/runs'], 'gcs'),
+    'tensorboard': (['run'], 'tensorboard'),
     'export': (['run', '--output', 'gs://bucket/export'], 'gcs'),
     'import': (['gs://bucket/run', '--output', 'new'], 'gcs'),
     'fill-mask': (['gs://bucket/run', 'one [MASK]'], 'gcs'),

@@ -133,7 +133,7 @@ def assert_equal(a, b):
 
 def told(run_dir):
   """The log, less what the clock says."""
-  timed = 'tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes'
+  timed = 'tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes', 'time'
   return [{name: value for name, value in line.items() if name not in timed} for line in metrics.read(run_dir)]
 
 

@@ -1,7 +1,6 @@
 """Flags: help that waits for nothing, no flag that is parsed and ignored, advice that names only what exists."""
 
 import ast
-import dataclasses
 import os
 import pathlib
 import re
@@ -18,9 +17,12 @@ from launch import cli
 from launch.commands import (
     checkpoints,
     flags,
+    following,
     launch_files,
     measuring,
+    names,
     planning,
+    pretraining,
     proving,
     supervising,
     table,
@@ -71,9 +73,9 @@ def test_every_command_says_what_it_does_and_what_each_flag_is_for():
   for kind in SETTINGS.values():
     source = ast.parse(pathlib.Path(sys.modules[kind.__module__].__file__).read_text())
     body = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__).body
-    for field, following in zip(body, [*body[1:], None]):
+    for field, after in zip(body, [*body[1:], None]):
       if isinstance(field, ast.AnnAssign):
-        described = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        described = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         assert described, f'{kind.__name__}.{field.target.id} has no docstring'
 
 # ---------------------------------------------------------------- flags that would change nothing
@@ -133,8 +135,8 @@ def test_what_a_recipe_brings_with_it_is_not_refused():
   for name in ('sample', 'proof', 'base', *recipes.OTHERS, 'base_left_to_right', 'sample_no_nsp'):
     default = planning.Plan(recipes.recipe(name))
     assert flags.parse(planning.Plan, [], 'plan', default, planning.check) == default
-  default = training.Pretrain('d', 'r', recipes.recipe('base_left_to_right'))
-  args = flags.parse(training.Pretrain, ['--long.share', '0'], 'pretrain', default, training.check)
+  default = pretraining.Pretrain('d', 'r', recipes.recipe('base_left_to_right'))
+  args = flags.parse(pretraining.Pretrain, ['--long.share', '0'], 'pretrain', default, pretraining.check)
   assert args.config.long.share == 0 and args.config.long.predictions == 1
 
 
@@ -158,6 +160,22 @@ def test_commands_of_recipes_list_them_with_their_variants(capsys, command):
     cli.run([*command, 'base_no_nps'])
 
 
+def test_help_cuts_no_sentence_in_two():
+  """What is listed of a recipe or variant is a paragraph of whole sentences."""
+  for group in (*recipes.RECIPE_GROUPS.values(), *recipes.VARIANT_GROUPS.values()):
+    for name, function in group.items():
+      first = ' '.join(function.__doc__.split('\n\n')[0].split())
+      assert first.endswith('.') and first.count('(') == first.count(')') and first.count('`') % 2 == 0, name
+      shown = ' '.join(flags.listed({name: function}).split())
+      assert shown.startswith(name) and shown.endswith(first)
+
+
+def test_json_is_for_people_too():
+  assert flags.as_json({'token': '中文'}) == '{"token": "中文"}'
+  for path in (ROOT / 'launch' / 'commands').glob('*.py'):
+    assert path.name == 'flags.py' or 'json.dumps' not in path.read_text(), path.name
+
+
 def test_choices_are_those_of_the_tables():
   from bert_jax import features, score
   from bert_jax.benchmark import peers, tasks
@@ -178,7 +196,7 @@ def test_choices_are_those_of_the_tables():
   assert choices(measuring.BenchmarkInput, 'peer') == tuple(benchmark.PEERS)
   assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
   assert choices(using.Score, 'unit') == tuple(score.UNITS)
-  assert choices(training.Pretrain, 'longer_positions') == tuple(growing.LONGER)
+  assert choices(pretraining.Pretrain, 'longer_positions') == tuple(growing.LONGER)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
@@ -187,8 +205,9 @@ def test_choices_are_those_of_the_tables():
 def settings():
   from input_pipeline.vocabulary.training import VocabularySettings
   return {'vocabulary': VocabularySettings, 'prepare': text.PrepareCommand, 'inspect': text.Inspect,
-          'pretrain': training.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
-          'predict': training.Predict, 'plot': training.Plot, 'report': training.Report,
+          'pretrain': pretraining.Pretrain, 'finetune': training.FinetuneCommand, 'evaluate': training.Evaluate,
+          'predict': training.Predict, 'plot': following.Plot, 'report': following.Report,
+          'runs': following.Runs, 'tensorboard': following.Tensorboard,
           'supervise': supervising.Supervise, 'plan': planning.Plan, 'selftest': proving.SelfTest,
           'benchmark step': measuring.BenchmarkStep,
           'benchmark input': measuring.BenchmarkInput, 'benchmark tasks': measuring.BenchmarkTasks,
@@ -201,28 +220,17 @@ def settings():
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
-# Beam's and Ray's own, one that stands in a recipe's place, and those that are refused with what took their place.
-FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--setup_file', '--address', '--runtime_env',
-           planning.LIST, '--beam-runner', '--beam-arguments'}
+# The command's own, Beam's, Ray's and git's, one that stands in a recipe's place, and those that are refused with what
+# took their place.
+FOREIGN = {'--version', '--logdir', '--host', '--direct_num_workers', '--runner', '--project', '--region',
+           '--setup_file', '--address', '--runtime_env', '--always', '--dirty', '--abbrev', '--exclude', planning.LIST,
+           '--beam-runner', '--beam-arguments'}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()
 
 
-def flags_of(kind, before=''):
-  """Every flag of a settings dataclass as tyro makes it, and `--no-` of those that are on or off."""
-  found = {'--help'}
-  for field in dataclasses.fields(kind):
-    hint = typing.get_type_hints(kind)[field.name]
-    name = before + field.name.replace('_', '-')
-    if dataclasses.is_dataclass(hint):
-      found |= flags_of(hint, '' if field.name in flags.NAMELESS else f'{name}.')
-      found.add(f'--{name}')  # the group: `--mesh auto`
-    else:
-      found.add(f'--{name}')
-      if hint is bool:
-        head, dot, last = name.rpartition('.')
-        found.add(f'--{head}{dot}no-{last}')
-  return found
+def flags_of(kind):
+  return {'--help', *names.flags_of(kind)}
 
 
 FLAGS = {planning.LIST}.union(*map(flags_of, SETTINGS.values()), *(flags_of(task.settings) for task in TASKS.values()))
@@ -312,3 +320,42 @@ def test_advice_names_only_flags_and_commands_that_exist():
 def test_the_readme_names_only_flags_and_commands_that_exist():
   readme = (ROOT / 'README.md').read_text()
   assert sorted(set(missing(readme))) == []
+
+# ---------------------------------------------------------------- words that name nothing
+
+
+def test_versions(capsys):
+  assert cli.run(['--version']) == 0
+  found = dict(line.split(' ', 1) for line in capsys.readouterr().out.splitlines())
+  assert {'bert_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'python'} <= found.keys()
+  assert re.fullmatch(r'\d+\.\d+.*', found['bert_jax']) and ('commit' in found) == (ROOT / '.git').exists()
+
+
+@pytest.mark.parametrize('command', SETTINGS)
+def test_a_flag_that_is_nearly_one_gets_a_suggestion(command):
+  """Two letters of each of its longer flags change places; whatever else is missing or wrong."""
+  kind = SETTINGS[command]
+  known = names.flags_of(kind)
+  for name in sorted(name for name in known if '.' not in name and len(name) > 6 and '--no-' not in name)[:12]:
+    slipped = name[:4] + name[5] + name[4] + name[6:]
+    if slipped not in known:
+      with pytest.raises(cfg.ConfigError, match=f'did you mean {name}'):
+        flags.parse(kind, [slipped, 'x'], command)
+
+
+@pytest.mark.parametrize('argv, says', [
+    (['prepare', '--inptu', 'x'], 'did you mean --input?'), (['pretrain', 'tiny', '--rnu-dir', 'r'], 'mean --run-dir?'),
+    (['finetune', 'cloa'], "did you mean 'cola'?"), (['benchmark', 'stpe'], "did you mean 'step'?"),
+    (['--input', 'x', 'prepare'], 'write it first, `bert-jax prepare --input …`'), (['--input', 'x'], 'no command')])
+def test_what_may_have_been_meant(argv, says):
+  with pytest.raises(cfg.ConfigError, match=re.escape(says)):
+    cli.run(argv)
+
+
+@pytest.mark.parametrize('argv, wanted', [
+    (['--run.steps', '3', '--batch.sequence_length=8'], {'run.steps', 'batch.sequence_length'}),
+    (['--model.no-causal'], {'model.causal'}), (['--mesh', 'auto'], {f'mesh.{name}' for name in (
+        'data', 'fsdp', 'tensor')}), (['--data', '--', 'x'], {'data'}), (['x', '--no-such'], set())])
+def test_which_settings_a_command_line_gives(argv, wanted):
+  found = names.given(argv, pretraining.Pretrain).keys()
+  assert wanted <= found and all(name.startswith('mesh') or name in wanted for name in found)

@@ -104,8 +104,8 @@ def figures(run: health.Bands, values, name: str, begin: int = 1000) -> list[str
   return [text for step, value in enumerate(values, begin) for text in run.look(step, {name: value})]
 
 
-def bands(unigram: float = 6.8, rate: float = 5e3, warmup: int = 100) -> health.Bands:
-  return health.Bands(health.Preflight([], [], unigram, ((0, rate),)), warmup)
+def bands(unigram: float = 6.8, rate: float = 5e3, warmup: int = 100, steps: int = 10**9) -> health.Bands:
+  return health.Bands(health.Preflight([], [], unigram, ((0, rate),)), warmup, steps)
 
 
 @pytest.mark.parametrize('name, values, said', [
@@ -126,8 +126,36 @@ def test_nothing_is_said_before_the_warmup_or_of_few_tokens():
   assert figures(bands(), [99.0] * 30, 'mlm_loss', begin=100_000)
 
 
+@pytest.mark.parametrize('loss, begin, rate, said', [
+    (6.79, 1_000, 5e3, True), (6.5, 1_000, 5e3, False), (6.79, 500, 5e3, False), (6.79, 1_000, 1.0, False)])
+def test_a_loss_that_stays_at_the_baseline_is_said_once(loss, begin, rate, said):
+  """Not before a tenth of the steps, nor of few tokens; of a loss that reads from left to right too."""
+  for name in ('mlm_loss', 'lm_loss'):
+    run = bands(rate=rate, steps=10_000)
+    found = [text for text in figures(run, [loss] * 30, name, begin) if 'has not left this baseline' in text]
+    assert len(found) == said and not figures(run, [loss] * 30, name, begin + 30)
+
+
+def test_a_colleagues_warnings_name_what_to_set(opened, config):
+  program, [(phase, stream)] = opened
+  split, rows = stream.manifest.splits['train'], stream.rows_per_epoch
+  say = lambda **changes: '\n'.join(health.warnings(phase.config.batch, split, **dict(
+      unknown=0.0, padding=0.2, predicted=0.15, pairs=256, negatives=128, epochs=30.0, steps=300) | changes))
+  usual = say()
+  for changes, said in (
+      (dict(epochs=60.0), 'lower --run.steps, to 200 for 40 times'),
+      (dict(padding=0.7), '--batch.pack --batch.pairs-per-row 3'),
+      (dict(negatives=10), '--objective mlm --batch.pairs none')):
+    assert said not in usual and said in say(**changes), say(**changes)
+  few = '\n'.join(health.dropout_warnings(config.model, 0.5))
+  assert bool(few) == bool(config.model.hidden_dropout or config.model.attention_dropout)
+  assert '--model.hidden-dropout 0' in '\n'.join(health.dropout_warnings(cfg.Model(), 0.5)) and rows
+  assert not list(health.dropout_warnings(cfg.Model(), 40.0))
+  assert not list(health.dropout_warnings(cfg.Model(hidden_dropout=0.0, attention_dropout=0.0), 0.5))
+
+
 def test_tokens_are_counted_over_the_phases():
-  run = health.Bands(health.Preflight([], [], 7.0, ((0, 10.0), (100, 40.0))), 0)
+  run = health.Bands(health.Preflight([], [], 7.0, ((0, 10.0), (100, 40.0))), 0, 10**9)
   assert [run.tokens(step) for step in (0, 50, 100, 101, 200)] == [0, 500, 1000, 1040, 5000]
 
 

@@ -17,7 +17,7 @@ from bert_jax import checkpoint, config as cfg, metrics, recipes, run_directory,
 from tests import children, synthetic
 
 VOCABULARY, STEPS = 120, 60
-TIMES = ('tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes', 'mfu')
+TIMES = ('tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes', 'mfu', 'time')
 
 
 @pytest.fixture(scope='module')

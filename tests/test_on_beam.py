@@ -32,6 +32,6 @@ def test_errors_are_one_sentence(made, tmp_path):
   (tmp_path / 'one.txt').write_text('One document.')
   prepare = dataclasses.replace(made[0], output=str(tmp_path / 'data'), engine='beam')
   with pytest.raises(records.DataError, match='1 document with text') as error:
-    corpus.prepare(dataclasses.replace(prepare, input=str(tmp_path / 'one.txt')))
+    corpus.prepare(dataclasses.replace(prepare, input=str(tmp_path / 'one.txt'), pairs='google'))
   assert '\n' not in str(error.value) and 'while running' not in str(error.value)
   assert [path.name for path in tmp_path.iterdir()] == ['one.txt']

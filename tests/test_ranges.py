@@ -15,7 +15,7 @@ from bert_jax.tasks.table import TASKS
 from input_pipeline import ranges
 from input_pipeline.errors import DataError
 from launch import settings_page
-from launch.commands import flags, measuring, text, training
+from launch.commands import flags, measuring, pretraining, text, training
 from tests.test_flags import SETTINGS
 
 
@@ -128,7 +128,7 @@ def test_a_number_outside_its_range_is_refused_in_a_sentence(kind, name):
     (['--initialize-from', ''], r'--initialize-from is empty: wanted a text')])
 def test_a_command_says_it_in_one_sentence(words, says):
   with pytest.raises((ConfigError, DataError), match='^' + says):
-    training.pretrain(['tiny', '--data', 'd', '--run-dir', 'r', *words])
+    pretraining.pretrain(['tiny', '--data', 'd', '--run-dir', 'r', *words])
 
 
 @pytest.mark.parametrize('words, says', [
@@ -152,7 +152,7 @@ def test_settings_within_a_command_are_looked_at_before_anything_is_read(command
 
 def test_help_shows_the_ranges(capsys):
   with pytest.raises(SystemExit) as ended:
-    training.pretrain(['tiny', '--help'])
+    pretraining.pretrain(['tiny', '--help'])
   shown = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
   assert ended.value.code == 0
   assert 'dropped (appendix A.2). (default: 0.1; at least 0 and less than 1)' in shown
@@ -165,11 +165,11 @@ def test_the_page_of_settings_is_as_they_are():
 
 
 def test_what_is_surely_a_mistake_is_told(capsys):
-  default = training.Pretrain('data', 'run', recipes.recipe('tiny'))
+  default = pretraining.Pretrain('data', 'run', recipes.recipe('tiny'))
   grid = Grid(rates=(1e-5, 2.0))
   assert list(ranges.unwise(grid)) == ['rates is 2: more than 1 is surely a mistake']
-  flags.parse(training.Pretrain, ['--optimizer.peak-learning-rate', '2', '--model.hidden-dropout', '0.95'],
-              'pretrain tiny', default, training.check)
+  flags.parse(pretraining.Pretrain, ['--optimizer.peak-learning-rate', '2', '--model.hidden-dropout', '0.95'],
+              'pretrain tiny', default, pretraining.check)
   said = capsys.readouterr().err.splitlines()
   assert 'bert-jax: optimizer.peak_learning_rate is 2: more than 1 is surely a mistake' in said
   assert 'bert-jax: model.hidden_dropout is 0.95: more than 0.9 is surely a mistake' in said and len(said) == 2

@@ -45,6 +45,8 @@ class ModelCard:
   """The heads that these steps trained."""
   copies: float | None = None
   """The share of what `evaluation` is on that stands in what it learnt from, too; None: they were not compared."""
+  longest: int = 0
+  """Tokens of the longest rows that it was trained on; 0: not known."""
   labels: tuple[str, ...] = ()
   """The classes of a task, in the order of their scores."""
   architecture: str = 'BertForPreTraining'
@@ -118,7 +120,7 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
       f'# {plain(name)}',
       f'{what} ([arXiv:1810.04805](https://arxiv.org/abs/1810.04805)){heads}{done}. '
       f'{model.layers} layers of {model.hidden_size}, {model.heads} heads, feed-forward {model.intermediate_size}, '
-      f'up to {model.max_positions} tokens, {parameters:,} parameters, GELU ({exact}). '
+      f'{lengths(card, model)}, {parameters:,} parameters, GELU ({exact}). '
       f'{"Uncased" if lower_case else "Cased"} {KINDS[kind]} vocabulary of {model.vocab_size:,}.',
       '## Training\n\n' + ' '.join(training(card, objective))]
   if card.training:
@@ -132,6 +134,18 @@ def readme(card: ModelCard, model: Model, objective: Objective, name: str, kind:
     parts.append('## Settings\n\n' + table(('setting', 'value'), card.settings))
   parts.append(f'## Citation\n\n```bibtex\n{CITATION}\n```')
   return '\n\n'.join(parts) + '\n'
+
+
+def lengths(card: ModelCard, model: Model) -> str:
+  """How many tokens it takes, and how many it has seen together."""
+  taken = f'up to {model.max_positions} tokens'
+  known = 0 < card.longest < model.max_positions
+  return f'{taken} (trained on rows of up to {card.longest}: better for no longer texts)' if known else taken
+
+
+def usual_length(card: ModelCard, model: Model) -> int:
+  """What texts are cut to where nobody says otherwise: what it was trained on."""
+  return min(card.longest or model.max_positions, model.max_positions)
 
 
 def evaluated_on(kind: str, copies: float | None) -> str:

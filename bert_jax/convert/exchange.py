@@ -282,15 +282,24 @@ def card(loaded: Loaded, source: storage.Path) -> ModelCard:
     return loaded.told or ModelCard()
   step = loaded.step or 0
   trained = [line for line in metrics.read(run_dir) if line['kind'] == 'train' and line['step'] <= step]
-  last = {name: value for name, value in (trained[-1] if trained else {}).items() if name != 'kind'}
+  last = {name: value for name, value in (trained[-1] if trained else {}).items() if name not in ('kind', metrics.TIME)}
   found = dict(run_directory.figures(run_dir))
   copies = found.pop(run_directory.COPIES, None)
-  return ModelCard(steps=step, kind=record.kind, data=data_sentence(record, step), origin=origin_sentence(record),
+  return ModelCard(steps=step, kind=record.kind, longest=longest(record, step),
+                   data=data_sentence(record, step), origin=origin_sentence(record),
                    objective=record.config.objective if isinstance(record.config, Config) else '',
                    trained=tuple(name for name in record.config.learns.heads
                                  if name not in record.config.learns.untrained()),
                    training=last, evaluation=found if found.get('step') == step else {}, copies=copies,
                    settings=flat(record.config))
+
+
+def longest(record: run_directory.Record, step: int) -> int:
+  """Tokens of the longest rows up to a step."""
+  if not isinstance(record.config, Config):
+    return record.config.batch.max_length
+  return max((phase.config.batch.sequence_length for phase in phases.phases(record.config) if phase.first < step),
+             default=0)
 
 
 def origin_sentence(record: run_directory.Record) -> str:

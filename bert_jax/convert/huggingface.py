@@ -75,9 +75,9 @@ def export_checkpoint(directory: storage.PathLike, loaded: Loaded, card: ModelCa
   files = {CONFIG: encode(to_config(model, vocabulary.pad_id, loaded.objective, loaded.labels)),
            WEIGHTS: safetensors.numpy.save(tensors, {'format': 'pt'}), README: text.encode(),
            **told_files(card),
-           **tokenizer_files.files(vocabulary, model.max_positions)}
+           **tokenizer_files.files(vocabulary, card_lib.usual_length(card, model))}
   if layout == SENTENCES:
-    files |= sentence_files(model)
+    files |= sentence_files(model, card_lib.usual_length(card, model))
   return directory_lib.write(directory, KIND, files, overwrite, verify)
 
 
@@ -163,7 +163,7 @@ def to_config(model: Model, pad_id: int, objective: Objective, labels: tuple[str
   return fields
 
 
-def sentence_files(model: Model) -> dict[str, bytes]:
+def sentence_files(model: Model, length: int) -> dict[str, bytes]:
   """What sentence-transformers reads beside the encoder: the mean of a text's tokens is its vector."""
   modules = [{'idx': i, 'name': str(i), 'path': path, 'type': f'sentence_transformers.models.{kind}'}
              for i, (path, kind) in enumerate([('', 'Transformer'), ('1_Pooling', 'Pooling')])]
@@ -171,7 +171,7 @@ def sentence_files(model: Model) -> dict[str, bytes]:
              'pooling_mode_cls_token': False, 'pooling_mode_max_tokens': False,
              'pooling_mode_mean_sqrt_len_tokens': False}
   return {MODULES: encode(modules), '1_Pooling/config.json': encode(pooling),
-          'sentence_bert_config.json': encode({'max_seq_length': model.max_positions, 'do_lower_case': False})}
+          'sentence_bert_config.json': encode({'max_seq_length': length, 'do_lower_case': False})}
 
 
 def to_tensors(model: Model, heads: Heads, params) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ Points = Sequence[tuple[float, float]]  # (step, value)
 # What a line of the log says beside the terms' figures, in the order of the charts.
 OF_TRAINING = {'learning_rate': 'learning rate', 'gradient_norm': 'gradient norm',
                'tokens_per_second': 'real tokens a second', 'mfu': 'MFU'}
-NOT_DRAWN = ('loss', 'unigram_loss', 'documents', 'sequences', 'examples', 'step', run_directory.COPIES)
+NOT_DRAWN = ('loss', metrics.TIME, 'unigram_loss', 'documents', 'sequences', 'examples', 'step', run_directory.COPIES)
 COLORS = 'tab:blue', 'tab:orange', 'tab:green', 'tab:red', 'tab:purple', 'tab:brown'
 INK = '#010203'  # stands for the page's own colour of text, which a drawing cannot know
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_jax import checkpoint, evaluate, phases, run_directory
+from bert_jax import checkpoint, evaluate, metrics, phases, run_directory
 from bert_jax.config import BatchConfig, Config
 from bert_jax.convert import card
 from bert_jax.errors import CheckpointError, ConfigError, require
@@ -116,7 +116,7 @@ def tiles(run: charts.Told) -> list[tuple[str, str]]:
 
 
 def figures(run: charts.Told) -> dict[str, object]:
-  hidden = 'kind', run_directory.COPIES
+  hidden = 'kind', metrics.TIME, run_directory.COPIES
   of = lambda title, line: {f'{title}: {name}': value for name, value in line.items() if name not in hidden}
   return of('evaluation', run.evaluation) | of('last steps', last(run, 'train'))
 

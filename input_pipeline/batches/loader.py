@@ -53,24 +53,30 @@ def open_split(directory: storage.PathLike, split: str, config: BatchConfig, ver
   """
   config.check()
   manifest = records.read_manifest(directory)
-  require(manifest.sequence_length == config.sequence_length,
-          f'{directory} was prepared for rows of {manifest.sequence_length}, batch.sequence_length is '
-          f'{config.sequence_length}: prepare it again with --sequence-length {config.sequence_length}, '
-          f'or pass --batch.sequence-length {manifest.sequence_length}')
-  fit = "'google'" if manifest.pairs == 'google' else ' or '.join(repr(kind) for kind in MAKERS if kind != 'google')
-  require((manifest.pairs == 'google') == (config.pairs == 'google'),
-          f'{directory} was prepared with pairs={manifest.pairs!r}, batch.pairs is {config.pairs!r}: '
-          f'set batch.pairs to {fit}, or prepare the data again')
-  stored = config.masking.unit == masking.STORED
-  require((manifest.masks != records.DYNAMIC) == stored,
-          f'{directory} was prepared with masks={manifest.masks!r}, batch.masking.unit is {config.masking.unit!r}: set '
-          f'batch.masking.unit to {"another" if stored else masking.STORED}, or prepare the data again with --masks '
-          f'{records.GOOGLE if stored else records.DYNAMIC}')
+  for sentence in misfits(directory, manifest, config):
+    raise DataError(sentence)
   kinds = shards.read_token_kinds(directory, manifest.vocabulary)
   stream = Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, kinds, first_step)
   if config.masking.unit == 'word':
     _check_words(directory, stream)
   return stream
+
+
+def misfits(directory: storage.PathLike, manifest: records.Manifest, config: BatchConfig) -> Iterator[str]:
+  """Sentences on what `config` wants otherwise than the data was prepared."""
+  if manifest.sequence_length != config.sequence_length:
+    yield (f'{directory} was prepared for rows of {manifest.sequence_length}, batch.sequence_length is '
+           f'{config.sequence_length}: prepare it again with --sequence-length {config.sequence_length}, '
+           f'or pass --batch.sequence-length {manifest.sequence_length}')
+  if (manifest.pairs == 'google') != (config.pairs == 'google'):
+    fit = "'google'" if manifest.pairs == 'google' else ' or '.join(repr(kind) for kind in MAKERS if kind != 'google')
+    yield (f'{directory} was prepared with pairs={manifest.pairs!r}, batch.pairs is {config.pairs!r}: '
+           f'set batch.pairs to {fit}, or prepare the data again')
+  stored = config.masking.unit == masking.STORED
+  if (manifest.masks != records.DYNAMIC) != stored:
+    yield (f'{directory} was prepared with masks={manifest.masks!r}, batch.masking.unit is {config.masking.unit!r}: '
+           f'set batch.masking.unit to {"another" if stored else masking.STORED}, or prepare the data again with '
+           f'--masks {records.GOOGLE if stored else records.DYNAMIC}')
 
 
 def _check_words(directory: storage.PathLike, stream: 'Stream') -> None:
@@ -109,7 +115,8 @@ class Stream:
     greatest = np.maximum.reduceat(self.index.documents[:, 1], self.window_bounds[:-1])
     if self.config.pairs == 'nsp' and (lonely := np.flatnonzero(least == greatest)).size:
       raise OneDocument(f'window {lonely[0]} of the data holds only one document, so it has no next-sentence '
-                        'negatives: prepare more documents, or use batch.pairs none or sop')
+                        'negatives: prepare more documents, or learn without them: --objective mlm --batch.pairs none, '
+                        'as a recipe with _no_nsp after its name has it')
 
   def _window_rows(self) -> np.ndarray:  # -> [W] how many, the same in every epoch
     pieces, tokens = self._per_window(self.index.pieces), self._per_window(self.index.tokens)

@@ -91,9 +91,11 @@ def assign(ranks: np.ndarray, dropped: np.ndarray, below: np.uint64) -> np.ndarr
 def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
   """Validation holds the documents whose rank is below this; `smallest` are the two smallest ranks.
 
-  That is the share, but at least two documents, or one of three: a rule of ids only, so that documents move only in a
-  tiny corpus.
+  That is the share, but at least two documents, one of three, or none of one: a rule of ids only, so that documents
+  move only in a tiny corpus.
   """
+  if documents == 1:  # to learn from
+    return np.uint64(0)
   least = 0 if not share or documents < 3 else 1 if documents == 3 else 2
   return np.uint64(max(int(share * 2**64), smallest[least - 1] + 1 if least else 0))
 
@@ -110,14 +112,14 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
         f'{share:.1%} of the tokens are unknown to --vocabulary {settings.vocabulary}: wanted at most '
         f'{_MOST_UNKNOWN:.0%}; pass --lower-case or --no-lower-case, as it is made for, name a vocabulary of the '
         'language of the text, or make one with `bert-jax vocabulary`')
-  if distinct >= 2:
+  if distinct >= 2 or distinct and settings.pairs == 'dynamic':
     return
   held = f'{distinct} document{"s" * (distinct != 1)} with text'
   dropped = ', '.join(f'{counts[name]:,} {name.replace("_", " ")}' for name in DROPS if counts.get(name))
   raise records.DataError(
-      f'--input {sources.shown(settings.input)} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted at '
-      'least 2, because a next-sentence negative comes from another document; in plain text a blank line ends one '
-      '(--documents)')
+      f'--input {sources.shown(settings.input)} holds {held}{" (" + dropped + ")" if dropped else ""}: wanted '
+      + ('at least 2, because a next-sentence negative comes from another document' if distinct else 'one at least')
+      + '; in plain text a blank line ends one (--documents)')
 
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:

@@ -1,7 +1,6 @@
 """`bert-jax verify`, `import` and `export`: whether a checkpoint is sound, and how it comes in and goes out."""
 
 import dataclasses
-import json
 from typing import Annotated, Literal
 
 import tyro
@@ -68,5 +67,5 @@ def verify(argv: list[str]) -> int:
   from bert_jax import verify
   from bert_jax.errors import DamageError
   report = verify.verify(args.path)
-  print(json.dumps(dataclasses.asdict(report) | {'sound': report.sound}) if args.json else report)
+  print(flags.as_json(dataclasses.asdict(report) | {'sound': report.sound}) if args.json else report)
   return 0 if report.sound else DamageError.exit_code

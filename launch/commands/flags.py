@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
+import json
 import os
 import re
 import sys
@@ -14,13 +16,14 @@ from typing import Annotated, Any
 import tyro
 from tyro import constructors
 
-from bert_jax.errors import ConfigError, require
+from bert_jax.errors import ConfigError, require, together
 from bert_jax.fields import flat
 from input_pipeline import ranges
 from input_pipeline.errors import DataError
+from launch.commands import names
+from launch.commands.names import NAMELESS, flag
 
 WIDTH = 120  # columns of what is printed
-NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 BOX = 100_000  # columns, when it is not for people
 SET_IN = 4 * ' '
 COLOURS = re.compile('\x1b\\[[0-9;]*m')
@@ -40,12 +43,11 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
   So does a number outside its range, and an empty text where some text is meant; what is surely a mistake is told.
   """
   extra = {} if default is None else {'default': default}
-  try:
-    with in_a_sentence(command, argv):
-      settings: Any = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', registry=with_ranges(),
-                               **extra)
-  except Refused as refused:
-    raise refused.__cause__ or refused from None
+  wrong: list[Exception] = []
+  with in_a_sentence(command, argv, lambda: names.meant(argv, kind, default)):
+    settings: Any = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', registry=with_ranges(wrong),
+                             **extra)
+  together(*(functools.partial(fail, error) for error in wrong))
   require_values(settings)
   for sentence in ranges.unwise(settings):
     print(f'bert-jax: {sentence.removeprefix("config.").removeprefix("own.")}', file=sys.stderr, flush=True)
@@ -56,8 +58,10 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
 
 
 @contextlib.contextmanager
-def in_a_sentence(command: str, argv: list[str]):
+def in_a_sentence(command: str, argv: list[str], meant: Callable[[], str]):
   """In which tyro ends by a ConfigError where it would draw a box of lines on standard error, as wide as the terminal.
+
+  `meant`: () -> what flags that do not exist may have meant, which is said in the first place.
   """
   columns, said = os.environ.get('COLUMNS'), io.StringIO()
   if not {'-h', '--help'} & set(argv):
@@ -67,7 +71,9 @@ def in_a_sentence(command: str, argv: list[str]):
       yield
   except SystemExit as ended:
     if ended.code:
-      raise ConfigError(f'{sentence_of(said.getvalue(), argv)}; `bert-jax {command} --help` tells of all') from None
+      found = sentence_of(said.getvalue(), argv)
+      first = '' if TYROS['Perhaps you meant:'] in found else meant()
+      raise ConfigError(f'{first and f"{first} "}{found}; `bert-jax {command} --help` tells of all') from None
     raise
   finally:
     os.environ.pop('COLUMNS', None) if columns is None else os.environ.update(COLUMNS=columns)
@@ -102,8 +108,11 @@ def sentence_of(box: str, argv: list[str]) -> str:
   return '; '.join([words[:1].lower() + words[1:], *more])
 
 
-def with_ranges() -> constructors.ConstructorRegistry:
-  """By which tyro shows the range of each number beside its default, and leaves to the settings what is none."""
+def with_ranges(wrong: list[Exception]) -> constructors.ConstructorRegistry:
+  """By which tyro shows the range of each number beside its default, and leaves to the settings what is none.
+
+  `wrong` gets what settings raise, which tyro would put in a box of lines: they are Broken then.
+  """
   registry, within = constructors.ConstructorRegistry(), []
 
   @registry.struct_rule
@@ -118,23 +127,30 @@ def with_ranges() -> constructors.ConstructorRegistry:
     known = ranges.of(info.type)
     fields = [dataclasses.replace(field, type=with_range(known[field.name][0])) if field.name in known
               else field for field in found.fields]
-    return dataclasses.replace(found, fields=tuple(fields), instantiate=refusing(found.instantiate))
+    return dataclasses.replace(found, fields=tuple(fields), instantiate=refusing(found.instantiate, wrong))
 
   return registry
 
 
-class Refused(Exception):
-  """Settings that cannot work, carried through tyro, which would put a ValueError in a box of lines."""
+class Broken:
+  """In the place of settings that cannot work."""
 
 
-def refusing(make: Callable) -> Callable:
-  """`make`, whose ConfigError or DataError becomes a Refused."""
+def refusing(make: Callable, wrong: list[Exception]) -> Callable:
+  """`make`, whose ConfigError or DataError goes to `wrong`."""
   def made(*args, **kwargs):
+    if any(isinstance(part, Broken) for part in (*args, *kwargs.values())):
+      return Broken()
     try:
       return make(*args, **kwargs)
     except (ConfigError, DataError) as error:
-      raise Refused from error
+      wrong.append(error)
+      return Broken()
   return made
+
+
+def fail(error: Exception) -> None:
+  raise error
 
 
 def with_range(hint):
@@ -200,11 +216,6 @@ def named(values: dict[str, object]) -> dict[str, object]:
   return {name.removeprefix('config.').removeprefix('own.'): value for name, value in values.items()}
 
 
-def flag(field: str) -> str:
-  """'--batch.sequence-length' of 'batch.sequence_length'."""
-  return '--' + field.replace('_', '-')
-
-
 def spelled_out(argv: list[str]) -> list[str]:
   """`--mesh auto` and `--grid` as the flags that they stand for."""
   words: list[str] = []
@@ -252,10 +263,15 @@ def listed(functions: dict[str, Callable]) -> str:
   for name, function in functions.items():
     alike.setdefault(' '.join((function.__doc__ or '').split('\n\n')[0].split()), []).append(name)
   lines = []
-  for paragraph, names in alike.items():
-    shown = ' … '.join(dict.fromkeys((names[0], names[-1])))
+  for paragraph, those in alike.items():
+    shown = ' … '.join(dict.fromkeys((those[0], those[-1])))
     lines.append(textwrap.fill(paragraph, WIDTH, initial_indent=f'  {shown:<16} ', subsequent_indent=' ' * 19))
   return '\n'.join(lines)
+
+
+def as_json(value: object, indent: int | None = None) -> str:
+  """For people too: letters of any script stand as they are."""
+  return json.dumps(value, indent=indent, ensure_ascii=False)
 
 
 def table(rows: dict[str, object]) -> str:

@@ -2,7 +2,6 @@
 worth, as a table or JSON."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -11,13 +10,14 @@ import tyro
 
 from bert_jax.benchmark import peers, tasks
 from bert_jax.config import STORED, BatchConfig, Config, Distributed, Long, Masking
-from bert_jax.errors import STOPPED
+from bert_jax.errors import STOPPED, ConfigError
 from input_pipeline import storage
 from input_pipeline.batches.reading import Engine
 from input_pipeline.benchmark import Peer as InputPeer
 from input_pipeline.ranges import Count, Seconds, Within
 from input_pipeline.records import DYNAMIC, read_manifest
 from launch.commands import flags
+from launch.commands.unknown import unknown
 
 STEP_USAGE = '''usage: bert-jax benchmark step RECIPE [--data DATA] [--peer huggingface] [--profile DIR]
        [--model.… --objective … --batch.… --optimizer.… --mesh.… --run.… --distributed.…]'''
@@ -33,6 +33,8 @@ def benchmark(argv: list[str]) -> int:
   """Calls what the first word names."""
   if argv and argv[0] in KINDS:
     return KINDS[argv[0]](argv[1:])
+  if argv and not argv[0].startswith('-'):
+    raise ConfigError(unknown('benchmark', argv[0], KINDS))
   print(USAGE)
   return 0 if argv and argv[0] in ('-h', '--help') else 2
 
@@ -98,7 +100,7 @@ def step(argv: list[str]) -> int:
                             peer=args.peer, compiled_peer=args.compiled_peer, profile=args.profile,
                             estimate=times.estimated)
   if jax.process_index() == 0:
-    print(json.dumps(report) if args.json else step_table(report))
+    print(flags.as_json(report) if args.json else step_table(report))
   return 0
 
 
@@ -162,7 +164,7 @@ def batches(argv: list[str]) -> int:
   args = flags.parse(BenchmarkInput, argv, 'benchmark input', default)
   from input_pipeline import benchmark
   report = benchmark.measure(args.data, args.batch, seconds=args.seconds, engine=args.engine, peer=args.peer)
-  print(json.dumps(report) if args.json else input_table(report))
+  print(flags.as_json(report) if args.json else input_table(report))
   return 0
 
 
@@ -217,9 +219,9 @@ def of_tasks(argv: list[str]) -> int:
     return STOPPED
   output = storage.path(args.output)
   storage.write_whole(output / 'tasks.txt', tasks.table(report) + '\n')
-  storage.write_whole(output / 'tasks.json', json.dumps(report, indent=2) + '\n')
+  storage.write_whole(output / 'tasks.json', flags.as_json(report, indent=2) + '\n')
   card = tasks.to_card(args.checkpoint, report)
-  print(json.dumps(report) if args.json else tasks.table(report))
+  print(flags.as_json(report) if args.json else tasks.table(report))
   if card is not None:
     print(f'{card} has the table', file=sys.stderr)
   return 0

@@ -1,7 +1,6 @@
 """`bert-jax plan`: what a recipe would need and cost on TPUs or GPUs, here or not, before anything runs."""
 
 import dataclasses
-import json
 import sys
 from typing import Annotated
 
@@ -76,13 +75,13 @@ def plan(argv: list[str]) -> int:
   if LIST in argv:
     from launch.plan import text, topology
     found = topology.listed()
-    print(json.dumps(found) if '--json' in argv else text.topologies(found))
+    print(flags.as_json(found) if '--json' in argv else text.topologies(found))
     return 0
   from bert_jax import recipes
   args = flags.parse(Plan, argv[1:], f'plan {argv[0]}', Plan(recipes.recipe(argv[0])), check)
   result = figures(args)
   from launch.plan import text
-  print(json.dumps(result) if args.json else text.describe(argv[0], result))
+  print(flags.as_json(result) if args.json else text.describe(argv[0], result))
   return 0
 
 

@@ -1,7 +1,6 @@
 """`bert-jax selftest`: our own kernels beside plain JAX, where they will run."""
 
 import dataclasses
-import json
 import sys
 from typing import Annotated
 
@@ -39,7 +38,7 @@ def selftest(argv: list[str]) -> int:
   device, place = mesh.devices.flat[0], program.place_of(mesh)
   report = selftest.run(config.model, place, [phase.config.batch.sequence_length for phase in phases.phases(config)])
   if args.json:
-    print(json.dumps(dataclasses.asdict(report) | {'failures': report.failures, 'device': device.device_kind}))
+    print(flags.as_json(dataclasses.asdict(report) | {'failures': report.failures, 'device': device.device_kind}))
   else:
     print('\n'.join([f'{"ok  " if item.passed else "FAIL"} {item.text()}' for item in report.findings]
                     + report.failures[:bool(report.error)]

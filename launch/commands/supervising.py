@@ -36,8 +36,8 @@ def supervise(argv: list[str]) -> int:
   run_dir = run_dir_of(command)
   if args.dry_run:
     require(len(command) > 1 and not flags.asks_for_help(command[1:]), f'there is no run to `{" ".join(command)}`')
-    from launch.commands import training
-    read = {'pretrain': training.pretrain_settings, 'finetune': training.finetune_settings}
+    from launch.commands import pretraining, training
+    read = {'pretrain': pretraining.pretrain_settings, 'finetune': training.finetune_settings}
     read[found](command[1:])
     return 0
   return supervising.Supervisor(command, run_dir, args.fruitless, args.wait_seconds, args.attempt).run()

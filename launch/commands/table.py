@@ -23,8 +23,8 @@ def inspect(argv: list[str]) -> int:
 
 def pretrain(argv: list[str]) -> int:
   """Train a recipe, or resume where the run directory stopped."""
-  from launch.commands import training
-  return training.pretrain(argv)
+  from launch.commands import pretraining
+  return pretraining.pretrain(argv)
 
 
 def finetune(argv: list[str]) -> int:
@@ -52,15 +52,27 @@ def predict(argv: list[str]) -> int:
 
 
 def plot(argv: list[str]) -> int:
-  """Draw a run's curves to RUN/loss.png."""
-  from launch.commands import training
-  return training.plot(argv)
+  """Draw the curves of a run, or of several to compare, to RUN/loss.png."""
+  from launch.commands import following
+  return following.plot(argv)
 
 
 def report(argv: list[str]) -> int:
   """Write one page of HTML about a run, or about several side by side."""
-  from launch.commands import training
-  return training.report(argv)
+  from launch.commands import following
+  return following.report(argv)
+
+
+def runs(argv: list[str]) -> int:
+  """List the runs of a folder: recipe, state, steps, losses, tokens a second, last change."""
+  from launch.commands import following
+  return following.runs(argv)
+
+
+def tensorboard(argv: list[str]) -> int:
+  """Show the curves of runs in TensorBoard."""
+  from launch.commands import following
+  return following.tensorboard(argv)
 
 
 def plan(argv: list[str]) -> int:
@@ -133,6 +145,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     'vocabulary': vocabulary, 'prepare': prepare, 'inspect': inspect,
     'pretrain': pretrain, 'finetune': finetune, 'supervise': supervise,
     'evaluate': evaluate, 'predict': predict, 'plot': plot, 'report': report,
+    'runs': runs, 'tensorboard': tensorboard,
     'plan': plan, 'benchmark': benchmark, 'selftest': selftest,
     'verify': verify, 'import': import_, 'export': export, 'launch-files': launch_files,
     'fill-mask': fill_mask, 'features': features, 'score': score, 'next-sentence': next_sentence,

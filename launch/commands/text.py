@@ -1,9 +1,8 @@
 """`bert-jax vocabulary`, `prepare` and `inspect`: from text to shards, and a look at them. None of them imports JAX."""
 
 import dataclasses
-import json
-import math
 import shlex
+import sys
 from typing import Annotated, Literal
 
 import tyro
@@ -12,11 +11,10 @@ from bert_jax.errors import ConfigError, require
 from input_pipeline.batches.masking import STORED, Masking
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.ranges import Count, CountOrNone, Seed, Within
-from input_pipeline.records import DYNAMIC, Manifest
-from launch.commands import flags
+from input_pipeline.records import GOOGLE
+from launch.commands import flags, names
 
 RECIPE = 'small'  # that `prepare` names for what comes next
-POSITIONS = 512  # that its model has
 
 
 def check_vocabulary(settings) -> dict[str, str]:
@@ -28,11 +26,13 @@ def check_vocabulary(settings) -> dict[str, str]:
 
 def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
-  from input_pipeline.vocabulary import training
+  from input_pipeline.vocabulary import cases, training
   settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary',
                          check=check_vocabulary)
   trained = training.train_from(settings)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
+  if lost := cases.warning(trained.lower_case, trained.tokens):
+    print(f'bert-jax: {lost}', file=sys.stderr)
   return 0
 
 # ---------------------------------------------------------------- prepare
@@ -45,6 +45,9 @@ class PrepareCommand:
   """What `input_pipeline` reads; its fields are flags without a name in front."""
   long_sequence_length: Count | None = None
   """Make data for longer rows too, for a recipe's last phase: then OUTPUT gets a folder for each length."""
+  recipe: Annotated[str | None, tyro.conf.arg(name='for')] = None
+  """A recipe of `bert-jax pretrain` to make data for: its lengths of rows, pairs and masks, where other flags say no
+  others."""
 
 
 OLD_RUNNER, OLD_ARGUMENTS = '--beam-runner', '--beam-arguments'
@@ -73,7 +76,7 @@ def prepare(argv: list[str]) -> int:
   """Makes shards of text, for one length of rows or for two."""
   own, of_engine = flags.parted(argv)
   refuse_old_flags(own)
-  args = flags.parse(PrepareCommand, own, 'prepare')
+  args = flags.parse(PrepareCommand, [*own, *for_recipe(own)], 'prepare')
   long, short = args.long_sequence_length, args.settings.sequence_length
   require(long is None or long > short, f'--long-sequence-length is {long}: wanted more than --sequence-length {short}')
   from input_pipeline.text import sources
@@ -90,30 +93,34 @@ def prepare(argv: list[str]) -> int:
     settings = dataclasses.replace(args.settings, **changes)
     manifest = corpus.prepare(settings, arguments=of_engine)
     print(inspection.summary(settings.output, manifest))
-  print('\n'.join(['\nnext', *(f'  bert-jax {shlex.join(words)}' for words in next_commands(args, manifest))]))
+  print('\n'.join(['\nnext', *(f'  bert-jax {shlex.join(words)}' for words in next_commands(args))]))
   return 0
 
 
-def next_commands(args: PrepareCommand, manifest: Manifest) -> list[list[str]]:
-  """A look at the data, and a run on it, with the flags that this data asks for."""
-  output, long, short = args.settings.output, args.long_sequence_length, args.settings.sequence_length
-  wanted = {'model.vocab-size': manifest.vocabulary.size, **length_flags('batch', short)}
-  wanted |= length_flags('long', long) if long else {'long.share': 0}
-  if (longest := long or short) > POSITIONS:
-    wanted['model.max-positions'] = longest
-  if manifest.pairs == 'google':
-    wanted['batch.pairs'] = 'google'
-  if manifest.masks != DYNAMIC:
-    wanted['batch.masking.unit'] = STORED
+def for_recipe(argv: list[str]) -> list[str]:
+  """The flags that a recipe needs where nothing else is given. Raises ConfigError."""
+  name, given = names.value_of(argv, '--for'), names.given(argv, PrepareCommand)
+  if name is None:
+    return []
+  from bert_jax import recipes  # and JAX: only here
+  config = recipes.recipe(name)
+  wanted: dict[str, object] = {'sequence_length': config.batch.sequence_length}
+  short = names.value_of(argv, '--sequence-length') or str(config.batch.sequence_length)
+  if config.long.share and short.isdigit() and int(short) < config.long.sequence_length:
+    wanted['long_sequence_length'] = config.long.sequence_length
+  if config.batch.pairs == 'google':
+    wanted['pairs'] = 'google'
+  if config.batch.masking.unit == STORED:
+    wanted['masks'] = GOOGLE
+  return [word for field, value in wanted.items() if field not in given for word in (names.flag(field), str(value))]
+
+
+def next_commands(args: PrepareCommand) -> list[list[str]]:
+  """A look at the data, and a run on it, which fits itself to the data."""
+  output = args.settings.output
   run = f'runs/{output.rstrip("/").rpartition("/")[2]}'
-  return [['inspect', f'{output}/{short}' if long else output],
-          ['pretrain', RECIPE, '--data', output, '--run-dir', run,
-           *(word for name, value in wanted.items() for word in (f'--{name}', str(value)))]]
-
-
-def length_flags(group: str, length: int) -> dict[str, object]:
-  """Rows of this length, and slots for the tokens of a row that are predicted."""
-  return {f'{group}.sequence-length': length, f'{group}.predictions': math.ceil(Masking.share * length)}
+  return [['inspect', f'{output}/{args.settings.sequence_length}' if args.long_sequence_length else output],
+          ['pretrain', args.recipe or RECIPE, '--data', output, '--run-dir', run]]
 
 # ---------------------------------------------------------------- inspect
 
@@ -155,5 +162,5 @@ def inspect(argv: list[str]) -> int:
   args = flags.parse(Inspect, argv, 'inspect', check=check)
   report = inspection.inspect(args.data, args.examples, args.seed, args.pairs, args.masking, args.pack,
                               args.sample_tokens)
-  print(json.dumps(dataclasses.asdict(report), ensure_ascii=False) if args.json else inspection.text(report))
+  print(flags.as_json(dataclasses.asdict(report)) if args.json else inspection.text(report))
   return 0

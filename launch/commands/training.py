@@ -1,91 +1,23 @@
-"""`bert-jax pretrain`, `finetune`, `evaluate`, `predict`, `plot`, `report`: a run, its figures, answers and curves."""
+"""`bert-jax finetune`, `evaluate`, `predict`: a task's run, figures and answers."""
 
 import dataclasses
-import json
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from bert_jax.config import Config, Distributed
-from bert_jax.errors import STOPPED, UNSAVED, ConfigError, require
+from bert_jax.config import Distributed
+from bert_jax.errors import STOPPED, ConfigError, require
 from bert_jax.tasks.settings import Finetune, Grid, Seeds
 from bert_jax.tasks.task import Settings
 from input_pipeline import storage
 from input_pipeline.ranges import CountOrNone
-from launch.commands import flags
+from launch.commands import flags, names
+from launch.commands.unknown import unknown
 
-USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
-       [--initialize-from CHECKPOINT [--longer-positions repeat|interpolate]]
-       [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]'''
 FINETUNE_USAGE = '''usage: bert-jax finetune TASK --data DATA --run-dir RUN --checkpoint CHECKPOINT
        [--grid] [--seeds N] [--epochs N]
-       [--batch.… --files.… --optimizer.… --model.… --mesh.… --run.… --distributed.…]'''
-
-# ---------------------------------------------------------------- pretrain
-
-
-@dataclasses.dataclass(frozen=True)
-class Pretrain:
-  """Train a recipe, or go on where its run directory stopped."""
-  data: str
-  """A directory that `bert-jax prepare` made."""
-  run_dir: str
-  """Where checkpoints and figures go; the same command resumes there."""
-  config: Annotated[Config, tyro.conf.arg(name='')]
-  """The run; its fields are flags without a name in front."""
-  rewind_to: CountOrNone | None = None
-  """Go back to the checkpoint of this step, once; later ones are removed."""
-  skip_steps: str | None = None
-  """With --rewind-to: leave out the batches that these steps read, FIRST:END as in 390:410."""
-  initialize_from: str | None = None
-  """A checkpoint whose weights a new run begins with: a run, one of its steps, or a Hugging Face directory. Where the
-  data's vocabulary extends its own (`bert-jax vocabulary --extend`), new tokens begin as the mean of their pieces."""
-  longer_positions: Literal['repeat', 'interpolate'] | None = None
-  """How the checkpoint gets more positions where it has fewer than --model.max-positions. repeat: its own again
-  (arXiv:2004.05150 section 5); interpolate: on straight lines between its own."""
-  cache: str = 'auto'
-  """Where compiled programs are kept for the next start: a folder that only you write to, off, or auto: your own cache
-  folder; below the run where that is in a bucket or its processes are several."""
-  distributed: Distributed = Distributed()
-  """Where the run has several processes: how they find each other."""
-
-
-def check(args: Pretrain) -> dict[str, str]:
-  """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
-  found = {} if args.initialize_from else {'longer_positions': 'without --initialize-from'}
-  if not args.config.long.share:
-    found |= dict.fromkeys(('long.sequence_length', 'long.predictions', 'long.size'),
-                           'with --long.share 0, by which all rows have --batch.sequence-length')
-  if not args.config.run.evaluate_every:
-    found['run.evaluation_rows'] = 'without --run.evaluate-every'
-  return found
-
-
-def pretrain_settings(argv: list[str]) -> Pretrain:
-  """Of RECIPE and flags. Raises ConfigError."""
-  from bert_jax import recipes, rewind
-  default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
-  args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
-  rewind.parse(args.rewind_to, args.skip_steps)
-  return args
-
-
-def pretrain(argv: list[str]) -> int:
-  """Trains; the exit code tells a run that was stopped from one that is done."""
-  if flags.asks_for_help(argv):
-    return flags.show_recipes(USAGE, 'pretrain', argv)
-  from bert_jax import compiled, distributed, early_stop, rewind, stop_together, train
-  args = pretrain_settings(argv)
-  back = rewind.parse(args.rewind_to, args.skip_steps)
-  early_stop.begin()
-  distributed.start(args.distributed)
-  stop_together.begin()
-  with compiled.kept(compiled.place(args.cache, args.run_dir)):
-    result = train.train(args.config, args.data, args.run_dir, initialize_from=args.initialize_from,
-                         longer_positions=args.longer_positions, back=back)
-  if result.reason != 'signal':
-    return 0
-  return STOPPED if result.step > (result.resumed_from or 0) else UNSAVED
+       [--batch.… --files.… --optimizer.… --model.… --mesh.… --run.… --distributed.…]
+       bert-jax finetune --run-dir RUN     goes on with a run by what it recorded'''
 
 # ---------------------------------------------------------------- finetune
 
@@ -131,20 +63,35 @@ def check_finetune(args: FinetuneCommand) -> dict[str, str]:
   return found | {'run.evaluation_rows': 'as all examples are evaluated'}
 
 
-def finetune_settings(argv: list[str]) -> FinetuneCommand:
-  """Of TASK and flags. Raises ConfigError."""
+def usual(argv: list[str]) -> tuple[str, list[str], FinetuneCommand]:
+  """(task, flags, the settings where they say nothing): of a task; without one as the run that is there recorded them.
+
+  Raises ConfigError.
+  """
+  from bert_jax import run_directory
   from bert_jax.tasks import settings
   from bert_jax.tasks.table import TASKS
-  if argv[0] not in TASKS:
-    raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
-  default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
-  return flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
+  if not argv[0].startswith('-'):
+    require(argv[0] in TASKS, unknown('task', argv[0], TASKS))
+    return argv[0], argv[1:], FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
+  run_dir = names.value_of(argv, '--run-dir')
+  record = run_directory.read(run_dir) if run_dir and run_directory.run_of(run_dir) else None
+  if record is None or not isinstance(record.config, Finetune):
+    raise ConfigError(f'no task was named, and {run_dir or "no --run-dir"} is no run of one to go on with: wanted '
+                      '`bert-jax finetune TASK --data DATA --run-dir RUN --checkpoint CHECKPOINT`')
+  return record.config.task, argv, FinetuneCommand(record.data, tyro.MISSING, FinetuneFlags(**vars(record.config)))
+
+
+def finetune_settings(argv: list[str]) -> FinetuneCommand:
+  """Of TASK, or of the run that is there, and flags. Raises ConfigError."""
+  name, rest, default = usual(argv)
+  return flags.parse(FinetuneCommand, rest, f'finetune {name}', default, check_finetune)
 
 
 def finetune(argv: list[str]) -> int:
   """Fine-tunes and prints the figures; the exit code tells a run that was stopped from one that is done."""
+  from bert_jax.tasks.table import TASKS
   if flags.asks_for_help(argv):
-    from bert_jax.tasks.table import TASKS
     print(f'{FINETUNE_USAGE}\n\nTasks: {", ".join(TASKS)}\n\n`bert-jax finetune TASK --help` shows every setting.')
     return 0 if argv else 2
   from bert_jax import compiled, distributed, early_stop, stop_together, sweep
@@ -160,7 +107,7 @@ def finetune(argv: list[str]) -> int:
     return STOPPED
   if distributed.is_first():
     if args.json:
-      print(json.dumps(found.report))
+      print(flags.as_json(found.report))
       return 0
     if found.tuned and found.tuned.answered:
       print(showing.shown(found.tuned.split.task, found.tuned.split.examples, found.tuned.answered.answers) + '\n')
@@ -200,11 +147,11 @@ def evaluate(argv: list[str]) -> int:
     from bert_jax.convert import evaluating
     require(args.step is None, f'--step {args.step} is of a run: {run_dir} has one checkpoint')
     figures = evaluating.evaluate_export(run_dir, args.data)
-    print(json.dumps(figures) if args.json else flags.table(figures))
+    print(flags.as_json(figures) if args.json else flags.table(figures))
     return 0
   kind = run_directory.read(run_directory.run_of(run_dir) or run_dir).kind
   figures = of_kind[kind](run_dir, args.data, args.step)
-  print(json.dumps(figures) if args.json else flags.table(figures))
+  print(flags.as_json(figures) if args.json else flags.table(figures))
   return 0
 
 
@@ -232,38 +179,4 @@ def predict(argv: list[str]) -> int:
   from bert_jax import predict as predicting, sweep
   count = predicting.predict(sweep.best_of(args.run_dir), args.data, args.split, args.output, args.step)
   print(f'{args.output}: {count:,} predictions')
-  return 0
-
-# ---------------------------------------------------------------- plot
-
-
-@dataclasses.dataclass(frozen=True)
-class Plot:
-  """Draw a run's curves: losses, accuracies and the learning rate."""
-  run_dir: Annotated[str, tyro.conf.Positional]
-  """A run directory of any kind; the picture is its loss.png."""
-
-
-def plot(argv: list[str]) -> int:
-  """Draws the curves of a run, and prints where they are."""
-  args = flags.parse(Plot, argv, 'plot')
-  from bert_jax import plot
-  print(plot.plot(args.run_dir))
-  return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-  """Write one page of HTML about a run: curves, figures, settings, data, predictions, attention; or compare runs."""
-  run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional]
-  """A run directory of any kind; of several, the page shows them side by side."""
-  output: str | None = None
-  """The file to write; by default report.html in the first run."""
-
-
-def report(argv: list[str]) -> int:
-  """Writes the page of a run, or of several, and prints where it is."""
-  args = flags.parse(Report, argv, 'report')
-  from bert_jax.report import report
-  print(report(args.run_dirs, args.output))
   return 0

@@ -5,7 +5,6 @@ Each takes any checkpoint, texts as arguments, from a file or from a pipe, and w
 
 import dataclasses
 import itertools
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -71,7 +70,7 @@ def print_json(results: Iterable[dict]) -> None:
   """{"results": [ … ]}, one result a line, each as soon as it is there."""
   before = '{"results": ['
   for result in results:
-    print(before + json.dumps(result, ensure_ascii=False), end='')
+    print(before + flags.as_json(result), end='')
     before = ',\n'
   print(f'{before}]}}' if before.startswith('{') else ']}')
 
@@ -106,8 +105,11 @@ def fill_mask(argv: list[str]) -> int:
   if args.json:
     print_json({'text': text, 'masks': masks} for text, masks in found)
   else:
+    count = 0
     for text, masks in found:
+      count += 1
       print(fill.format_filled(text, masks))
+    require(count > 0, 'no text was given: standard input or --input held no line with text')
   return 0
 
 # ---------------------------------------------------------------- features
@@ -210,7 +212,7 @@ def score(argv: list[str]) -> int:
   if args.pairs is not None:
     pairs = minimal_pairs.read(args.pairs, args.by)
     report = scoring.compare(load(args.checkpoint, args.running), pairs, **how)
-    print(json.dumps(report, ensure_ascii=False) if args.json else accuracy_table(report))
+    print(flags.as_json(report) if args.json else accuracy_table(report))
     return 0
   texts, again = itertools.tee(texts_of(args.text, args.input))
   found = zip(again, scoring.score(load(args.checkpoint, args.running), texts, **how))
