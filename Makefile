@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 BEAM_VENV ?= .venv-beam
 # With jax's CUDA plugin and without NVIDIA's driver, jax complains at each start: plans for GPUs have one too.
 GPU_PLAN_VENV ?= .venv-gpu-plan
+# A newer Python gets newer versions of jax, flax and numpy: their tests have one too.
+NEWEST_VENV ?= .venv-newest
+NEWEST_PYTHON ?= python3.13
 # The CPU build of torch where a package index offers one by that name: only the parity tests use it.
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
@@ -22,7 +25,7 @@ PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
 .PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan test-docs \
-  docs notebook hardware lint clean
+  test-newest test-slurm docs notebook hardware lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
@@ -32,8 +35,10 @@ help:
 	@echo 'make test-peers  parity with transformers and torch'
 	@echo 'make test-beam   shards made on Apache Beam'
 	@echo 'make test-gpu-plan plans for GPUs that are not here'
+	@echo 'make test-newest what versions change, on NEWEST_PYTHON and the newest jax'
 	@echo 'make docs        build/site: README and docs/ as a site;  make test-docs: looks at it in a browser'
 	@echo 'make notebook    examples/quickstart.ipynb, from quickstart.py'
+	@echo 'make test-slurm  the launcher on a SLURM of two virtual nodes; needs root and apt-get, some minutes'
 	@echo 'make hardware    docs/hardware.md: what fits on which GPU; some minutes'
 	@echo 'make lint        style by ruff, types by mypy'
 
@@ -65,18 +70,24 @@ $(GPU_PLAN_VENV)/.installed: setup.cfg pyproject.toml
 	$(GPU_PLAN_VENV)/bin/pip install --quiet --editable '.[gpu-plan,test]'
 	@touch $@
 
+$(NEWEST_VENV)/.installed: setup.cfg pyproject.toml
+	$(NEWEST_PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/pip install --quiet --upgrade pip
+	$(NEWEST_VENV)/bin/pip install --quiet --upgrade --editable '.[input,sample,plot,test]'
+	@touch $@
+
 data/sample-vocab.txt: | $(VENV)/.installed
-	$(BIN)/bert-jax vocabulary --input sample --size 4096 --output $@
+	$(BIN)/bert-jax vocabulary --input sample --size 2048 --output $@
 
 pretrain: $(VENV)/.installed data/sample-vocab.txt
-	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 32 --validation-share 0.1 \
+	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 64 --validation-share 0.1 \
 	  --output data/sample
 	$(BIN)/bert-jax pretrain sample --data data/sample --run-dir $(RUN)
 	$(BIN)/bert-jax evaluate $(RUN)
 	$(BIN)/bert-jax plot $(RUN)
 	$(BIN)/bert-jax export $(RUN)
 	$(BIN)/bert-jax fill-mask $(RUN)/export 'he was born in the [MASK] of the 19th century.' \
-	  'the city is the [MASK] of the country.' 'in 1945 , the war [MASK] .'
+	  'it is [MASK] by many people.' 'the capital of [MASK] .'
 	@echo
 	@echo 'next'
 	@echo "  bert-jax fill-mask $(RUN)/export 'a text of your own with a [MASK] .'"
@@ -128,6 +139,9 @@ test-beam: $(BEAM_VENV)/.installed
 test-gpu-plan: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests/test_gpu_plan.py
 
+test-newest: $(NEWEST_VENV)/.installed
+	$(NEWEST_VENV)/bin/python $(PYTEST) -n $(WORKERS) -m 'versions and not slow and not reliability and not bucket and not peers' tests
+
 test-docs: $(VENV)/.docs
 	$(BIN)/python $(PYTEST) -m docs tests/test_site.py tests/test_documented.py
 
@@ -138,6 +152,9 @@ notebook: $(VENV)/.docs
 	$(BIN)/jupytext --quiet --to ipynb --update --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' \
 	  examples/quickstart.py
 
+test-slurm: $(VENV)/.installed
+	$(BIN)/python $(PYTEST) tests/test_slurm.py
+
 hardware: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python -m launch.hardware_page > docs/hardware.md.tmp
 	mv docs/hardware.md.tmp docs/hardware.md
@@ -147,4 +164,4 @@ lint: $(VENV)/.installed
 	$(BIN)/python .ci/check_types.py
 
 clean:
-	rm -rf $(VENV) $(BEAM_VENV) *.egg-info
+	rm -rf $(VENV) $(BEAM_VENV) $(GPU_PLAN_VENV) $(NEWEST_VENV) *.egg-info
