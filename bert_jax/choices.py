@@ -46,7 +46,8 @@ class Settled:
 
 
 def settle(config, devices=None, run_dir: storage.PathLike | None = None) -> Settled:
-  """What a run in `run_dir` chose when it began; of a new one, what is faster and fits.
+  """What a run in `run_dir` chose when it began; of a new one, what is faster and fits. How rows are shared out is
+  chosen at each start, by the devices that are there.
 
   Takes the settings of a run of any kind. Pretraining on TPU or GPU unrolls all layers where the steps of all row
   lengths fit so, which takes compiling them, and takes as few microbatches as fit where that is left to it; on a CPU
@@ -63,7 +64,7 @@ def settle(config, devices=None, run_dir: storage.PathLike | None = None) -> Set
     config, lines = with_microbatches(config, count), (*lines, *why)
   layers, why = kept_unroll(config, old.model) if old and old.model.unroll != AUTO else (
       choose_unroll(config, devices) if config.model.unroll == AUTO else (config.model.unroll, ()))
-  return Settled(with_model(config, unroll=layers), (*lines, *why))
+  return Settled(with_model(config, unroll=layers), (*lines, *why, *told_empty(config, devices)))
 
 
 def by_rule(config, devices=None):
@@ -77,9 +78,33 @@ def with_model(config, **changes):
   return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
 
 
-
 def with_microbatches(config, count: int):
   return dataclasses.replace(config, run=dataclasses.replace(config.run, microbatches=count))
+
+# ---------------------------------------------------------------- rows over devices
+
+
+def told_empty(config, devices) -> tuple[str, ...]:
+  """A line for each batch whose rows devices and microbatches do not divide, so that empty ones fill it up."""
+  mesh, parts = program_lib.mesh_of(config, devices), config.run.parts
+  shards = mesh_lib.row_shards(mesh)
+  lines = []
+  for size in sizes(config):
+    each = mesh_lib.rows_of_device(size, mesh, parts)
+    count, at_once = mesh_lib.in_microbatches(each, parts)
+    empty = shards * each - size
+    share = f'{count} times {at_once}' if parts > 1 else each
+    idle = f'; devices without any: {shards - size}, set --batch.size to {shards} or more'
+    if empty:
+      lines.append(f'rows: {size} over {shards} devices: {share} on each, empty ones counted ({empty})'
+                   + (idle if size < shards else ''))
+  return tuple(lines)
+
+
+def sizes(config) -> list[int]:
+  """Rows of a batch, of each phase."""
+  of = phases.phases(config) if isinstance(config, cfg.Config) else ()
+  return sorted({phase.config.batch.size for phase in of}) or [config.batch.size]
 
 # ---------------------------------------------------------------- model.unroll
 
@@ -142,17 +167,14 @@ def choose_microbatches(config: cfg.Config, devices) -> tuple[int, tuple[str, ..
 
 
 def possible_microbatches(config: cfg.Config, devices) -> list[int]:
-  """In how many parts the batches of all row lengths can go through on the mesh of whole ones, the fewest first."""
-  mesh = program_lib.mesh_of(config, devices)
-
-  def divides(count):
-    try:
-      return program_lib.of(with_microbatches(config, count), devices).mesh.shape == mesh.shape
-    except cfg.ConfigError:
-      return False
-
-  rows = math.gcd(*(phase.config.batch.size for phase in phases.phases(config)))
-  return [1, *(count for count in range(2, rows + 1) if rows % count == 0 and divides(count))]
+  """In how many parts the batches of all row lengths can go through, the fewest first; only such as fill up no batch
+  that devices divide, and each with fewer rows at a time than the one before."""
+  mesh, rows, found = program_lib.mesh_of(config, devices), sizes(config), dict[tuple[int, ...], int]()
+  of_device = [mesh_lib.rows_of_device(size, mesh) for size in rows]
+  for count in range(1, math.gcd(*rows) + 1):
+    if all(mesh_lib.may_be_cut(size, mesh, count) for size in rows):
+      found.setdefault(tuple(mesh_lib.in_microbatches(share, count)[1] for share in of_device), count)
+  return list(found.values())
 
 
 def fewest(possible: Sequence[int], needed: Callable[[int], float | None], room: float, state: float

@@ -135,9 +135,7 @@ def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.Path
 def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool = True,
         stop: Callable[[int], bool] | None = None) -> tuple[Tuned, dict[str, float]]:
   """One run of a job, in its own directory. `config`: the job's with other learning rate, epochs, size or seeds."""
-  mesh = job.program.mesh
-  mesh_lib.check_batch(config.batch.size, config.run.parts, mesh)
-  batches = job.training.batches(config, job.lengths, *mesh_lib.process_slice(mesh))
+  batches = job.training.batches(config, job.lengths, *mesh_lib.process_slice(job.program.mesh))
   config = config.of_length(batches.steps)
   program = job.program.at_pace(config.optimizer, config.run.steps, config.run.seed)
   decides = job.training.fingerprint, job.source.vocabulary.sha256, dataclasses.asdict(config.batch)

@@ -103,7 +103,7 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
     return state, step, reason
   with contextlib.closing(work.batches(step)) as host_batches, jax.transfer_guard('disallow'):
     recorder.clock.mark(step)
-    for batch, counts in device_batches(host_batches, program.mesh, work.count, recorder, rest):
+    for batch, counts in device_batches(host_batches, program, work.count, recorder, rest):
       shape = tuple(array.shape for array in batch.values())
       work.alive(1.0 if shape in compiled else LONG)
       if shape not in compiled:
@@ -152,8 +152,8 @@ def tell_of_waiting(save: Callable[[TrainState, int], None], state: TrainState, 
           '--run.checkpoint-every where this happens often', file=sys.stderr, flush=True)
 
 
-def device_batches(batches: Iterator[HostBatch], mesh: jax.sharding.Mesh, count: Callable,
-                   recorder: Recorder, rest: Callable[[], contextlib.AbstractContextManager]) -> Iterator[tuple]:
+def device_batches(batches: Iterator[HostBatch], program: Program, count: Callable, recorder: Recorder,
+                   rest: Callable[[], contextlib.AbstractContextManager]) -> Iterator[tuple]:
   """(batch on the devices, counts of this process' rows), each sent while the one before it is worked on.
 
   `rest`: what this thread waits for data in.
@@ -164,7 +164,8 @@ def device_batches(batches: Iterator[HostBatch], mesh: jax.sharding.Mesh, count:
     with rest():
       batch = next(batches, None)
     recorder.clock.waited += time.monotonic() - start
-    following = None if batch is None else (mesh_lib.put_batch(batch, mesh), count(batch))
+    following = None if batch is None else (
+        mesh_lib.put_batch(batch, program.mesh, program.microbatches), count(batch))
     if ahead:
       yield ahead
     if following is None:

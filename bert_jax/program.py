@@ -173,13 +173,12 @@ def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: 
 def of(config: cfg.Config, devices=None) -> Program:
   """The program of a pretraining run, on `devices`, all of jax.devices() by default.
 
-  Raises ConfigError where batches of any of its row lengths do not divide over the mesh, or the attention that is asked
-  for does not fit them.
+  Raises ConfigError where the devices do not make its mesh, or the attention that is asked for does not fit any of its
+  row lengths.
   """
   mesh = mesh_of(config, devices)
   place = place_of(mesh)
   for phase in phases.phases(config):
-    mesh_lib.check_batch(phase.config.batch.size, config.run.parts, mesh)
     attention.choose_implementation(config.model, place, phase.config.batch.sequence_length)
   return on(config, mesh)
 
@@ -195,13 +194,11 @@ def mesh_of(config, devices=None, rows: int | None = None) -> jax.sharding.Mesh:
   `rows`: of a global batch, config.batch.size by default.
   Raises ConfigError where the devices do not make it.
   """
-  rows = (rows or config.batch.size) // config.run.parts
-  return mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=rows)
+  return mesh_lib.make_mesh(config.mesh, devices, model=config.model, rows=rows or config.batch.size)
 
 
 def on(config, mesh: jax.sharding.Mesh) -> Program:
-  """The program of a run of any kind on a mesh. Raises ConfigError where its batches do not divide over it."""
-  mesh_lib.check_batch(config.batch.size, config.run.parts, mesh)
+  """The program of a run of any kind on a mesh. Raises ConfigError where it would cut a head in two."""
   return make(config.model, config.learns, config.optimizer, mesh, steps=config.run.steps,
               microbatches=config.run.parts, seed=config.run.seed, shape=config.mesh)
 
@@ -222,6 +219,7 @@ def _fresh(params, tx: optax.GradientTransformation) -> TrainState:
 
 
 def split_microbatches(batch, count: int):  # {[B ...]} -> {[A B/A ...]}
+  """mesh.put_batch has filled them up to a multiple."""
   return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
 
 
@@ -245,10 +243,11 @@ def gradients(program: Program, params, batch, seed):
     weights = jax.tree.map(lambda count: jnp.maximum(count, 1), weights)
     params = collectives.gather_parameters(params, parts, logical, mesh, program.plain_collectives)
     grad = jax.grad(loss, has_aux=True)
-    if program.microbatches == 1:
+    count, _ = mesh_lib.in_microbatches(len(batch['input_ids']), program.microbatches)
+    if count == 1:
       grads, sums = grad(params, batch, weights, seed)
     else:
-      grads, sums = accumulate(lambda part: grad(params, part, weights, seed), batch, program.microbatches)
+      grads, sums = accumulate(lambda part: grad(params, part, weights, seed), batch, count)
     grads = collectives.sum_gradients(grads, parts, logical, program.reduction, mesh, program.plain_collectives)
     return grads, collectives.sum_over_rows(sums, mesh)
 

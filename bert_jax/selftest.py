@@ -53,10 +53,11 @@ class Finding:
             f'rows of {self.tokens}, {self.rows}: {self.error:.0f} numbers of other pairs changed with one token')
 
 
-def findings(model, place: Place, tokens: int, device: jax.Device | None = None) -> Iterator[Finding]:
+def findings(model, place: Place, tokens: int, device: jax.Device | None = None, seed: int = SEED
+             ) -> Iterator[Finding]:
   """Compares the kernels that `model` (settings.Model) would run on rows of so many tokens at that place.
 
-  Nothing where it runs none of ours.
+  Nothing where it runs none of ours. By `seed` parameters, rows, dropout and gradients are drawn.
   """
   ours = choose_implementation(model, place, tokens)
   if ours not in KERNELS:
@@ -65,18 +66,25 @@ def findings(model, place: Place, tokens: int, device: jax.Device | None = None)
                               dtype=model.computes_in)
   plain, exact = (dataclasses.replace(model, attention='xla', dtype=dtype) for dtype in (model.computes_in, 'float32'))
   with jax.default_device(device or jax.local_devices()[0]):
-    params = jax.jit(functools.partial(parameters, model))(jax.random.key(SEED))
+    key = jax.random.key(seed)
+    params = parameters_of(model)(key)
     for name, pairs, shortest in (('packed', PAIRS, 1.0), ('padded', 1, 0.5)):
       B = max(LEAST_ROWS, LEAST_TOKENS // tokens)
-      batch = synthetic.batch(model.vocab_size, B, tokens, 1, pairs=pairs, shortest=shortest)
+      batch = synthetic.batch(model.vocab_size, B, tokens, 1, pairs=pairs, shortest=shortest, seed=seed)
       batch['pair_ids'][-1, -tokens // 8:] = 0  # both have padding
       batch = {key: jnp.asarray(batch[key]) for key in ('input_ids', 'token_type_ids', 'position_ids', 'pair_ids')}
       found = []
       for settings in (model, plain, exact):
         with jax.default_matmul_precision('highest' if settings is exact else 'default'):
-          found.append(jax.device_get(value_and_gradient(settings, place)(params, batch)))
+          found.append(jax.device_get(value_and_gradient(settings, place)(params, batch, key)))
       yield from compared(tokens, name, model.computes_in, *found)
-      yield Finding(tokens, name, 'other pairs', leaks(model, place, params, batch), 0)
+      yield Finding(tokens, name, 'other pairs', leaks(model, place, params, batch, key), 0)
+
+
+@functools.cache
+def parameters_of(model):
+  """jit of key -> `parameters`."""
+  return jax.jit(functools.partial(parameters, model))
 
 
 def parameters(model, key):
@@ -91,12 +99,12 @@ def parameters(model, key):
 
 @functools.cache
 def value_and_gradient(model, place: Place):
-  """jit of (parameters, batch) -> (hidden [B T D], the gradient of a random projection of it)."""
+  """jit of (parameters, batch, key) -> (hidden [B T D], the gradient of a random projection of it)."""
   graphdef, _, _ = build.describe(model, {}, place)
 
-  def run(params, batch):
-    weights = jax.random.normal(jax.random.key(SEED), (*batch['pair_ids'].shape, model.hidden_size))
-    of = lambda params: nnx.merge(graphdef, params).encoder(batch, jax.random.key(SEED)).astype(jnp.float32)
+  def run(params, batch, key):
+    weights = jax.random.normal(key, (*batch['pair_ids'].shape, model.hidden_size))
+    of = lambda params: nnx.merge(graphdef, params).encoder(batch, key).astype(jnp.float32)
     hidden, pull = jax.vjp(of, params)
     return hidden, pull(weights)[0]
 
@@ -123,7 +131,7 @@ def compared(tokens: int, rows: str, dtype: str, ours, plain, exact) -> Iterator
     yield from of(f'gradient of {name}', mine[path], theirs[path], gradient, max(norm(gradient), OF_ALL * everything))
 
 
-def leaks(model, place: Place, params, batch) -> int:
+def leaks(model, place: Place, params, batch, key) -> int:
   """How many numbers change outside a pair of which one token is another one; all, where none does inside."""
   pair_ids = np.asarray(batch['pair_ids'])
   changed = np.array(batch['input_ids'])
@@ -131,7 +139,7 @@ def leaks(model, place: Place, params, batch) -> int:
   for row in range(len(changed)):
     at = int(np.flatnonzero(own[row])[-1])
     changed[row, at] = (changed[row, at] + 1) % model.vocab_size
-  before, after = (np.asarray(value_and_gradient(model, place)(params, batch | {'input_ids': jnp.asarray(ids)})[0])
+  before, after = (np.asarray(value_and_gradient(model, place)(params, batch | {'input_ids': jnp.asarray(ids)}, key)[0])
                    for ids in (batch['input_ids'], changed))
   arrived = (before[own] != after[own]).any()
   return int((before[~own] != after[~own]).sum()) if arrived else before.size

@@ -84,8 +84,9 @@ def filled(rng: np.random.Generator, vocab_size: int, ids: np.ndarray, starts: n
 
 
 def abstract(config: cfg.Config, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """The shapes and the layout of a global batch of a run."""
+  """The shapes and the layout of a global batch of a run, as mesh.put_batch makes it."""
   of, sharding = config.batch, mesh_lib.batch_sharding(mesh)
+  size = mesh_lib.rows_of_device(of.size, mesh, config.run.parts) * mesh_lib.row_shards(mesh)
   rows = batch(config.model.vocab_size, 1, of.sequence_length, of.predictions, of.pairs_per_row)
-  shape = lambda x: jax.ShapeDtypeStruct((of.size, *x.shape[1:]), x.dtype, sharding=sharding)
+  shape = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=sharding)
   return {name: shape(x) for name, x in rows.items()}

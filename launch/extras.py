@@ -4,7 +4,8 @@
 EXTRAS = {
     'tensorflow': 'input', 'tensorflow_datasets': 'input', 'sentencepiece': 'input', 'sentencex': 'input',
     'pyarrow': 'input', 'google_crc32c': 'input', 'importlib_resources': 'input', 'zstandard': 'input',
-    'gensim': 'sample', 'jieba': 'chinese', 'apache_beam': 'beam', 'matplotlib': 'plot', 'jinja2': 'plot',
+    'warcio': 'crawl', 'resiliparse': 'crawl', 'gensim': 'sample', 'jieba': 'chinese', 'apache_beam': 'beam',
+    'ray': 'ray', 'matplotlib': 'plot', 'jinja2': 'plot',
     'gcsfs': 'gcs', 'google.cloud.storage': 'gcs', 'torch': 'peers', 'transformers': 'peers',
     'sentence_transformers': 'peers', 'sklearn': 'tasks', 'scipy': 'tasks', 'seqeval': 'tasks',
     'nltk': 'tasks', 'onnx': 'onnx', 'onnxruntime': 'onnx'}

@@ -37,7 +37,8 @@ hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
 pytest_plugins = ['tests.reliability']
 ALLOWED_SKIPS = pathlib.Path(__file__).with_name('allowed_skips.txt')
 # Tests with these marks have a `make` target of their own, which installs what they need. {mark: its module}
-COMPANIONS = {'beam': 'apache_beam', 'peers': 'torch', 'gpu_plan': 'jax_cuda12_plugin', 'docs': 'mkdocs'}
+COMPANIONS = {'beam': 'apache_beam', 'ray': 'ray', 'peers': 'torch', 'gpu_plan': 'jax_cuda12_plugin', 'docs': 'mkdocs'}
+TARGETS = {'beam': 'engines', 'ray': 'engines', 'gpu_plan': 'gpu-plan'}  # where its name is another
 # The files of tests that hang on the versions of jax, flax, optax, Orbax, numpy or Python: `make test-newest`.
 VERSIONS = frozenset('''
     attention bfloat16 checkpoint_damage choices command compiled config dropout elastic fill_mask finetune finite flags
@@ -61,7 +62,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup(item):
   for mark, module in COMPANIONS.items():
     if item.get_closest_marker(mark):
-      pytest.importorskip(module, reason=f'{module} is not installed: make test-{mark.replace("_", "-")}')
+      pytest.importorskip(module, reason=f'{module} is not installed: make test-{TARGETS.get(mark, mark)}')
 
 
 def allowed_skips() -> list[str]:
@@ -111,6 +112,14 @@ def bucket():
   from tests.bucket_server import Server
   with Server('bucket', 'my-bucket') as server:
     yield server
+
+
+@pytest.fixture(scope='session')
+def ray_nodes(bucket):
+  """A Ray cluster of two nodes whose workers reach the bucket, for tests that leave it as it is."""
+  from tests import ray_cluster
+  with ray_cluster.running(2, more=bucket.environment()) as cluster:
+    yield cluster
 
 
 @pytest.fixture

@@ -136,6 +136,10 @@ def test_microbatches_are_chosen_of_those_that_divide():
   assert choices.possible_microbatches(config, jax.devices()[:1]) == [1, 2, 4, 8]
   assert choices.possible_microbatches(config, jax.devices()[:4]) == [1, 2]
   assert choices.possible_microbatches(longer, jax.devices()[:1]) == [1, 2, 4]
+  many = dataclasses.replace(config, batch=dataclasses.replace(config.batch, size=24))
+  assert choices.possible_microbatches(many, jax.devices()[:8]) == [1, 3]  # two would be filled up to four
+  many = dataclasses.replace(config, batch=dataclasses.replace(config.batch, size=32))
+  assert choices.possible_microbatches(many, jax.devices()[:6]) == [1, 2, 4, 8]  # 6 rows, 3, 2 and 1 at a time
 
 
 def test_a_task_wants_a_number_of_microbatches():

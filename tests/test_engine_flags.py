@@ -38,10 +38,12 @@ def test_processes_take_no_arguments(tmp_path):
     cli.run(['prepare', *GIVEN, '--', '--runner=DirectRunner'])
 
 
-@pytest.mark.skipif(bool(importlib.util.find_spec('apache_beam')), reason='Apache Beam is installed: make test')
-def test_a_missing_extra_is_named():
-  with pytest.raises(records.DataError, match=r"--engine beam needs Apache Beam .*pip install 'bert_jax\[beam\]'"):
-    cli.run(['prepare', *GIVEN, '--engine', 'beam'])
+@pytest.mark.parametrize('engine, module', [('beam', 'apache_beam'), ('ray', 'ray')])
+def test_a_missing_extra_is_named(engine, module):
+  if importlib.util.find_spec(module):
+    pytest.skip(f'{module} is installed: make test')
+  with pytest.raises(records.DataError, match=rf"--engine {engine} needs .*pip install 'bert_jax\[{engine}\]'"):
+    cli.run(['prepare', *GIVEN, '--engine', engine])
 
 
 @pytest.mark.beam
@@ -75,6 +77,43 @@ def test_flags_reach_beam_unchanged():
   assert made.view_as(pipeline_options.DebugOptions).experiments == ['a', 'b']
   own = beam_jobs.options(('--runner=PortableRunner', '--job_endpoint=h:1', '--flag_of_the_job_server', '7'))
   assert own.get_all_options(retain_unknown_options=True)['flag_of_the_job_server'] in (7, '7')
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize('arguments, message', [
+    (['address=auto'], 'address=auto is no flag'),
+    (['--address=auto', 'more'], 'more is no flag'),
+    (['--adress=auto'], r'has no flag --adress; did you mean --address\? wanted some of --address, --namespace'),
+    (['--log_to_driver=1'], r'no flag --log_to_driver; .*wanted some of --address, --namespace, --runtime_env'),
+    (['--num_cpus=many'], '--num_cpus many: wanted a number'),
+    (['--num_cpus=0'], '--num_cpus 0: wanted a number from 1'),
+    (['--address'], 'argument --address: expected one argument'),
+    (['--address='], '--address : wanted a value'),
+    (['--address=auto', '--num_cpus=2'], '--num_cpus is of a cluster that is started here'),
+    (['--runtime_env=nowhere.yaml'], '--runtime_env nowhere.yaml: No such file or directory'),
+    (['--runtime_env={"pip": ['], '--runtime_env {"pip": .*: wanted JSON'),
+    (['--runtime_env={}', '--runtime_env=[1]'], '--runtime_env .1.: No such file')])
+def test_what_ray_would_ignore_or_cannot_find_is_refused(arguments, message):
+  with pytest.raises(records.DataError, match=message) as error:
+    cli.run(['prepare', *GIVEN, '--engine', 'ray', '--', *arguments])
+  assert '\n' not in str(error.value) and error.value.exit_code == 2
+
+
+@pytest.mark.ray
+def test_flags_reach_ray_by_their_names(tmp_path):
+  import inspect
+
+  import ray
+
+  from input_pipeline.prepare import ray_jobs
+  (tmp_path / 'env.yaml').write_text('working_dir: /house\nenv_vars:\n  A: "1"\n')
+  made = ray_jobs.options(('--address', 'ray://head:10001', f'--runtime_env={tmp_path}/env.yaml', '--namespace=mine'))
+  assert made == {'address': 'ray://head:10001', 'namespace': 'mine',
+                  'runtime_env': {'working_dir': '/house', 'env_vars': {'A': '1'}}}
+  assert ray_jobs.options(('--num_cpus=3', '--runtime_env={"pip": ["a"]}')) == {
+      'num_cpus': 3, 'runtime_env': {'pip': ['a']}}
+  known = inspect.signature(inspect.unwrap(ray.init)).parameters
+  assert [name for name in ray_jobs.FLAGS if not name.startswith('_') and name not in known] == []
 
 
 def test_each_engine_has_its_line_in_both_tables():

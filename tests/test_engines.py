@@ -1,6 +1,7 @@
-"""Processes and Beam give the same manifest and shards, byte for byte, or the same sentence, for any corpus."""
+"""Processes, Beam and Ray give the same manifest and shards, byte for byte, or the same sentence, for any corpus."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -13,12 +14,13 @@ import corpora
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, settings
+from input_pipeline.prepare import corpus, on_ray, portions, ray_tasks, settings
 from input_pipeline.text import sources
 from tests import beam_cluster
 
 # What is compared with one process: the settings of each.
-OTHERS = {'two processes': {'workers': 2}, 'Beam': {'engine': 'beam'}, 'Beam, two workers': {'engine': 'beam'}}
+OTHERS = {'two processes': {'workers': 2}, 'Beam': {'engine': 'beam'}, 'Beam, two workers': {'engine': 'beam'},
+          'Ray, two nodes': {'engine': 'ray'}}
 LOG = re.compile(r' \(more in [^ ]*\)$')
 ROOT = str(pathlib.Path(__file__).parent.parent)
 WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lower --shards', 'with the weights')
@@ -28,12 +30,14 @@ WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lowe
 def folder(tmp_path, monkeypatch):
   """A place for a corpus, whose text travels in small chunks, so that there are many runs."""
   monkeypatch.setattr(sources, 'CHUNK_BYTES', 1500)
+  sizes = functools.partial(ray_tasks.Sizes, run=3000, value=20_000, fan=2, part_tokens=900)
+  monkeypatch.setattr(on_ray, 'Sizes', sizes)
   (tmp_path / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
   return tmp_path
 
 
 @pytest.fixture(scope='module')
-def cluster(tmp_path_factory):
+def beam_workers(tmp_path_factory):
   folder = tmp_path_factory.mktemp('cluster') / 'workers'
   with beam_cluster.portable(folder, os.pathsep.join([ROOT, *sys.path])) as found:
     yield found
@@ -44,9 +48,12 @@ def other(request):
   return request.param, ()
 
 
-@pytest.fixture
-def on_cluster(cluster):
-  return 'Beam, two workers', cluster
+@pytest.fixture(params=[pytest.param('Beam, two workers', marks=pytest.mark.beam),
+                        pytest.param('Ray, two nodes', marks=pytest.mark.ray)])
+def on_cluster(request):
+  if request.param == 'Beam, two workers':
+    return request.param, request.getfixturevalue('beam_workers')
+  return request.param, request.getfixturevalue('ray_nodes').direct
 
 
 def made_by(engine: str, folder: pathlib.Path, input: str, arguments=(), **chosen) -> dict[str, bytes] | str:
@@ -106,10 +113,47 @@ def test_random_corpora(other, folder, seed):
   assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
 
 
-@pytest.mark.beam
 @pytest.mark.parametrize('seed', [2, 6])
 def test_random_corpora_on_a_cluster(on_cluster, folder, seed):
   test_random_corpora(on_cluster, folder, seed)
+
+
+@pytest.mark.parametrize('limit', [25, 10_000])
+def test_a_sample_is_the_same_by_every_engine(other, folder, limit):
+  """And what is drawn of it, whatever the files and their order; a document that is there often is drawn once."""
+  lines = [json.dumps({'id': number % 40, 'text': corpora.text_of(number % 40)}) for number in range(120)]
+  (folder / 'a.jsonl').write_text('\n'.join(lines[:70]))
+  (folder / 'b.jsonl').write_text('\n'.join(lines[70:]))
+  made = same_by(other, folder, f'{folder}/a.jsonl,{folder}/b.jsonl', limit=limit, validation_share=0., seed=limit)
+  counts = manifest_of(made)['counts']
+  assert counts['documents'] == min(limit, 40) and counts['duplicates'] == 2 * min(limit, 40)
+  assert counts.get('beyond_limit', 0) == 120 - 3 * min(limit, 40)
+  random.Random(limit).shuffle(lines)
+  (folder / 'all.jsonl').write_text('\n'.join(lines))
+  again = made_by('one process', folder, f'{folder}/all.jsonl', limit=limit, validation_share=0., seed=limit)
+  assert [made[name] for name in made if 'train' in name] == [again[name] for name in again if 'train' in name]
+
+
+def test_one_text_many_times(other, folder):
+  """In one run and in many: what stays is the one of the smallest rank."""
+  draw = random.Random(3)
+  lines = [json.dumps({'id': number, 'text': corpora.text_of(7 if draw.random() < 0.9 else number)})
+           for number in range(200)]
+  (folder / 'a.jsonl').write_text('\n'.join(lines))
+  counts = manifest_of(same_by(other, folder, str(folder / 'a.jsonl'), validation_share=0.2))['counts']
+  assert 160 < counts['duplicates'] == 200 - counts['documents']
+
+
+def test_a_shard_of_many_portions(other, folder, monkeypatch):
+  """--shards that asks for fewer than the usual size: each is merged in portions, and these part by part."""
+  (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(40))))
+  monkeypatch.setattr(sources, 'CHUNK_BYTES', 9000)
+  whole = made_by('one process', folder, str(folder / 'a.txt'), shards=1, validation_share=0.3)
+  monkeypatch.setattr(portions, 'TOKENS', 2000)
+  monkeypatch.setattr(portions, 'PART_TOKENS', 300)
+  made = same_by(other, folder, str(folder / 'a.txt'), shards=1, validation_share=0.3)
+  assert manifest_of(made)['splits']['train']['tokens'] > 3 * 2000
+  assert made == whole
 
 
 def test_ids_that_repeat(other, folder):
@@ -194,10 +238,13 @@ def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
 @pytest.mark.parametrize('change, message', [
     ({'dupe_factor': 5}, '--dupe-factor has no effect: it needs --pairs google'),
     ({'engine': 'beam', 'workers': 4}, '--workers does not go with --engine beam'),
-    ({'engine': 'beam', 'limit': 9}, '--limit does not go with --engine beam'),
+    ({'engine': 'beam', 'first': 9}, '--first does not go with --engine beam'),
     ({'engine': 'beam', 'pairs': 'google'}, '--pairs does not go with --engine beam'),
     ({'engine': 'beam', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine beam'),
-    ({'engine': 'ray'}, '--engine ray: wanted one of processes, beam'),
+    ({'engine': 'ray', 'workers': 4}, '--workers does not go with --engine ray'),
+    ({'engine': 'ray', 'limit': 9}, '--limit does not go with --engine ray'),
+    ({'engine': 'ray', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine ray'),
+    ({'engine': 'dask'}, '--engine dask: wanted one of processes, beam, ray'),
     ({'pairs': 'foo'}, '--pairs foo: wanted one of dynamic, google'),
     ({'format': 'pdf'}, '--format pdf: wanted one of mediawiki'),
     ({'words': 'foo'}, '--words'), ({'seed': 2**63}, '--seed')])

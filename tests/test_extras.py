@@ -36,7 +36,8 @@ def call(folder: pathlib.Path, *argv: str, absent: str = '') -> tuple[int, str]:
   return process.returncode, process.stderr
 
 
-@pytest.mark.parametrize('extra', ['input', 'sample', 'chinese', 'beam', 'plot', 'gcs', 'tasks', 'onnx', 'peers'])
+@pytest.mark.parametrize('extra', ['input', 'sample', 'chinese', 'crawl', 'beam', 'ray', 'plot', 'gcs', 'tasks', 'onnx',
+                                   'peers'])
 def test_every_package_of_an_extra_is_known(extra):
   assert {name for name, brought in extras.EXTRAS.items() if brought == extra} == modules(extra)
 

@@ -201,9 +201,9 @@ def settings():
 SETTINGS = settings()
 KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
-# Beam's own flags, one that stands in a recipe's place, and those that are refused with what took their place.
-FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--setup_file', planning.LIST, '--beam-runner',
-           '--beam-arguments'}
+# Beam's and Ray's own, one that stands in a recipe's place, and those that are refused with what took their place.
+FOREIGN = {'--direct_num_workers', '--runner', '--project', '--region', '--setup_file', '--address', '--runtime_env',
+           planning.LIST, '--beam-runner', '--beam-arguments'}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()
 

@@ -114,7 +114,7 @@ DOCX = archive(lambda data: zipfile.ZipFile(data, 'w'), lambda file: file.writes
     ('a.db', b'SQLite format 3\x00' + bytes(99), 'SQLite'), ('a.pkl', b'\x80\x04\x95\x05\x00', 'a pickle'),
     ('a.npy', b'\x93NUMPY\x01\x00', 'NumPy'), ('a', 'Text.'.encode('utf-16'), 'UTF-16'),
     ('a', 'Text.'.encode('utf-16-le'), 'binary'),
-    ('a.warc.gz', gzip.compress(b'WARC/1.0\r\n', mtime=0), 'a web archive'),
+    ('a.arc.gz', gzip.compress(b'filedesc://a.arc 0.0.0.0', mtime=0), 'a web archive of the kind ARC'),
     ('a', b'\n\x0b\x08\x02\x12\x07' + bytes(range(32)), 'binary')])
 def test_what_is_no_text_is_refused(tmp_path, name, content, what):
   (tmp_path / name).write_bytes(content)

@@ -84,9 +84,16 @@ def test_a_batch_may_be_longer_than_an_epoch(data):
   assert stream.batch(1)['input_ids'].shape == (7000, 64)
 
 
-def test_processes_must_divide_the_batch(stream):
-  with pytest.raises(ValueError, match='batch.size'):
-    stream.batch(0, 0, 3)
+@pytest.mark.parametrize('processes, size', [(3, 32), (7, 5)])
+def test_processes_that_do_not_divide_the_batch_have_it_together(data, processes, size):
+  """As many rows each, the last of which are empty where there are too few."""
+  stream = loader.open_split(data, 'train', dataclasses.replace(CONFIG, size=size))
+  for step in (0, 90):
+    whole, parts = stream.batch(step), [stream.batch(step, index, processes) for index in range(processes)]
+    assert {len(part['input_ids']) for part in parts} == {-(-size // processes)}
+    together = {name: np.concatenate([part[name] for part in parts]) for name in whole}
+    assert equal(whole, {name: array[:size] for name, array in together.items()})
+    assert not any(array[size:].any() for array in together.values())
 
 
 @pytest.mark.parametrize('engine', ['threads', 'tf.data', 'none'])

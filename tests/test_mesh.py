@@ -95,14 +95,6 @@ def test_minus_one_takes_what_is_left(shape, sizes):
   assert tuple(mesh_lib.make_mesh(cfg.MeshShape(*shape)).shape.values()) == sizes
 
 
-def test_a_batch_that_does_not_divide_is_refused():
-  mesh = mesh_lib.make_mesh(cfg.MeshShape(data=2, fsdp=2, tensor=2))
-  mesh_lib.check_batch(16, 4, mesh)
-  for size, microbatches in ((18, 1), (8, 4)):
-    with pytest.raises(cfg.ConfigError, match='batch.size'):
-      mesh_lib.check_batch(size, microbatches, mesh)
-
-
 @pytest.mark.parametrize('shape', [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8), (1, 2, 4)])
 @pytest.mark.parametrize('processes', [1, 2, 4, 8])
 def test_processes_feed_every_row_and_only_sharers_the_same(monkeypatch, shape, processes):
@@ -220,14 +212,15 @@ def test_rows_keep_their_numbers_wherever_they_lie():
 
 @pytest.mark.parametrize('devices, slices, rows, sizes', [
     (1, 1, 32, [1, 1, 1]), (8, 1, 256, [1, 8, 1]), (256, 1, 256, [1, 256, 1]), (512, 2, 1024, [2, 256, 1]),
-    (512, 1, 1024, [2, 256, 1]), (512, 1, 256, [1, 256, 2]), (6, 1, 36, [1, 6, 1]), (5, 1, 20, [5, 1, 1])])
+    (512, 1, 1024, [2, 256, 1]), (512, 1, 256, [1, 256, 2]), (6, 1, 36, [1, 6, 1]), (5, 1, 20, [5, 1, 1]),
+    (2, 1, 255, [1, 2, 1]), (3, 1, 256, [1, 3, 1]), (5, 1, 256, [5, 1, 1]), (6, 1, 256, [1, 6, 1]),
+    (7, 1, 256, [7, 1, 1]), (8, 1, 9, [1, 8, 1]), (8, 2, 12, [2, 4, 1]), (8, 1, 4, [1, 4, 2]), (6, 1, 4, [1, 2, 3]),
+    (8, 1, 3, [1, 8, 1]), (5, 1, 4, [5, 1, 1])])
 def test_a_mesh_is_chosen(devices, slices, rows, sizes):
   assert mesh_lib.choose_sizes(devices, slices, cfg.Model(), rows) == sizes
 
 
 def test_what_no_mesh_suits_is_refused():
-  with pytest.raises(cfg.ConfigError, match='batch.size'):
-    mesh_lib.choose_sizes(8, 1, cfg.Model(), 3)
   with pytest.raises(cfg.ConfigError, match='2 slices.*mesh.data'):
     mesh_lib.make_mesh(cfg.MeshShape(data=1, fsdp=-1), torus(2, 2, 1, slices=2))
 

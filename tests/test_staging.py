@@ -83,14 +83,16 @@ def test_killed_while_files_come_into_a_bucket(healthy, tmp_path):
 
 
 @pytest.mark.bucket
-@pytest.mark.beam
-def test_beam_publishes_in_a_bucket_what_processes_publish_on_a_disk(healthy, tmp_path, monkeypatch):
+@pytest.mark.parametrize('engine', [pytest.param('beam', marks=pytest.mark.beam),
+                                    pytest.param('ray', marks=pytest.mark.ray)])
+def test_an_engine_publishes_in_a_bucket_what_processes_publish_on_a_disk(healthy, tmp_path, engine, request):
+  own = ['--', *request.getfixturevalue('ray_nodes').direct] if engine == 'ray' else []
   made, _ = corpora.make(tmp_path)
   corpus.prepare(dataclasses.replace(made, shards=5, output=str(tmp_path / 'five')), progress=False)
   for shards, more in (('5', []), ('3', ['--overwrite'])):
-    flags = ['--shards', shards, '--engine', 'beam', *more]
-    buckets.done(healthy, prepare(str(tmp_path), 'gs://bucket/beam/data', *flags))
+    flags = ['--shards', shards, '--engine', engine, *more, *own]
+    buckets.done(healthy, prepare(str(tmp_path), f'gs://bucket/{engine}/data', *flags))
     wanted = files_of(pathlib.Path(made.output if shards == '3' else tmp_path / 'five'))
-    found = healthy.files('bucket', 'beam/')
+    found = healthy.files('bucket', f'{engine}/')
     assert found.keys() == {f'data/{name}' for name in wanted}
     assert [name for name in wanted if name != records.MANIFEST and found[f'data/{name}'] != wanted[name]] == []

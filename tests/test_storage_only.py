@@ -11,9 +11,11 @@ STORAGE = {'input_pipeline/storage.py', 'input_pipeline/input_files.py', 'input_
 # Files that handle local files only, and why these are never a user's.
 LOCAL = {
     'input_pipeline/locking.py': 'the lock file of a local run, and what the kernel says of a process',
-    'input_pipeline/prepare/beam_jobs.py': 'the file with what a runner tells, in the temporary folder',
+    'input_pipeline/prepare/failures.py': 'the file with what an engine tells, in the temporary folder',
     'input_pipeline/prepare/jobs.py': 'the folder in which `prepare` works',
     'input_pipeline/prepare/on_beam.py': 'a shard on its way, in a temporary folder',
+    'input_pipeline/prepare/ray_spreading.py': 'a shard on its way, in a temporary folder',
+    'input_pipeline/prepare/ray_jobs.py': 'the same file, and the folder of the project itself',
     'input_pipeline/prepare/on_processes.py': 'runs in the folder in which `prepare` works',
     'input_pipeline/prepare/original_masks.py': 'runs in the folder in which `prepare` works',
     'input_pipeline/prepare/original_pairs.py': 'runs in the folder in which `prepare` works',

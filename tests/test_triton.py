@@ -144,7 +144,8 @@ def test_activation_and_product(activation):
 
 
 def small(**changes) -> Model:
-  return Model(vocab_size=64, hidden_size=32, layers=2, heads=2, intermediate_size=64, max_positions=64, **changes)
+  usual = dict(vocab_size=64, hidden_size=32, layers=2, heads=2, intermediate_size=64, max_positions=64)
+  return Model(**usual | changes)
 
 
 @pytest.mark.parametrize('dtype, changes', [
@@ -156,6 +157,20 @@ def test_a_layer_by_the_kernels_passes_the_test_that_each_run_makes(dtype, chang
   assert not report.failures and len(report.findings) > 30
   leaks = [item for item in report.findings if item.what == 'other pairs']
   assert len(leaks) == 2 and not any(item.error for item in leaks)
+
+
+@pytest.mark.parametrize('T, seeds, changes', [
+    (32, 3, {}), *(pytest.param(T, 25, changes, marks=pytest.mark.slow) for T, changes in (
+        (64, {'hidden_size': 96, 'heads': 3, 'intermediate_size': 192, 'causal': True}),
+        (16, {'hidden_size': 24, 'heads': 1, 'intermediate_size': 48, 'hidden_dropout': 0., 'attention_dropout': 0.}),
+        (32, {'hidden_size': 24, 'heads': 3, 'intermediate_size': 48, 'hidden_dropout': .3, 'attention_dropout': 0.}),
+        (48, {'hidden_size': 32, 'heads': 1, 'activation': 'gelu_tanh', 'attention_dropout': .3})))])
+def test_no_seed_is_a_false_alarm(T, seeds, changes):
+  """Of narrow models, whose few numbers round least evenly: parameters, rows, dropout and gradients drawn again."""
+  model = small(**{'dtype': 'bfloat16', 'attention': 'triton'} | changes)
+  for seed in range(seeds):
+    found = list(selftest.findings(model, GPU, T, seed=seed))
+    assert found and all(item.passed for item in found), [item.text() for item in found if not item.passed]
 
 
 FAULTS = {  # what a compiler might do to a kernel, and where the test has to see it
@@ -211,7 +226,7 @@ def test_a_kernel_that_reads_nothing_does_not_pass(monkeypatch):
   batch = {key: jnp.asarray(value) for key, value in synthetic.batch(64, 2, 32, 1, pairs=2).items()}
   with monkeypatch.context() as patch:
     patch.setattr(selftest, 'value_and_gradient', lambda *_: lambda *_: (jnp.ones((2, 32, 4)), {}))
-    assert selftest.leaks(small(), GPU, {}, batch) == 256
+    assert selftest.leaks(small(), GPU, {}, batch, jax.random.key(0)) == 256
 
 
 def test_who_failed_is_not_chosen_again_when_a_run_is_evaluated():

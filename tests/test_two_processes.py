@@ -58,10 +58,10 @@ def said(processes) -> list[str]:
   return [child.said[-1500:] for child in processes]
 
 
-def alone(folder, run: str) -> None:
+def alone(folder, run: str, *more: object, steps: int = STEPS) -> None:
   """The same run in one process of two devices, to its end."""
   flags = buckets.COMPILE + ' --xla_force_host_platform_device_count=2'
-  argv = children.pretrain(folder / 'data', folder / run, STEPS, EVERY, '--mesh.data', 2)
+  argv = children.pretrain(folder / 'data', folder / run, steps, EVERY, '--mesh.data', 2, *more)
   with Child(folder / f'{run}.txt', *argv, XLA_FLAGS=flags) as child:
     assert child.end() == 0, child.said
 
@@ -85,6 +85,18 @@ def test_one_process_of_two_devices_and_two_of_one_are_the_same_run(folder, tall
   with pair(folder, 'on as two') as processes:
     assert ends(processes) == [0, 0], said(processes)
   tally.fault(children.saved(folder / 'on as two')[-1] == STEPS, survived=True, exact=alike(folder, 'on as two'))
+
+
+@pytest.mark.slow
+def test_rows_that_two_processes_do_not_divide_are_those_of_two_devices(tmp_path):
+  """In training and in evaluations on the way."""
+  children.write_data(tmp_path)
+  more = '--batch.size', 7, '--run.microbatches', 7, '--run.evaluate-every', 4, '--run.evaluation-rows', 9
+  alone(tmp_path, 'alone', *more, steps=6)
+  with pair(tmp_path, 'two', more=(more, more), steps=6) as processes:
+    assert ends(processes) == [0, 0], said(processes)
+  assert children.as_far_as_it_went(tmp_path / 'two', tmp_path / 'alone')
+  assert 'rows: 7 over 2 devices: 4 times 1 on each, empty ones counted (1)' in processes[0].said
 
 
 @pytest.mark.reliability(9)

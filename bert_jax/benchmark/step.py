@@ -20,6 +20,7 @@ from bert_jax import chips, choices, config as cfg, objectives, phases, program 
 from bert_jax.benchmark import peers, turns
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
+from input_pipeline.batches import layout, loader
 
 BATCH_COUNT = 8  # different ones, that come round and round
 PROFILED_STEPS = 5  # steps in a trace
@@ -62,14 +63,15 @@ def host_batches(config: cfg.Config, data_dir: storage.PathLike | None, mesh) ->
     _, stream = phases.open_streams(data_dir, dataclasses.replace(config, long=cfg.Long()))[0]
     train.check_vocabulary(config.model, stream.vocabulary, data_dir)
     return [stream.batch(step, index, count) for step in range(BATCH_COUNT)]
-  rows = slice(index * batch.size // count, (index + 1) * batch.size // count)
+  local = loader.rows_per_process(batch.size, count)
   shape = config.model.vocab_size, batch.size, batch.sequence_length, batch.predictions
   if batch.pack:
     window = synthetic.packed(shape[0], BATCH_COUNT * batch.size, *shape[2:], batch.pairs_per_row)
     made = [{name: array[i::BATCH_COUNT] for name, array in window.items()} for i in range(BATCH_COUNT)]
   else:
     made = [synthetic.batch(*shape, seed=seed) for seed in range(BATCH_COUNT)]
-  return [{name: array[rows] for name, array in whole.items()} for whole in made]
+  return [{name: layout.fill_up(array[index * local:][:local], local) for name, array in whole.items()}
+          for whole in made]
 
 
 class Comparison:
@@ -126,19 +128,23 @@ class Comparison:
         peers.against(self.rivals, self.ours.taken, self.ours.peak) if self.rivals else {})
 
 
+def whole(pair_ids: np.ndarray, size: int) -> tuple[int, int]:  # [rows T]
+  """(real tokens, pairs) of a batch of `size` rows, by those that this process has of them."""
+  own = max(int((pair_ids > 0).any(1).sum()), 1)
+  return round((pair_ids > 0).sum() * size / own), round(pair_ids.max(1).sum() * size / own)
+
+
 class TimedStep:
   """The compiled step, its state, and batches on the devices."""
 
   def __init__(self, config: cfg.Config, program: program_lib.Program, batches: list[dict[str, np.ndarray]]):
     self.config, self.program, self.mesh = config, program, program.mesh
     self.taken: list[turns.Turn] = []
-    processes = mesh_lib.process_slice(self.mesh)[1]
-    self.content = [(int((batch['pair_ids'] > 0).sum()) * processes, int(batch['pair_ids'].max(1).sum()) * processes)
-                    for batch in batches]
+    self.content = [whole(batch['pair_ids'], config.batch.size) for batch in batches]
     places = len(batches) * config.batch.size * config.batch.sequence_length
     self.real_token_share = sum(tokens for tokens, _ in self.content) / places
     self.state = program.init()
-    self.batches = [mesh_lib.put_batch(batch, self.mesh) for batch in batches]
+    self.batches = [mesh_lib.put_batch(batch, self.mesh, program.microbatches) for batch in batches]
     one = chips.peak(self.mesh.devices.flat[0].device_kind)
     self.peak = one and one * self.mesh.devices.size  # FLOP/s
 

@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 
 from bert_jax.errors import require
 from bert_jax.fields import require_fields
+from input_pipeline.batches.layout import fill_up
 from input_pipeline.ranges import Within
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -57,7 +58,7 @@ class MeshShape:
   """How many devices along each axis; -1: all that are left. Where none is given (`--mesh auto`) all three are chosen.
 
   Chosen is fsdp inside a slice of a pod, data over slices, and tensor where the batch has fewer rows than there are
-  devices.
+  devices. Rows need not divide: empty ones fill them up, which count for nothing.
   """
   data: Devices = 0
   """Data parallel: each device holds all parameters and a share of the batch. 0, where another is given: all that are
@@ -110,8 +111,8 @@ def make_mesh(shape: MeshShape, devices=None, *, model: Divided | None = None,
               rows: int | None = None) -> jax.sharding.Mesh:
   """The mesh of `shape` over all devices, neighbours side by side and slices outermost.
 
-  `model` and `rows` (of a microbatch) are what a mesh of which nothing is given is chosen by. Raises ConfigError where
-  the shape does not divide the devices.
+  `model` and `rows` (of a batch) are what a mesh of which nothing is given is chosen by. Raises ConfigError where the
+  shape does not divide the devices.
   """
   devices = sorted(jax.devices() if devices is None else devices, key=position_of)
   slices = len({position_of(device)[0] for device in devices})
@@ -137,16 +138,16 @@ def make_mesh(shape: MeshShape, devices=None, *, model: Divided | None = None,
 def choose_sizes(devices: int, slices: int, model: Divided, rows: int) -> list[int]:
   """Axis sizes where none was given: fsdp inside a slice, which sends no more than data and keeps less.
 
-  tensor is more than 1 where rows are too few.
+  All devices share out the rows, whether these divide or not. Where there are fewer rows than devices, tensor is more
+  than 1 if heads and columns divide then; else some devices have no row.
   """
   within = devices // slices
-  shards = max((n for n in range(1, within + 1) if within % n == 0 and rows % (n * slices) == 0), default=0)
-  tensor = within // max(shards, 1)
-  require(shards > 0 and model.heads % tensor == 0 and model.intermediate_size % tensor == 0,
-              f'there is no mesh for {rows} rows a microbatch and {model.heads} heads on {devices} devices: set '
-              f'--batch.size to a multiple of {devices}')
+  divides = lambda shards: (rows % (shards * slices) == 0 and model.heads % (within // shards) == 0
+                            and model.intermediate_size % (within // shards) == 0)
+  fewer = [n for n in range(1, within + 1) if within % n == 0 and divides(n)] if rows < devices else []
+  shards = max(fewer, default=within)
   fsdp = max(n for n in range(1, shards + 1) if shards % n == 0 and model.hidden_size % n == 0)
-  return [slices * shards // fsdp, fsdp, tensor]
+  return [slices * shards // fsdp, fsdp, within // shards]
 
 
 def spec(*axes: str | None) -> P:
@@ -247,13 +248,29 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, spec('batch'))
 
 
-def check_batch(size: int, microbatches: int, mesh: jax.sharding.Mesh) -> None:
-  """Raises ConfigError where the rows of a microbatch cannot be shared out evenly."""
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
-  require(size % (shards * microbatches) == 0,
-              f'batch.size {size} does not divide over mesh.data {mesh.shape["data"]} x mesh.fsdp '
-              f'{mesh.shape["fsdp"]} x '
-              f'run.microbatches {microbatches} = {shards * microbatches}: set --batch.size to a multiple')
+def row_shards(mesh: jax.sharding.Mesh) -> int:
+  """Over how many devices, or groups of them, the rows of a batch are shared out."""
+  return mesh.shape['data'] * mesh.shape['fsdp']
+
+
+def in_microbatches(rows: int, most: int) -> tuple[int, int]:
+  """(how many microbatches, rows of each): those of a device in `most` at most, all equal, filled up by empty rows.
+
+  10 rows in 4 are (4, 3), and in 6 (5, 2): a sixth would be empty.
+  """
+  each = -(-rows // most)
+  return -(-rows // each), each
+
+
+def rows_of_device(size: int, mesh: jax.sharding.Mesh, microbatches: int = 1) -> int:
+  """Of a batch of `size` rows, the empty ones counted that give equally many to all devices and microbatches."""
+  return math.prod(in_microbatches(-(-size // row_shards(mesh)), microbatches))
+
+
+def may_be_cut(size: int, mesh: jax.sharding.Mesh, microbatches: int) -> bool:
+  """Whether a batch of `size` rows can be cut in so many, and is not filled up for it where devices divide it."""
+  share, left = divmod(size, row_shards(mesh))
+  return size % microbatches == 0 and (left > 0 or share % microbatches == 0)
 
 
 def check_model(model: Divided, mesh: jax.sharding.Mesh) -> None:
@@ -280,23 +297,25 @@ def process_slice(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   return distinct.index(shares[jax.process_index()]), len(distinct)
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+def put_batch(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh, microbatches: int = 1) -> dict[str, jax.Array]:
   """The rows of this process as its part of the global batch on the devices. [rows ...] -> [B ...]
 
-  Adds `row_numbers`, the number of each row in the batch as it was read, since on a torus the devices of a process do
-  not stand in line.
+  Empty rows fill up what devices and microbatches do not divide. Adds `row_numbers`, the number of each row in the
+  batch as it was read, since on a torus the devices of a process do not stand in line; empty ones come last.
   """
   sharding, (index, count) = batch_sharding(mesh), process_slice(mesh)
   rows = len(next(iter(batch.values())))
-  size = rows * count
+  each = rows_of_device(rows * count, mesh, microbatches)
+  size = each * row_shards(mesh)
   indices: Mapping[Any, Any] = sharding.addressable_devices_indices_map((size,))
   first = {device: at[0].indices(size)[0] for device, at in indices.items()}
   begins = sorted(set(first.values()))
-  each = rows // len(begins)
 
   def put(x):
-    parts = [jax.device_put(x[begins.index(begin) * each:][:each], device) for device, begin in first.items()]
+    parts = [jax.device_put(fill_up(x[begins.index(begin) * each:][:each], each), device)
+             for device, begin in first.items()]
     return jax.make_array_from_single_device_arrays((size, *x.shape[1:]), sharding, parts)
 
-  numbers = np.arange(index * rows, (index + 1) * rows, dtype=np.uint32)
-  return {name: put(x) for name, x in {**batch, 'row_numbers': numbers}.items()}
+  empty = each * len(begins) - rows
+  numbers = [index * rows + np.arange(rows), count * rows + index * empty + np.arange(empty)]
+  return {name: put(x) for name, x in {**batch, 'row_numbers': np.concatenate(numbers).astype(np.uint32)}.items()}

@@ -117,6 +117,6 @@ class Batches:
       yield members, self._pad(members)
 
   def _pad(self, members: np.ndarray) -> dict[str, np.ndarray]:
-    local = self.size // self.parts
+    local = -(-self.size // self.parts)
     mine = [self.rows[number] for number in members[self.index * local:(self.index + 1) * local]]
     return pad(mine, local, self.length(members), self.pad_id, self.rows[0])

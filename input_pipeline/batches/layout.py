@@ -44,6 +44,12 @@ def sum_before(counts: np.ndarray, nth: np.ndarray) -> np.ndarray:  # [M], [M] -
   return before - before[np.arange(len(counts)) - nth]
 
 
+def fill_up(array: np.ndarray, rows: int) -> np.ndarray:  # [n ...] -> [rows ...]
+  """With zeros after its rows: of all arrays of a batch, rows without a token, of weight 0 in everything."""
+  missing = rows - len(array)
+  return array if not missing else np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+
+
 def lay_out(tokens: np.ndarray, pairs: PlacedPairs, row_count: int, row_length: int, separators: int,
             vocabulary: Vocabulary) -> dict[str, np.ndarray]:  # [window's tokens], [M] -> {[B T]}
   """[CLS] A [SEP] B [SEP] for each pair: input_ids, token_type_ids, position_ids, pair_ids.

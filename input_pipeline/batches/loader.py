@@ -206,14 +206,23 @@ class Stream:
 
   def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
     """This process' rows of the global batch of `step`: a contiguous slice, the same whatever came before."""
-    local = rows_per_process(self.config.size, process_count)
-    first = (step - self.first_step) * self.config.size + process_index * local
-    return self.rows(first, first + local, step)
+    first, size = (step - self.first_step) * self.config.size, self.config.size
+    return self._part(first, first + size, size, process_index, process_count, step)
+
+  def _part(self, first: int, last: int, size: int, index: int, count: int, step: int = 0) -> Batch:
+    """Of rows first … last - 1, what process `index` of `count` has of a batch of `size`: as many rows as all others
+    have, some of weight 0 where there are too few."""
+    local = rows_per_process(size, count)
+    first = min(first + index * local, last)
+    last = min(first + local, last)
+    batch = self.rows(first, last, step) if first < last else {
+        name: array[:0] for name, array in self.rows(0, 1).items()}
+    return {name: layout.fill_up(array, local) for name, array in batch.items()}
 
   def batches(self, first_step: int, last_step: int | None = None, process_index: int = 0, process_count: int = 1,
               engine: str = AUTO) -> Iterator[Batch]:
     """The batches of steps first_step … last_step - 1, or without end, made in the background until it is closed."""
-    size = rows_per_process(self.config.size, process_count)
+    size = self.config.size
     steps = 1 if process_count > 1 or self.config.masking.schedule else max(1, ROWS_AT_ONCE // size)
     if steps == 1:
       return reading.ahead(lambda step: self.batch(step, process_index, process_count), first_step, last_step, engine)
@@ -226,14 +235,9 @@ class Stream:
   def evaluation_batches(self, size: int, limit: int | None = None, process_index: int = 0,
                          process_count: int = 1) -> Iterator[Batch]:
     """One pass over epoch 0, or its first `limit` rows, in batches of `size`; rows of weight 0 fill up the last."""
-    local, row_count = rows_per_process(size, process_count), min(limit or self.rows_per_epoch, self.rows_per_epoch)
-    for start in range(0, row_count, size):
-      first = start + process_index * local
-      last = min(first + local, row_count)
-      batch = self.rows(first, last) if first < last else {name: array[:0] for name, array in self.rows(0, 1).items()}
-      missing = local - len(batch['input_ids'])
-      yield {name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-             for name, array in batch.items()}
+    row_count = min(limit or self.rows_per_epoch, self.rows_per_epoch)
+    for first in range(0, row_count, size):
+      yield self._part(first, min(first + size, row_count), size, process_index, process_count)
 
   def token_counts(self) -> np.ndarray:  # -> [V] int64
     """How often each token stands in the split: for the unigram baseline."""
@@ -252,9 +256,8 @@ def _part_groups(groups: Iterator[Batch], size: int, steps: int, count: int | No
 
 
 def rows_per_process(size: int, process_count: int) -> int:
-  require(size % process_count == 0, f'a batch of {size} rows does not divide over {process_count} processes: '
-          f'make batch.size a multiple of {process_count}')
-  return size // process_count
+  """Of a batch of `size`; where these do not divide, the last processes fill theirs up."""
+  return -(-size // process_count)
 
 
 def fingerprint(manifest: records.Manifest, split: str, config: BatchConfig) -> str:

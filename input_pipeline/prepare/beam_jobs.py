@@ -4,26 +4,22 @@ import contextlib
 import difflib
 import io
 import logging
-import os
-import re
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from input_pipeline import records
-from input_pipeline.errors import EngineError, RefusedError, StorageError
+from input_pipeline.prepare import failures
 
 # Runners whose job server, elsewhere, has flags of its own: what Beam does not know is handed on to them.
 _WITH_FLAGS_OF_THEIR_OWN = ('portable', 'flink', 'spark', 'prism')
 _LOGGERS = 'apache_beam', 'root', 'grpc', 'google', 'urllib3'
-_LONGEST = 300  # characters of a runner's own words in a sentence
-_EXPECTED = {kind.__name__: kind for kind in (records.DataError, RefusedError, StorageError)}
-_OURS = 'bert_jax_command|bert_jax|input_pipeline|launch'
+_BRING = 'a container image with it, or --setup_file'
 
 
 def options(arguments: tuple[str, ...]):
   """Beam's options of what stands after --. Raises DataError for what Beam would ignore, or cannot find."""
-  with _told_to(logging.NullHandler()):  # as it is imported it tells what it could do with more packages
+  # as it is imported it tells what it could do with more packages
+  with failures.told_to(logging.NullHandler(), _LOGGERS):
     return _options(arguments)
 
 
@@ -92,68 +88,10 @@ def run(build: Callable, made) -> None:
   Raises what a worker raised, as it was, where that is an expected error; else EngineError, which names the file.
   """
   import apache_beam as beam
-  with _told_to_file() as log:
+  with failures.log_file('beam') as log, failures.told_to_file(log, _LOGGERS):
     try:
       with beam.Pipeline(options=made) as pipeline:
         build(pipeline)
     except Exception as error:  # each runner has its own kinds, with the words of a worker in them
       logging.getLogger('apache_beam').error('the pipeline failed', exc_info=error)
-      found = _explained(error)
-      if isinstance(found, EngineError):
-        raise EngineError(f'{found}; all that was told is in {log}') from error
-      raise type(found)(*found.args[:-1], f'{found.args[-1]} (more in {log})') from error
-  with contextlib.suppress(OSError):
-    os.unlink(log)
-
-
-@contextlib.contextmanager
-def _told_to_file() -> Iterator[str]:
-  descriptor, name = tempfile.mkstemp(prefix='bert-jax-beam-', suffix='.log')
-  os.close(descriptor)
-  handler = logging.FileHandler(name, encoding='utf-8', errors='backslashreplace')
-  handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s'))
-  try:
-    with _told_to(handler):
-      yield name
-  finally:
-    handler.close()
-
-
-@contextlib.contextmanager
-def _told_to(handler: logging.Handler) -> Iterator[None]:
-  """Meanwhile what libraries tell goes there, and nowhere else."""
-  loggers = [logging.getLogger(None if name == 'root' else name) for name in _LOGGERS]
-  before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
-  for logger in loggers:
-    logger.handlers, logger.propagate = [handler], False
-  try:
-    yield
-  finally:
-    for logger, handlers, propagate in before:
-      logger.handlers, logger.propagate = handlers, propagate
-
-
-def _explained(error: Exception) -> Exception:
-  """What is expected, out of what a runner made of it: raised as it was, with its own words after it, or quoted in an
-  error of its own."""
-  said = f'{type(error).__name__}: {error}'
-  if found := re.search(rf'\b({"|".join(_EXPECTED)}): ([^\n]*)', said):
-    return _EXPECTED[found[1]](_clean(found[2]))
-  if found := re.search(r'\[Errno (\d+)\] ([^\n]*)', said):
-    return OSError(int(found[1]), _clean(found[2]))
-  if found := re.search(rf"No module named '({_OURS})[.']", said):
-    return records.DataError('the Python of the workers of --engine beam lacks bert_jax: install the same version '
-                             'there (a container image with it, or --setup_file)')
-  if found := re.search(r"No module named '([\w.]+)'", said):
-    return records.DataError(f'the Python of the workers of --engine beam lacks {found[1]}: install there what is here')
-  if re.search(rf"(?:Can't get attribute|has no attribute|cannot import name).*\b(?:{_OURS})\b", said):
-    return records.DataError('the workers of --engine beam have another version of bert_jax: install the same one '
-                             'there')
-  lines = [line.strip() for line in said.splitlines() if line.strip()]
-  told = next((line for line in reversed(lines) if re.match(r'[\w.]*(Error|Exception)\b', line)), lines[0])
-  return EngineError(f'--engine beam: {told[:_LONGEST]}')
-
-
-def _clean(words: str) -> str:
-  """One line of an error without what a runner put after it."""
-  return words.partition(' [while running')[0].partition('\\n')[0].rstrip('"\' ')
+      raise failures.with_log(failures.explained(f'{type(error).__name__}: {error}', 'beam', _BRING), log) from error

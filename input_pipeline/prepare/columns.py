@@ -89,6 +89,17 @@ def cut(pieces: Pieces, start: int, end: int) -> Pieces:
                       'token': span(pieces.tokens)})
 
 
+def between(pieces: Pieces, low: int, high: int) -> Pieces:
+  """Of pieces that are sorted those whose keys are in [low, high), not copied."""
+  return cut(pieces, *places_between(pieces.keys, low, high))
+
+
+def places_between(keys: np.ndarray, low: int, high: int) -> tuple[int, int]:  # [N], -, - -> [start, end)
+  """Of sorted keys those in [low, high)."""
+  end = len(keys) if high >= 2**64 else int(np.searchsorted(keys, np.uint64(high)))
+  return int(np.searchsorted(keys, np.uint64(low))), end
+
+
 def merge(many: list[Pieces]) -> Pieces:
   """All of them, sorted by key; equal keys, less likely than a damaged disk, by document."""
   joined = join(many)

@@ -10,15 +10,26 @@ import dataclasses
 from collections.abc import Sequence
 
 from input_pipeline import counts as counts_lib, records, storage
-from input_pipeline.prepare import jobs, on_beam, on_processes, publishing, spill, staging, tfds_layout, versions
+from input_pipeline.prepare import (
+  jobs,
+  on_beam,
+  on_processes,
+  on_ray,
+  publishing,
+  spill,
+  staging,
+  tfds_layout,
+  versions,
+)
 from input_pipeline.prepare.settings import Prepare
-from input_pipeline.text import sources
+from input_pipeline.text import sampling, sources, transforms
 from input_pipeline.vocabulary import tokenizer
 
 # settings that leave the data as it is
 _ELSEWHERE = ('output', 'workers', 'overwrite', 'vocabulary', 'engine')
 # By the names of engines.py, which says what each cannot.
-ENGINES: dict[str, jobs.Engine] = {'processes': on_processes.ENGINE, 'beam': on_beam.ENGINE}
+ENGINES: dict[str, jobs.Engine] = {
+    'processes': on_processes.ENGINE, 'beam': on_beam.ENGINE, 'ray': on_ray.ENGINE}
 
 
 def prepare(settings: Prepare, progress: bool = True, arguments: Sequence[str] = ()) -> records.Manifest:
@@ -27,7 +38,7 @@ def prepare(settings: Prepare, progress: bool = True, arguments: Sequence[str] =
   `arguments`: the engine's own, as they stand after -- on a command line. Raises DataError, StorageError or LockError,
   then nothing is left.
   """
-  with storage.named_errors(f'--output {settings.output}'):
+  with storage.named_errors(f'--output {settings.output}'), transforms.told():
     return _prepare(settings, progress, tuple(arguments))
 
 
@@ -37,6 +48,7 @@ def _prepare(settings: Prepare, progress: bool, arguments: tuple[str, ...]) -> r
   vocabulary = tokenizer.load(settings.vocabulary, settings.lower_case, settings.rules)
   parts = sources.mixture(settings.input, settings.format, settings.reading)
   sources.tell_repeats(parts)
+  sampling.check(settings.limit, settings.first, parts)
   if settings.pairs == 'google' and any(part.weight != 1 for part in parts):
     raise records.DataError(
         "--input with weights and --pairs google do not go together: the original pairs every document alike; "
@@ -68,11 +80,15 @@ def _prepare(settings: Prepare, progress: bool, arguments: tuple[str, ...]) -> r
 def described(settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer) -> dict:
   """The settings that decide what the shards hold, for the manifest: the same ones make the same data."""
   chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _ELSEWHERE}
-  for name, default in {'words': 'none', 'rules': records.LIBRARY, 'masks': records.DYNAMIC}.items():
+  for name, default in {'words': 'none', 'rules': records.LIBRARY, 'masks': records.DYNAMIC, 'first': None}.items():
     if chosen[name] == default:
       del chosen[name]  # data from before there was this setting is the same data
+  if settings.limit is not None:
+    chosen['limit'] = f'{settings.limit} by their hash'  # the number alone is that of the first documents, once
   usual = dataclasses.asdict(type(settings.reading)())
   chosen |= {name: value for name, value in chosen.pop('reading').items() if value != usual[name]}  # likewise
+  if transform := next((part.transform for part in parts if part.transform), None):
+    chosen['transform'] = f'{transform.name} {transform.fingerprint()}'
   if contents := [part.stamp.content for part in parts if part.stamp.content]:
     chosen['contents'] = contents
   if files := sources.content(parts):

@@ -31,3 +31,18 @@ class Engine:
   make_shards: Callable[[Job], tuple[dict[str, records.Split], collections.Counter]]
   # Looks at what stands after --, before anything else is done. Raises DataError.
   check: Callable[[tuple[str, ...]], None]
+
+
+def bring(job: Job, written: dict[str, records.Split]) -> None:
+  """Moves shards that workers wrote into `shared` to `data`, where both are on a disk."""
+  if storage.is_local(job.shared):
+    for split in written.values():
+      for shard in split.shards:
+        storage.move(job.shared / shard.file, job.data / shard.file)
+
+
+def refuse_what_is_read_once(job: Job) -> None:
+  """Raises DataError for standard input and pipes, which other machines do not have."""
+  if once := sources.read_once(job.parts):
+    raise records.DataError(f'--input {once[0]} can be read only once, and here: write it to a file, or use --engine '
+                            'processes')

@@ -2,7 +2,9 @@
 
 import collections
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
 
 from input_pipeline import records
 from input_pipeline.prepare import (
@@ -17,7 +19,7 @@ from input_pipeline.prepare import (
   stages,
 )
 from input_pipeline.prepare.settings import Prepare
-from input_pipeline.text import sources
+from input_pipeline.text import sampling, sources
 
 _WORDS = 'words'  # the folder by which workers tell each other the ids of words
 
@@ -52,30 +54,60 @@ ENGINE = jobs.Engine(make_shards, _check)
 
 def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path, submit: Callable,
                progress: bool) -> collections.Counter:
-  from tqdm import tqdm
-  counts, waiting = collections.Counter(), collections.deque()
-  ahead = 2 * settings.workers if settings.workers > 1 else 0
-  with tqdm(unit='B', unit_scale=True, desc='text → pieces', disable=None if progress else True, mininterval=1) as bar:
+  counts, below = collections.Counter(), _below(settings, parts, submit, progress)
 
-    def collect():
-      done = waiting.popleft().result()
+  def calls() -> Iterator[tuple]:
+    for number, chunk in enumerate(sources.chunks(parts, sources.CHUNK_BYTES)):
+      first = None if settings.first is None else settings.first - counts['documents']
+      if first == 0:
+        return
+      yield _make_run, chunk, runs / f'{number:08d}.run', settings, below, first
+
+  with _bar('text → pieces', progress) as bar:
+    for done in _each(calls(), submit, 1 if settings.first else settings.workers):  # the first are counted one by one
       counts.update(done)
       bar.update(done['bytes'])
       bar.set_postfix(documents=counts['documents'], refresh=False)
-
-    for number, chunk in enumerate(sources.chunks(parts, sources.CHUNK_BYTES)):
-      limit = None if settings.limit is None else settings.limit - counts['documents']
-      waiting.append(submit(_make_run, chunk, runs / f'{number:08d}.run', settings, limit))
-      while len(waiting) > (ahead if settings.limit is None else 0):  # a limit is counted chunk by chunk
-        collect()
-      if settings.limit is not None and counts['documents'] >= settings.limit:
-        break
-    while waiting:
-      collect()
   return counts
 
 
-def _make_run(chunk: sources.Chunk, path: pathlib.Path, settings: Prepare, limit: int | None) -> collections.Counter:
+def _below(settings: Prepare, parts: list[sources.Part], submit: Callable, progress: bool) -> int | None:
+  """The bound of the keys of documents that --limit draws."""
+  if settings.limit is None:
+    return None
+  calls = ((_keys, chunk, settings) for chunk in sources.chunks(parts, sources.CHUNK_BYTES))
+  with _bar('drawing documents', progress) as bar:
+
+    def found() -> Iterator[np.ndarray]:
+      for keys, size in _each(calls, submit, settings.workers):
+        bar.update(size)
+        yield keys
+
+    return sampling.below(sampling.smallest(found(), settings.limit), settings.limit)
+
+
+def _each(calls: Iterable[tuple], submit: Callable, workers: int) -> Iterator:
+  """The results of calls, each (function, argument …), in their order; few of them wait."""
+  waiting, ahead = collections.deque(), 2 * workers if workers > 1 else 0
+  for call in calls:
+    waiting.append(submit(*call))
+    while len(waiting) > ahead:
+      yield waiting.popleft().result()
+  while waiting:
+    yield waiting.popleft().result()
+
+
+def _bar(what: str, progress: bool):
+  from tqdm import tqdm
+  return tqdm(unit='B', unit_scale=True, desc=what, disable=None if progress else True, mininterval=1)
+
+
+def _keys(chunk: sources.Chunk, settings: Prepare) -> tuple[np.ndarray, int]:
+  return stages.smallest_keys(chunk, settings), chunk.size()
+
+
+def _make_run(chunk: sources.Chunk, path: pathlib.Path, settings: Prepare, below: int | None,
+              first: int | None) -> collections.Counter:
   """Writes the run of a chunk, and gives the counts of what the chunk held.
 
   A run that is there already is not made again.
@@ -85,6 +117,6 @@ def _make_run(chunk: sources.Chunk, path: pathlib.Path, settings: Prepare, limit
   vocabulary = stages.load_vocabulary(settings.vocabulary, settings.lower_case, settings.rules)
   if settings.workers > 1 and vocabulary.cache is not None:
     vocabulary.cache.exchange(path.parents[1] / _WORDS)
-  run, counts = stages.make_run(chunk, settings, vocabulary, limit)
+  run, counts = stages.make_run(chunk, settings, vocabulary, below, first)
   spill.write(path, run, counts)
   return counts

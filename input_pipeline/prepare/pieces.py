@@ -4,7 +4,6 @@ Letters: S sentences, T tokens, N pieces.
 """
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from input_pipeline import records
 from input_pipeline.prepare.columns import Pieces
-from input_pipeline.text import formats, sentences, word_boundaries
+from input_pipeline.text import document as document_lib, formats, sentences, word_boundaries
 from input_pipeline.vocabulary import tokenizer
 
 SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
@@ -98,10 +97,7 @@ def mixed_key(key: int, number: int) -> int:
 
 def document_key(document: formats.Document, seed: int, copy: int = 0) -> int:
   """64 bits that differ from document to document, and do not depend on what else the corpus holds."""
-  digest = hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, 'little', signed=True), salt=copy.to_bytes(4, 'little'))
-  for field in (document.id, document.text):
-    digest.update(hashlib.blake2b(field.encode('utf-8', 'surrogatepass')).digest())
-  return int.from_bytes(digest.digest(), 'little')
+  return int.from_bytes(document_lib.digest(document, seed, copy), 'little')
 
 
 def target_length(base: int, most: int, short_share: float) -> int:

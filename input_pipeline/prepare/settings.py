@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from input_pipeline import ranges, records
 from input_pipeline.prepare import engines
 from input_pipeline.ranges import Within
-from input_pipeline.text import formats, sentences, word_boundaries
+from input_pipeline.text import formats, sampling, sentences, word_boundaries
 
 _LEAST_LENGTH = 8
 Documents = Annotated[int, Within(2, 10**12)]
@@ -51,14 +51,16 @@ class Prepare:
   shards: Annotated[int, Within(1, 10**5)] | None = None
   """Files of the train split; None: one for every 16.8 million tokens."""
   seed: Annotated[int, Within(-2**63, 2**63 - 1)] = 0
-  """Of the shuffle and of short pieces."""
-  limit: Documents | None = None
-  """Use only the first documents, so many."""
+  """Of the shuffle, of short pieces and of what --limit draws."""
+  limit: Annotated[int, Within(2, sampling.MOST)] | None = None
+  """Use only so many documents, drawn by a hash from all: the text is read twice. A weight draws a share instead."""
+  first: Documents | None = None
+  """Use only the first documents, so many, and read no more: a quick try, in one process at a time."""
   workers: Annotated[int, Within(1, 10**4)] = 1
   """Processes; the shards do not depend on it."""
   engine: Literal[*engines.ENGINES] = 'processes'
-  """What does the work; the shards do not depend on it. beam: Apache Beam, whose own flags come last, after a bare --,
-  as in `--engine beam -- --runner=DataflowRunner --project=P --region=R`."""
+  """What does the work; the shards do not depend on it. beam: Apache Beam; ray: Ray. Their own flags come last, after a
+  bare --: `--engine beam -- --runner=DataflowRunner --project=P --region=R`, `--engine ray -- --address=auto`."""
   near_duplicates: Annotated[float, Within(0.3, 1)] | None = None
   """Drop documents that share so much (Jaccard, of runs of 5 tokens) with another: 0.8; None: only exact duplicates."""
   overwrite: bool = False

@@ -80,6 +80,15 @@ def read_counts(path: pathlib.Path) -> dict[str, int]:
     return json.loads(file.read(int.from_bytes(file.read(_SIZE), 'little')))['counts']
 
 
+def size(run: Run) -> int:
+  """Bytes of its arrays."""
+  return sum(array.nbytes for array in _arrays(run).values())
+
+
+def size_of(pieces: Pieces) -> int:
+  return pieces.keys.nbytes + pieces.tokens.nbytes + sum(values.nbytes for values in pieces.columns.values())
+
+
 def order(run: Run) -> Run:
   """The same run, sorted by key."""
   by_key = np.argsort(run.pieces.keys, kind='stable')
@@ -88,14 +97,24 @@ def order(run: Run) -> Run:
 
 def select(run: Run, decisions: Decisions, split: int, low: int, high: int) -> Pieces:
   """The pieces of the documents of this split (TRAIN or VALIDATION) whose keys are in [low, high)."""
-  first = int(np.searchsorted(run.pieces.keys, np.uint64(low)))
-  last = len(run.pieces.keys) if high >= 2**64 else int(np.searchsorted(run.pieces.keys, np.uint64(high)))
+  first, last = columns.places_between(run.pieces.keys, low, high)
   pieces = columns.cut(run.pieces, first, last)
   documents = run.documents[first:last]
   if decisions.renamed.any():
     numbers = document_numbers(run, decisions, documents, pieces['document_ids'])
     pieces = dataclasses.replace(pieces, columns=pieces.columns | {'document_ids': numbers})
   return columns.keep(pieces, decisions.splits[documents] == split)
+
+
+def join(runs: list[Run]) -> Run:
+  """One run of several; their documents follow each other."""
+  if len(runs) == 1:
+    return runs[0]
+  starts = np.cumsum([0, *(len(run.ranks) for run in runs[:-1])])
+  joined = lambda name: np.concatenate([getattr(run, name) for run in runs])
+  return order(Run(joined('texts'), joined('ranks'), joined('contents'), joined('signatures'),
+                   np.concatenate([run.documents + np.int32(start) for run, start in zip(runs, starts)]),
+                   columns.join([run.pieces for run in runs])))
 
 
 def document_numbers(run: Run, decisions: Decisions, documents: np.ndarray, numbers: np.ndarray) -> np.ndarray:

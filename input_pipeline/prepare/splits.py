@@ -13,15 +13,13 @@ import numpy as np
 
 from input_pipeline import records
 from input_pipeline.counts import DROPS
-from input_pipeline.prepare import columns, near_duplicates, spill, writing
+from input_pipeline.prepare import columns, near_duplicates, portions, spill, writing
 from input_pipeline.prepare.columns import Pieces
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.prepare.spill import Decisions
 from input_pipeline.text import sources
 
 _MOST_UNKNOWN = 0.05  # of the tokens
-_SHARD_TOKENS = 1 << 24  # of a shard, where --shards does not say: 34 MB
-_PART_TOKENS = 1 << 22  # merged in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +40,9 @@ def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Cou
   contents = np.concatenate([np.zeros(0, '<u8'), *(run.contents for run in loaded)])
   texts = np.concatenate([np.zeros((0, 2), '<u8'), *(run.texts for run in loaded)])
   has_pieces = np.concatenate([np.zeros(0, bool), *map(spill.has_pieces, loaded)])
-  order = np.lexsort((contents, ranks, texts[:, 0], texts[:, 1]))
-  same = (texts[order[1:]] == texts[order[:-1]]).all(1)
-  dropped = np.zeros(len(ranks), bool)
-  dropped[order[1:][same]] = True
+  dropped = later_copies(texts, ranks, contents)
   counts['duplicates'] = int(dropped.sum())
-  used = ~dropped & has_pieces
-  found, often = np.unique(ranks[used], return_counts=True)
-  renamed = used & np.isin(ranks, found[often > 1])
+  renamed = shared_ranks(ranks, ~dropped & has_pieces)
   counts['repeated_ids'] = int(renamed.sum())
   ranks = np.where(renamed, contents, ranks)
   if settings.near_duplicates is not None:
@@ -66,6 +59,30 @@ def decide(paths: list[pathlib.Path], settings: Prepare, counts: collections.Cou
   return list(map(Decisions, np.split(assign(ranks, dropped, below), ends), np.split(renamed, ends)))
 
 
+def later_copies(texts: np.ndarray, ranks: np.ndarray, contents: np.ndarray) -> np.ndarray:
+  # [D 2], [D], [D] -> bool [D]
+  """All but the first of the documents with the same tokens."""
+  order = np.lexsort((contents, ranks, texts[:, 0], texts[:, 1]))
+  same = (texts[order[1:]] == texts[order[:-1]]).all(1)
+  later = np.zeros(len(ranks), bool)
+  later[order[1:][same]] = True
+  return later
+
+
+def shared_ranks(ranks: np.ndarray, used: np.ndarray) -> np.ndarray:  # [D], bool [D] -> bool [D]
+  """Of the documents that are used those whose rank others have too."""
+  found, often = np.unique(ranks[used], return_counts=True)
+  return used & np.isin(ranks, found[often > 1])
+
+
+def firsts(run: spill.Run) -> np.ndarray:  # -> [F], places
+  """Of the documents of a run with the same tokens the one that stays, if no other run has one of smaller rank.
+
+  So what one text costs, however often it is there, is a line for each run, and not for each copy.
+  """
+  return np.flatnonzero(~later_copies(run.texts, run.ranks, run.contents))
+
+
 def assign(ranks: np.ndarray, dropped: np.ndarray, below: np.uint64) -> np.ndarray:  # [D], bool [D], - -> uint8 [D]
   """What is decided of each document."""
   return np.where(dropped, spill.DROPPED, np.where(ranks < below, spill.VALIDATION, spill.TRAIN)).astype(np.uint8)
@@ -79,6 +96,11 @@ def threshold(smallest: list[int], documents: int, share: float) -> np.uint64:
   """
   least = 0 if not share or documents < 3 else 1 if documents == 3 else 2
   return np.uint64(max(int(share * 2**64), smallest[least - 1] + 1 if least else 0))
+
+
+def sum_of(totals: Iterable[Total]) -> Total:
+  sums = np.array([*map(dataclasses.astuple, totals)], np.int64).reshape(-1, 3).sum(0)
+  return Total(*map(int, sums))
 
 
 def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) -> None:
@@ -100,7 +122,7 @@ def check_documents(distinct: int, settings: Prepare, counts: dict[str, int]) ->
 
 def shard_counts(settings: Prepare, train_tokens: int) -> dict[int, int]:
   """How many files each split gets."""
-  shards = settings.shards or max(1, math.ceil(train_tokens / _SHARD_TOKENS))
+  shards = settings.shards or max(1, math.ceil(train_tokens / portions.TOKENS))
   return {spill.TRAIN: shards, spill.VALIDATION: max(1, math.ceil(shards * settings.validation_share))}
 
 
@@ -129,7 +151,7 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisio
   for split, count in shard_counts(settings, totals[spill.TRAIN].tokens).items():
     if not totals[split].pieces:
       continue
-    parts = max(1, math.ceil(totals[split].tokens / count / _PART_TOKENS))
+    parts = portions.count(totals[split].tokens / count, portions.PART_TOKENS)
     jobs = [(directory / records.shard_name(spill.SPLITS[split], i, count), paths, decisions, split, bounds, parts,
              unknown_id)
             for i, bounds in enumerate(spill.key_ranges(count))]

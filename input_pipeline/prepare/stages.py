@@ -2,6 +2,7 @@
 
 engines.py names the engines, each a file; corpus.py calls one.
   chunks       the input        -> raw documents, about 2 MB at once            text/sources.py
+  keys         a chunk          -> of each document, with --limit only          text/sampling.py
   make_run     a chunk          -> its pieces, sorted by their keys             here
   decide       hashes of them   -> train, validation or dropped, each document  splits.py
   select       a run, one shard -> the pieces of the run that belong to it      spill.py
@@ -20,7 +21,7 @@ import numpy as np
 from input_pipeline import records
 from input_pipeline.prepare import columns, near_duplicates, pieces, spill
 from input_pipeline.prepare.settings import Prepare
-from input_pipeline.text import formats, sources
+from input_pipeline.text import formats, sampling, sources
 from input_pipeline.vocabulary import tokenizer
 
 
@@ -31,26 +32,35 @@ class Sent:
   record: records.Vocabulary
 
 
+def smallest_keys(chunk: sources.Chunk, settings: Prepare) -> np.ndarray:  # -> [K] uint64
+  """With --limit, of the documents of a chunk: what tells, of all chunks together, which ones are drawn."""
+  return sampling.keys(chunk, settings.limit or sampling.MOST, settings.seed)
+
+
 def sent(vocabulary: tokenizer.Tokenizer) -> Sent:
   return Sent(tuple(vocabulary.files.items()), vocabulary.record)
 
 
-def make_run(chunk: sources.Chunk, settings: Prepare, vocabulary: tokenizer.Tokenizer,
-             limit: int | None = None) -> tuple[spill.Run, collections.Counter]:
-  """The pieces of the documents of a chunk, of the first `limit` only, and the counts of what the chunk held."""
+def make_run(chunk: sources.Chunk, settings: Prepare, vocabulary: tokenizer.Tokenizer, below: int | None = None,
+             first: int | None = None) -> tuple[spill.Run, collections.Counter]:
+  """The pieces of the documents of a chunk, and the counts of what the chunk held.
+
+  `below`: only of documents whose key of a sample is below this; `first`: only of the first, so many.
+  """
   parsed = sources.parse(chunk)
   counts = parsed.counts
   rules = pieces.Rules(settings.sequence_length, settings.language, settings.short_piece_share, settings.seed,
                        settings.words, settings.reading.lines)
-  documents = parsed.documents[:limit]
-  if len(documents) < len(parsed.documents):
-    counts['beyond_limit'] = len(parsed.documents) - len(documents)
-  times = [sources.times(document, chunk.weight) for document in documents]
-  taken = [document for document, often in zip(documents, times) if often]
-  if len(taken) < len(documents):
-    counts['left_out'] = len(documents) - len(taken)
+  weighted, left_out = sources.taken(parsed.documents, chunk.weight)
+  drawn = [(document, often) for document, often in weighted
+           if below is None or sampling.key(document, settings.seed) < below]
+  counts.update({name: count for name, count in {
+      'left_out': left_out, 'beyond_limit': len(weighted) - len(drawn), 'beyond_first': len(drawn) - len(drawn[:first])
+  }.items() if count})
+  drawn = drawn[:first]
+  taken, times = [document for document, _ in drawn], [often for _, often in drawn]
   made, hashes, signatures = [], [], []
-  for document, often, encoded in zip(taken, filter(None, times), pieces.encode(taken, vocabulary, rules)):
+  for document, often, encoded in zip(taken, times, pieces.encode(taken, vocabulary, rules)):
     if settings.pairs == 'google':
       copies = [pieces.undivided(document, encoded, rules)]
     else:

@@ -8,7 +8,8 @@ import pathlib
 
 import input_pipeline
 
-_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'tensorflow-datasets')
+_PACKAGES = ('numpy', 'tokenizers', 'sentencepiece', 'sentencex', 'jieba', 'tensorflow-datasets',
+             'warcio', 'resiliparse')
 
 
 def packages() -> dict[str, str]:

@@ -37,6 +37,9 @@ class Options:
   """The one that is a document's id; None: id, where there is one."""
   title_field: str | None = None
   """The one that is its title; None: title, where there is one."""
+  transform: str | None = None
+  """A step of your own, as package.module:function: it gets each document, and gives the one to take, several or
+  none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,14 @@ def _joined(pair: str) -> str:
 def content_id(text: str) -> str:
   """The id of a document that brings none: it does not change when other documents are added or files renamed."""
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def digest(one: Document, seed: int, copy: int = 0, person: bytes = b'') -> bytes:
+  """64 bits of its id and its text; others for each seed, copy and purpose."""
+  return hashlib.blake2b(
+      b''.join(hashlib.blake2b(field.encode('utf-8', 'surrogatepass')).digest() for field in (one.id, one.text)),
+      digest_size=8, key=seed.to_bytes(8, 'little', signed=True), salt=copy.to_bytes(4, 'little'),
+      person=person).digest()
 
 
 def bounded_lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:

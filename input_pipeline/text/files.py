@@ -20,6 +20,7 @@ class RawDocuments:
   raw: tuple[tuple[int, bytes | None], ...]  # (place, bytes); None: left out, as it is too long
   options: formats.Options
   unit: str = 'byte'  # of places: bytes of the decompressed file, or rows
+  binary: bool = False  # `parse` takes bytes
 
   def size(self) -> int:
     return sum(len(data or b'') for _, data in self.raw)
@@ -74,7 +75,7 @@ class File:
     for offset, data, context in documents:
       length = 0 if data is None else len(data)
       if size and (size + length > chunk_bytes or context != before):
-        yield RawDocuments(format.parse, before, tuple(raw), self.options, format.unit)
+        yield RawDocuments(format.parse, before, tuple(raw), self.options, format.unit, format.binary)
         raw, size = [], 0
       before = context
       raw.append((offset, data))
@@ -88,7 +89,7 @@ class File:
         tell(f'{self.name}, byte {offset}: a document of more than {document.LONGEST_TEXT >> 20} MiB is cut; '
               '--documents line or blank says what ends one')
     if raw:
-      yield RawDocuments(format.parse, before, tuple(raw), self.options, format.unit)
+      yield RawDocuments(format.parse, before, tuple(raw), self.options, format.unit, format.binary)
 
   def documents(self, content: RawDocuments) -> Parsed:
     return parse_raw(self.name, content)
@@ -101,13 +102,7 @@ def parse_raw(name: str, content: RawDocuments) -> Parsed:
       counts.update(pages=1, too_long=1)
       continue
     counts['bytes'] += len(raw)
-    try:
-      text = raw.decode()
-    except UnicodeDecodeError as error:
-      raise records.DataError(
-          f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) '
-          f'file, '
-          f'line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
+    text = raw if content.binary else _decoded(raw, name, offset)
     result = content.parse(text, content.context, f'{name}, {content.unit} {offset}', counts, content.options)
     if isinstance(result, str):
       counts.update({'pages': 1, result: 1})
@@ -121,6 +116,15 @@ def parse_raw(name: str, content: RawDocuments) -> Parsed:
   if content.context == document.CUT:
     counts['documents_cut'] += len(found)
   return Parsed(tuple(found), counts)
+
+
+def _decoded(raw: bytes, name: str, offset: int) -> str:
+  try:
+    return raw.decode()
+  except UnicodeDecodeError as error:
+    raise records.DataError(
+        f'{name} is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the (decompressed) '
+        f'file, line {_line_number(raw, error.start, offset)}; wanted UTF-8 text: convert it with iconv') from error
 
 
 def _line_number(raw: bytes, at: int, offset: int) -> str:

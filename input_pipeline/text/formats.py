@@ -10,13 +10,15 @@ import collections
 import dataclasses
 import io
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from input_pipeline.text import columnar, document, json_files, lines, mediawiki, refused, tables, wikiextractor
+from input_pipeline.text import columnar, document, json_files, lines, mediawiki, refused, tables, warc, wikiextractor
 from input_pipeline.text.document import Document, Options
 
 USUAL = Options()
 Split = Callable[[io.BufferedReader, str, Options], Iterator[document.Raw]]
-Parse = Callable[[str, tuple, str, collections.Counter, Options], Document | str]
+# of text, or of bytes where the format is `binary`
+Parse = Callable[[Any, tuple, str, collections.Counter, Options], Document | str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Format:
   # from a file's first bytes and its name; None: only --format names it
   recognize: Callable[[bytes, str], bool] | None = None
   unit: str = 'byte'  # that offsets count
+  binary: bool = False  # `parse` decodes on its own
   uses: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Options))  # of the options
 
 
@@ -36,13 +39,14 @@ FORMATS = {
     'mediawiki': Format(mediawiki.split, mediawiki.parse, mediawiki.recognize, uses=('keep_end_sections',)),
     'wikiextractor': Format(wikiextractor.split, wikiextractor.parse, wikiextractor.recognize, uses=()),
     PLAIN: Format(lines.split, lines.parse, uses=('documents', 'lines')),
+    'warc': Format(warc.split, warc.parse, warc.recognize, binary=True, uses=()),
     'cirrussearch': Format(json_files.split_cirrus, json_files.parse_cirrus, json_files.is_cirrus, uses=FIELDS),
     'jsonl': Format(json_files.split_lines, json_files.parse, json_files.is_lines, uses=FIELDS),
     'json': Format(json_files.split_array, json_files.parse, json_files.is_array, uses=FIELDS),
     'csv': Format(tables.split_csv, tables.parse, tables.is_csv, uses=FIELDS),
     'tsv': Format(tables.split_tsv, tables.parse, tables.is_tsv, uses=FIELDS),
-    'parquet': Format(columnar.split_parquet, json_files.parse, columnar.is_parquet, 'row', FIELDS),
-    'arrow': Format(columnar.split_arrow, json_files.parse, columnar.is_arrow, 'row', FIELDS)}
+    'parquet': Format(columnar.split_parquet, json_files.parse, columnar.is_parquet, 'row', uses=FIELDS),
+    'arrow': Format(columnar.split_arrow, json_files.parse, columnar.is_arrow, 'row', uses=FIELDS)}
 
 
 def recognize(head: bytes, name: str) -> str:

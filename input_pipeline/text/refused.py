@@ -20,7 +20,7 @@ _MAGIC: dict[str, tuple[tuple[bytes, ...], str]] = {  # what it is: (how it begi
     'HDF5': ((b'\x89HDF\r\n',), _EXTRACT),
     'Avro': ((b'Obj\x01',), 'write it as Parquet or as JSON lines'),
     'Feather of version 1': ((b'FEA1',), 'write it as Arrow or as Parquet'),
-    'a web archive': ((b'WARC/1.', b'WARC/0.'), _EXTRACT),
+    'a web archive of the kind ARC': ((b'filedesc://',), 'make a WARC file of it: warcio recompress'),
     'an archive of 7-Zip': ((b'7z\xbc\xaf\x27\x1c',), _UNPACK),
     'a RAR archive': ((b'Rar!\x1a',), _UNPACK),
     'compressed by lz4': ((b'\x04\x22\x4d\x18',), 'unpack it, or compress it by gzip, bzip2, xz or zstd'),

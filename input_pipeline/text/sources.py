@@ -7,10 +7,10 @@ files is one line in formats.FORMATS.
 import collections
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from input_pipeline import records, storage
-from input_pipeline.text import data_sets, files, formats, listing
+from input_pipeline.text import data_sets, files, formats, listing, transforms
 from input_pipeline.text.source import Parsed, Source, Stamp
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
@@ -23,6 +23,7 @@ class Part:
   weight: float  # how often each document is taken
   stamp: Stamp
   again: tuple[str, ...] = ()  # what else `--input` calls it, or calls it once more
+  transform: transforms.Transform | None = None  # what is done to its documents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,13 @@ class Chunk:
   source: Source
   content: object  # what its `documents` takes
   weight: float = 1
+  transform: transforms.Transform | None = None
   more: tuple['Chunk', ...] = ()  # what follows it, of other small files: a chunk for each would be slow
+
+  def size(self) -> int:
+    """Bytes of text; 0 where that is not known."""
+    own = self.content.size() if isinstance(self.content, files.RawDocuments) else 0
+    return own + sum(chunk.size() for chunk in self.more)
 
 
 Input = str | tuple[str, ...]  # what `--input` names, each of them as a weighted list
@@ -47,17 +54,18 @@ def documents(input: Input, format: str | None = None, counts: collections.Count
     parsed = parse(chunk)
     if counts is not None:
       counts.update(parsed.counts)
-    for document in parsed.documents:
-      yield from [document] * times(document, chunk.weight)
+    for document, often in taken(parsed.documents, chunk.weight)[0]:
+      yield from [document] * often
 
 
 def chunks(parts: list[Part], chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
   """The parts of a mix as chunks, in their order. Raises DataError."""
   held: list[Chunk] = []
   size = 0
-  each = (Chunk(part.source, content, part.weight) for part in parts for content in part.source.chunks(chunk_bytes))
+  each = (Chunk(part.source, content, part.weight, part.transform) for part in parts
+          for content in part.source.chunks(chunk_bytes))
   for chunk in each:
-    length = chunk.content.size() if isinstance(chunk.content, files.RawDocuments) else chunk_bytes
+    length = chunk.size() or chunk_bytes
     if held and (size + length > chunk_bytes or chunk.weight != held[0].weight):
       yield dataclasses.replace(held[0], more=tuple(held[1:]))
       held, size = [], 0
@@ -73,10 +81,17 @@ def parse(chunk: Chunk) -> Parsed:
   counts: collections.Counter = collections.Counter()
   for one in (chunk, *chunk.more):
     parsed = one.source.documents(one.content)
-    documents += parsed.documents
     counts.update(parsed.counts)
+    documents += transforms.apply(chunk.transform, parsed.documents, counts, one.source.name)
   counts['documents'] = len(documents)
   return Parsed(tuple(documents), counts)
+
+
+def taken(documents: Iterable[formats.Document], weight: float) -> tuple[list[tuple[formats.Document, int]], int]:
+  """The documents that a source with this weight gives, each with how often it is taken; and how many it leaves out."""
+  found = [(document, times(document, weight)) for document in documents]
+  kept = [(document, often) for document, often in found if often]
+  return kept, len(found) - len(kept)
 
 
 def times(document: formats.Document, weight: float) -> int:
@@ -123,7 +138,8 @@ def mixture(input: Input, format: str | None = None, options: formats.Options = 
     raise records.DataError(
         f'--format {format} has no effect on --input {shown(input)}, which names no file: leave --format out')
   _refuse_what_has_no_effect(input, list(parts.values()), options)
-  return list(parts.values())
+  transform = transforms.named(options.transform)
+  return [dataclasses.replace(part, transform=transform) for part in parts.values()]
 
 
 def tell_repeats(parts: list[Part]) -> None:
@@ -148,7 +164,7 @@ def _refuse_what_has_no_effect(input: Input, parts: list[Part], options: formats
   """Of the options that differ from the usual, those that nothing in the input uses. Opens files only to find one that
   does."""
   usual = dataclasses.asdict(formats.USUAL)
-  left = {name for name, value in dataclasses.asdict(options).items() if value != usual[name]}
+  left = {name for name, value in dataclasses.asdict(options).items() if value != usual[name]} - {'transform'}
   kinds = set()
   for part in parts if left else ():
     if isinstance(part.source, data_sets.DataSet):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TextIO
 
 from input_pipeline import ranges, records, storage
 from input_pipeline.ranges import Within
-from input_pipeline.text import formats, sources
+from input_pipeline.text import formats, sampling, sources, transforms
 from input_pipeline.vocabulary import beside, extending, tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
@@ -24,7 +24,7 @@ _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
   """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError or StorageError,
   and then leaves nothing."""
-  with storage.named_errors(f'--output {settings.output}'):
+  with storage.named_errors(f'--output {settings.output}'), transforms.told():
     return _train(settings)
 
 
@@ -51,14 +51,20 @@ def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
 
 
 def _lines(settings: 'VocabularySettings') -> Iterator[str]:
-  seen = 0
-  for document in sources.documents(settings.input, settings.format, options=settings.reading):
-    yield from (line for line in document.text.split('\n') if line.strip())
-    seen += 1
-    if seen == settings.limit:
-      break
-  if not seen:
+  parts = sources.mixture(settings.input, settings.format, settings.reading)
+  sources.tell_repeats(parts)
+  found = sampling.documents(parts, settings.limit, settings.first, settings.seed)
+  lines = sampling.lines(found, settings.seed, TRAINERS[settings.kind].lines, _lines_of)
+  first = next(lines, None)
+  if first is None:
     raise records.DataError(f'--input {sources.shown(settings.input)} holds no text: wanted at least one document')
+  yield first
+  yield from lines
+
+
+def _lines_of(line: str) -> int:
+  """How many lines of SentencePiece's one is at most."""
+  return 1 + 4 * len(line) // _MAX_LINE
 
 
 def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
@@ -171,9 +177,12 @@ class Trainer:
   """How a vocabulary of one kind is made."""
   train: Callable[[Iterator[str], int, bool], bytes]  # (lines, size, lower case) -> the file
   suffix: str  # of the file's name
+  lines: int | None = None  # that it takes at most: those of documents that a hash draws
 
 
-TRAINERS = {'wordpiece': Trainer(train_wordpiece, '.txt'), 'sentencepiece': Trainer(train_sentencepiece, '.model')}
+TRAINERS = {
+    'wordpiece': Trainer(train_wordpiece, '.txt'),
+    'sentencepiece': Trainer(train_sentencepiece, '.model', _SENTENCEPIECE_SAMPLE)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +206,12 @@ class VocabularySettings:
   extend: str | None = None
   """A WordPiece vocabulary to enlarge: vocab.txt, or a checkpoint. All its ids stay, and so does its lower case; new
   tokens are what it splits most often in the input."""
-  limit: Annotated[int, Within(1, 10**12)] | None = None
-  """Use only the first documents, so many."""
+  limit: Annotated[int, Within(1, sampling.MOST)] | None = None
+  """Use only so many documents, drawn by a hash from all: the text is read twice. A weight draws a share instead."""
+  first: Annotated[int, Within(1, 10**12)] | None = None
+  """Use only the first documents, so many, and read no more: a quick try."""
+  seed: ranges.Seed = 0
+  """Of what --limit draws, and of the two million lines that SentencePiece takes at most."""
   overwrite: bool = False
   """Replace an output that exists."""
 

@@ -21,7 +21,9 @@ POSITIONS = 512  # that its model has
 
 def check_vocabulary(settings) -> dict[str, str]:
   """The flags that change nothing beside the others, and why."""
-  return {'lower_case': 'with --extend, whose text is that of the old vocabulary'} if settings.extend else {}
+  idle = {'lower_case': 'with --extend, whose text is that of the old vocabulary'} if settings.extend else {}
+  draws = settings.limit or settings.kind == 'sentencepiece'
+  return idle | ({} if draws else {'seed': 'without --limit, which draws by it'})
 
 
 def vocabulary(argv: list[str]) -> int:

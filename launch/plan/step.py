@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bert_jax import chips as chip_table, config as cfg, health, program as program_lib, synthetic
+from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
 from launch.plan import (
     collectives as collective_lib,
@@ -164,10 +165,11 @@ def fitting_microbatches(config: cfg.Config, mesh: Mesh, memory: dict, parameter
   """
   if memory['temporary_bytes'] is None or memory['memory_bytes'] is None:
     return None
-  now, shares = config.run.parts, mesh.shape['data'] * mesh.shape['fsdp']
+  now = config.run.parts
   narrow = jnp.dtype(config.model.computes_in).itemsize / jnp.dtype(jnp.float32).itemsize
   fixed = memory['argument_bytes'] + parameters / mesh.shape['tensor'] * (1 + 2 * narrow)
-  rows = config.batch.size // shares  # of a share
-  fit = (count for count in range(now + 1, rows + 1) if rows % count == 0
-         and fixed + memory['temporary_bytes'] * now / count <= memory['memory_bytes'])
+  rows = mesh_lib.rows_of_device(config.batch.size, mesh)
+  at_once = lambda count: mesh_lib.in_microbatches(rows, count)[1]
+  fit = (count for count in range(now + 1, rows + 1) if mesh_lib.may_be_cut(config.batch.size, mesh, count)
+         and fixed + memory['temporary_bytes'] * at_once(count) / at_once(now) <= memory['memory_bytes'])
   return next(fit, None)

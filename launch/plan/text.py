@@ -1,6 +1,7 @@
 """What `bert-jax plan` found out, in lines for people. `f` is a step.Figures by name."""
 
 import collections
+import math
 import textwrap
 
 from bert_jax import chips
@@ -24,12 +25,19 @@ def describe_one(recipe: str, f: dict) -> str:
   """One length: what a chip holds, does and sends."""
   parts = f' in {f["microbatches"]} microbatches' if f['microbatches'] > 1 else ''
   title = (f'{recipe}: {f["steps"]:,} steps of {f["batch"]:,} rows of {f["sequence_length"]} on '
-           f'{f["topology"] or "this machine"}: {f["chips"]:,} {f["device_kind"]}, {f["batch"] / f["chips"]:g} rows '
-           f'each{parts}; mesh {mesh_name(f)}, remat {f["remat"]}. Figures of one chip:')
+           f'{f["topology"] or "this machine"}: {f["chips"]:,} {f["device_kind"]}, '
+           f'{rows_each(f)}{parts}; mesh {mesh_name(f)}, remat {f["remat"]}. Figures of one chip:')
   compiled = f'{f["compile_seconds"]:.1f} s, after {f["lower_seconds"]:.1f} s of tracing' + (
       ', by an earlier plan, whose program was kept' if f['kept'] else '')
   rows = memory(f) + microbatches(f) + work(f) + layers(f) + [('compiled in', compiled)]
   return '\n'.join([title, *(f'{name:<15}{text}' for name, text in rows), *collectives(f), *dearest(f)])
+
+
+def rows_each(f: dict) -> str:
+  """Rows of a chip; where they do not divide, empty ones fill them up."""
+  shared = f['mesh']['data'] * f['mesh']['fsdp']
+  rows = math.ceil(f['batch'] / shared) * shared / f['chips']
+  return f'{rows:g} rows each' + (', empty ones counted' if f['batch'] % shared else '')
 
 
 def layers(f: dict) -> list[tuple[str, str]]:
@@ -48,9 +56,9 @@ def microbatches(f: dict) -> list[tuple[str, str]]:
   """In how many parts a batch goes through, where that was chosen."""
   if not f.get('microbatches_chosen'):
     return []
-  rows = f['batch'] // f['microbatches'] / (f['mesh']['data'] * f['mesh']['fsdp'])
+  rows = math.ceil(f['batch'] / (f['mesh']['data'] * f['mesh']['fsdp']) / f['microbatches'])
   most = 'the fewest that fit' if f['fits'] else 'the most that are possible'
-  return [('microbatches', f'{f["microbatches"]} of {rows:g} rows a device, {most} (run.microbatches auto)')]
+  return [('microbatches', f'{f["microbatches"]} of {rows} rows a device, {most} (run.microbatches auto)')]
 
 
 def memory(f: dict) -> list[tuple[str, str]]:

@@ -1,0 +1,116 @@
+"""The stages of `prepare` on Ray: the same functions and the same shards, byte for byte, on many machines.
+
+The driver holds references and small messages; text, runs, hashes and pieces go from worker to worker by Ray's object
+store, which spills to disks, and are made again where a node is lost. Every task gives the same however often it runs.
+  split      sources             -> raw documents, as they are read             ray_runs.py
+  make_runs  raw documents       -> a run, and the table of its documents
+  …          tables              -> decisions                                   ray_deciding.py
+  select     runs, decisions     -> blocks of pieces                            ray_spreading.py
+  spread     blocks              -> blocks of fewer cells
+  write      blocks of a shard   -> its file, in the folder that is shared
+"""
+
+import collections
+import itertools
+
+from input_pipeline import records
+from input_pipeline.prepare import (
+  jobs,
+  probing,
+  ray_deciding,
+  ray_jobs,
+  ray_runs,
+  ray_spreading,
+  ray_tasks,
+  spill,
+  splits,
+  stages,
+)
+from input_pipeline.prepare.ray_tasks import Plan, Sizes, Tell
+from input_pipeline.text import sources
+
+
+def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Counter]:
+  """Writes the shards of a mix into `data`; of an output in a bucket into `shared`, which every machine can reach."""
+  jobs.refuse_what_is_read_once(job)
+  options = ray_jobs.options(job.arguments)
+  parts = list(map(sources.absolute, job.parts))
+  question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
+  plan = Plan(job.settings, tuple(parts), stages.sent(job.vocabulary), job.vocabulary.unk_id, str(job.shared),
+              Sizes(sources.CHUNK_BYTES))
+  found = ray_jobs.run(_drive, options, job.progress, question, plan)
+  jobs.bring(job, found[0])
+  return found
+
+
+def _check(arguments: tuple[str, ...]) -> None:
+  ray_jobs.options(arguments)
+
+
+ENGINE = jobs.Engine(make_shards, _check)
+
+# ---------------------------------------------------------------- the driver
+
+
+def _drive(tell: Tell, question: probing.Question, plan: Plan) -> tuple[dict[str, records.Split], collections.Counter]:
+  """In the process that is connected to Ray: a question to each node, and then the work."""
+  import ray
+  nodes = [node['NodeID'] for node in ray.nodes() if node['Alive'] and node['Resources'].get('CPU')]
+  from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+  to = [{'scheduling_strategy': NodeAffinitySchedulingStrategy(node, soft=True)} for node in nodes]
+  answers = [ray_tasks.task(probing.answer, **one).remote(question) for one in to or [{}]]
+  while answers:
+    done, answers = ray.wait(answers, timeout=ray_jobs.PATIENCE)
+    ray.get(done)
+    if not done:
+      tell('waits for a free CPU of the cluster', 0, 0)
+  probing.check_answered(question)
+  if not ray_jobs.is_by_proxy():
+    return _work(tell, plan)
+  lead = ray.remote(num_cpus=0, max_concurrency=2)(_Lead).remote()  # references stay on the cluster
+  result = lead.work.remote(plan)
+  while not ray.wait([result], timeout=1)[0]:
+    tell(*ray.get(lead.last.remote()))
+  return ray.get(result)
+
+
+class _Lead:
+  """The driver as an actor on the cluster, where this machine is no part of it."""
+
+  def __init__(self):
+    self.told = ('', 0, 0)
+
+  def work(self, plan: Plan) -> tuple[dict[str, records.Split], collections.Counter]:
+    return _work(lambda *what: setattr(self, 'told', what), plan)
+
+  def last(self) -> tuple:
+    return self.told
+
+
+def _work(tell: Tell, plan: Plan) -> tuple[dict[str, records.Split], collections.Counter]:
+  made = ray_runs.all_runs(tell, plan)
+  counts = collections.Counter()
+  for one in made:
+    counts.update(one.counts)
+  if not made:
+    splits.check_documents(0, plan.settings, counts)
+  groups = ray_deciding.groups_of(made, plan.sizes.value)
+  decisions, totals = ray_deciding.decide(made, groups, plan, counts)
+  writing_jobs, wanted, written = [], 0, {}
+  share = sum(one.bytes for one in made) / max(1, counts['tokens'])
+  every = [ray_spreading.cells(split, shards, totals[split], share, plan.sizes)
+           for split, shards in splits.shard_counts(plan.settings, totals[spill.TRAIN].tokens).items()
+           if totals[split].pieces]
+  blocks = ray_spreading.select(made, groups, decisions, every, plan)
+  for own, bytes, per_slice in blocks:
+    cells = ray_spreading.spread(per_slice, own.ranges, bytes, plan.sizes)
+    writing_jobs.append(ray_spreading.writing_of(own, cells, plan))
+    wanted += own.shards
+  results = {}
+  for key, _, result in ray_tasks.flow(itertools.chain(*writing_jobs)):
+    results[key] = result
+    tell('shards', len(results), wanted)
+  for own in every:
+    written[spill.SPLITS[own.split]] = splits.split_of(
+        totals[own.split].documents, [results[own.split, number] for number in range(own.shards)])
+  return written, counts

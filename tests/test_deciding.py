@@ -1,0 +1,138 @@
+"""What is decided and merged in parts, where no machine holds it all, is what one machine decides and merges."""
+
+import collections
+import itertools
+
+import numpy as np
+from hypothesis import given, strategies as st
+
+from input_pipeline import records
+from input_pipeline.prepare import columns, deciding, settings, spill, splits, spreading
+from input_pipeline.prepare.columns import Pieces
+
+SETTINGS = settings.Prepare('a.txt', 'v.txt', 'out', validation_share=0.2)
+# A document as its text and its id; few of each, so that many share one.
+DOCUMENTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
+RUNS = st.lists(DOCUMENTS, min_size=1, max_size=6)
+
+
+def run_of(documents: list[tuple[int, int]], number: int) -> spill.Run:
+  """Equal texts have equal pieces, in what matters here: whether there are any."""
+  count = len(documents)
+  hashes = lambda values, salt: np.array([hash((salt, value)) % 2**64 for value in values], '<u8')
+  texts = [text for text, _ in documents]
+  owners = np.repeat(np.arange(count, dtype='<i4'), [text % 3 for text in texts])
+  keys = np.array([hash((number, place)) % 2**64 for place in range(len(owners))], '<u8')
+  tokens = np.arange(len(owners), dtype='<u4') % 5 + 1
+  made = columns.empty([*records.columns_of(SETTINGS)], np.dtype('<u2'))
+  lengths = {'piece_sentences': np.ones(len(owners), '<u4'), 'sentence_lengths': tokens,
+             'document_ids': owners, 'input_ids': np.repeat(keys % 100, tokens)}
+  made = Pieces(keys, tokens, {name: lengths.get(name, np.zeros(len(owners))).astype(values.dtype)
+                               for name, values in made.columns.items()})
+  return spill.order(spill.Run(
+      np.stack([hashes(texts, 1), hashes(texts, 2)], 1).reshape(-1, 2),
+      hashes([id for _, id in documents], 3), hashes([(text, id) for text, id in documents], 4),
+      np.zeros((count, 0), '<u4'), owners, made))
+
+
+def decided_in_parts(runs: list[spill.Run], groups: list[list[int]], parts: int):
+  """As an engine schedules it."""
+  tables, firsts = [deciding.table(run) for run in runs], [group[0] for group in groups]
+  own = [deciding.rows_of(group[0], [tables[number] for number in group], parts) for group in groups]
+  drops = [deciding.drop_copies([rows[part] for _, rows in own], firsts, parts) for part in range(parts)]
+  renames = [deciding.rename([onward[part] for *_, onward, _ in drops], firsts) for part in range(parts)]
+  found = deciding.together([found for *_, found in (*drops, *renames)])
+  below = splits.threshold(list(found.smallest), found.documents, SETTINGS.validation_share)
+  decisions, counts, totals = [], collections.Counter(), {split: [] for split in spill.SPLITS}
+  for place, group in enumerate(groups):
+    mine, more, sums = deciding.decide(
+        group[0], [tables[number] for number in group], [own[place][0], *(drop[0][place] for drop in drops)],
+        [*(drop[1][place] for drop in drops), *(renamed[0][place] for renamed in renames)], below)
+    decisions += mine
+    counts.update(more)
+    for split, total in sums.items():
+      totals[split].append(total)
+  return decisions, counts, {split: splits.sum_of(own) for split, own in totals.items()}, found
+
+
+@given(RUNS, st.integers(1, 4), st.integers(1, 4))
+def test_decisions_in_parts_are_those_of_one_machine(tmp_path_factory, documents, parts, together):
+  folder = tmp_path_factory.mktemp('runs')
+  runs = [run_of(own, number) for number, own in enumerate(documents)]
+  paths = [folder / f'{number:08d}.run' for number in range(len(runs))]
+  for path, run in zip(paths, runs):
+    spill.write(path, run, {})
+  counts = collections.Counter(documents=sum(map(len, documents)))
+  groups = [list(range(first, min(first + together, len(runs)))) for first in range(0, len(runs), together)]
+  found, more, totals, known = decided_in_parts(runs, groups, parts)
+  assert max(0, known.documents) == sum(total.documents for total in totals.values())
+  try:
+    wanted = splits.decide(paths, SETTINGS, counts)
+  except records.DataError:
+    assert known.documents < 2
+    return
+  for ours, theirs in zip(found, wanted, strict=True):
+    np.testing.assert_array_equal(ours.splits, theirs.splits)
+    np.testing.assert_array_equal(ours.renamed, theirs.renamed)
+  assert {name: more[name] for name in ('duplicates', 'repeated_ids', 'without_pieces')} == {
+      name: counts[name] for name in ('duplicates', 'repeated_ids', 'without_pieces')}
+  assert more['documents'] + sum(map(len, documents)) == counts['documents']
+  assert totals == {split: total for split, total in splits.totals_of(runs, wanted).items() if split in totals}
+
+
+def test_a_text_that_is_everywhere_sends_one_row_of_each_group():
+  """So no part grows by it; nor by an id that all have."""
+  runs = [run_of([(1, 3)] * 500, number) for number in range(4)]
+  tables = [deciding.table(run) for run in runs]
+  for first in (0, 2):
+    copies, rows = deciding.rows_of(first, tables[first:first + 2], 3)
+    assert len(copies) == 999 and sum(map(len, rows)) == 1
+  alike = [run_of([(text, 0) for text in range(1, 3000, 3)], 0)]
+  _, rows = deciding.rows_of(0, [deciding.table(run) for run in alike], 1)
+  _, [renamed], [onward], found = deciding.drop_copies(rows, [0], 1)
+  assert (len(renamed), len(onward), found.documents) == (1000, 1, 1000)
+
+
+@given(RUNS, st.integers(1, 9), st.integers(1, 3), st.integers(2, 4), st.integers(1, 3))
+def test_shards_by_rounds_are_those_of_one_merge(documents, shards, of_a_shard, fan, bundle):
+  runs = [run_of(own, number) for number, own in enumerate(documents)]
+  decisions = [spill.Decisions(np.arange(len(run.ranks), dtype=np.uint8) % 3, run.ranks % 2 == 0) for run in runs]
+  cells = spreading.cells(spill.TRAIN, shards, of_a_shard)
+  all_of_it = [spreading.whole(cells.ranges)]
+  blocks = [spreading.select(runs[at:at + bundle], decisions[at:at + bundle], spill.TRAIN, all_of_it)[0]
+            for at in range(0, len(runs), bundle)]
+
+  def rounds(blocks, ranges):
+    if len(ranges) == 1:
+      yield blocks
+      return
+    finer = spreading.slices(ranges, fan)
+    spread = [spreading.spread(blocks[at:at + bundle], list(map(spreading.whole, finer)))
+              for at in range(0, len(blocks), bundle)]
+    for place, own in enumerate(finer):
+      yield from rounds([row[place] for row in spread], own)
+
+  found = list(rounds(blocks, cells.ranges))
+  assert len(found) == len(cells.ranges) == shards * of_a_shard
+  for number, bounds in enumerate(spill.key_ranges(shards)):
+    mine = range(number * of_a_shard, (number + 1) * of_a_shard)
+    assert cells.of_shard(number) == tuple(cells.ranges[cell] for cell in mine)
+    ours = columns.join([part for cell in mine for part in spreading.in_parts(found[cell], cells.ranges[cell], 7)])
+    theirs = columns.merge([spill.select(run, own, spill.TRAIN, *bounds) for run, own in zip(runs, decisions)])
+    for one, other in ((ours.keys, theirs.keys), (ours.tokens, theirs.tokens),
+                       *((ours[name], values) for name, values in theirs.columns.items())):
+      np.testing.assert_array_equal(one, other)
+
+
+@given(RUNS)
+def test_runs_that_are_joined_are_one_run(documents):
+  runs = [run_of(own, number) for number, own in enumerate(documents)]
+  joined = spill.join(runs)
+  assert len(joined.ranks) == sum(map(len, documents)) and (np.diff(joined.pieces.keys.astype(object)) >= 0).all()
+  starts = itertools.accumulate([0, *map(len, documents)])
+  for run, start in zip(runs, starts):
+    own = spill.select(joined, spill.Decisions(
+        ((np.arange(len(joined.ranks)) < start) | (np.arange(len(joined.ranks)) >= start + len(run.ranks))).astype(
+            np.uint8) * spill.DROPPED, np.zeros(len(joined.ranks), bool)), spill.TRAIN, 0, 2**64)
+    np.testing.assert_array_equal(own.keys, run.pieces.keys)
+    np.testing.assert_array_equal(own['input_ids'], run.pieces['input_ids'])
