@@ -1,7 +1,7 @@
 """The commands of README.md and docs/guide.md, line by line as in a fresh shell, on a small corpus; and their Python.
 
-The lines run as they stand, in one folder, which at first holds what the text says that a reader brings: `corpus`,
-`sentences.txt`, `reviews.csv`. Four stand for what needs a network or minutes: `git clone` makes a folder of links to
+The lines run as they stand, in one folder, which at first holds what the text says that a reader brings: `corpus`
+and `sentences.txt`. Four stand for what needs a network or minutes: `git clone` makes a folder of links to
 this working tree, `python -m venv` a folder with bin/activate, `source` puts that folder's bin on the path, and `pip
 install` puts `bert-jax` into it, which finds only the packages of the extras that the line names. Lines of `bert-jax`
 that need no shell run in one process, which imports once. A block that is not run says why in a comment before it.
@@ -44,7 +44,6 @@ def write_corpus(folder: pathlib.Path) -> None:
   for part in range(3):
     (folder / f'corpus/{part}.txt').write_text('\n\n'.join(documents[part::3]))
   (folder / 'sentences.txt').write_text('\n'.join(sentence() for _ in range(5)) + '\n')
-  (folder / 'reviews.csv').write_text('text,label\n' + ''.join(f'{sentence()},{i % 2}\n' for i in range(40)))
 
 
 @dataclasses.dataclass
@@ -154,12 +153,11 @@ def shell(tmp_path_factory) -> Shell:
 
 
 def test_the_readmes_commands(shell):
-  assert {'vocabulary', 'prepare', 'inspect', 'pretrain', 'evaluate', 'plot', 'export', 'fill-mask', 'features',
-          'finetune'} <= set(shell.said)
+  assert {'vocabulary', 'prepare', 'inspect', 'pretrain', 'evaluate', 'plot', 'export', 'fill-mask',
+          'features'} <= set(shell.said)
   run = shell.folder / 'runs/mine'
   assert (run / 'export/model.safetensors').exists() and (run / 'loss.png').exists()
   assert json.loads((run / 'evaluation.json').read_text())['step'] == 50
-  assert json.loads((shell.folder / 'runs/reviews/evaluation.json').read_text())
   assert np.load(shell.folder / 'vectors.npy').shape == (5, 128)
 
 

@@ -58,6 +58,9 @@ FOREIGN = {
     'checkpoints.md': {'--xla_gpu_deterministic_ops'},
     'CONTRIBUTING.md': {'--grow'},  # of .ci/check_types.py
     'clusters.md': {'--environment_config', '--environment_type', '--job_endpoint', '--temp_location'},  # of Beam
+    'launchers.md': {
+        '--build-arg', '--nodes', '--nv', '--partition',
+        '--signal', '--time', '--user'},  # of docker, gcloud, sbatch
 }
 
 
