@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 ENGINES_VENV ?= .venv-engines
 # With jax's CUDA plugin and without NVIDIA's driver, jax complains at each start: plans for GPUs have one too.
 GPU_PLAN_VENV ?= .venv-gpu-plan
+# A newer Python gets newer versions of jax, flax and numpy: their tests have one too.
+NEWEST_VENV ?= .venv-newest
+NEWEST_PYTHON ?= python3.13
 # The CPU build of torch where a package index offers one by that name: only the parity tests use it.
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
@@ -22,7 +25,8 @@ PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/
 PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
-.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-engines test-gpu-plan hardware lint clean
+.PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-engines test-gpu-plan test-docs \
+  test-newest test-slurm docs notebook hardware lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
@@ -32,6 +36,10 @@ help:
 	@echo 'make test-peers  parity with transformers and torch'
 	@echo 'make test-engines shards made on Apache Beam and on Ray'
 	@echo 'make test-gpu-plan plans for GPUs that are not here'
+	@echo 'make test-newest what versions change, on NEWEST_PYTHON and the newest jax'
+	@echo 'make docs        build/site: README and docs/ as a site;  make test-docs: looks at it in a browser'
+	@echo 'make notebook    examples/quickstart.ipynb, from quickstart.py'
+	@echo 'make test-slurm  the launcher on a SLURM of two virtual nodes; needs root and apt-get, some minutes'
 	@echo 'make hardware    docs/hardware.md: what fits on which GPU; some minutes'
 	@echo 'make lint        style by ruff, types by mypy'
 
@@ -47,6 +55,10 @@ $(VENV)/.peers: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[input,sample,plot,test,peers]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[input,sample,plot,test,docs]'
+	@touch $@
+
 $(ENGINES_VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(ENGINES_VENV)
 	$(ENGINES_VENV)/bin/pip install --quiet --upgrade pip
@@ -59,18 +71,24 @@ $(GPU_PLAN_VENV)/.installed: setup.cfg pyproject.toml
 	$(GPU_PLAN_VENV)/bin/pip install --quiet --editable '.[gpu-plan,test]'
 	@touch $@
 
+$(NEWEST_VENV)/.installed: setup.cfg pyproject.toml
+	$(NEWEST_PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/pip install --quiet --upgrade pip
+	$(NEWEST_VENV)/bin/pip install --quiet --upgrade --editable '.[input,sample,plot,test]'
+	@touch $@
+
 data/sample-vocab.txt: | $(VENV)/.installed
-	$(BIN)/bert-jax vocabulary --input sample --size 4096 --output $@
+	$(BIN)/bert-jax vocabulary --input sample --size 2048 --output $@
 
 pretrain: $(VENV)/.installed data/sample-vocab.txt
-	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 32 --validation-share 0.1 \
+	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 64 --validation-share 0.1 \
 	  --output data/sample
 	$(BIN)/bert-jax pretrain sample --data data/sample --run-dir $(RUN)
 	$(BIN)/bert-jax evaluate $(RUN)
 	$(BIN)/bert-jax plot $(RUN)
 	$(BIN)/bert-jax export $(RUN)
 	$(BIN)/bert-jax fill-mask $(RUN)/export 'he was born in the [MASK] of the 19th century.' \
-	  'the city is the [MASK] of the country.' 'in 1945 , the war [MASK] .'
+	  'it is [MASK] by many people.' 'the capital of [MASK] .'
 	@echo
 	@echo 'next'
 	@echo "  bert-jax fill-mask $(RUN)/export 'a text of your own with a [MASK] .'"
@@ -92,10 +110,10 @@ proof: $(VENV)/.installed data/proof-vocab.txt
 	  --data-root $(PROOF_DATA) --output runs/proof_tasks --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam and not ray and not gpu_plan' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam and not ray and not gpu_plan and not docs' tests
 
 test-all: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam and not ray and not gpu_plan' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam and not ray and not gpu_plan and not docs' tests
 
 # The plan of faults: tests/reliability.py. loadfile: the tests of one file share what they begin with.
 reliability: $(VENV)/.installed
@@ -122,6 +140,22 @@ test-engines: $(ENGINES_VENV)/.installed
 test-gpu-plan: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests/test_gpu_plan.py
 
+test-newest: $(NEWEST_VENV)/.installed
+	$(NEWEST_VENV)/bin/python $(PYTEST) -n $(WORKERS) -m 'versions and not slow and not reliability and not bucket and not peers' tests
+
+test-docs: $(VENV)/.docs
+	$(BIN)/python $(PYTEST) -m docs tests/test_site.py tests/test_documented.py
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+notebook: $(VENV)/.docs
+	$(BIN)/jupytext --quiet --to ipynb --update --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' \
+	  examples/quickstart.py
+
+test-slurm: $(VENV)/.installed
+	$(BIN)/python $(PYTEST) tests/test_slurm.py
+
 hardware: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python -m launch.hardware_page > docs/hardware.md.tmp
 	mv docs/hardware.md.tmp docs/hardware.md
@@ -131,4 +165,4 @@ lint: $(VENV)/.installed
 	$(BIN)/python .ci/check_types.py
 
 clean:
-	rm -rf $(VENV) $(ENGINES_VENV) *.egg-info
+	rm -rf $(VENV) $(ENGINES_VENV) $(GPU_PLAN_VENV) $(NEWEST_VENV) *.egg-info

@@ -57,10 +57,13 @@ SMALL_STEPS = Optimizer(name='adamw', peak_learning_rate=1e-3, warmup_steps=300,
 def sample() -> Config:
   """Four layers of 128 on the Wikipedia slice of `--input sample`: minutes on two CPU cores, to see the whole way work.
 
-  The held-out MLM loss ends at 5.0, 1.8 nats under the unigram baseline; a BERT's is far lower.
+  The held-out MLM loss ends at 3.9, 2.4 nats under the unigram baseline: many small updates, a small vocabulary, and a
+  rate that post-LayerNorm bears. A BERT's is far lower.
   """
-  return Config(model=model_of(4, 128, vocab_size=4096, **FEW_TOKENS), batch=SMALL_ROWS, optimizer=SMALL_STEPS,
-                run=Run(steps=12_000, max_minutes=15.0, checkpoint_every=1_000, log_every=100))
+  return Config(model=model_of(4, 128, vocab_size=2048, **FEW_TOKENS),
+                batch=BatchConfig(size=8, sequence_length=64, predictions=20, masking=Masking(share=0.3)),
+                optimizer=dataclasses.replace(SMALL_STEPS, peak_learning_rate=5e-4),
+                run=Run(steps=24_000, max_minutes=15.0, checkpoint_every=2_000, log_every=200))
 
 
 def proof() -> Config:

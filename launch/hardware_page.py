@@ -16,9 +16,9 @@ RECIPES = ('small', 128), ('base', 128), ('large', 512)
 GPUS = 'h100:1', 'rtx4090:1', 'rtx3070:1'
 HEAD = '''# What fits on which GPU, and how long it would take
 
-No GPU was at hand: these are plans, `bert-jax plan RECIPE --topology GPU --run.microbatches auto` (README.md, "What
-chips would cost, before there are any"). Each is of the recipe's own batch at that length, in bfloat16 with dropout
-0.1, in as few microbatches as fit the share of the memory that JAX takes (75 %; more by `{share}`).
+No GPU was at hand: these are plans, `bert-jax plan RECIPE --topology GPU --run.microbatches auto`
+([plans.md](plans.md)). Each is of the recipe's own batch at that length, in bfloat16 with dropout 0.1, in as few
+microbatches as fit the share of the memory that JAX takes (75 %; more by `{share}`).
 A step is a bound by a roofline: {peak:.0%} of the peak, {rate:.0%} of the memory rate, {launch:g} µs a launch. Days
 are of the recipe's steps at that length. This page is written by `make hardware`, here with jax {version}.
 

@@ -37,13 +37,26 @@ hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
 pytest_plugins = ['tests.reliability']
 ALLOWED_SKIPS = pathlib.Path(__file__).with_name('allowed_skips.txt')
 # Tests with these marks have a `make` target of their own, which installs what they need. {mark: its module}
-COMPANIONS = {'beam': 'apache_beam', 'ray': 'ray', 'peers': 'torch', 'gpu_plan': 'jax_cuda12_plugin'}
+COMPANIONS = {'beam': 'apache_beam', 'ray': 'ray', 'peers': 'torch', 'gpu_plan': 'jax_cuda12_plugin', 'docs': 'mkdocs'}
 TARGETS = {'beam': 'engines', 'ray': 'engines', 'gpu_plan': 'gpu-plan'}  # where its name is another
+# The files of tests that hang on the versions of jax, flax, optax, Orbax, numpy or Python: `make test-newest`.
+VERSIONS = frozenset('''
+    attention bfloat16 checkpoint_damage choices command compiled config dropout elastic fill_mask finetune finite flags
+    google growing health huggingface imports loader lookup masking mesh metrics model multiple_choice objectives onnx
+    opinion optimizer optimizer_parity packing packing_equivalence parameters phases plan probes program
+    question_answering recheck recipes replicas rewind roofline score sums tagging train triton two_processes using
+    warm_start watchdog workarounds'''.split())
 
 
 def pytest_addoption(parser):
   parser.addoption('--no-skips', action='store_true',
                    help=f'fail where a test is skipped for no reason in {ALLOWED_SKIPS.name}')
+
+
+def pytest_collection_modifyitems(items):
+  for item in items:
+    if item.path.stem.removeprefix('test_') in VERSIONS:
+      item.add_marker('versions')
 
 
 def pytest_runtest_setup(item):

@@ -1,16 +1,15 @@
-"""The README's way with all in a bucket, line by line, at the size of a test."""
+"""docs/pods.md's way with all in a bucket, line by line, at the size of a test."""
 
 import gzip
-import re
 import shlex
 
 import pytest
 
-from tests import buckets, corpora
+from tests import buckets, corpora, pages
 
 pytestmark = pytest.mark.bucket
 
-SECTION = '### A pod, with all in a bucket'
+PAGE = pages.ROOT / 'docs/pods.md'
 # What is no command of ours, and how its line is read here.
 LEFT_OUT = {'export': 'settings of the launcher'}
 LAUNCHER = 'launch/cloud_tpu/train.sh'  # needs gcloud: what it starts on every host is run in its place
@@ -24,13 +23,12 @@ SIZE = {  # flags that a line gets for the size of a test
 
 
 def lines() -> list[list[str]]:
-  """The section's commands, in words."""
-  text = (buckets.ROOT / 'README.md').read_text()
-  block = re.search(r'```\n(.*?)```', text[text.index(SECTION):], re.S)[1]
-  return [shlex.split(line) for line in block.splitlines()]
+  """The page's commands, in words."""
+  block, = pages.blocks(PAGE)
+  return [shlex.split(line) for line in block.text.splitlines()]
 
 
-def test_every_line_of_the_readme_works_on_a_bucket(healthy, tmp_path):
+def test_every_line_of_the_page_works_on_a_bucket(healthy, tmp_path):
   for part in range(2):
     text = '\n\n'.join(corpora.text_of(i) for i in range(part, 120, 2))
     healthy.put('my-bucket', f'corpus/{part}.txt.gz', gzip.compress(text.encode()))

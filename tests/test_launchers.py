@@ -1,81 +1,49 @@
-"""Launchers: lint, what a dry run prints, restarts against made-up clouds, manifests against the fields of their kinds.
-
-Nothing here reaches a cloud: gcloud, kubectl, srun and scontrol are scripts of the tests.
-"""
+"""Launchers: lint, what a dry run prints, what is in the package. Nothing here reaches a cloud."""
 
 import configparser
+import importlib.metadata
 import os
-import pathlib
 import re
 import shutil
 import subprocess
 import sys
 
+import packaging.requirements
 import pytest
+from launchers import AGAIN, COMMAND, ENDS, LAUNCH, MANIFESTS, MISSING, ROOT, SCRIPTS, SOURCED, forbid, run
+from test_cloud_tpu import TPU
 
-from bert_jax.errors import FINAL, GAVE_UP, HUNG, STOPPED, UNSAVED, ConfigError
+from bert_jax.errors import ConfigError
 from input_pipeline.errors import DataError
-from launch import cli
-
-ROOT = pathlib.Path(__file__).parents[1]
-LAUNCH = ROOT / 'launch'
-SCRIPTS = sorted([*LAUNCH.rglob('*.sh'), *LAUNCH.rglob('*.sbatch')])
-MANIFESTS = sorted((LAUNCH / 'kubernetes').glob('*.yaml'))
-COMMAND = ['pretrain', 'base', '--data', 'gs://b/with space', '--run-dir', 'gs://b/run']
-TPU = {'PROJECT': 'p', 'ZONE': 'z', 'IMAGE': 'us-docker.pkg.dev/p/r/bert-jax:tpu', 'POLL_SECONDS': '0'}
-# What `supervise` ends with where the machines shall begin again, and where not; 126, 127: there is no such command.
-AGAIN = STOPPED, UNSAVED, HUNG, 7, 13, 128 + 6, 128 + 9, 128 + 15
-ENDS = *FINAL, GAVE_UP
-MISSING = 126, 127
-JOB = {'IMAGE': 'registry/bert-jax:1', 'DATA': 'gs://b/data', 'RUN_DIR': 'gs://b/run&1', 'RECIPE': 'large'}
-
-
-def run(script, *arguments, path=None, **env):
-  search = f'{path}:{os.environ["PATH"]}' if path else os.environ['PATH']
-  env = os.environ | {'PATH': search} | env
-  return subprocess.run(['bash', LAUNCH / script, *arguments], env=env, capture_output=True, text=True, timeout=60)
-
-
-def fake(directory: pathlib.Path, name: str, body: str) -> None:
-  """A program `name` that writes its arguments to NAME.log, then does `body`."""
-  path = directory / name
-  path.write_text(f'#!/usr/bin/env bash\necho "$*" >> "{directory}/{name}.log"\n{body}\n')
-  path.chmod(0o755)
-
-
-def calls(directory: pathlib.Path, name: str) -> list[str]:
-  log = directory / f'{name}.log'
-  return log.read_text().splitlines() if log.exists() else []
+from launch import cli, requirements
 
 
 @pytest.fixture
 def forbidden(tmp_path):
-  """Clouds that may not be reached."""
-  for name in ('gcloud', 'kubectl', 'srun', 'scontrol', 'docker'):
-    fake(tmp_path, name, 'exit 99')
-  return tmp_path
+  return forbid(tmp_path)
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_clean(script):
   assert not subprocess.run(['bash', '-n', script]).returncode
-  shellcheck = shutil.which('shellcheck', path=f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}')
+  shellcheck = shutil.which('shellcheck', path=f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}')
   if not shellcheck:
     pytest.skip('shellcheck is not installed')
   result = subprocess.run([shellcheck, '-x', script], cwd=ROOT, capture_output=True, text=True)
   assert not result.returncode, result.stdout
-  assert os.access(script, os.X_OK) == (script.name != 'common.sh')
+  assert os.access(script, os.X_OK) == (script.name not in SOURCED)
 
 
 @pytest.mark.parametrize('script, env, wanted', [
     ('cloud_tpu/create.sh', TPU, [
-        'queued-resources create bert-jax --node-id bert-jax --accelerator-type v5litepod-16', '--spot']),
-    ('cloud_tpu/run.sh', TPU, ['tpu-vm ssh bert-jax --worker all --command', 'docker', '--net', 'pretrain']),
+        'queued-resources create bert-jax --node-id bert-jax --accelerator-type v5litepod-16', '--spot',
+        '--runtime-version v2-alpha-tpuv5-lite']),
+    ('cloud_tpu/run.sh', TPU, ['tpu-vm ssh bert-jax --worker all', '--command', 'docker', '--net', 'pretrain']),
     ('cloud_tpu/train.sh', TPU, ['queued-resources create', 'tpu-vm ssh', r'supervise\ --attempt\ 0\ --\ pretrain',
-                              'queued-resources delete bert-jax --force']),
+                              'queued-resources delete bert-jax-run-b88b97ef --force']),
     ('cloud_tpu/delete.sh', TPU, ['queued-resources delete']),
-    ('slurm/pretrain.sbatch', {}, ['srun --kill-on-bad-exit=1 --label bert-jax supervise --attempt 0 -- pretrain',
-                                   'scontrol requeue JOB']),
+    ('slurm/pretrain.sbatch', {}, ['srun --kill-on-bad-exit=1 --label', 'supervise --attempt 0 -- pretrain',
+                                   'scontrol requeue JOB', 'scontrol update JobId=JOB JobName=run']),
 ])
 def test_dry_run_prints_all_and_runs_nothing(script, env, wanted, forbidden):
   result = run(script, *COMMAND, path=forbidden, DRY_RUN='1', **env)
@@ -84,184 +52,41 @@ def test_dry_run_prints_all_and_runs_nothing(script, env, wanted, forbidden):
   assert not list(forbidden.glob('*.log'))
 
 
-@pytest.mark.parametrize('name', ['PROJECT', 'ZONE', 'IMAGE'])
-def test_a_missing_setting_is_named(name, forbidden):
-  env = {key: '' if key == name else value for key, value in TPU.items()}
-  result = run('cloud_tpu/run.sh', *COMMAND, path=forbidden, **env)
-  assert result.returncode and f'set {name}' in result.stderr
-
-# ---------------------------------------------------------------- restarts
-
-
-GCLOUD = '''
-case "$*" in
-  *describe*) cat "$(dirname "$0")/state" 2>/dev/null || exit 1 ;;
-  *create*) echo ACTIVE > "$(dirname "$0")/state" ;;
-  *delete*) rm "$(dirname "$0")/state" ;;
-  *ssh*)
-    n=$(grep -c ssh "$0.log")
-    outcome=$(sed -n "${n}p" "$(dirname "$0")/outcomes")
-    if [[ "$outcome" == gone ]]; then echo SUSPENDED > "$(dirname "$0")/state"; exit 255; fi
-    for code in $outcome; do echo "bert-jax-exit-code=$code"; done ;;
-esac
-'''
+@pytest.mark.parametrize('command, said', [
+    (['pretrain', 'base', '--data', 'd', '--run-dir', 'r', '--batch.siz', '8'], 'did you mean --batch.size'),
+    (['pretrain', 'bass', '--data', 'gs://b/d', '--run-dir', 'gs://b/r'], "did you mean 'base'"),
+    (['pretrain', 'base', '--run-dir', 'gs://b/r'], 'missing .* --data'), (['pretrain', '--run-dir', 'r'], 'no recipe'),
+    (['pretrain', 'base', '--data', 'd', '--run-dir', 'r', '--model.heads', '7'], 'not a multiple of model.heads 7'),
+    (['pretrain', 'base', '--data', 'd', '--run-dir', 'r', '--skip-steps', '1:2'], 'rewind-to'),
+    (['finetune', 'colla', '--data', 'd', '--run-dir', 'r'], "no task 'colla'"),
+    (['finetune', 'cola', '--data', 'd', '--run-dir', 'r', '--epocs', '2'], 'did you mean --epochs')])
+def test_a_command_is_read_and_not_started(command, said, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ConfigError, match=said):
+    cli.run(['supervise', '--dry-run', '--', *command])
+  assert cli.run(['supervise', '--dry-run', '--', 'pretrain', 'base', '--data', 'd', '--run-dir', 'r']) == 0
+  assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('outcomes, code, runs, creations', [
-    (['0 0'], 0, 1, 1),
-    (['gone', '3 3', '137 13', '0 0'], 0, 4, 2),  # taken away, asked to stop, killed: each time it goes on
-    (['8 13'], 8, 1, 1),
-    (['13 9 3'], 9, 1, 1),
-    (['3'] * 5 + ['0'], 0, 6, 1),  # asked to stop is no failure, however often
-    (['137', '125', '3', '7', '7', '0'], 0, 6, 1),
-    (['125'] * 5, 125, 4, 1),  # nothing was ever heard of it
-    (['gone'] * 5, 255, 4, 4),
-    *[([f'0 {code}'], code, 1, 1) for code in ENDS],
-    *[([f'0 {code}', '0 0'], 0, 2, 1) for code in AGAIN],
-])
-def test_cloud_tpu_goes_on_after_preemption(outcomes, code, runs, creations, tmp_path):
-  fake(tmp_path, 'gcloud', GCLOUD)
-  (tmp_path / 'outcomes').write_text('\n'.join(outcomes) + '\n')
-  result = run('cloud_tpu/train.sh', *COMMAND, path=tmp_path, **TPU)
-  made = calls(tmp_path, 'gcloud')
-  assert result.returncode == code, result.stderr
-  starts = [call for call in made if 'tpu-vm ssh' in call]
-  assert len(starts) == runs
-  assert all(f'supervise --attempt {number} -- pretrain' in start for number, start in enumerate(starts))
-  assert sum('resources create' in call for call in made) == creations
-  assert code or not (tmp_path / 'state').exists()  # done: nothing is left that costs money
-  assert code in (0, 255) or (tmp_path / 'state').exists()
-
-
-def test_cloud_tpu_quotes_the_command(tmp_path):
-  fake(tmp_path, 'gcloud', GCLOUD)
-  (tmp_path / 'outcomes').write_text('0\n')
-  assert run('cloud_tpu/run.sh', *COMMAND, path=tmp_path, CACHE_DIR='gs://b/cache', **TPU).returncode == 0
-  remote = calls(tmp_path, 'gcloud')[-1].split('--command ')[1].rsplit(' --project', 1)[0]
-  fake(tmp_path, 'sudo', 'for word in "$@"; do printf "[%s]" "$word" >> "$0.words"; done')
-  subprocess.run(['bash', '-c', remote], env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'}, check=True)
-  words = (tmp_path / 'sudo.words').read_text()
-  assert ''.join(f'[{word}]' for word in COMMAND) in words
-  assert '[--env][JAX_COMPILATION_CACHE_DIR=gs://b/cache]' in words
-  assert '[auth][configure-docker][us-docker.pkg.dev]' in words
-
-
-@pytest.mark.parametrize('code, before, requeued', [
-    *[(code, 0, False) for code in (0, *ENDS, *MISSING)], *[(code, 0, True) for code in AGAIN], (3, 500, True)])
-def test_slurm_queues_again(code, before, requeued, tmp_path):
-  fake(tmp_path, 'srun', f'exit {code}')
-  fake(tmp_path, 'scontrol', '')
-  settings = {'SLURM_JOB_ID': '7', 'SLURM_RESTART_COUNT': str(before)}
-  result = run('slurm/pretrain.sbatch', *COMMAND[1:], path=tmp_path, **settings)
-  assert result.returncode == code
-  assert calls(tmp_path, 'scontrol') == ['requeue 7'] * requeued
-  assert calls(tmp_path, 'srun') == [
-      f'--kill-on-bad-exit=1 --label bert-jax supervise --attempt {before} -- ' + ' '.join(COMMAND)]
-
-# ---------------------------------------------------------------- manifests
-
-# Fields of the kinds that are used here, with the types of their values; (…,): a list of such. '!' in front: required.
-VARIABLE = {'!name': str, 'value': str, 'valueFrom': {'!fieldRef': {'!fieldPath': str}}}
-CONTAINER = {
-    '!name': str, '!image': str, 'args': (str,), 'command': (str,), 'env': (VARIABLE,),
-    'ports': ({'!containerPort': int, 'name': str},),
-    '!resources': {'!requests': dict, '!limits': dict}, 'volumeMounts': ({'!name': str, '!mountPath': str},)}
-POD = {'!restartPolicy': str, '!containers': (CONTAINER,), '!nodeSelector': dict, 'terminationGracePeriodSeconds': int,
-       'tolerations': ({'key': str, 'operator': str, 'value': str, 'effect': str},),
-       'volumes': ({'!name': str, 'emptyDir': {'medium': str, 'sizeLimit': str}},)}
-EXIT_CODES = {'containerName': str, '!operator': str, '!values': (int,)}
-POD_RULE = {'!action': str, 'onExitCodes': EXIT_CODES, 'onPodConditions': (dict,)}
-JOB_SPEC = {'!completionMode': str, '!parallelism': int, '!completions': int, '!backoffLimit': int,
-            'podFailurePolicy': {'!rules': (POD_RULE,)}, '!template': {'metadata': dict, '!spec': POD}}
-FAILURE_RULE = {'!action': str, 'onJobFailureReasons': (str,), 'targetReplicatedJobs': (str,), 'name': str}
-METADATA = {'!name': str, 'annotations': dict, 'labels': dict, 'namespace': str}
-JOB_SET = {'!apiVersion': str, '!kind': str, '!metadata': METADATA, '!spec': {
-    'network': {'enableDNSHostnames': bool, 'subdomain': str},
-    'failurePolicy': {'maxRestarts': int, 'rules': (FAILURE_RULE,)},
-    '!replicatedJobs': ({'!name': str, 'replicas': int, '!template': {'metadata': dict, '!spec': JOB_SPEC}},)}}
-
-
-def check(value, kind, where: str) -> None:
-  if isinstance(kind, dict):
-    assert isinstance(value, dict), f'{where} is {value!r}'
-    fields = {name.lstrip('!'): (name[0] == '!', inner) for name, inner in kind.items()}
-    assert not value.keys() - fields.keys(), f'{where} has unknown {value.keys() - fields.keys()}'
-    for name, (required, inner) in fields.items():
-      assert name in value or not required, f'{where} lacks {name}'
-      if name in value:
-        check(value[name], inner, f'{where}.{name}')
-  elif isinstance(kind, tuple):
-    assert isinstance(value, list) and value, f'{where} is {value!r}'
-    for i, item in enumerate(value):
-      check(item, kind[0], f'{where}[{i}]')
-  else:
-    assert type(value) is kind, f'{where} is {value!r}, wanted {kind.__name__}'
-
-
-def filled(path: pathlib.Path, forbidden) -> dict:
-  yaml = pytest.importorskip('yaml')
-  result = run('kubernetes/apply.sh', path.stem, path=forbidden, DRY_RUN='1', **JOB)
-  assert result.returncode == 0 and not calls(forbidden, 'kubectl'), result.stderr
-  assert 'kubectl apply -f -' in result.stderr and not re.search(r'__\w+__', result.stdout)
-  return yaml.safe_load(result.stdout)
-
-
-@pytest.mark.parametrize('path', MANIFESTS, ids=lambda path: path.stem)
-def test_manifests(path, forbidden):
-  manifest = filled(path, forbidden)
-  check(manifest, JOB_SET, path.stem)
-  assert (manifest['apiVersion'], manifest['kind']) == ('jobset.x-k8s.io/v1alpha2', 'JobSet')
-  [replicated] = manifest['spec']['replicatedJobs']
-  job = replicated['template']['spec']
-  pod = job['template']['spec']
-  [container] = pod['containers']
-  assert job['completionMode'] == 'Indexed' and job['parallelism'] == job['completions']
-  assert pod['restartPolicy'] == 'Never'
-  assert all(rule['onExitCodes']['containerName'] == container['name'] for rule in job['podFailurePolicy']['rules'])
-  mounted = {mount['name'] for mount in container.get('volumeMounts', [])}
-  assert mounted == {volume['name'] for volume in pod.get('volumes', [])}
-  names = manifest['metadata']['name'], replicated['name'], container['name']
-  assert all(re.fullmatch(r'[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?', name) for name in names)
-  assert container['image'] == JOB['IMAGE']
-  [rule] = job['podFailurePolicy']['rules']
-  assert rule['action'] == 'FailJob' and rule['onExitCodes']['operator'] == 'In'
-  assert tuple(rule['onExitCodes']['values']) == (*ENDS, *MISSING) and not set(ENDS) & set(AGAIN)
-  own, command = container['args'][:4], container['args'][4:]
-  assert own == ['supervise', '--attempt', '$(ATTEMPT)', '--']
-  assert command[:6] == ['pretrain', 'large', '--data', 'gs://b/data', '--run-dir', 'gs://b/run&1']
-  assert all(('value' in variable) != ('valueFrom' in variable) for variable in container['env'])
-  sources = {variable['name']: variable.get('valueFrom') for variable in container['env']}
-  assert sources['ATTEMPT'] == {'fieldRef': {'fieldPath': "metadata.annotations['jobset.sigs.k8s.io/restart-attempt']"}}
-  variables = {variable['name']: variable.get('value') for variable in container['env']}
-  assert variables['JAX_COMPILATION_CACHE_DIR'] == 'gs://b/run&1-compilation-cache'
-  assert container['resources']['requests'] == container['resources']['limits']
-  kind, = container['resources']['limits']
-  check_tpu(job, pod, container) if kind == 'google.com/tpu' else check_gpu(manifest, replicated, job, container)
-
-
-def check_tpu(job, pod, container):
-  sides = [int(side) for side in pod['nodeSelector']['cloud.google.com/gke-tpu-topology'].split('x')]
-  assert 'cloud.google.com/gke-tpu-accelerator' in pod['nodeSelector']
-  assert sides[0] * sides[1] == job['parallelism'] * container['resources']['limits']['google.com/tpu']
-  assert not any(word.startswith('--distributed') for word in container['args'])  # GKE tells JAX
-
-
-def check_gpu(manifest, replicated, job, container):
-  from bert_jax.config import Distributed
-  flags = dict(zip(container['args'][10::2], container['args'][11::2]))
-  assert flags.pop('--distributed.process-id') == '$(JOB_COMPLETION_INDEX)'
-  host, port = flags['--distributed.coordinator'].split(':')
-  name = manifest['metadata']['name']
-  assert host == f'{name}-{replicated["name"]}-0-0.{name}'  # JobSet's host names
-  assert manifest['spec']['network']['enableDNSHostnames']
-  assert int(port) in [port['containerPort'] for port in container['ports']]
-  distributed = Distributed(flags['--distributed.coordinator'], int(flags['--distributed.processes']), 0)
-  assert distributed.processes == job['parallelism']
+def test_all_launchers_mean_the_same_by_an_exit_code():
+  """Which may pass, and which of several is a start's: of what comes again, else of the first failure."""
+  for script in ('shared.sh', 'slurm/pretrain.sbatch'):
+    text = (LAUNCH / script).read_text()
+    functions = ''.join(re.search(rf'^{name}\(\) \{{.*?^\}}$', text, re.M | re.S)[0] + '\n'
+                        for name in ('may_pass', 'code_of'))
+    ask = f'{functions}\nfor code in {{0..255}}; do if may_pass $code; then echo $code; fi; done; echo of'
+    for codes in ('0 0', '143 2', '13 137 1', '0 7 13', '3 143', '9 8'):
+      ask += f'; code_of {codes} || echo none'
+    said = subprocess.run(['bash', '-c', ask], capture_output=True, text=True, check=True).stdout
+    passing, chosen = said.split('of')
+    found = set(map(int, passing.split()))
+    assert {*AGAIN, 142, 139} <= found and not found & {0, *ENDS, *MISSING, 125, 130, 255}
+    assert chosen.split()[1:] == ['2', '1', '7', '3', '9'] and chosen.split()[0] in ('0', 'none')
 
 
 def test_every_setting_has_its_reason_beside_it():
   """A comment on its line or on the line above."""
-  setting = re.compile(r'export \w+=|^unset |--env |^ENV |- name: [A-Z]|^ +--[a-z]')
+  setting = re.compile(r'export \w+=|^unset |--env |^ENV |- name: [A-Z]|^ +--[a-z][-a-z]*( |$)')
   for path in [*SCRIPTS, *MANIFESTS, LAUNCH / 'Dockerfile']:
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines):
@@ -279,14 +104,78 @@ def test_xla_knows_the_flags():
 
 
 def test_container_copies_what_the_package_is():
-  assert re.search(r'^COPY \. \.$', (LAUNCH / 'Dockerfile').read_text(), re.M)
   kept = {line[1:] for line in (ROOT / '.dockerignore').read_text().splitlines() if line.startswith('!')}
   packages = {path.parent.name for path in ROOT.glob('*/__init__.py')} - {'tests'}
   files = {'pyproject.toml', 'setup.cfg', 'docs/package.md', 'bert_jax_command.py', 'LICENSE', '*.whl'}
   assert packages | files == kept
   assert all((ROOT / name).exists() for name in kept - {'*.whl'})
-  extras = (ROOT / 'setup.cfg').read_text()
-  assert all(re.search(rf'^{name} =$', extras, re.M) for name in ('input', 'tpu', 'gpu'))
+
+
+def stages() -> list[list[str]]:
+  """The instructions of each stage of the Dockerfile."""
+  lines = (LAUNCH / 'Dockerfile').read_text().replace('\\\n', '').splitlines()
+  found: list[list[str]] = [[]]
+  for line in (line for line in lines if line and not line.startswith('#')):
+    found += [[]] if line.startswith('FROM') else []
+    found[-1].append(line)
+  return found
+
+
+def test_an_edit_installs_nothing_again():
+  """Nothing of the source is in the image before what it wants is; that changes with its list alone."""
+  _, package, image = stages()
+  assert 'COPY . .' in package and 'COPY . .' not in image
+  steps = [line for line in image if line.split()[0] in ('COPY', 'RUN')]
+  wanted = ['tini', 'useradd', 'COPY --from=package /requirements.txt', '--requirement', '/wheels /wheels', '--no-deps']
+  assert len(steps) == len(wanted) and all(text in step for text, step in zip(wanted, steps))
+
+
+def test_the_image_is_pinned_and_not_roots_and_hears_signals():
+  before, package, image = stages()
+  assert re.fullmatch(r'ARG BASE=python:3\.\d+\.\d+-slim-[a-z]+', before[0])
+  assert package[0] == 'FROM ${BASE} AS package' and image[0] == 'FROM ${BASE}'
+  assert 'USER bert' in image and image[-1] == 'ENTRYPOINT ["tini", "--", "bert-jax"]'
+  extras = re.search(r'^ARG EXTRAS=(.*)$', '\n'.join(package), re.M)[1].split(',')
+  setup = (ROOT / 'setup.cfg').read_text()
+  assert all(re.search(rf'^{name} =$', setup, re.M) for name in (*extras, 'gpu', 'gcs', 'beam'))
+
+
+def test_requirements_of_an_image():
+  """As pip would find them for these extras."""
+  everything = [packaging.requirements.Requirement(line) for line in importlib.metadata.requires('bert_jax')]
+  for extras in (['input', 'tpu'], ['input', 'gpu', 'gcs'], ['input', 'beam'], []):
+    wanted = {(item.name, frozenset(item.extras), str(item.specifier)) for item in everything
+              if item.marker is None or any(item.marker.evaluate({'extra': extra}) for extra in ('', *extras))}
+    found = [packaging.requirements.Requirement(line) for line in requirements.of(extras)]
+    assert all(item.marker is None or 'extra' not in str(item.marker) for item in found)
+    assert wanted == {(item.name, frozenset(item.extras), str(item.specifier)) for item in found
+                      if item.marker is None or item.marker.evaluate()}
+  with pytest.raises(ValueError, match='no extra tup: wanted some of .*tpu'):
+    requirements.of(['tup'])
+
+
+@pytest.mark.slow
+def test_the_first_stage_by_hand(tmp_path):
+  """What the Dockerfile runs to find out what is to be installed, on what .dockerignore lets through."""
+  source = tmp_path / 'source'
+  source.mkdir()
+  for name in ('bert_jax', 'input_pipeline', 'launch'):
+    shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+  for name in ('pyproject.toml', 'setup.cfg', 'bert_jax_command.py', 'LICENSE'):
+    shutil.copy(ROOT / name, source)
+  (source / 'docs').mkdir()
+  shutil.copy(ROOT / 'docs/package.md', source / 'docs')
+  command, = [line[4:] for line in stages()[1] if line.startswith('RUN')]
+  for place in ('/wheels', '/unpacked', '/requirements.txt'):
+    command = re.sub(rf'(?<![\w/]){place}\b', f'{tmp_path}{place}', command)
+  folder = os.path.dirname(sys.executable)
+  env = os.environ | {'PACKAGE': '.', 'EXTRAS': 'input,tpu', 'PATH': f'{folder}:{os.environ["PATH"]}', 'PYTHONPATH': ''}
+  subprocess.run(['bash', '-ec', command], cwd=source, env=env, check=True, timeout=300)
+  said = (tmp_path / 'requirements.txt').read_text().splitlines()
+  assert 'jax[tpu]' in said and any(line.startswith('tensorflow-cpu') for line in said) and len(said) > 15
+  wheel, = (tmp_path / 'wheels').iterdir()
+  names = subprocess.run(['unzip', '-l', wheel], capture_output=True, text=True, check=True).stdout
+  assert 'launch/shared.sh' in names and 'launch/kubernetes/tpu.yaml' in names
 
 
 # ---------------------------------------------------------------- in the package

@@ -114,7 +114,7 @@ def wikipedia_like(count, rng):
 
 
 def test_rows_of_512_have_hardly_any_padding():
-  """99.5 % real tokens, as also measured on articles (README)."""
+  """99.5 % real tokens, as also measured on articles (docs/measured.md)."""
   lengths = wikipedia_like(8192, np.random.default_rng(0))
   row_of = packing.pack(lengths, 512, 12, None, random.key(1, 'pack'))
   used = np.bincount(row_of, lengths)

@@ -99,7 +99,7 @@ def test_two_encoders_are_joined(folder, encoder):
   np.testing.assert_array_equal(left, [False, False, True, True, True])
   np.testing.assert_array_equal(right, [True, True, True, False, False])
   apart, = features.features(pair[1:], ['T5 T6 T8'])
-  np.testing.assert_array_equal(one.layers[-2][:, 16:], apart.layers[-2])
+  np.testing.assert_allclose(one.layers[-2][:, 16:], apart.layers[-2], atol=2e-6)  # by a batch of another size
 
 
 def test_a_joined_encoder_has_the_same_tokenizer(folder, encoder, tmp_path):

@@ -191,10 +191,11 @@ def cond(graph, eqn, which, *values):
 def scan(graph, eqn, *values):
   """A loop, unrolled."""
   p = eqn.params
-  carried = p['num_consts'] + p['num_carry']
-  constants, carry, xs = values[:p['num_consts']], values[p['num_consts']:carried], values[carried:]
+  # jax 0.12 has trees of what goes in, (constants, carry, xs), where there were numbers.
+  many, kept = map(len, p['ft_in'].unpack()[:2]) if 'ft_in' in p else (p['num_consts'], p['num_carry'])
+  constants, carry, xs = values[:many], values[many:many + kept], values[many + kept:]
   require(not any(isinstance(x, Tensor) for x in xs), 'ONNX: a loop over what depends on the input')
-  require(p['num_carry'] == len(eqn.outvars), 'ONNX: a loop that keeps what each turn gives')
+  require(kept == len(eqn.outvars), 'ONNX: a loop that keeps what each turn gives')
   for i in range(p['length'])[::-1 if p['reverse'] else 1]:
     carry = run(graph, p['jaxpr'], [*constants, *carry, *(graph.part_of(x, x[i], i) for x in xs)])
   return carry

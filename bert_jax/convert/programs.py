@@ -18,7 +18,7 @@ from flax import nnx
 from bert_jax.checkpoint import Loaded
 from bert_jax.convert import (
   directory as directory_lib,
-    foreign,
+  foreign,
   huggingface,
   names,
   onnx_graph,
@@ -112,17 +112,39 @@ def stablehlo_files(loaded: Loaded) -> dict[str, bytes]:
 
 def saved_model_files(loaded: Loaded) -> dict[str, bytes]:
   import tensorflow as tf
-  from jax.experimental import jax2tf
+  from tensorflow.compiler.tf2xla.python import xla as tf2xla
+  params, (ids, shapes) = flat(loaded), symbolic(loaded, 'B, T')
+  exported = jax.export.export(jax.jit(function(loaded)), platforms=PLATFORMS)(shapes, ids, ids, ids)
   module = tf.Module()
-  module.parameters = {name: tf.Variable(value) for name, value in flat(loaded).items()}
-  run = jax2tf.convert(function(loaded), polymorphic_shapes=(None, *['(B, T)'] * len(INPUTS)), with_gradient=False,
-                       polymorphic_constraints=(f'T <= {loaded.model.max_positions}',))
+  variables = module.parameters = {name: tf.Variable(value) for name, value in params.items()}
+  sizes = [[d if isinstance(d, int) else None for d in value.shape] for value in exported.out_avals]
+  attributes = dict(
+      version=exported.calling_convention_version, module=for_tensorflow(exported), Sout=sizes,
+      Tout=[value.dtype.name for value in exported.out_avals], platforms=[name.upper() for name in exported.platforms])
+
+  def forward(*ids):
+    given = jax.tree.leaves((variables, *ids))
+    found = tf2xla.call_module([given[i] for i in exported.module_kept_var_idx], **attributes)
+    return jax.tree.unflatten(exported.out_tree, found)
+
   signature = [tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS]
-  module.forward = tf.function(lambda *ids: run(module.parameters, *ids), signature, autograph=False)
+  module.forward = tf.function(forward, signature, autograph=False)
   with tempfile.TemporaryDirectory() as folder:
     tf.saved_model.save(module, folder)
     top = storage.local(folder)
     return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob('*') if path.is_file()}
+
+
+def for_tensorflow(exported: jax.export.Exported) -> bytes:
+  """The program in a version of StableHLO that the TensorFlow here can read: it is often months behind jax's."""
+  from jax.extend.mlir import ir
+  from jax.extend.mlir.dialects import stablehlo
+  from tensorflow.compiler.mlir.stablehlo import stablehlo as tensorflows
+  version = stablehlo.get_smaller_version(stablehlo.get_current_version(), tensorflows.get_current_version())
+  with ir.Context() as context:
+    stablehlo.register_dialect(context)
+    program = stablehlo.deserialize_portable_artifact(context, exported.mlir_module_serialized)
+    return stablehlo.serialize_portable_artifact(program, version)
 
 
 def config_of(loaded: Loaded) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from typing import Annotated
 
 import tyro
@@ -24,8 +25,8 @@ class Plan:
   config: Annotated[Config, tyro.conf.arg(name='')]
   """The run to plan; its fields are flags without a name in front."""
   topology: str | None = None
-  """v5e:16x16, v5p:4x4x4, h100:8, rtx4090:1, a100-80g:2x8 (hosts x GPUs of one) …: which chips, none of which need be
-  here; by default this machine's own devices."""
+  """v5e:16x16, v5p:4x4x4, h100:8, rtx4090:1, a100-80g:2x8 (hosts x GPUs of one) …, or as clouds say it: v5litepod-256,
+  a3-highgpu-8g, p5.48xlarge:2 …: which chips, none of which need be here; by default this machine's own devices."""
   slices: Count = 1
   """How many such slices of TPUs, joined by the data centre's network."""
   batch_per_chip: Count | None = None
@@ -89,9 +90,12 @@ def figures(args: Plan) -> dict:
   """The fields of plan.step.Figures by name; `others`: of further lengths, `otherwise`: with a loop over layers or
   without, `search`: of what a search tried."""
   from bert_jax import compiled
-  from launch.plan import lengths, plan
+  from launch.plan import clouds, lengths, plan
   planned = lengths.chosen(args.config, args.sequence_length, args.predictions, args.all_lengths)
-  where = plan.Place(args.topology, args.slices, args.price, compiled.folder(args.cache))
+  topology = args.topology and clouds.topology(args.topology)
+  if topology != args.topology:
+    print(f'bert-jax: {args.topology} is {topology}', file=sys.stderr, flush=True)
+  where = plan.Place(topology, args.slices, args.price, compiled.folder(args.cache))
   if args.search:
     found = plan.search_from(*planned[0], where, args.batch_per_chip, args.tries)
     return dataclasses.asdict(found[0]) | {'search': [dataclasses.asdict(item) for item in found]}

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bert_jax.errors import ConfigError
+from bert_jax.errors import ConfigError, require
 from input_pipeline.ranges import CountOrNone, Seconds
 from launch import supervise as supervising
 from launch.commands import flags
@@ -21,6 +21,9 @@ class Supervise:
   attempt: CountOrNone = 0
   """How often a launcher has started this before; with it restarts without a new checkpoint are counted over all of its
   starts."""
+  dry_run: bool = False
+  """Read the command's recipe and flags, say what is wrong with them, and start nothing: for launchers, before anything
+  costs money."""
 
 
 def supervise(argv: list[str]) -> int:
@@ -30,8 +33,14 @@ def supervise(argv: list[str]) -> int:
   found = command[0] if command else 'nothing'
   if found not in SUPERVISED:
     raise ConfigError(f'there is {found} after --: wanted `bert-jax supervise -- pretrain …` or `-- finetune …`')
-  return supervising.Supervisor(command, run_dir_of(command), args.fruitless, args.wait_seconds,
-                                args.attempt).run()
+  run_dir = run_dir_of(command)
+  if args.dry_run:
+    require(len(command) > 1 and not flags.asks_for_help(command[1:]), f'there is no run to `{" ".join(command)}`')
+    from launch.commands import training
+    read = {'pretrain': training.pretrain_settings, 'finetune': training.finetune_settings}
+    read[found](command[1:])
+    return 0
+  return supervising.Supervisor(command, run_dir, args.fruitless, args.wait_seconds, args.attempt).run()
 
 
 def run_dir_of(command: list[str]) -> str:

@@ -61,13 +61,21 @@ def check(args: Pretrain) -> dict[str, str]:
   return found
 
 
+def pretrain_settings(argv: list[str]) -> Pretrain:
+  """Of RECIPE and flags. Raises ConfigError."""
+  from bert_jax import recipes, rewind
+  default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
+  args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
+  rewind.parse(args.rewind_to, args.skip_steps)
+  return args
+
+
 def pretrain(argv: list[str]) -> int:
   """Trains; the exit code tells a run that was stopped from one that is done."""
   if flags.asks_for_help(argv):
     return flags.show_recipes(USAGE, 'pretrain', argv)
-  from bert_jax import compiled, distributed, early_stop, recipes, rewind, stop_together, train
-  default = Pretrain(tyro.MISSING, tyro.MISSING, recipes.recipe(argv[0]))
-  args = flags.parse(Pretrain, argv[1:], f'pretrain {argv[0]}', default, check)
+  from bert_jax import compiled, distributed, early_stop, rewind, stop_together, train
+  args = pretrain_settings(argv)
   back = rewind.parse(args.rewind_to, args.skip_steps)
   early_stop.begin()
   distributed.start(args.distributed)
@@ -123,18 +131,25 @@ def check_finetune(args: FinetuneCommand) -> dict[str, str]:
   return found | {'run.evaluation_rows': 'as all examples are evaluated'}
 
 
-def finetune(argv: list[str]) -> int:
-  """Fine-tunes and prints the figures; the exit code tells a run that was stopped from one that is done."""
+def finetune_settings(argv: list[str]) -> FinetuneCommand:
+  """Of TASK and flags. Raises ConfigError."""
+  from bert_jax.tasks import settings
   from bert_jax.tasks.table import TASKS
-  if flags.asks_for_help(argv):
-    print(f'{FINETUNE_USAGE}\n\nTasks: {", ".join(TASKS)}\n\n`bert-jax finetune TASK --help` shows every setting.')
-    return 0 if argv else 2
   if argv[0] not in TASKS:
     raise ConfigError(f'there is no task {argv[0]!r}: wanted one of {", ".join(TASKS)}')
-  from bert_jax import compiled, distributed, early_stop, stop_together, sweep
-  from bert_jax.tasks import settings, showing
   default = FinetuneCommand(tyro.MISSING, tyro.MISSING, FinetuneFlags(**vars(settings.of(argv[0]))))
-  args = flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
+  return flags.parse(FinetuneCommand, argv[1:], f'finetune {argv[0]}', default, check_finetune)
+
+
+def finetune(argv: list[str]) -> int:
+  """Fine-tunes and prints the figures; the exit code tells a run that was stopped from one that is done."""
+  if flags.asks_for_help(argv):
+    from bert_jax.tasks.table import TASKS
+    print(f'{FINETUNE_USAGE}\n\nTasks: {", ".join(TASKS)}\n\n`bert-jax finetune TASK --help` shows every setting.')
+    return 0 if argv else 2
+  from bert_jax import compiled, distributed, early_stop, stop_together, sweep
+  from bert_jax.tasks import showing
+  args = finetune_settings(argv)
   early_stop.begin()
   distributed.start(args.distributed)
   stop_together.begin()

@@ -1,24 +1,99 @@
 #!/usr/bin/env bash
-# Fills in a manifest and hands it to the cluster of the current kubectl context. DRY_RUN=1 prints both and does nothing.
-# IMAGE=… DATA=gs://… RUN_DIR=gs://… [RECIPE=base] [DRY_RUN=1] launch/kubernetes/apply.sh tpu|gpu
+# Fills in a manifest and hands it to the cluster of the current kubectl context; what follows tpu or gpu are further
+# settings of `bert-jax pretrain`. DRY_RUN=1 prints both and does nothing.
+# IMAGE=… DATA=gs://… RUN_DIR=gs://… [RECIPE=base] [DRY_RUN=1] launch/kubernetes/apply.sh tpu|gpu [--run.steps 1000 …]
 set -euo pipefail
+# shellcheck source=launch/shared.sh
+source "$(dirname "$0")/../shared.sh"
+
+# Every setting, a variable of the environment each.
 : "${IMAGE:?set IMAGE to what the Dockerfile made}"
 : "${DATA:?set DATA to the shards, on storage that all machines reach}"
 : "${RUN_DIR:?set RUN_DIR to where checkpoints go, on storage that all machines reach}"
 : "${RECIPE:=base}"
-manifest="$(dirname "$0")/${1:-}.yaml"
-if [[ ! -f "$manifest" ]]; then
-  echo "found no manifest ${1:-}: wanted tpu or gpu" >&2
-  exit 2
-fi
+: "${NAME:=$(name_of "$RUN_DIR")}"           # of the JobSet
+: "${CACHE_DIR:=${RUN_DIR%%/}-compilation-cache}"  # compiled programs, kept for a restart; not inside the run directory
+: "${TPU:=tpu-v5-lite-podslice}"             # the node pool's cloud.google.com/gke-tpu-accelerator
+: "${TOPOLOGY:=4x4}"                         # and its cloud.google.com/gke-tpu-topology
+: "${CHIPS:=4}"                              # TPU chips of a machine, as in ct5lp-hightpu-4t
+: "${GPU:=nvidia-h100-80gb}"                 # the node pool's cloud.google.com/gke-accelerator
+: "${GPUS:=8}"                               # of a machine
+: "${MACHINES:=}"                            # with GPUs: 2 where it is empty; with TPUs those of the topology
+: "${RUN_AS:=1000}"                          # the user, as the image has it; 0 where a machine's device files are root's alone
+: "${GRACE_SECONDS:=60}"                     # from SIGTERM, at which the run saves, to SIGKILL; a spot machine has 25 in all
+: "${MOST_RESTARTS:=1000}"                   # of all pods; what ends a run is `supervise`, where three bring nothing new
+: "${KUBECTL:=kubectl}"                      # with further words, as in kubectl --context C --namespace N
+: "${BERT_JAX:=bert-jax}"                    # the command that checks recipe and flags, where it is here
 
-body=$(<"$manifest")
-for name in IMAGE RECIPE DATA RUN_DIR; do
-  body=${body//__${name}__/"${!name}"}
+kind=${1:-}
+if [[ "$kind" != tpu && "$kind" != gpu ]]; then refuse "found no manifest '$kind', wanted tpu or gpu"; fi
+shift
+for name in DATA RUN_DIR CACHE_DIR; do
+  if [[ "${!name}" != *://* ]]; then refuse "$name is '${!name}', wanted gs://… or such, which all machines reach"; fi
 done
-echo '+ kubectl apply -f -' >&2
-if [[ "${DRY_RUN:-0}" == 1 ]]; then
-  echo "$body"
-else
-  kubectl apply -f - <<<"$body"
+for flag in --data --run-dir; do
+  if value_of "$flag" "$@" >/dev/null; then refuse "$flag is set by DATA and RUN_DIR: leave it out"; fi
+done
+for word in "$@"; do
+  if [[ "$kind" == gpu && "$word" == --distributed.* ]]; then refuse "$word is set by the manifest: leave it out"; fi
+done
+# Its pods are called NAME-worker-0-INDEX-xxxxx, in at most 63 letters.
+if [[ ! "$NAME" =~ ^[a-z]([-a-z0-9]{0,40}[a-z0-9])?$ ]]; then
+  refuse "NAME is '$NAME', wanted at most 42 of a-z, 0-9 and -, a letter first"
 fi
+for name in CHIPS GPUS GRACE_SECONDS MOST_RESTARTS; do
+  if [[ ! "${!name}" =~ ^[1-9][0-9]*$ ]]; then refuse "$name is '${!name}', wanted a whole number"; fi
+done
+if [[ ! "$RUN_AS" =~ ^[0-9]+$ ]]; then refuse "RUN_AS is '$RUN_AS', wanted the number of a user"; fi
+if [[ "$kind" == tpu ]]; then
+  if [[ ! "$TOPOLOGY" =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]]; then refuse "TOPOLOGY is '$TOPOLOGY', wanted 4x4 or 2x2x4 or such"; fi
+  chips=$((${TOPOLOGY//x/*}))
+  if ((chips % CHIPS)); then refuse "TOPOLOGY $TOPOLOGY has $chips chips, which are no whole machines of CHIPS $CHIPS"; fi
+  : "${MACHINES:=$((chips / CHIPS))}"
+  if [[ "$MACHINES" != $((chips / CHIPS)) ]]; then refuse "TOPOLOGY $TOPOLOGY has $((chips / CHIPS)) machines of CHIPS $CHIPS, not MACHINES $MACHINES"; fi
+fi
+: "${MACHINES:=2}"
+if [[ ! "$MACHINES" =~ ^[1-9][0-9]*$ ]]; then refuse "MACHINES is '$MACHINES', wanted a whole number"; fi
+check_command pretrain "$RECIPE" --data "$DATA" --run-dir "$RUN_DIR" "$@"
+
+# A text as JSON has it, which YAML reads; Kubernetes would take $(A) for the variable A.
+quoted() {
+  local text=${1//\\/\\\\}
+  text=${text//\"/\\\"}
+  if [[ "$text" == *[[:cntrl:]]* ]]; then refuse "a setting holds a letter that is not to be seen: $(printf %q "$1")"; fi
+  printf '"%s"' "${text//\$(/\$\$(}"
+}
+declare -A value
+for name in IMAGE DATA RUN_DIR RECIPE NAME CACHE_DIR TPU TOPOLOGY GPU; do value[$name]=$(quoted "${!name}"); done
+for name in MACHINES CHIPS GPUS RUN_AS GRACE_SECONDS MOST_RESTARTS; do value[$name]=${!name}; done
+value[PROCESSES]="\"$MACHINES\""
+value[COORDINATOR]="\"$NAME-worker-0-0.$NAME:1234\""  # JobSet's name of the first pod
+value[FURTHER]=''
+for word in "$@"; do
+  word=$(quoted "$word")
+  value[FURTHER]+=", $word"
+done
+
+body=$(<"$(dirname "$0")/$kind.yaml")
+filled=''
+while [[ "$body" =~ __([A-Z]+(_[A-Z]+)*)__ ]]; do
+  place=${BASH_REMATCH[0]} name=${BASH_REMATCH[1]}
+  if [[ -z "${value[$name]+set}" ]]; then refuse "$kind.yaml has $place, which nothing fills in"; fi
+  filled+=${body%%"$place"*}${value[$name]}
+  body=${body#*"$place"}
+done
+filled+=$body
+
+read -ra kubectl <<<"$KUBECTL"
+if [[ "${DRY_RUN:-0}" == 1 ]]; then
+  show "${kubectl[@]}" create -f -
+  echo "$filled"
+  exit
+fi
+command -v "${kubectl[0]}" >/dev/null || refuse "${kubectl[0]} is not here: kubernetes.io/docs/tasks/tools"
+there=$("${kubectl[@]}" get "jobsets.jobset.x-k8s.io/$NAME" --ignore-not-found --output name) \
+  || refuse 'the cluster does not say what JobSets it has; kubectl says why above; nothing was created'
+if [[ -n "$there" ]]; then
+  refuse "there is a JobSet $NAME already, of this run: $KUBECTL delete jobset $NAME ends it and makes room; another NAME would train beside it"
+fi
+run "${kubectl[@]}" create -f - <<<"$filled"

@@ -1,6 +1,7 @@
 """What `bert-jax plan` found out, in lines for people. `f` is a step.Figures by name."""
 
 import collections
+import textwrap
 
 from bert_jax import chips
 from launch.plan import roofline
@@ -181,7 +182,12 @@ def topologies(rows: list[dict]) -> str:
   cells = [(row['topology'], row['device_kind'], f'{row["peak_flops"] / 1e12:,.4g} TFLOP/s',
             gigabytes(row['memory_bytes']), f'{row["memory_bytes_per_second"] / 1e9:,.0f} GB/s',
             f'{row["interconnect_bytes_per_second"] / 1e9:,.0f} GB/s') for row in rows]
-  return '\n'.join(table(('--topology', 'chip', 'bfloat16', 'memory', 'its rate', 'links, one way'), cells))
+  titles = '--topology', 'chip', 'bfloat16', 'memory', 'its rate', 'links, one way'
+  named = [f'{row["topology"].partition(":")[0]}: {"; ".join(row["clouds"])}' for row in rows if row['clouds']]
+  wrapped = [f'  {part}' for line in named
+             for part in textwrap.wrap(line, 116, subsequent_indent=4 * ' ', break_on_hyphens=False)]
+  return '\n'.join([*table(titles, cells), 'Or by a name of a cloud, of machines with GPUs with how many they have; '
+                    'NAME:2 are two of them:', *wrapped])
 
 
 def mesh_name(f: dict) -> str:

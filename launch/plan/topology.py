@@ -10,7 +10,7 @@ import jax
 from bert_jax import chips
 from bert_jax.errors import ConfigError, require
 from launch import without_tpu
-from launch.plan import gpus
+from launch.plan import clouds, gpus
 
 # No TPU is used here, and libtpu's lock keeps two programs from one: a plan may run beside another, or beside a test.
 ENVIRONMENT = without_tpu.VARIABLES | {'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true'}
@@ -26,7 +26,8 @@ def listed() -> list[dict]:
           for name, (axes, _) in GENERATIONS.items()]
   of_gpus = [(f'{name}:{gpus.SHAPE}', chip.gpu.kind, chip) for name, chip in chips.GPUS.items() if chip.gpu]
   return [dict(topology=name, device_kind=kind, peak_flops=chip.peak, memory_bytes=chip.memory,
-               memory_bytes_per_second=chip.memory_rate, interconnect_bytes_per_second=chip.interconnect)
+               memory_bytes_per_second=chip.memory_rate, interconnect_bytes_per_second=chip.interconnect,
+               clouds=clouds.of(name.partition(':')[0]))
           for name, kind, chip in tpus + of_gpus]
 
 
