@@ -57,7 +57,8 @@ def test_pages_name_only_flags_and_commands_that_exist(page):
 FOREIGN = {
     'checkpoints.md': {'--xla_gpu_deterministic_ops'},
     'CONTRIBUTING.md': {'--grow'},  # of .ci/check_types.py
-    'clusters.md': {'--environment_config', '--environment_type', '--job_endpoint', '--temp_location'},  # of Beam
+    'clusters.md': {'--environment_config', '--environment_type', '--job_endpoint', '--temp_location',  # of Beam
+                    '--head', '--namespace', '--nodes', '--num_cpus', '--object_store_memory'},  # of Ray
     'launchers.md': {
         '--build-arg', '--nodes', '--nv', '--partition',
         '--signal', '--time', '--user'},  # of docker, gcloud, sbatch
