@@ -23,15 +23,15 @@ STEPS = 1_000
 # %% [markdown]
 # ## Text to shards
 #
-# A vocabulary of 4,096 pieces of words, then shuffled shards of tokens; a tenth of the articles is held out. `input`
+# A vocabulary of 2,048 pieces of words, then shuffled shards of tokens; a tenth of the articles is held out. `input`
 # may be a folder of your own text. Run a cell again: what is there already is found and kept.
 
 # %%
 vocabulary, data = HERE / 'vocab.txt', HERE / 'data'
 if not vocabulary.exists():
-  training.train_from(training.VocabularySettings(input='sample', output=str(vocabulary), size=4096))
+  training.train_from(training.VocabularySettings(input='sample', output=str(vocabulary), size=2048))
 manifest = corpus.prepare(settings.Prepare(
-    input='sample', vocabulary=str(vocabulary), output=str(data), sequence_length=32, validation_share=0.1))
+    input='sample', vocabulary=str(vocabulary), output=str(data), sequence_length=64, validation_share=0.1))
 print({name: split.documents for name, split in manifest.splits.items()}, 'documents')
 
 # %% [markdown]
