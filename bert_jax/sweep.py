@@ -128,12 +128,14 @@ def _results(run_dir: storage.PathLike) -> dict[str, Any] | None:
   number = lambda value: isinstance(value, int | float)
   try:
     foreign.check_kind(path)
-    found = json.loads(path.read_text())
+    text = path.read_bytes()
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  try:
+    found = json.loads(text)
     runs = found['runs'] = {name: Done(**done) for name, done in found['runs'].items()}
     numbers = [value for done in runs.values() for value in (*done.metrics.values(), done.examples_per_second or 0)]
     right = isinstance(found['settings'], dict) and found['best'] in ('', *runs) and all(map(number, numbers))
-  except (FileNotFoundError, NotADirectoryError):
-    return None
   except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
     right = False
   require(right, f'{path} is damaged: remove it, and the runs that are done are only looked at again')

@@ -26,7 +26,7 @@ import pytest
 
 from launch import extras
 from tests import buckets, pages
-from tests.test_extras import SETUP
+from tests.test_extras import BROUGHT, SETUP
 
 SHELL = re.compile(r'[<>|&;$*~`]')  # in a line outside of quotes: a shell reads it
 SYLLABLES = [onset + rest for onset in 'b d f g k l m n p r s t v z st tr ch'.split()
@@ -127,7 +127,6 @@ def install(shell: Shell, words: list[str]) -> None:
   command.chmod(command.stat().st_mode | stat.S_IXUSR)
 
 
-BROUGHT = {'scipy'}  # by jax, whatever the extras
 STAND_INS = {('git', 'clone'): clone, ('python3', '-m'): venv, ('source',): source, ('pip', 'install'): install}
 
 

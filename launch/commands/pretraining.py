@@ -80,12 +80,16 @@ class Wanted:
   record: 'run_directory.Record | None'  # of the run that is there
 
 
-def read(argv: list[str]) -> Wanted:
-  """The settings of a command line, layer by layer. Raises ConfigError."""
+def read(argv: list[str], look: bool = True) -> Wanted:
+  """The settings of a command line, layer by layer. Raises ConfigError.
+
+  look: whether a run that is there is read where a recipe is named, which may be in a bucket.
+  """
   from bert_jax import fitting, recipes, run_directory, settings_file
   name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('', argv)
   run_dir, file = names.value_of(rest, '--run-dir'), names.value_of(rest, '--config')
-  record = run_directory.read(run_dir) if run_dir and run_directory.run_of(run_dir) else None
+  look = look or not name
+  record = run_directory.read(run_dir) if look and run_dir and run_directory.run_of(run_dir) else None
   record = record if record and record.kind == 'pretrained' else None  # of another kind it is refused later
   if name:
     lowest, label = recipes.recipe(name), 'recipe'
@@ -109,9 +113,9 @@ def read(argv: list[str]) -> Wanted:
 
 
 def pretrain_settings(argv: list[str]) -> Pretrain:
-  """As they are given. Raises ConfigError."""
+  """As they are given, without a look at the run. Raises ConfigError."""
   from bert_jax import rewind
-  args = read(argv).args
+  args = read(argv, look=False).args
   rewind.parse(args.rewind_to, args.skip_steps)
   return args
 
