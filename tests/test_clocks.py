@@ -17,7 +17,7 @@ from tests import synthetic
 ROOT = pathlib.Path(bert_jax.__file__).parents[1]
 CLOCK = time.time
 # Who asks what time it is: for people to read, or to tell one reading of a pipe from another.
-LABELS = {'bert_jax/board.py': 2, 'bert_jax/object_log.py': 1, 'input_pipeline/input_files.py': 1,
+LABELS = {'bert_jax/board.py': 2, 'bert_jax/metrics.py': 1, 'input_pipeline/input_files.py': 1,
           'input_pipeline/locking.py': 1}
 
 

@@ -161,6 +161,7 @@ def test_tokens_are_counted_over_the_phases():
 
 def test_a_run_says_it(data, config, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(health, 'GAIN', (health.Band(1, 3.0, 99.0),))  # what this one cannot reach
+  monkeypatch.setattr(health, 'TENTH', 2.0)  # nor is the baseline looked at
   config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=14),
                                batch=dataclasses.replace(config.batch, size=16))
   result = train.train(config, data, tmp_path / 'run', devices=jax.devices()[:1])

@@ -9,6 +9,7 @@ import tyro
 
 from bert_jax.errors import ConfigError, require
 from input_pipeline import storage
+from input_pipeline.ranges import Within
 from launch.commands import flags
 
 RunDirs = Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -74,14 +75,13 @@ class Tensorboard:
   """Show the curves of a run, or of all runs of a folder, in TensorBoard (extra [tensorboard])."""
   run_dir: Annotated[str, tyro.conf.Positional]
   """A run directory, or a folder of them."""
-  port: Annotated[int, tyro.conf.arg(help='Where it listens, on this machine only.')] = 6006
+  port: Annotated[int, Within(0, 65535)] = 6006
   """Where it listens, on this machine only."""
 
 
 def tensorboard(argv: list[str]) -> int:
   """Becomes TensorBoard."""
   args = flags.parse(Tensorboard, argv, 'tensorboard')
-  require(0 <= args.port < 65536, f'--port is {args.port}: wanted 0 to 65535')
   require(storage.path(args.run_dir).exists(), f'{args.run_dir} does not exist: wanted a run, or a folder of runs')
   import tensorboard  # noqa: F401
   os.execv(sys.executable, [sys.executable, '-m', 'tensorboard.main', '--logdir', args.run_dir,
