@@ -29,9 +29,9 @@ def test_the_same_shards(made, tmp_path, arguments):
 
 
 def test_errors_are_one_sentence(made, tmp_path):
-  (tmp_path / 'one.txt').write_text('One document.')
+  (tmp_path / 'one.txt').write_text('文字 文字')
   prepare = dataclasses.replace(made[0], output=str(tmp_path / 'data'), engine='beam')
-  with pytest.raises(records.DataError, match='1 document with text') as error:
-    corpus.prepare(dataclasses.replace(prepare, input=str(tmp_path / 'one.txt'), pairs='google'))
+  with pytest.raises(records.DataError, match='of the tokens are unknown to --vocabulary') as error:
+    corpus.prepare(dataclasses.replace(prepare, input=str(tmp_path / 'one.txt')))
   assert '\n' not in str(error.value) and 'while running' not in str(error.value)
   assert [path.name for path in tmp_path.iterdir()] == ['one.txt']
