@@ -112,8 +112,9 @@ def require_same_past(run_dir: storage.Path, config: cfg.Config) -> None:
   folder = run_dir / CHECKPOINTS
   done = max((int(path.name) for path in folder.iterdir() if is_number(path.name)), default=0) if folder.exists() else 0
   if why := extending.why_not(before, config, done):
-    raise DriftError(f'{run_dir} has {before.run.steps:,} steps, and cannot go on to {config.run.steps:,}: {why}; go '
-                     f'on in a new phase, with a warmup of its own: --initialize-from {run_dir} and another --run-dir')
+    raise DriftError(f'{run_dir} has {before.run.steps:,} steps, and cannot go on to run.steps {config.run.steps:,}: '
+                     f'{why}; go on in a new phase, with a warmup of its own: --initialize-from {run_dir} and another '
+                     '--run-dir')
 
 
 def open_run(run_dir: storage.PathLike, record: Record, vocabulary_files: Mapping[str, bytes]) -> Record:

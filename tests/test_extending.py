@@ -61,7 +61,7 @@ def test_an_extended_run_is_the_longer_run(tiny, data, tmp_path, schedule, share
 
 def test_what_would_have_been_another_run_is_refused(tiny, data, tmp_path):
   begin(of(tiny, FIRST, 'bert'), data, tmp_path / 'run')
-  with pytest.raises(DriftError, match=f'{FIRST} steps, and cannot go on to {MORE}: by the schedule bert .*'
+  with pytest.raises(DriftError, match=f'{FIRST} steps, and cannot go on to run.steps {MORE}: by the schedule bert .*'
                      f'--initialize-from {tmp_path / "run"} and another --run-dir'):
     begin(of(tiny, MORE, 'bert'), data, tmp_path / 'run')
   with pytest.raises(DriftError, match='optimizer.b1') as caught:
