@@ -68,6 +68,8 @@ def start(settings: cfg.Distributed) -> None:
                                  f'needed ({error})')
       return
     except Exception as error:
+      if nothing_given and 'must be called before any JAX' in str(error):
+        return  # a second command in a process that has computed already, alone
       fail(f'the processes of this run could not meet at {settings.coordinator or "the coordinator"}: '
            f'{type(error).__name__}: {error}')
   if processes > 1:

@@ -63,7 +63,8 @@ def test_a_run_goes_on_without_its_recipe(here, capsys, tmp_path, monkeypatch):
   assert 'resuming from step 4 of 4' in capsys.readouterr().err
   with pytest.raises(DriftError, match='model.layers: 1 -> 2'):
     cli.run(['pretrain', '--run-dir', str(here / 'run'), '--distributed.no-auto', '--model.layers', '2'])
-  with pytest.raises(DriftError, match='4 steps, and cannot go on to run.steps 8: by the schedule linear .*--initialize-from'):
+  with pytest.raises(DriftError, match='4 steps, and cannot go on to run.steps 8: by the schedule linear '
+                                       '.*--initialize-from'):
     cli.run(['pretrain', '--run-dir', str(here / 'run'), '--distributed.no-auto', '--run.steps', '8'])
   with pytest.raises(ConfigError, match='no recipe was named, and nothing is no run to go on with: wanted `bert-jax p'):
     cli.run(['pretrain', '--run-dir', 'nothing'])
