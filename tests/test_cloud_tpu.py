@@ -209,7 +209,7 @@ def test_a_signal_gives_it_back(number, when, cloud):
   waiting = {'CREATED': 'WAITING_FOR_RESOURCES', 'POLL_SECONDS': '60'} if when == 'create' else {}
   process = subprocess.Popen(['bash', LAUNCH / 'cloud_tpu/train.sh', *COMMAND], env=environment(cloud, **TPU | waiting),
                              stderr=subprocess.PIPE, text=True,
-                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                             preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # nohup has it ignored
   wanted = 'docker run' if when == 'run' else 'resources create'
   end = time.monotonic() + 20
   while not any(wanted in call for call in calls(cloud, 'gcloud')):
