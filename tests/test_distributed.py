@@ -12,11 +12,10 @@ import jax
 import pytest
 
 from bert_jax import checkpoint, config as cfg, distributed, metrics, program as program_lib, recipes, train
-from tests import synthetic, worker
+from tests import compiling, synthetic, worker
 
 VOCABULARY, STEPS, SECONDS = 64, 6, 500  # a limit for a machine with much else to do
-FLAGS = ('--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 '
-         '--xla_llvm_disable_expensive_passes=true')
+FLAGS = compiling.flags(4)
 
 
 @pytest.fixture(scope='module')
