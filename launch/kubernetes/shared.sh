@@ -49,18 +49,18 @@ filled_in() {
 # with its group, and in words what another NAME would do.
 create() {
   local name=$1 kind=$2 plural=$3 otherwise=$4 body=$5 there
-  local -a kubectl
-  read -ra kubectl <<<"$KUBECTL"
+  local -a client
+  read -ra client <<<"$KUBECTL"
   if [[ "${DRY_RUN:-0}" == 1 ]]; then
-    show "${kubectl[@]}" create -f -
+    show "${client[@]}" create -f -
     echo "$body"
     return
   fi
-  command -v "${kubectl[0]}" >/dev/null || refuse "${kubectl[0]} is not here: kubernetes.io/docs/tasks/tools"
-  there=$("${kubectl[@]}" get "$plural/$name" --ignore-not-found --output name) \
+  command -v "${client[0]}" >/dev/null || refuse "${client[0]} is not here: kubernetes.io/docs/tasks/tools"
+  there=$("${client[@]}" get "$plural/$name" --ignore-not-found --output name) \
     || refuse "the cluster does not say what ${kind}s it has; kubectl says why above; nothing was created"
   if [[ -n "$there" ]]; then
     refuse "there is a $kind $name already, of this run: $KUBECTL delete ${kind,,} $name ends it and makes room; another NAME would $otherwise"
   fi
-  run "${kubectl[@]}" create -f - <<<"$body"
+  run "${client[@]}" create -f - <<<"$body"
 }
