@@ -30,8 +30,9 @@ import dataclasses  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-# The same examples in each run, so that one that fails is a fault of the change; HYPOTHESIS_PROFILE=default: new ones.
-hypothesis.settings.register_profile('same', derandomize=True)
+# The same examples in each run, so that one that fails is a fault of the change, and not of a machine that has much
+# else to do; HYPOTHESIS_PROFILE=default: new ones.
+hypothesis.settings.register_profile('same', derandomize=True, deadline=None)
 hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
 
 pytest_plugins = ['tests.reliability']

@@ -48,6 +48,8 @@ class PrepareCommand:
   recipe: Annotated[str | None, tyro.conf.arg(name='for')] = None
   """A recipe of `bert-jax pretrain` to make data for: its lengths of rows, pairs and masks, where other flags say no
   others."""
+  dry_run: bool = False
+  """Read the flags, say what is wrong with them, and make nothing: for launchers, before anything costs money."""
 
 
 OLD_RUNNER, OLD_ARGUMENTS = '--beam-runner', '--beam-arguments'
@@ -79,6 +81,8 @@ def prepare(argv: list[str]) -> int:
   args = flags.parse(PrepareCommand, [*own, *for_recipe(own)], 'prepare')
   long, short = args.long_sequence_length, args.settings.sequence_length
   require(long is None or long > short, f'--long-sequence-length is {long}: wanted more than --sequence-length {short}')
+  if args.dry_run:
+    return 0
   from input_pipeline.text import sources
   once = sources.read_once(sources.mixture(args.settings.input)) if long else []
   require(not once, f'--long-sequence-length reads the text twice, and --input {"".join(once[:1])} can be read only '
