@@ -25,7 +25,7 @@ Sums = dict[str, jax.Array]  # 'loss' (nats, or another unit) and 'weight' (of p
 def log_sum_and_top(logits):  # [M V] -> [M] x 2
   """(the logarithm of the sum of exponentials, the greatest) of each row.
 
-  A GPU reads the logits once for both; XLA (jax 0.10.2) makes two passes there, the second of which waits for the first.
+  A GPU reads the logits once for both, where XLA (jax 0.10.2) makes two passes.
   """
   plainly = lambda logits: (jax.nn.logsumexp(logits, axis=-1), logits.max(axis=-1))
   return by_platform(plainly, plainly, logits, gpu=in_one_pass)
