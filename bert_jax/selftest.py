@@ -33,7 +33,8 @@ TIMES = 3  # the error of plain JAX in the run's type that a kernel may have
 ROUNDING = {'bfloat16': 2**-8, 'float32': 2**-16}  # of an array's norm; float32 on a GPU may be rounded to 19 bits
 OF_LENGTH = 3 / 4  # of those units, how much longer or shorter an array may be: rounding mostly cancels out there
 EDGE, PLACES = 16, 32  # tokens of the least block; how many tokens at the edges of blocks are changed one by one
-SEEN = 1 / 16  # of those that see such a token, how many must notice
+SEEN, LEAST_SEEN = 1 / 16, 8  # of those that see such a token, how many must notice; of fewer nothing is asked
+UNLIKELY = 1e-9  # that dropout hides a token from all who see it
 OF_ALL = 0.03  # of the whole gradient's norm: the least that one counts for, as that of the keys' bias is but rounding
 
 # What is counted and must be 0.
@@ -174,9 +175,10 @@ def leaks(batch, vocabulary: int, hidden) -> int:
 
 
 def unseen(batch, model, hidden, rng: np.random.Generator) -> int:
-  """How many of some tokens at the edges of blocks can be changed and fewer than SEEN of those that see them do.
+  """How many of some tokens at the edges of blocks can be changed, and hardly any of those that should see them do.
 
   A key that a mask hides by mistake is a small part of what a long pair sees, but nothing at all comes of its change.
+  `hidden` as for `leaks`, by `model`.
   """
   pair_ids, ids = (np.asarray(batch[name]) for name in ('pair_ids', 'input_ids'))
   before, count, rows, at = hidden(ids), 0, np.arange(len(ids)), np.arange(ids.shape[1])
@@ -190,8 +192,9 @@ def unseen(batch, model, hidden, rng: np.random.Generator) -> int:
     off = at[None] - places[:, None]
     sees = (pair_ids == pair_ids[rows, places][:, None]) & (pair_ids > 0) & (
         off * model.direction > 0 if model.direction else off != 0)
-    enough = (notice & sees).sum(axis=1) >= SEEN * (1 - model.attention_dropout) * sees.sum(axis=1)
-    count += int((~enough).sum())
+    many, rate = sees.sum(axis=1), model.attention_dropout
+    asked = (many >= LEAST_SEEN) & (rate ** (many * model.heads) < UNLIKELY)
+    count += int((asked & ((notice & sees).sum(axis=1) < SEEN * (1 - rate) * many)).sum())
   return count
 
 
