@@ -94,12 +94,11 @@ def _findings(model, place: Place, tokens: int, seed: int) -> Iterator[Finding]:
     batch = synthetic.batch(model.vocab_size, B, tokens, 1, pairs=pairs, shortest=shortest, seed=seed)
     batch['pair_ids'][-1, -tokens // 8:] = 0  # both have padding
     batch = {key: jnp.asarray(batch[key]) for key in ('input_ids', 'token_type_ids', 'position_ids', 'pair_ids')}
-    of = lambda settings: jax.device_get(value_and_gradient(settings, place)(params, batch, key))
-    found = [of(model), of(plain)]
+    found = [value_and_gradient(settings, place)(params, batch, key) for settings in (model, plain)]
     with jax.default_matmul_precision('highest'):
-      found.append(of(exact))
+      found.append(value_and_gradient(exact, place)(params, batch, key))
     rows = f'{name}, {model.dtype}'
-    yield from compared(tokens, rows, model.dtype, *found)
+    yield from compared(tokens, rows, model.dtype, *jax.device_get(found))
     hidden = functools.partial(_hidden, model, place, params, batch, key)
     yield Finding(tokens, rows, 'other pairs', leaks(batch, model.vocab_size, hidden), 0)
     yield Finding(tokens, rows, 'own pair', unseen(batch, model, hidden, np.random.default_rng(seed)), 0)
