@@ -90,10 +90,10 @@ def test_a_window_does_not_write_into_what_it_was_made_from():
 @pytest.mark.parametrize('line', [12, 30, 59])
 def test_a_loss_far_above_those_before_it_is_told_with_what_to_do(tmp_path, capsys, tally, line):
   """Of 60 lines of two steps each; noise is not told."""
-  def said(spike: int | None) -> str:
+  def said(spike: int | None, rewinds: bool = True) -> str:
     rates = metrics.Rates(lambda step: 1.0, None, 1)
     recorder = metrics.Recorder(tmp_path / str(spike), OBJECTIVES['mlm'], step=0, steps=120, log_every=2, rates=rates,
-                                progress=False)
+                                progress=False, rewinds=rewinds)
     rng = np.random.default_rng(line)
     for step in range(1, 121):
       loss = 5 + 0.1 * rng.normal() + 3 * ((step - 1) // 2 + 1 == spike)
@@ -106,6 +106,9 @@ def test_a_loss_far_above_those_before_it_is_told_with_what_to_do(tmp_path, caps
   (tmp_path / 'None').mkdir()
   (tmp_path / str(line)).mkdir()
   tally.control('far above' not in said(None))
+  if line == 12:  # fine-tuning has no such flags
+    told = said(line, rewinds=False)
+    assert 'far above' in told and '--' not in told and 'optimizer.peak_learning_rate' in told
   told = said(line)
   first = 2 * line - 2
   tally.fault(True, detected=told.count('far above') == 1 and f'--skip-steps {first}:{first + 2} ' in told)
