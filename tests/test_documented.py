@@ -1,8 +1,8 @@
 """The commands of README.md and docs/guide.md, line by line as in a fresh shell, on a small corpus; and their Python.
 
 The lines run as they stand, in one folder, which at first holds what the text says that a reader brings: `corpus`,
-`sentences.txt` and `reviews.csv`. Four stand for what needs a network or minutes: `git clone` makes a folder of links to
-this working tree, `python -m venv` a folder with bin/activate, `source` puts that folder's bin on the path, and `pip
+`sentences.txt` and `reviews.csv`. Four stand for what needs a network or minutes: `git clone` makes a folder of links
+to this working tree, `python -m venv` a folder with bin/activate, `source` puts that folder's bin on the path, and `pip
 install` puts `bert-jax` into it, which finds only the packages of the extras that the line names. Lines of `bert-jax`
 that need no shell run in one process, which imports once. A block that is not run says why in a comment before it.
 """
