@@ -113,8 +113,8 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
         begin = time.monotonic()
         with compiling():
           needed = program.compile_step(state, batch)
-        recorder.clock.leave_out(seconds := time.monotonic() - begin)
-        work.compiled(needed, seconds)
+          work.compiled(needed, time.monotonic() - begin)
+        recorder.clock.leave_out(time.monotonic() - begin)
       if work.recheck_every and (step + 1) % work.recheck_every == 0:
         state, report = recheck.step(program, state, batch, step + 1)
       else:

@@ -79,6 +79,6 @@ def held_out_text(figures: Mapping[str, float]) -> str:
   accuracies = [f'{figures[f"{term}_accuracy"]:.3f}' for term in terms if f'{term}_accuracy' in figures]
   parts += [f'acc {" and ".join(accuracies)}'] if accuracies else []
   parts += [f'{name.replace("_", " ")} {value:.3f}' for name, value in figures.items()
-            if name not in own and not name.startswith(PROBE)]
+            if name not in own and not name.startswith(PROBE) and isinstance(value, int | float)]
   probed = {name: value for name, value in figures.items() if name.startswith(PROBE)}
   return f'held-out {", ".join(parts)}{probes_text(probed)}'

@@ -179,6 +179,7 @@ def test_json_is_for_people_too():
 def test_choices_are_those_of_the_tables():
   from bert_jax import features, score
   from bert_jax.benchmark import peers, tasks
+  from bert_jax import trackers
   from bert_jax.convert import exchange, growing, huggingface
   from input_pipeline import benchmark
   from input_pipeline.batches.config import BatchConfig
@@ -197,6 +198,8 @@ def test_choices_are_those_of_the_tables():
   assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
   assert choices(using.Score, 'unit') == tuple(score.UNITS)
   assert choices(pretraining.Pretrain, 'longer_positions') == tuple(growing.LONGER)
+  assert choices(pretraining.Pretrain, 'log_to') == choices(training.FinetuneCommand, 'log_to') == tuple(
+      trackers.TRACKERS)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
@@ -412,9 +415,8 @@ def of_others(path, commands):
         yield words[:100], name
 
 
-@pytest.mark.parametrize('place', [f'bert_jax/tasks/{name}.py' for name in ('tables', 'splits')] + [
-    'bert_jax/predict.py', 'bert_jax/training.py', 'bert_jax/loop.py', 'bert_jax/trackers.py',
-    'bert_jax/distributed.py'])
+@pytest.mark.parametrize('place', [f'bert_jax/{name}.py' for name in (
+    'tasks/splits', 'predict', 'training', 'loop', 'trackers', 'distributed')])
 def test_what_several_commands_say_names_flags_that_each_has(place):
   """Or it names the command that has it."""
   commands = next(commands for room, commands in ONLY.items() if place.startswith(room))

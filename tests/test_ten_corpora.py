@@ -75,16 +75,17 @@ def of_code(place):
   draw, names = random.Random(0), ['value', 'count', 'name', 'rows', 'total', 'items', 'index', 'limit']
   word = lambda: draw.choice(names)
   one = lambda: (f'def {word()}_of({word()}):\n  """{word().title()}."""\n  '
-                 f'for {word()} in range({draw.randint(1, 99)}):\n    if {word()} > {word()}:\n      return {word()} + {draw.randint(1, 99)}\n')
+                 f'for {word()} in range({draw.randint(1, 99)}):\n    if {word()} > {word()}:\n      '
+                 f'return {word()} + {draw.randint(1, 99)}\n')
   return folder(place / 'code', '.py', ['\n\n'.join(one() for _ in range(8)) for _ in range(90)])
 
 
-CORPORA = {  # how it is made, and what masks are filled in
+CORPORA = {  # how it is made, what masks are filled in, and the flag that it needs, which is told without it
     'a folder of .txt': (lambda place: folder(place / 'texts', '.txt', plain(ENGLISH).split('\n\n')), 'the [MASK]'),
     'CSV': (of_csv, 'the [MASK] runs'),
     'JSON lines with content': (lambda place: written(place, 'rows.jsonl', '\n'.join(
         json.dumps({'id': number, 'content': ' '.join(document)})
-        for number, document in enumerate(documents(ENGLISH, ' ', '.')))), 'the [MASK] runs'),
+        for number, document in enumerate(documents(ENGLISH, ' ', '.')))), 'the [MASK]', '--text-field', 'content'),
     'Parquet': (of_parquet, 'the [MASK] runs'),
     'a sentence a line': (lambda place: written(place, 'lines.txt', plain(ENGLISH).replace('\n\n', '\n')),
                           'the [MASK]'),
@@ -94,14 +95,15 @@ CORPORA = {  # how it is made, and what masks are filled in
     'Chinese': (lambda place: written(place, 'zh.txt', plain(CHINESE, '', '。')), '今天[MASK]气很好'),
     'Python code': (of_code, 'for [MASK] in range'),
 }
-FLAGS = ['--size', '150']  # beside the input: the corpora are small
+SIZE = {'Chinese': 35}  # of a vocabulary: the corpora are small
 SMALL = ['--model.hidden-size', '16', '--model.layers', '1', '--model.heads', '2', '--model.intermediate-size', '16',
          '--run.steps', '2']
 
 
-def commands(corpus: pathlib.Path, name: str, text: str) -> list[list[str]]:
-  return [['vocabulary', '--input', str(corpus), *FLAGS, '--output', f'{name}.txt'],
-          ['prepare', '--for', 'sample', '--input', str(corpus), '--vocabulary', f'{name}.txt', '--output',
+def commands(corpus: pathlib.Path, name: str, size: int, text: str, *flags: str) -> list[list[str]]:
+  """With at most two flags beside what is read and written: the size, or the recipe, and one that the corpus needs."""
+  return [['vocabulary', '--input', str(corpus), *flags, '--size', str(size), '--output', f'{name}.txt'],
+          ['prepare', '--for', 'sample', '--input', str(corpus), *flags, '--vocabulary', f'{name}.txt', '--output',
            f'{name}-data'],
           ['pretrain', 'sample', '--data', f'{name}-data', '--run-dir', f'{name}-run', *SMALL],
           ['export', f'{name}-run'], ['fill-mask', f'{name}-run/export', text]]
@@ -109,8 +111,8 @@ def commands(corpus: pathlib.Path, name: str, text: str) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_five_commands(tmp_path):
-  every = {name: commands(make(tmp_path), f'c{number}', text)
-           for number, (name, (make, text)) in enumerate(CORPORA.items())}
+  every = {name: commands(make(tmp_path), f'c{number}', SIZE.get(name, 150), *more)
+           for number, (name, (make, *more)) in enumerate(CORPORA.items())}
   argv = [word for those in every.values() for command in those for word in (*command, '+')]
   environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(pages.ROOT), *sys.path]),
                               'XLA_FLAGS': buckets.COMPILE, 'PYTHONWARNINGS': 'ignore'}

@@ -14,7 +14,6 @@ import pytest
 
 from bert_jax import metrics, trackers
 from launch import cli
-from launch.commands import pretraining
 from tests import buckets, children
 
 SECRETS = {'WANDB_API_KEY': '5ec2e7' * 6 + 'abcd', 'MLFLOW_TRACKING_PASSWORD': 'pass5ec2e7word'}
@@ -213,7 +212,3 @@ def test_one_that_is_not_installed_is_one_sentence_before_the_work(place, tmp_pa
     cli.main()
   assert ended.value.code == 2 and not (tmp_path / 'run').exists()
   assert f"this needs {name}, which is not installed here: pip install 'bert_jax[{name}]'" in capsys.readouterr().err
-
-
-def test_flags_know_each_tracker():
-  assert set(trackers.TRACKERS) == set(pretraining.Pretrain.__annotations__['log_to'].__args__[0].__args__)

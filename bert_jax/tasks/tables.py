@@ -110,7 +110,7 @@ def _named(data: storage.PathLike, split: str, language: str) -> tuple[str, ...]
   if len({_SHARD.sub('', file.name) for file in mine}) > 1:
     raise ConfigError(f'{name} has more than one table for {split}: {", ".join(file.name for file in mine)[:200]}; '
                       f'name one (`bert-jax finetune --files.{split}`)'
-                      + (' or its language (--language)' if language else ''))
+                      + (' or its language (`bert-jax finetune --language`)' if language else ''))
   return tuple(map(str, mine)) or None
 
 
