@@ -177,9 +177,8 @@ def test_json_is_for_people_too():
 
 
 def test_choices_are_those_of_the_tables():
-  from bert_jax import features, score
+  from bert_jax import features, score, trackers
   from bert_jax.benchmark import peers, tasks
-  from bert_jax import trackers
   from bert_jax.convert import exchange, growing, huggingface
   from input_pipeline import benchmark
   from input_pipeline.batches.config import BatchConfig
