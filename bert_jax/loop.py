@@ -68,6 +68,7 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
   train_step = program.train_step  # made out here: its key goes to the devices
   saved, pending = step, None
   compiled: set[tuple] = set()  # the shapes of batches so far
+  begin = 0.0  # of a step that is compiled
   every = lambda steps: bool(steps) and step % steps == 0
 
   def end() -> int:
@@ -114,13 +115,14 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
         with compiling():
           needed = program.compile_step(state, batch)
           work.compiled(needed, time.monotonic() - begin)
-        recorder.clock.leave_out(time.monotonic() - begin)
       if work.recheck_every and (step + 1) % work.recheck_every == 0:
         state, report = recheck.step(program, state, batch, step + 1)
       else:
         state, report = train_step(state, batch)
-      if not compiled:
+      if shape not in compiled:
         jax.block_until_ready(report)
+        recorder.clock.leave_out(time.monotonic() - begin)
+      if not compiled:
         work.began()
       compiled.add(shape)
       if pending:

@@ -291,18 +291,22 @@ class Clock:
   def mark(self, step: int) -> None:
     """Begins a new measurement at `step`."""
     self.since, self.step, self.waited = time.monotonic(), step, 0.0
+    self.left_out, self.steps_left_out = 0.0, 0
 
   def leave_out(self, seconds: float) -> None:
-    """Of the measurement at hand: the rates, and the time left by them, are those of steps."""
-    self.since += seconds
+    """Leaves a step out of the measurement at hand that took so long, as it was compiled: the rates, and the time left
+    by them, are those of other steps, where there are any."""
+    self.left_out, self.steps_left_out = self.left_out + seconds, self.steps_left_out + 1
 
   def minutes(self) -> float:
     return self.before + (time.monotonic() - self.start) / 60
 
   def rates(self, step: int, tokens: float, flops_per_step: float, peak: float | None) -> dict[str, float]:
     """Since the last mark: tokens_per_second (real), steps_per_second, data_stall_share, and mfu if `peak` is known."""
-    seconds = max(time.monotonic() - self.since, 1e-9)
-    steps = step - self.step
+    seconds, every = time.monotonic() - self.since, step - self.step
+    steps = every - self.steps_left_out
+    seconds, steps = (seconds - self.left_out, steps) if steps > 0 else (seconds, every)
+    seconds, tokens = max(seconds, 1e-9), tokens * steps / max(every, 1)
     rates = {'tokens_per_second': tokens / seconds, 'steps_per_second': steps / seconds,
              'data_stall_share': self.waited / seconds}
     return rates | ({'mfu': steps * flops_per_step / seconds / peak} if peak else {})

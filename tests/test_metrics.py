@@ -115,13 +115,14 @@ def test_a_loss_far_above_those_before_it_is_told_with_what_to_do(tmp_path, caps
 
 
 def test_rates_and_the_time_left_are_those_of_steps():
-  """Ten steps in a hundred seconds, of which ninety were spent compiling."""
-  clock = metrics.Clock(0.0, 0)
-  clock.since -= 100.0
-  clock.leave_out(90.0)
-  rates = clock.rates(10, 50.0, 1.0, None)
-  assert rates['steps_per_second'] == pytest.approx(1.0, rel=0.01)
-  assert rates['tokens_per_second'] == pytest.approx(5.0, rel=0.01)
+  """Eleven steps in a hundred seconds, of which ninety were spent compiling the first; and that one alone."""
+  for steps, rate in ((11, 1.0), (1, 0.01)):
+    clock = metrics.Clock(0.0, 0)
+    clock.since -= 100.0
+    clock.leave_out(90.0)
+    rates = clock.rates(steps, 5.0 * steps, 1.0, None)
+    assert rates['steps_per_second'] == pytest.approx(rate, rel=0.01)
+    assert rates['tokens_per_second'] == pytest.approx(5 * rate, rel=0.01)
 
 
 @pytest.mark.parametrize('figures, says', [
