@@ -38,7 +38,8 @@ hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
 pytest_plugins = ['tests.reliability']
 ALLOWED_SKIPS = pathlib.Path(__file__).with_name('allowed_skips.txt')
 # Tests with these marks have a `make` target of their own, which installs what they need. {mark: its module}
-COMPANIONS = {'beam': 'apache_beam', 'ray': 'ray', 'peers': 'torch', 'gpu_plan': 'jax_cuda12_plugin', 'docs': 'mkdocs'}
+COMPANIONS = {'beam': 'apache_beam', 'ray': 'ray', 'peers': 'torch', 'gpu_plan': 'jax_cuda12_plugin', 'docs': 'mkdocs',
+              'trackers': 'mlflow'}
 TARGETS = {'beam': 'engines', 'ray': 'engines', 'gpu_plan': 'gpu-plan'}  # where its name is another
 # The files of tests that hang on the versions of jax, flax, optax, Orbax, numpy or Python: `make test-newest`.
 VERSIONS = frozenset('''

@@ -19,7 +19,10 @@ RECIPE = 'small'  # that `prepare` names for what comes next
 
 def check_vocabulary(settings) -> dict[str, str]:
   """The flags that change nothing beside the others, and why."""
-  idle = {'lower_case': 'with --extend, whose text is that of the old vocabulary'} if settings.extend else {}
+  idle = {} if settings.extend is None else dict.fromkeys(
+      ('lower_case', 'language'), 'with --extend, whose text is that of the old vocabulary')
+  if settings.lower_case is not None:
+    idle['language'] = 'beside --lower-case or --no-lower-case, which it chooses'
   draws = settings.limit or settings.kind == 'sentencepiece'
   return idle | ({} if draws else {'seed': 'without --limit, which draws by it'})
 
@@ -31,7 +34,8 @@ def vocabulary(argv: list[str]) -> int:
                          check=check_vocabulary)
   trained = training.train_from(settings)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
-  if lost := cases.warning(trained.lower_case, trained.tokens):
+  told = settings.lower_case is not None or settings.extend is not None  # or else it was chosen by the same letters
+  if told and (lost := cases.warning(trained.lower_case, trained.tokens, settings.language, trained.strips_accents)):
     print(f'bert-jax: {lost}', file=sys.stderr)
   return 0
 
