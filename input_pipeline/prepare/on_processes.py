@@ -54,32 +54,62 @@ ENGINE = jobs.Engine(make_shards, _check)
 
 def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path, submit: Callable,
                progress: bool) -> collections.Counter:
-  counts, below = collections.Counter(), _below(settings, parts, submit, progress)
+  """A section of a large file is read where it is made into runs; other text here. The first documents are counted one
+  by one, in their order, and nothing is read after them."""
+  counts = collections.Counter()
+  groups = _groups(parts) if settings.first is None else [parts]
+  below = _below(settings, groups, submit, progress)
 
   def calls() -> Iterator[tuple]:
-    for number, chunk in enumerate(sources.chunks(parts, sources.CHUNK_BYTES)):
-      first = None if settings.first is None else settings.first - counts['documents']
-      if first == 0:
-        return
-      yield _make_run, chunk, runs / f'{number:08d}.run', settings, below, first
+    for place, group in enumerate(groups):
+      if sources.is_section(group[0]):
+        yield _make_runs_of, group, runs, place, settings, below
+        continue
+      for number, chunk in enumerate(sources.chunks(group, sources.CHUNK_BYTES)):
+        first = None if settings.first is None else settings.first - counts['documents']
+        if first == 0:
+          return
+        yield _make_run, chunk, _name(runs, place, number), settings, below, first
 
   with _bar('text → pieces', progress) as bar:
-    for done in _each(calls(), submit, 1 if settings.first else settings.workers):  # the first are counted one by one
+    for done in _each(calls(), submit, 1 if settings.first else settings.workers):
       counts.update(done)
       bar.update(done['bytes'])
       bar.set_postfix(documents=counts['documents'], refresh=False)
   return counts
 
 
-def _below(settings: Prepare, parts: list[sources.Part], submit: Callable, progress: bool) -> int | None:
+def _groups(parts: list[sources.Part]) -> list[list[sources.Part]]:
+  """The mix in its order: sections of large files, each by itself, and what else stands between them."""
+  groups: list[list[sources.Part]] = []
+  for part in sources.divided(parts, sources.SECTION_BYTES):
+    if groups and not sources.is_section(part) and not sources.is_section(groups[-1][0]):
+      groups[-1].append(part)
+    else:
+      groups.append([part])
+  return groups
+
+
+def _name(runs: pathlib.Path, place: int, number: int) -> pathlib.Path:
+  return runs / f'{place:08d}-{number:08d}.run'
+
+
+def _below(settings: Prepare, groups: list[list[sources.Part]], submit: Callable, progress: bool) -> int | None:
   """The bound of the keys of documents that --limit draws."""
   if settings.limit is None:
     return None
-  calls = ((_keys, chunk, settings) for chunk in sources.chunks(parts, sources.CHUNK_BYTES))
+
+  def calls() -> Iterator[tuple]:
+    for group in groups:
+      if sources.is_section(group[0]):
+        yield _keys_of, group, settings
+      else:
+        yield from ((_keys, chunk, settings) for chunk in sources.chunks(group, sources.CHUNK_BYTES))
+
   with _bar('drawing documents', progress) as bar:
 
     def found() -> Iterator[np.ndarray]:
-      for keys, size in _each(calls, submit, settings.workers):
+      for keys, size in _each(calls(), submit, settings.workers):
         bar.update(size)
         yield keys
 
@@ -104,6 +134,20 @@ def _bar(what: str, progress: bool):
 
 def _keys(chunk: sources.Chunk, settings: Prepare) -> tuple[np.ndarray, int]:
   return stages.smallest_keys(chunk, settings), chunk.size()
+
+
+def _keys_of(section: list[sources.Part], settings: Prepare) -> tuple[np.ndarray, int]:
+  assert settings.limit
+  found = [_keys(chunk, settings) for chunk in sources.chunks(section, sources.CHUNK_BYTES)]
+  return sampling.smallest((keys for keys, _ in found), settings.limit), sum(size for _, size in found)
+
+
+def _make_runs_of(section: list[sources.Part], runs: pathlib.Path, place: int, settings: Prepare,
+                  below: int | None) -> collections.Counter:
+  counts: collections.Counter = collections.Counter()
+  for number, chunk in enumerate(sources.chunks(section, sources.CHUNK_BYTES)):
+    counts.update(_make_run(chunk, _name(runs, place, number), settings, below, None))
+  return counts
 
 
 def _make_run(chunk: sources.Chunk, path: pathlib.Path, settings: Prepare, below: int | None,

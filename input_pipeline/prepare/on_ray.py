@@ -37,7 +37,7 @@ def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Co
   parts = list(map(sources.absolute, job.parts))
   question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
   plan = Plan(job.settings, tuple(parts), stages.sent(job.vocabulary), job.vocabulary.unk_id, str(job.shared),
-              Sizes(sources.CHUNK_BYTES))
+              Sizes(sources.CHUNK_BYTES, sources.SECTION_BYTES))
   found = ray_jobs.run(_drive, options, job.progress, question, plan)
   jobs.bring(job, found[0])
   return found
