@@ -98,6 +98,7 @@ def _content(found: '_Finds', at: int, end: int) -> bytes | None:
   if length < _WIDTH + _CHECKSUM:
     return None
   bits = found.number(at, length)
+  assert bits is not None  # what is found was read
   checksum = bits >> length - _WIDTH - _CHECKSUM & (1 << _CHECKSUM) - 1  # of a stream of one block it is the block's
   length += _WIDTH + _CHECKSUM
   bits = (bits << _WIDTH | _END) << _CHECKSUM | checksum
@@ -151,7 +152,7 @@ class _Finds:
       pass
     return self.data[start - self.base:start - self.base + size]
 
-  def number(self, at: int, width: int) -> int:
+  def number(self, at: int, width: int) -> int | None:
     """The bits from a place on as a number; None where the file has fewer."""
     first, last = at // 8, -(-(at + width) // 8)
     data = self.bytes(first, last - first)

@@ -64,18 +64,18 @@ class File:
     with self._opened() as (_, kind):
       return kind
 
-  def sections(self, size: int, bytes: int) -> 'list[File]':
-    """The file of so many bytes in parts of at most `size`, which have all its documents; or itself, where it cannot be
-    divided. Raises DataError."""
-    if self.once or bytes <= size:
+  def sections(self, size: int, length: int) -> 'list[File]':
+    """The file, of `length` bytes, in parts of at most `size` that have all its documents; or itself, where it cannot
+    be divided. Raises DataError."""
+    if self.once or length <= size:
       return [self]
     with self._opened() as (stream, kind):
       compressed, format = compression.kind_of(stream), formats.FORMATS[kind]
     if (format.split_section is None or compressed not in compression.DIVISIBLE or compressed and not format.compressed
         or self.options.documents == 'file' and 'documents' in format.uses):
       return [self]
-    count = -(-bytes // size)
-    ends = [bytes * number // count for number in range(count + 1)]
+    count = -(-length // size)
+    ends = [length * number // count for number in range(count + 1)]
     return [dataclasses.replace(self, format=kind, section=Bytes(*part, bool(compressed)))
             for part in zip(ends, ends[1:])]
 
@@ -83,7 +83,9 @@ class File:
     if self.section is not None:
       with self._read() as file:
         part = compression.section(file, self.section.start, self.section.end)
+        assert self.format  # which is known of a section, as that it can be split
         split = formats.FORMATS[self.format].split_section
+        assert split
         yield from self._chunks(self.format, split(part, self.name, self.options), chunk_bytes)
       return
     with self._opened() as (stream, kind):

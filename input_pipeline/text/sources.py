@@ -64,16 +64,17 @@ def divided(parts: Iterable[Part], section_bytes: int) -> list[Part]:
 
   Raises DataError, StorageError.
   """
-  parts = list(parts)
-  large = [part for part in parts if isinstance(part.source, files.File) and part.stamp.bytes > section_bytes]
-  found = storage.beside_each_other(lambda part: part.source.sections(section_bytes, part.stamp.bytes), large)
-  sections = {id(part): own for part, own in zip(large, found)}
-  return [part if own is part.source else _section(part, own) for part in parts
-          for own in sections.get(id(part), [part.source])]
+  def of(part: Part) -> list[Part]:
+    if not isinstance(part.source, files.File) or part.stamp.bytes <= section_bytes:
+      return [part]
+    return [_section(part, own) for own in part.source.sections(section_bytes, part.stamp.bytes)]
+
+  return [own for many in storage.beside_each_other(of, list(parts)) for own in many]
 
 
 def _section(part: Part, source: files.File) -> Part:
-  assert source.section
+  if source.section is None:
+    return part
   size = source.section.end - source.section.start
   return dataclasses.replace(part, source=source, stamp=dataclasses.replace(part.stamp, bytes=size))
 
