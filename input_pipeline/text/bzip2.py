@@ -18,6 +18,7 @@ _CHECKSUM = 32  # bits that come next
 _HEADERS = tuple(b'BZh%d' % level for level in range(1, 10))
 _HEADER = 4  # bytes
 _READ = 1 << 20  # bytes that are read at once
+_USUAL = 2 << 20  # bytes in which one begins nearly always
 LONGEST = 3 << 20  # bytes of a block: 900,000 symbols of at most 20 bits, and its tables
 
 
@@ -30,8 +31,7 @@ def blocks(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
 
   All that follows one that is found is walked through, so that nothing damaged is passed over. Raises Damaged.
   """
-  found = _Finds(file, max(0, start - 2 * LONGEST))
-  at = _before(found, 8 * start)
+  found, at = _before(file, start)
   while at is not None:
     content, end = _decoded(found, at)
     if at >= 8 * start:
@@ -40,18 +40,20 @@ def blocks(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
     at = _next(found, end)
 
 
-def _before(found: '_Finds', place: int) -> int | None:
-  """A block that begins before a place, if any does, from which one can go on; None: the file holds none at all."""
-  for at in reversed(found.blocks_before(place)):
-    try:
-      _decoded(found, at)
-      return at
-    except Damaged:  # bits that look like one, or the file is damaged there, which who walks on finds
-      continue
-  if found.base:
-    raise Damaged(f'no bzip2 block is whole in the {2 * LONGEST >> 20} MiB before byte {place // 8}')
-  first = _first(found, 0, 0)
-  return None if first is None else _next(found, first)
+def _before(file: BinaryIO, start: int) -> 'tuple[_Finds, int | None]':
+  """A block that begins before byte `start`, if any does, from which one can go on; None: the file holds none."""
+  for back in (_USUAL, 2 * LONGEST):
+    found = _Finds(file, max(0, start - back))
+    for at in reversed(found.blocks_before(8 * start)):
+      try:
+        _decoded(found, at)
+        return found, at
+      except Damaged:  # bits that look like one, or the file is damaged there, which who walks on finds
+        continue
+    if not found.base:
+      first = _first(found, 0, 0)
+      return found, None if first is None else _next(found, first)
+  raise Damaged(f'no bzip2 block is whole in the {2 * LONGEST >> 20} MiB before byte {start}')
 
 
 def _next(found: '_Finds', at: int) -> int | None:

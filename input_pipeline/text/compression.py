@@ -98,11 +98,10 @@ class Section:
     self.file.seek(at)
 
 
-def section(file: BinaryIO, start: int, end: int) -> Section:
-  """A part of a file that seeks, and is compressed as DIVISIBLE says. Reading it raises Damaged, and OSError of the
-  file."""
-  file.seek(0)
-  if _first(file, _LONGEST).startswith(_BZIP2):
+def section(file: BinaryIO, start: int, end: int, compressed: bool) -> Section:
+  """A part of a file that seeks, and is compressed by bzip2 or not at all. Reading it raises Damaged, and OSError of
+  the file."""
+  if compressed:
     blocks = _Blocks(bzip2.blocks(file, start), 8 * end)
     return Section(file, start, end, io.BufferedReader(blocks, BUFFER), lambda: blocks.reached, 0)
   file.seek(start)

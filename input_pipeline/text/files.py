@@ -82,7 +82,7 @@ class File:
   def chunks(self, chunk_bytes: int) -> Iterator[RawDocuments]:
     if self.section is not None:
       with self._read() as file:
-        part = compression.section(file, self.section.start, self.section.end)
+        part = compression.section(file, self.section.start, self.section.end, self.section.compressed)
         assert self.format  # which is known of a section, as that it can be split
         split = formats.FORMATS[self.format].split_section
         assert split
