@@ -28,8 +28,9 @@ WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lowe
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """A place for a corpus, whose text travels in small chunks, so that there are many runs."""
+  """A place for a corpus, whose text travels in small chunks, so that there are many runs; files are divided."""
   monkeypatch.setattr(sources, 'CHUNK_BYTES', 1500)
+  monkeypatch.setattr(sources, 'SECTION_BYTES', 4000)
   sizes = functools.partial(ray_tasks.Sizes, run=3000, value=20_000, fan=2, least=1, part_tokens=900)
   monkeypatch.setattr(on_ray, 'Sizes', sizes)
   (tmp_path / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')

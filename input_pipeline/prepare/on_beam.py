@@ -100,6 +100,8 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: t
   chunks = (pipeline
             | 'sources' >> beam.Create(list(enumerate(parts)))
             | 'spread sources' >> beam.Reshuffle()
+            | 'sections' >> beam.FlatMap(_sections, sources.SECTION_BYTES)
+            | 'spread sections' >> beam.Reshuffle()
             | 'split' >> beam.FlatMap(_chunks, sources.CHUNK_BYTES)
             | 'spread chunks' >> beam.Reshuffle())  # also keeps each run from being made twice
   below = None
@@ -145,11 +147,18 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: t
        | 'join portions' >> beam.Map(beam_spreading.join, vocabulary.unk_id, shared))
 
 
-def _chunks(numbered: tuple[int, sources.Part], chunk_bytes: int) -> Iterator[tuple[str, sources.Chunk]]:
-  """(the name of the run that it will be, chunk) for every chunk of a source."""
-  place, part = numbered
+def _sections(numbered: tuple[int, sources.Part], section_bytes: int) -> Iterator[tuple[str, sources.Part]]:
+  """(its place in the input, part) for every part of a source that one worker reads."""
+  place, whole = numbered
+  for number, part in enumerate(sources.divided([whole], section_bytes)):
+    yield f'{place:08d}-{number:08d}', part
+
+
+def _chunks(placed: tuple[str, sources.Part], chunk_bytes: int) -> Iterator[tuple[str, sources.Chunk]]:
+  """(the name of the run that it will be, chunk) for every chunk of a part."""
+  place, part = placed
   for number, chunk in enumerate(sources.chunks([part], chunk_bytes)):
-    yield f'{place:08d}-{number:08d}', chunk
+    yield f'{place}-{number:08d}', chunk
 
 
 def _keys(named: tuple[str, sources.Chunk], settings: Prepare) -> np.ndarray:

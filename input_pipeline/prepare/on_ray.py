@@ -44,7 +44,7 @@ def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Co
   question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
   expected = forecast.of(job)
   plan = Plan(job.settings, tuple(parts), stages.sent(job.vocabulary), job.vocabulary.unk_id, str(job.shared),
-              Sizes(sources.CHUNK_BYTES), None if expected is None else round(expected.text))
+              Sizes(sources.CHUNK_BYTES, sources.SECTION_BYTES), None if expected is None else round(expected.text))
   found = ray_jobs.run(_drive, options, job.progress, question, plan, expected)
   jobs.bring(job, found[0])
   return found

@@ -57,7 +57,7 @@ def _raw(plan: Plan, target: int) -> Iterator[tuple[tuple[int, int], object]]:
   # no CPU: a reader waits, most of its time, until what it read is made into runs, which needs one
   split = ray_tasks.task(_split, num_cpus=0, num_returns='streaming', scheduling_strategy='SPREAD',
                 _generator_backpressure_num_objects=_AHEAD)
-  batches = enumerate(_batches(plan.parts, target))
+  batches = enumerate(_batches(sources.divided(plan.parts, plan.sizes.section), target))
   readers: collections.deque = collections.deque()  # (batch, numbers, reader), that which waits longest first
   while True:
     for batch, parts in itertools.islice(batches, max(0, ray_tasks.cpus() - len(readers))):

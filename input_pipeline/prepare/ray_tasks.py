@@ -20,6 +20,7 @@ Tell = Callable[..., None]  # (stage, done, total, documents), of ray_jobs.py
 class Sizes:
   """What bounds the memory of a worker, a value that is sent, and how many of them there are."""
   chunk: int  # bytes of raw text, sources.CHUNK_BYTES
+  section: int  # bytes of a large file, sources.SECTION_BYTES
   run: int = 16 << 20  # bytes of raw text of a run
   value: int = 32 << 20  # bytes of what is worked on at once: of runs, tables, blocks
   fan: int = 48  # ranges of keys of a round, at most

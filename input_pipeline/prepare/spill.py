@@ -20,7 +20,7 @@ from input_pipeline.prepare.columns import Pieces
 
 TRAIN, VALIDATION, DROPPED = 0, 1, 2  # what is decided of a document
 SPLITS = {TRAIN: 'train', VALIDATION: 'validation'}
-VERSION = 4  # of the files of runs; raise it when they, or what a chunk is, change
+VERSION = 5  # of the files of runs; raise it when they, or what a chunk is, change
 _SIZE = 8  # bytes of the length of the header, JSON that stands before the arrays
 _ALIGN = 64
 

@@ -5,6 +5,7 @@ the text tell which they are, and each document by itself whether it is one. Thr
   keys of a chunk 7 2 9, of another 4 2 8   ->   the smallest of all that differ: 2 4 7   ->   documents below 8
 """
 
+import dataclasses
 import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records
-from input_pipeline.text import document, sources
+from input_pipeline.text import document, reading, sources
 
 MOST = 1 << 23  # documents that are drawn: their keys are 64 MiB, which one process holds
 _HELD = 1 << 20  # keys more than those that are wanted, before the largest go
@@ -27,6 +28,24 @@ def keys(chunk: sources.Chunk, limit: int, seed: int) -> np.ndarray:  # -> [K] u
   """The smallest keys, at most `limit`, of the documents that a chunk's weight takes. Raises DataError."""
   taken, _ = sources.taken(sources.parse(chunk).documents, chunk.weight)
   return smallest([np.array([key(one, seed) for one, _ in taken], '<u8')], limit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sized:
+  """The smallest keys of some text."""
+  keys: np.ndarray  # [K] uint64
+  size: int  # bytes of the text
+
+
+def sized_keys(chunk: sources.Chunk, place: reading.Place, limit: int, seed: int) -> Sized:
+  return Sized(keys(chunk, limit, seed), chunk.size())
+
+
+def smallest_sized(many: Iterable[Sized]) -> Sized:
+  """Of a section, which is read by one process."""
+  found = [*many]
+  return Sized(np.unique(np.concatenate([np.zeros(0, '<u8'), *(one.keys for one in found)])),
+               sum(one.size for one in found))
 
 
 def smallest(parts: Iterable[np.ndarray], limit: int) -> np.ndarray:  # [K] … -> [K] uint64

@@ -29,10 +29,12 @@ def check_vocabulary(settings) -> dict[str, str]:
 
 def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
+  from input_pipeline import processes
   from input_pipeline.vocabulary import cases, training
   settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary',
                          check=check_vocabulary)
-  trained = training.train_from(settings)
+  processes.begin(settings.workers)  # workers then import beside this process
+  trained = training.train_from(settings, progress=True)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
   told = settings.lower_case is not None or settings.extend is not None  # or else it was chosen by the same letters
   if told and (lost := cases.warning(trained.lower_case, trained.tokens, settings.language, trained.strips_accents)):
@@ -91,7 +93,7 @@ def prepare(argv: list[str]) -> int:
   once = sources.read_once(sources.mixture(args.settings.input)) if long else []
   require(not once, f'--long-sequence-length reads the text twice, and --input {"".join(once[:1])} can be read only '
           'once: write it to a file')
-  from input_pipeline.prepare import processes
+  from input_pipeline import processes
   processes.begin(args.settings.workers)  # workers then import beside this process
   from input_pipeline import inspection
   from input_pipeline.prepare import corpus
