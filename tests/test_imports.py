@@ -15,7 +15,7 @@ ROOT = pathlib.Path(bert_jax.__file__).parents[1]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(bert_jax.__path__, 'bert_jax.'))
 # Formats, the launchers' flags, progress and plots: training is possible without any of them.
 OPTIONAL = ('tensorflow', 'fsspec', 'gcsfs', 'tokenizers', 'tyro', 'tqdm', 'tensorboardX', 'safetensors',
-            'sentencepiece', 'matplotlib')
+            'sentencepiece', 'matplotlib', 'wandb', 'mlflow')
 NEED_MORE = ('bert_jax.convert', 'bert_jax.text_encoder')
 
 PROGRAM = '''
