@@ -71,7 +71,8 @@ ENGINE = jobs.Engine(make_shards, _check)
 def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path, submit: Callable,
                progress: bool, expected: forecast.Forecast | None) -> collections.Counter:
   total = None if expected is None else round(expected.text)
-  counts, below = collections.Counter(), _below(settings, parts, submit, progress, total)
+  counts: collections.Counter = collections.Counter()
+  below = _below(settings, parts, submit, progress, total)
 
   def calls() -> Iterator[tuple]:
     for number, chunk in enumerate(sources.chunks(parts, sources.CHUNK_BYTES)):
@@ -106,7 +107,8 @@ def _below(settings: Prepare, parts: list[sources.Part], submit: Callable, progr
 
 def _each(calls: Iterable[tuple], submit: Callable, workers: int) -> Iterator:
   """The results of calls, each (function, argument …), in their order; few of them wait."""
-  waiting, ahead = collections.deque(), 2 * workers if workers > 1 else 0
+  waiting: collections.deque = collections.deque()
+  ahead = 2 * workers if workers > 1 else 0
   for call in calls:
     waiting.append(submit(*call))
     while len(waiting) > ahead:
