@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 TEXT, SHARDS = 'B', 'shard'  # their units
 _PERIOD = 10  # seconds from one look to the next
@@ -19,7 +20,7 @@ def bar(what: str, unit: str, total: float | None, progress: bool):
 def shards(progress: bool) -> Iterator[Callable[[int, int], None]]:
   """What is to be called with how many there are, and of how many."""
   with contextlib.ExitStack() as opened:
-    made = []  # when there is something to be shown
+    made: list[Any] = []  # when there is something to be shown
 
     def told(done: int, of: int) -> None:
       if not made:

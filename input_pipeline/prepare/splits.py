@@ -5,6 +5,7 @@ Letters: D documents of a run.
 
 import collections
 import dataclasses
+import itertools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -151,7 +152,7 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisio
   totals = totals_of(map(spill.read, paths), decisions)
   check_totals(settings, totals)
   size, tokens = sum(path.stat().st_size for path in paths), sum(total.tokens for total in totals.values())
-  futures, made = {}, 0
+  jobs: dict[int, list[tuple]] = {}
   for split, count in shard_counts(settings, totals[spill.TRAIN].tokens).items():
     if not totals[split].pieces:
       continue
@@ -159,21 +160,21 @@ def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisio
     name = lambda number, split=split, count=count: directory / records.shard_name(spill.SPLITS[split], number, count)
     rounds = spreading.rounds(len(paths), size * totals[split].tokens / tokens, len(own.ranges))
     if rounds is None:
-      jobs = [(write_shard, name(i), paths, decisions, split, own.of_shard(i), unknown_id) for i in range(count)]
+      jobs[split] = [(write_shard, name(i), paths, decisions, split, own.of_shard(i), unknown_id) for i in range(count)]
     else:
       files = disk_spreading.spread(paths, decisions, own, rounds, on_the_way, submit)
-      jobs = [(disk_spreading.write_shard, name(i), files[i * own.of_a_shard:(i + 1) * own.of_a_shard], own.of_shard(i),
-               unknown_id) for i in range(count)]
-    futures[split] = [submit(*job) for job in jobs]
-  written = {}
-  for split, own in futures.items():
-    done = []
-    for future in own:
-      done.append(future.result())
-      made += 1
-      told(made, sum(map(len, futures.values())))
-    written[spill.SPLITS[split]] = split_of(totals[split].documents, done)
-  return written
+      jobs[split] = [(disk_spreading.write_shard, name(i), files[i * own.of_a_shard:(i + 1) * own.of_a_shard],
+                      own.of_shard(i), unknown_id) for i in range(count)]
+  made, every = itertools.count(1), sum(map(len, jobs.values()))
+
+  def asked(job: tuple):
+    future = submit(*job)
+    future.add_done_callback(lambda _: told(next(made), every))  # as each is done, whoever waits for which
+    return future
+
+  futures = {split: list(map(asked, own)) for split, own in jobs.items()}
+  return {spill.SPLITS[split]: split_of(totals[split].documents, [future.result() for future in own])
+          for split, own in futures.items()}
 
 
 def split_of(documents: int, done: list[tuple[records.Shard, dict[str, int]]]) -> records.Split:
