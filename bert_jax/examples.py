@@ -45,7 +45,7 @@ class Split:
     """Its rows as batches, of which this process has part `index` of `parts`. `lengths`: those that are compiled."""
     longest = -(-max(len(row.input_ids) for row in self.rows) // STEP) * STEP
     if not lengths:
-      lengths = choose_lengths(self.rows, config.batch.lengths)
+      lengths = choose_lengths(self.rows, config.lengths_of(len(self.rows)))
     elif lengths[-1] < longest:
       lengths = *lengths, longest
     return Batches(self.rows, config.batch.size, lengths, config.batch.seed, self.encoding.tokenizer.pad_id, index,

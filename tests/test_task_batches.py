@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings, strategies as st
 
 from bert_jax.tasks.batches import STEP, Batches, choose_lengths
+from bert_jax.tasks.settings import Finetune, TaskBatch
 from bert_jax.tasks.task import Row
 
 LENGTHS = st.lists(st.integers(2, 70), min_size=1, max_size=150)
@@ -69,3 +70,9 @@ def test_epochs_have_orders_of_their_own_and_short_rows_pay_little():
   assert abs(np.corrcoef(firsts, np.arange(len(firsts)))[0, 1]) < .3  # no curriculum by length
   padded = sum(batches.length(batches.members(step)) * 32 for step in range(batches.steps))
   assert padded < 1.5 * lengths.sum() < .3 * 128 * len(lengths)
+
+
+def test_more_steps_have_more_lengths():
+  of = lambda rows, **changes: Finetune(batch=TaskBatch(size=32, **changes)).lengths_of(rows)
+  assert [of(rows) for rows in (10, 1_280, 1_920, 10_000)] == [4, 4, 6, 8]  # 3 epochs
+  assert of(10_000, lengths=1) == 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from bert_jax.tasks.task import Row
 
-STEP = 8  # tokens: lengths of batches are multiples
+STEP = 4  # tokens: lengths of batches are multiples
 TOGETHER = 32  # batches whose rows are sorted by length: more pad less, and put more of a length beside each other
 INPUTS = 'input_ids', 'token_type_ids', 'position_ids', 'pair_ids'
 

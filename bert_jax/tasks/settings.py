@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Annotated
+from typing import Annotated, Literal
 
 from bert_jax import config as cfg
 from bert_jax.errors import require
@@ -23,9 +23,9 @@ class TaskBatch:
   """Rows of a batch: 16 or 32 in the paper."""
   max_length: Annotated[int, Within(8, 2**20)] = 128
   """Tokens of a row, [CLS] and [SEP] included; longer texts are cut (run_classifier.py max_seq_length)."""
-  lengths: Annotated[int, Within(1, 1024)] = 4
+  lengths: Literal['auto'] | Annotated[int, Within(1, 1024)] = 'auto'
   """Rows are padded to one of so many lengths, chosen by the training rows, with rows of about one length in a batch;
-  each is compiled. 1: all to the longest row."""
+  each is compiled. 1: all to the longest row; auto: one for each 30 steps, at least 4 and at most 8."""
   seed: Seed = 12345
   """Of the order of the rows, drawn again in each epoch."""
 
@@ -90,6 +90,12 @@ class Finetune:
   def best(self) -> str:
     """The figure of an evaluation by which checkpoints compare."""
     return TASKS[self.task].best
+
+  def lengths_of(self, rows: int) -> int:
+    """To how many lengths so many training rows are padded: compiling another one pays where it has steps enough."""
+    if self.batch.lengths != 'auto':
+      return self.batch.lengths
+    return min(max(self.epochs * -(-rows // self.batch.size) // 30, 4), 8)
 
   def of_length(self, epoch: int) -> 'Finetune':
     """Where an epoch has so many steps: with the steps of the run, of its warmup, and between evaluations."""

@@ -8,10 +8,13 @@ import numpy as np
 
 from input_pipeline import records
 from input_pipeline.prepare import (
+  bars,
+  forecast,
   jobs,
   original_masks,
   original_pairs,
   pieces,
+  portions,
   processes,
   publishing,
   spill,
@@ -19,8 +22,9 @@ from input_pipeline.prepare import (
   stages,
 )
 from input_pipeline.prepare.settings import Prepare
-from input_pipeline.text import sampling, sources
+from input_pipeline.text import files, sampling, sources
 
+MEMORY = 400 << 20  # bytes that a process takes, measured
 _WORDS = 'words'  # the folder by which workers tell each other the ids of words
 
 
@@ -29,8 +33,11 @@ def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Co
   settings, runs = job.settings, job.workplace / 'runs'
   runs.mkdir(exist_ok=True)
   publishing.empty(job.workplace / _WORDS)
+  expected = forecast.of(job)
+  if expected is not None:
+    files.tell(_plan(expected, settings.workers))
   with processes.pool(settings.workers) as submit:
-    counts = _make_runs(settings, job.parts, runs, submit, job.progress)
+    counts = _make_runs(settings, job.parts, runs, submit, job.progress, expected)
     paths = sorted(runs.glob('*.run'))
     decisions = splits.decide(paths, settings, counts)
     if settings.masks != records.DYNAMIC:
@@ -40,7 +47,16 @@ def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Co
       paths, decisions = original_pairs.make_runs(
           paths, decisions, settings.sequence_length - pieces.SPECIAL_TOKENS, settings.short_piece_share, settings.seed,
           settings.dupe_factor, publishing.empty(job.workplace / 'pairs'), submit)
-    return splits.write(settings, job.vocabulary.unk_id, paths, decisions, job.data, submit), counts
+    with bars.shards(job.progress) as told:
+      return splits.write(settings, job.vocabulary.unk_id, paths, decisions, job.data,
+                          publishing.empty(job.workplace / 'slices'), submit, told), counts
+
+
+def _plan(expected: forecast.Forecast, workers: int) -> str:
+  chunks, rounds = expected.chunks(), expected.rounds(expected.chunks(), portions.PART_TOKENS)
+  tasks = chunks + (rounds.bundles if rounds else 0) + sum(expected.shards.values())
+  way = f'of disk beside the output{", twice," if rounds else ""} on the way (--workers {workers})'
+  return forecast.sentence(expected, chunks, tasks, MEMORY, way)
 
 
 def _check(arguments: tuple[str, ...]) -> None:
@@ -53,8 +69,9 @@ ENGINE = jobs.Engine(make_shards, _check)
 
 
 def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path, submit: Callable,
-               progress: bool) -> collections.Counter:
-  counts, below = collections.Counter(), _below(settings, parts, submit, progress)
+               progress: bool, expected: forecast.Forecast | None) -> collections.Counter:
+  total = None if expected is None else round(expected.text)
+  counts, below = collections.Counter(), _below(settings, parts, submit, progress, total)
 
   def calls() -> Iterator[tuple]:
     for number, chunk in enumerate(sources.chunks(parts, sources.CHUNK_BYTES)):
@@ -63,7 +80,7 @@ def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path,
         return
       yield _make_run, chunk, runs / f'{number:08d}.run', settings, below, first
 
-  with _bar('text → pieces', progress) as bar:
+  with bars.bar('text → pieces', bars.TEXT, total, progress) as bar:
     for done in _each(calls(), submit, 1 if settings.first else settings.workers):  # the first are counted one by one
       counts.update(done)
       bar.update(done['bytes'])
@@ -71,12 +88,13 @@ def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path,
   return counts
 
 
-def _below(settings: Prepare, parts: list[sources.Part], submit: Callable, progress: bool) -> int | None:
+def _below(settings: Prepare, parts: list[sources.Part], submit: Callable, progress: bool,
+           total: int | None) -> int | None:
   """The bound of the keys of documents that --limit draws."""
   if settings.limit is None:
     return None
   calls = ((_keys, chunk, settings) for chunk in sources.chunks(parts, sources.CHUNK_BYTES))
-  with _bar('drawing documents', progress) as bar:
+  with bars.bar('drawing documents', bars.TEXT, total, progress) as bar:
 
     def found() -> Iterator[np.ndarray]:
       for keys, size in _each(calls, submit, settings.workers):
@@ -95,11 +113,6 @@ def _each(calls: Iterable[tuple], submit: Callable, workers: int) -> Iterator:
       yield waiting.popleft().result()
   while waiting:
     yield waiting.popleft().result()
-
-
-def _bar(what: str, progress: bool):
-  from tqdm import tqdm
-  return tqdm(unit='B', unit_scale=True, desc=what, disable=None if progress else True, mininterval=1)
 
 
 def _keys(chunk: sources.Chunk, settings: Prepare) -> tuple[np.ndarray, int]:

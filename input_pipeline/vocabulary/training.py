@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, TextIO
@@ -12,12 +13,13 @@ from typing import Annotated, Literal, TextIO
 from input_pipeline import ranges, records, storage
 from input_pipeline.ranges import Within
 from input_pipeline.text import formats, sampling, sources, transforms
-from input_pipeline.vocabulary import beside, extending, tokenizer
+from input_pipeline.vocabulary import beside, cases, extending, tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
 _LEAST_LETTERS = 50  # of WordPiece; more are at most a quarter of the tokens, but for frequent ones
 _FREQUENT, _RARE = 1e-4, 1e-7  # of all characters: a letter that is a token if there is room; one that is none
 _MOST_PIECES = re.compile(r'Please set it to a value <= (\d+)')
+_CASE_SAMPLE = 5_000_000  # characters, by which it is chosen whether text is lower-cased
 _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 
 
@@ -37,16 +39,18 @@ def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
     raise records.DataError(f'--output {output} exists: name another, or pass --overwrite')
   storage.probe(output, '--output', folder=False)
   lines, lower_case = _lines(settings), settings.lower_case
+  if lower_case is None and settings.extend is None:
+    lines, lower_case = _choose_case(lines, settings)
   origin: dict[str, object] = {}
   if settings.extend is None:
-    data = trainer.train(lines, settings.size, lower_case)
+    data = trainer.train(lines, settings.size, bool(lower_case))
   else:
     old = extending.load(settings.extend)
     lower_case, origin = old.lower_case, {'extends': old.sha256}
     data = extending.extend(lines, old, settings.size, lambda *counted: _alphabet(*counted)[0])
   storage.write_output(output, data)
   beside.write(output, data, kind=settings.kind, size=settings.size, lower_case=lower_case,
-               strip_accents=lower_case and settings.kind == 'wordpiece', input=settings.input, **origin)
+               strip_accents=bool(lower_case) and trainer.accents, input=settings.input, **origin)
   return tokenizer.load(output, lower_case)
 
 
@@ -60,6 +64,20 @@ def _lines(settings: 'VocabularySettings') -> Iterator[str]:
     raise records.DataError(f'--input {sources.shown(settings.input)} holds no text: wanted at least one document')
   yield first
   yield from lines
+
+
+def _choose_case(lines: Iterator[str], settings: 'VocabularySettings') -> tuple[Iterator[str], bool]:
+  """The lines, and whether they are to be lower-cased, by the first of them; says so where that is not the usual."""
+  first, letters = list[str](), collections.Counter[str]()
+  for line in lines:
+    first.append(line)
+    letters.update(line)
+    if letters.total() >= _CASE_SAMPLE:
+      break
+  lower_case, why = cases.chosen(letters, settings.language, TRAINERS[settings.kind].accents)
+  if why:
+    print(f'bert-jax: {why}', file=sys.stderr, flush=True)
+  return itertools.chain(first, lines), lower_case
 
 
 def _lines_of(line: str) -> int:
@@ -177,12 +195,13 @@ class Trainer:
   """How a vocabulary of one kind is made."""
   train: Callable[[Iterator[str], int, bool], bytes]  # (lines, size, lower case) -> the file
   suffix: str  # of the file's name
+  accents: bool  # whether they are dropped where text is lower-cased
   lines: int | None = None  # that it takes at most: those of documents that a hash draws
 
 
 TRAINERS = {
-    'wordpiece': Trainer(train_wordpiece, '.txt'),
-    'sentencepiece': Trainer(train_sentencepiece, '.model', _SENTENCEPIECE_SAMPLE)}
+    'wordpiece': Trainer(train_wordpiece, '.txt', True),
+    'sentencepiece': Trainer(train_sentencepiece, '.model', False, _SENTENCEPIECE_SAMPLE)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +216,9 @@ class VocabularySettings:
   """WordPiece as BERT's, or a SentencePiece unigram model as ALBERT's."""
   size: Annotated[int, Within(len(tokenizer.SPECIAL) + 1, 2**27)] = 30522
   """Tokens, the five special ones included. 30522 is BERT-uncased's."""
-  lower_case: bool = True
-  """Lower-case text, and drop accents with WordPiece."""
+  lower_case: bool | None = None
+  """Lower-case text, and drop accents with WordPiece. By default that is done where the language loses little by it, as
+  English does: by --language, or else by the letters at the beginning of the text."""
   format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
   reading: formats.Options = formats.USUAL
@@ -206,6 +226,8 @@ class VocabularySettings:
   extend: str | None = None
   """A WordPiece vocabulary to enlarge: vocab.txt, or a checkpoint. All its ids stay, and so does its lower case; new
   tokens are what it splits most often in the input."""
+  language: str = ''
+  """The language of the text, as de or pt-BR, by which --lower-case is chosen."""
   limit: Annotated[int, Within(1, sampling.MOST)] | None = None
   """Use only so many documents, drawn by a hash from all: the text is read twice. A weight draws a share instead."""
   first: Annotated[int, Within(1, 10**12)] | None = None
