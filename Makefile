@@ -26,7 +26,7 @@ PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
 .PHONY: help pretrain proof test test-all reliability reliability-full test-bucket test-peers test-engines test-gpu-plan test-docs \
-  test-newest test-slurm docs notebook hardware lint clean
+  test-newest test-slurm test-trackers docs notebook hardware lint clean
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
@@ -34,6 +34,7 @@ help:
 	@echo 'make reliability each kind of fault, in under 8 minutes: reliability.json;  make reliability-full: many more'
 	@echo 'make test-bucket every command on a bucket of the loopback'
 	@echo 'make test-peers  parity with transformers and torch'
+	@echo 'make test-trackers runs that Weights & Biases and MLflow follow, offline'
 	@echo 'make test-engines shards made on Apache Beam and on Ray'
 	@echo 'make test-gpu-plan plans for GPUs that are not here'
 	@echo 'make test-newest what versions change, on NEWEST_PYTHON and the newest jax'
@@ -43,11 +44,25 @@ help:
 	@echo 'make hardware    docs/hardware.md: what fits on which GPU; some minutes'
 	@echo 'make lint        style by ruff, types by mypy'
 
+# $(call install,EXTRAS)
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bert_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 …")'
+$(PYTHON) -m venv $(VENV)
+$(BIN)/pip install --quiet --upgrade pip
+$(BIN)/pip install --quiet --editable '.[$(1)]'
+@touch $@
+endef
+comma := ,
+
 $(VENV)/.installed: setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bert_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[input,sample,plot,test]'
+	$(call install,input$(comma)sample$(comma)plot$(comma)test)
+
+# What the sample needs, and no more: threads read ahead in TensorFlow's place, and no compiler of TPUs is there.
+$(VENV)/.sample: setup.cfg pyproject.toml
+	$(call install,text$(comma)sample$(comma)plot)
+
+$(VENV)/.trackers: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[input,sample,plot,test,wandb,mlflow]'
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.installed
@@ -77,10 +92,10 @@ $(NEWEST_VENV)/.installed: setup.cfg pyproject.toml
 	$(NEWEST_VENV)/bin/pip install --quiet --upgrade --editable '.[input,sample,plot,test]'
 	@touch $@
 
-data/sample-vocab.txt: | $(VENV)/.installed
+data/sample-vocab.txt: | $(VENV)/.sample
 	$(BIN)/bert-jax vocabulary --input sample --size 2048 --output $@
 
-pretrain: $(VENV)/.installed data/sample-vocab.txt
+pretrain: $(VENV)/.sample data/sample-vocab.txt
 	$(BIN)/bert-jax prepare --input sample --vocabulary data/sample-vocab.txt --sequence-length 64 --validation-share 0.1 \
 	  --output data/sample
 	$(BIN)/bert-jax pretrain sample --data data/sample --run-dir $(RUN)
@@ -110,10 +125,10 @@ proof: $(VENV)/.installed data/proof-vocab.txt
 	  --data-root $(PROOF_DATA) --output runs/proof_tasks --against runs/proof_no_nsp runs/proof_left_to_right untrained
 
 test: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam and not ray and not gpu_plan and not docs' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not slow and not reliability and not bucket and not peers and not beam and not ray and not gpu_plan and not docs and not trackers' tests
 
 test-all: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam and not ray and not gpu_plan and not docs' tests
+	$(BIN)/python $(PYTEST) -n $(WORKERS) -m 'not peers and not beam and not ray and not gpu_plan and not docs and not trackers' tests
 
 # The plan of faults: tests/reliability.py. loadfile: the tests of one file share what they begin with.
 reliability: $(VENV)/.installed
@@ -133,6 +148,9 @@ $(VENV)/wheels: $(VENV)/.peers
 
 test-peers: $(VENV)/.peers | $(VENV)/wheels
 	BERT_JAX_TEST_MINILM="$$(ls $(VENV)/wheels/*.whl 2> /dev/null | head -n 1)" $(BIN)/python $(PYTEST) -m peers tests
+
+test-trackers: $(VENV)/.trackers
+	$(BIN)/python $(PYTEST) -m trackers tests/test_trackers.py
 
 test-engines: $(ENGINES_VENV)/.installed
 	$(ENGINES_VENV)/bin/python $(PYTEST) -m 'beam or ray' tests

@@ -14,7 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, config as cfg, early_stop, metrics, phases, program as program_lib, run_directory
+from bert_jax import (
+    checkpoint,
+    config as cfg,
+    early_stop,
+    metrics,
+    phases,
+    program as program_lib,
+    progress as progress_lib,
+    run_directory,
+)
 from bert_jax.errors import require
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import records, storage
@@ -34,7 +43,7 @@ def figures(program: program_lib.Program, params, batches: Iterable[dict[str, np
   total: dict[str, dict[str, float]] = {}
   baseline = np.zeros(2)
   term = program.objective.token_term()
-  with contextlib.closing(metrics.Progress(0, count, progress)) as bar:
+  with contextlib.closing(progress_lib.Progress(0, count, progress)) as bar:
     for done, batch in enumerate(batches, 1):
       sums, kept = jax.device_get(program.evaluation_step(params, mesh_lib.put_batch(batch, program.mesh)))
       total = metrics.add_sums(total, sums)

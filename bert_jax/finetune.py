@@ -27,6 +27,7 @@ from bert_jax import (
     rewind,
     run_directory,
     selftest,
+    trackers,
     train,
     training,
 )
@@ -121,19 +122,22 @@ def prepare(config: Finetune, data_dir: storage.PathLike, checkpoint_path: stora
 
 def finetune(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLike,
              checkpoint_path: storage.PathLike | None = None, *, devices=None, progress: bool = True,
-             stop: Callable[[int], bool] | None = None) -> tuple[Tuned, dict[str, float]]:
+             stop: Callable[[int], bool] | None = None,
+             log_to: str | None = None) -> tuple[Tuned, dict[str, float]]:
   """Fine-tunes a checkpoint on the training split of DATA, or goes on where `run_dir` stopped.
 
   Returns how it ended, and the figures of the best checkpoint on the validation split. `checkpoint_path` may be left
-  out where `run_dir` is there already. Raises ConfigError, DataError, CheckpointError, NonFiniteError.
+  out where `run_dir` is there already. `log_to`: a key of trackers.TRACKERS, who is told of each line of the log too.
+  Raises ConfigError, DataError, CheckpointError, NonFiniteError.
   """
+  trackers.require(log_to)
   storage.probe(run_dir, '--run-dir', checkpoints=True)
   job = prepare(config, data_dir, checkpoint_path, run_dir, devices)
-  return run(job, job.config, run_dir, progress=progress, stop=stop)
+  return run(job, job.config, run_dir, progress=progress, stop=stop, log_to=log_to)
 
 
 def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool = True,
-        stop: Callable[[int], bool] | None = None) -> tuple[Tuned, dict[str, float]]:
+        stop: Callable[[int], bool] | None = None, log_to: str | None = None) -> tuple[Tuned, dict[str, float]]:
   """One run of a job, in its own directory. `config`: the job's with other learning rate, epochs, size or seeds."""
   batches = job.training.batches(config, job.lengths, *mesh_lib.process_slice(job.program.mesh))
   config = config.of_length(batches.steps)
@@ -173,7 +177,7 @@ def run(job: Job, config: Finetune, run_dir: storage.PathLike, *, progress: bool
           f'{config.epochs} epochs of {len(job.training.rows):,} rows'
           + (f', classes {", ".join(config.labels)}' if config.labels else '')]
   run_of = training.Training(run_dir, record, job.source.files, program, fingerprint, steps, train.count_tokens,
-                             evaluate, lambda step: flops, what, job.load, config.best)
+                             evaluate, lambda step: flops, what, job.load, config.best, log_to=log_to)
   result = run_of.run(initial, progress, stop)
   answered, figures = None, {}
   if result.reason != 'signal':

@@ -42,8 +42,10 @@ class Work:
   """Asked after each step, which it is given: whether a checkpoint failed, so that this step is to be saved."""
   alive: Callable[[float], None]
   """Told before each step, with how many times the usual the next one may take."""
-  compiled: Callable[[int | None], None]
-  """Told the bytes of a device that a step takes, where they are known, for each shape of batches."""
+  compiles: Callable[[], None]
+  """Called before a step is compiled, for each shape of batches."""
+  compiled: Callable[[int | None, float], None]
+  """Told then the bytes of a device that the step takes, where they are known, and the seconds that it took."""
   began: Callable[[], None]
   """Called when the first step is done."""
   checkpoint_every: int
@@ -66,6 +68,7 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
   train_step = program.train_step  # made out here: its key goes to the devices
   saved, pending = step, None
   compiled: set[tuple] = set()  # the shapes of batches so far
+  begin = 0.0  # of a step that is compiled
   every = lambda steps: bool(steps) and step % steps == 0
 
   def end() -> int:
@@ -107,14 +110,19 @@ def run(program: Program, state: TrainState, step: int, work: Work, recorder: Re
       shape = tuple(array.shape for array in batch.values())
       work.alive(1.0 if shape in compiled else LONG)
       if shape not in compiled:
+        work.compiles()
+        begin = time.monotonic()
         with compiling():
-          work.compiled(program.compile_step(state, batch))
+          needed = program.compile_step(state, batch)
+          work.compiled(needed, time.monotonic() - begin)
       if work.recheck_every and (step + 1) % work.recheck_every == 0:
         state, report = recheck.step(program, state, batch, step + 1)
       else:
         state, report = train_step(state, batch)
-      if not compiled:
+      if shape not in compiled:
         jax.block_until_ready(report)
+        recorder.clock.leave_out(time.monotonic() - begin)
+      if not compiled:
         work.began()
       compiled.add(shape)
       if pending:

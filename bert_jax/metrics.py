@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import board, object_log, optimizer, run_directory
+from bert_jax import board, object_log, optimizer, run_directory, trackers
 from bert_jax.errors import NonFiniteError
 from bert_jax.objectives import Objective
+from bert_jax.progress import PROBE, Progress, held_out_text, probes_text, progress_text
 from input_pipeline import foreign, storage
 
 MOST_SKIPPED = 20  # non-finite steps in a row that end a run
@@ -25,7 +26,6 @@ SPIKE_LINES = 50  # of the log that it is compared with, ten at least
 VALIDATION = 'validation'  # the kind of a line of held-out figures
 TIME = 'time'  # of a line of the log: seconds since 1970, by the clock of the machine
 COUNTS = 'counts'  # where a window keeps what is no term's
-PROBE = 'probe_'  # what the names of the probes' figures begin with
 
 
 class Window:
@@ -62,14 +62,17 @@ class Recorder:
   def __init__(self, run_dir: storage.PathLike, objective: Objective, *, step: int, steps: int, log_every: int,
                minutes: float = 0.0, window: Mapping | None = None, unsent: Iterable[dict] = (), rates: Rates,
                skipped: int = 0, progress: bool = True, max_minutes: float | None = None,
-               strange: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None):
-    """`strange`: (step, figures of a line) -> sentences about what is unlike other runs."""
+               strange: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None,
+               follower: trackers.Follower | None = None, rewinds: bool = True):
+    """`strange`: (step, figures of a line) -> sentences about what is unlike other runs. `follower`: of process 0.
+    `rewinds`: whether the run's command can go back and leave batches out."""
     first = jax.process_index() == 0
-    self.strange = strange
+    self.strange, self.rewinds = strange, rewinds
     self.objective, self.steps, self.log_every = objective, steps, log_every
     self.rates, self.max_minutes = rates, max_minutes
     self.window, self.clock = Window(window), Clock(minutes, step)
-    self.writer = Writer(run_dir, step, unsent) if first else None
+    self.writer = Writer(run_dir, step, unsent, follower) if first else None
+    self.ending = 'failed'  # until it is known: as trackers.Tracker.close has it
     self.progress = Progress(step, steps, progress and first)
     self.skipped, self.skipped_in_row = skipped, 0  # steps that changed nothing, those before a resumption included
     self.losses: collections.deque[float] = collections.deque(maxlen=SPIKE_LINES)
@@ -89,8 +92,8 @@ class Recorder:
     skipped = int(report['skipped'])
     self.skipped_in_row = self.skipped_in_row + 1 if skipped > self.skipped else 0
     if skipped > self.skipped and self.writer:
-      print(f'bert-jax: step {step:,} changed nothing, as its loss, its gradient or what came of them was not finite; '
-            f'{skipped:,} such steps so far', file=sys.stderr, flush=True)
+      self.progress.tell(f'bert-jax: step {step:,} changed nothing, as its loss, its gradient or what came of them was '
+                         f'not finite; {skipped:,} such steps so far')
     self.skipped = skipped
     if self.skipped_in_row >= MOST_SKIPPED:
       raise NonFiniteError(f'{MOST_SKIPPED} steps in a row, up to step {step}, changed nothing, as their loss, their '
@@ -102,7 +105,7 @@ class Recorder:
           'skipped_steps': skipped}
       self._tell_of_a_spike(step, scalars['loss'])
       for sentence in self.strange(step, scalars) if self.strange and self.writer else ():
-        print(f'bert-jax: {sentence}', file=sys.stderr, flush=True)
+        self.progress.tell(f'bert-jax: {sentence}')
       self._line(step, scalars, diagnostics)
 
   def _tell_of_a_spike(self, step: int, loss: float) -> None:
@@ -112,9 +115,11 @@ class Recorder:
       return
     if loss > before.mean() + SPIKE * max(before.std(), LEAST_DEVIATION):
       first = max(step - self.log_every, 0)
-      print(f'bert-jax: the loss of steps {first:,} to {step - 1:,} is {loss:.3f}, far above the {before.mean():.3f} '
-            f'before: where it does not come back, --rewind-to a checkpoint before step {first} and --skip-steps '
-            f'{first}:{step} go on without these batches', file=sys.stderr, flush=True)
+      remedy = (f'--rewind-to a checkpoint before step {first} and --skip-steps {first}:{step} go on without these '
+                'batches') if self.rewinds else f'begin another run: {REMEDY}'
+      self.progress.tell(
+          f'bert-jax: the loss of steps {first:,} to {step - 1:,} is {loss:.3f}, far above the {before.mean():.3f} '
+          f'before: where it does not come back, {remedy}')
 
   def _line(self, step: int, scalars: dict[str, float], diagnostics) -> None:
     tokens = self.window.count('tokens') * self.rates.processes
@@ -130,11 +135,13 @@ class Recorder:
     self.progress.update(step, progress_text(scalars | rates) + self.probed, rates['steps_per_second'], minutes_left)
 
   def evaluated(self, step: int, figures: dict[str, float]) -> None:
-    """Held-out figures after `step`; those of probes are told from here on."""
+    """Held-out figures after `step`, which are told; those of probes in each line from here on."""
     probed = {name: value for name, value in figures.items() if name.startswith(PROBE)}
     self.probed = probes_text(probed) or self.probed
     if self.writer:
       self.writer.write(step, VALIDATION, figures)
+    if self.progress.show:
+      self.progress.tell(f'step {step:,}/{self.steps:,}  {held_out_text(figures)}')
 
   def unsent(self) -> list[dict]:
     """Lines of the log that only this process has."""
@@ -143,7 +150,7 @@ class Recorder:
   def close(self) -> None:
     self.progress.close()
     if self.writer:
-      self.writer.close()
+      self.writer.close(self.ending)
 
 
 def layer_table(values: Mapping[str, float]) -> str:
@@ -161,11 +168,12 @@ class Writer:
 
   Lines after `step`, of a run that was cut off, are dropped; the old file stays until the new one is whole, and what in
   it is no line of ours stays too. Lines that a full disk does not take wait; a checkpoint keeps them. `unsent`: those
-  that one kept. In a bucket the log is object_log's.
+  that one kept. In a bucket the log is object_log's. `follower`: who else is told of each line.
   """
 
-  def __init__(self, run_dir: storage.PathLike, step: int, unsent: Iterable[dict] = ()):
-    run_dir = storage.path(run_dir)
+  def __init__(self, run_dir: storage.PathLike, step: int, unsent: Iterable[dict] = (),
+               follower: trackers.Follower | None = None):
+    run_dir, self._follower = storage.path(run_dir), follower
     self._file: Any = None
     self._board: board.Board | None = None
     self._waiting: list[dict] = []  # lines that the file has not taken
@@ -193,7 +201,10 @@ class Writer:
 
   def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None:
     """One line of `kind`: train, validation, or what an optimizer tells (trust_ratio)."""
-    line = {'step': step, 'kind': kind, TIME: round(time.time(), 3)} | dict(scalars)
+    now = round(time.time(), 3)
+    line = {'step': step, 'kind': kind, TIME: now} | dict(scalars)
+    if self._follower:
+      self._follower.write(step, kind, scalars, now)
     if self._objects:
       self._objects.write(line)
       return
@@ -222,7 +233,8 @@ class Writer:
     """The lines that a checkpoint has to keep."""
     return self._objects.unsent() if self._objects else list(self._waiting)
 
-  def close(self) -> None:
+  def close(self, ending: str = 'failed') -> None:
+    """`ending`: how the run did, as trackers.Tracker.close has it."""
     if self._objects:
       self._objects.close()
     if self._file:
@@ -233,6 +245,8 @@ class Writer:
       self._file.close()
     if self._board:
       self._board.close()
+    if self._follower:
+      self._follower.close(ending)
 
 
 def read(run_dir: storage.PathLike) -> list[dict]:
@@ -277,67 +291,25 @@ class Clock:
   def mark(self, step: int) -> None:
     """Begins a new measurement at `step`."""
     self.since, self.step, self.waited = time.monotonic(), step, 0.0
+    self.left_out, self.steps_left_out = 0.0, 0
+
+  def leave_out(self, seconds: float) -> None:
+    """Leaves a step out of the measurement at hand that took so long, as it was compiled: the rates, and the time left
+    by them, are those of other steps, where there are any."""
+    self.left_out, self.steps_left_out = self.left_out + seconds, self.steps_left_out + 1
 
   def minutes(self) -> float:
     return self.before + (time.monotonic() - self.start) / 60
 
   def rates(self, step: int, tokens: float, flops_per_step: float, peak: float | None) -> dict[str, float]:
     """Since the last mark: tokens_per_second (real), steps_per_second, data_stall_share, and mfu if `peak` is known."""
-    seconds = max(time.monotonic() - self.since, 1e-9)
-    steps = step - self.step
+    seconds, every = time.monotonic() - self.since, step - self.step
+    steps = every - self.steps_left_out
+    seconds, steps = (seconds - self.left_out, steps) if steps > 0 else (seconds, every)
+    seconds, tokens = max(seconds, 1e-9), tokens * steps / max(every, 1)
     rates = {'tokens_per_second': tokens / seconds, 'steps_per_second': steps / seconds,
              'data_stall_share': self.waited / seconds}
     return rates | ({'mfu': steps * flops_per_step / seconds / peak} if peak else {})
-
-
-class Progress:
-  """A bar where tqdm is installed and stderr is a terminal; else a line now and then."""
-
-  def __init__(self, step: int, steps: int, show: bool = True):
-    self.steps, self.bar, self.show, self.last = steps, None, show, 0.0
-    if show and sys.stderr.isatty():
-      try:
-        from tqdm import tqdm
-        layout = '{percentage:3.0f}%|{bar:16}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'  # our text says the time left
-        self.bar = tqdm(total=steps, initial=step, dynamic_ncols=True, bar_format=layout)
-      except ImportError:
-        pass
-
-  def to(self, step: int) -> None:
-    """Moves a bar, if there is one, to `step`, without figures."""
-    if self.bar is not None:
-      self.bar.update(step - self.bar.n)
-
-  def update(self, step: int, text: str, rate: float, minutes_left: float | None) -> None:
-    """`text`: the figures; `rate`: steps a second; `minutes_left`: of a run that ends by the clock."""
-    left = (self.steps - step) / max(rate, 1e-9)
-    if minutes_left is not None:
-      left = min(left, 60 * max(minutes_left, 0))
-    text += f'  left {left // 60:.0f}:{left % 60:02.0f}'
-    if self.bar is not None:
-      self.bar.set_postfix_str(text, refresh=False)
-      self.to(step)
-    elif self.show and (time.monotonic() - self.last > 10 or step == self.steps):
-      self.last = time.monotonic()
-      print(f'step {step}/{self.steps}  {text}', file=sys.stderr, flush=True)
-
-  def close(self) -> None:
-    if self.bar is not None:
-      self.bar.close()
-
-
-def progress_text(scalars: Mapping[str, float]) -> str:
-  """'loss 6.91  mlm acc 0.143  nsp acc 0.62 …' for the progress bar."""
-  parts = [f'loss {scalars["loss"]:.3f}']
-  parts += [f'{term.removesuffix("_accuracy")} acc {value:.3f}'
-            for term, value in scalars.items() if term.endswith('_accuracy')]
-  parts += [f'{scalars["tokens_per_second"]:,.0f} tok/s']
-  return '  '.join(parts + ([f'MFU {scalars["mfu"]:.1%}'] if 'mfu' in scalars else []))
-
-
-def probes_text(probed: Mapping[str, float]) -> str:
-  """'  pairs accuracy 0.531 …', of the figures of probes."""
-  return ''.join(f'  {name.removeprefix(PROBE).replace("_", " ")} {value:.3f}' for name, value in probed.items())
 
 
 def add_sums(total: dict[str, dict[str, float]],

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bert_jax import config as cfg, distributed, finetune
+from bert_jax import config as cfg, distributed, finetune, trackers
 from bert_jax.errors import DriftError, require
 from bert_jax.tasks import splits
 from bert_jax.tasks.settings import Finetune, Grid
@@ -41,15 +41,17 @@ class Swept:
 
 def sweep(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLike,
           checkpoint_path: storage.PathLike | None, *, grid: Grid = NO_GRID, seeds: int = 1, devices=None,
-          progress: bool = True, stop: Callable[[int], bool] | None = None) -> Swept:
+          progress: bool = True, stop: Callable[[int], bool] | None = None, log_to: str | None = None) -> Swept:
   """Fine-tunes `seeds` times at each point of the grid, with one program; without a grid and with one seed in `run_dir`
   itself.
 
-  Seed k is that of config.run and config.batch, plus k - 1. The report: {'task', 'metrics': {name: {'mean', 'std',
-  'best'}} of the best point, 'seeds', 'examples_per_second', 'best': the best run's directory, 'runs'}.
+  Seed k is that of config.run and config.batch, plus k - 1. `log_to`: as of finetune.finetune, for each run. The
+  report: {'task', 'metrics': {name: {'mean', 'std', 'best'}} of the best point, 'seeds', 'examples_per_second',
+  'best': the best run's directory, 'runs'}.
   Raises ConfigError, DataError, CheckpointError, NonFiniteError.
   """
   require(seeds >= 1, f'seeds is {seeds}: wanted at least 1')
+  trackers.require(log_to)
   storage.probe(run_dir, '--run-dir', checkpoints=True)
   cells = list(dict.fromkeys(grid.cells(config)))
   wanted = [(name_of(cell, len(cells) > 1, seed if seeds > 1 else None), with_seed(cell, seed))
@@ -64,7 +66,7 @@ def sweep(config: Finetune, data_dir: storage.PathLike, run_dir: storage.PathLik
     path = storage.path(run_dir) / name if name else run_dir
     job = job or finetune.prepare(config, data_dir, checkpoint_path, path, devices)
     own = dataclasses.replace(one, model=job.config.model, labels=job.config.labels)
-    tuned, figures = finetune.run(job, own, path, progress=progress, stop=stop)
+    tuned, figures = finetune.run(job, own, path, progress=progress, stop=stop, log_to=log_to)
     if tuned.reason == 'signal':
       return Swept(None, tuned)
     known[name] = Done(official(own, figures), tuned.examples_per_second)

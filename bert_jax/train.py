@@ -30,6 +30,7 @@ from bert_jax import (
     rewind,
     run_directory,
     selftest,
+    trackers,
     training,
 )
 from bert_jax.errors import require
@@ -40,7 +41,8 @@ from input_pipeline import records, storage
 def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, *, devices=None,
           engine: str = 'auto', progress: bool = True, initialize_from: storage.PathLike | None = None,
           longer_positions: str | None = None, stop: Callable[[int], bool] | None = None,
-          back: rewind.Rewind | None = None, begun: run_directory.Begun | None = None) -> training.Result:
+          back: rewind.Rewind | None = None, begun: run_directory.Begun | None = None,
+          log_to: str | None = None) -> training.Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
   `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading.
@@ -48,9 +50,11 @@ def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathL
   vocabulary extends its own, they grow. `longer_positions`: a key of convert.growing.LONGER, how it gets more positions
   than it has. `stop`: asked with the number of each step that is done; where it says so, the run is saved and ends, as
   after a signal. `back`: to an earlier step, and on without some batches. `begun`: how, as a new run records it.
+  `log_to`: a key of trackers.TRACKERS, who is told of each line of the log too.
   Raises ConfigError and DataError for bad settings or data before anything is written; CheckpointError; NonFiniteError.
   """
-  made = make(config, data_dir, run_dir, devices, engine, progress, initialize_from, longer_positions, back, begun)
+  made = make(config, data_dir, run_dir, devices, engine, progress, initialize_from, longer_positions, back, begun,
+              log_to)
   return made.run.run(made.initial, progress, stop)
 
 
@@ -65,10 +69,12 @@ class Made:
 
 def make(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, devices=None, engine: str = 'auto',
          progress: bool = True, initialize_from: storage.PathLike | None = None, longer_positions: str | None = None,
-         back: rewind.Rewind | None = None, begun: run_directory.Begun | None = None) -> Made:
+         back: rewind.Rewind | None = None, begun: run_directory.Begun | None = None,
+         log_to: str | None = None) -> Made:
   """Program, data and weights of a run, checked. Arguments and errors are those of `train`."""
   require(longer_positions is None or initialize_from is not None, f'--longer-positions {longer_positions} changes '
           'nothing without --initialize-from: leave it out')
+  trackers.require(log_to)
   is_new = not run_directory.run_of(run_dir)
   require(back is None or not is_new, f'--rewind-to {back and back.step} goes back in a run, and {run_dir} '
           'is none yet: leave it out')
@@ -118,7 +124,7 @@ def make(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLi
       lambda step: program.flops_per_step(phases.at(config, step).batch),
       [*(phase_text(phase, stream) for phase, stream in streams), *found.lines], load, back=in_phase(back, config),
       warnings=found.warnings, earlier=earlier,
-      strange=health.Bands(found, config.optimizer.warmup_steps, config.run.steps).look)
+      strange=health.Bands(found, config.optimizer.warmup_steps, config.run.steps).look, log_to=log_to)
   return Made(run, initial, streams, found)
 
 

@@ -16,6 +16,7 @@ from bert_jax import (
     checkpoint,
     chips,
     compiled,
+    config as cfg,
     distributed,
     early_stop,
     finite,
@@ -27,6 +28,7 @@ from bert_jax import (
     replicas,
     rewind,
     run_directory,
+    trackers,
     watchdog,
 )
 from bert_jax.errors import DamageError, DriftError, NonFiniteError
@@ -90,6 +92,8 @@ class Training:
   earlier: Sequence[str] = ()  # `fingerprint` of the run before it was extended
   strange: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None
   """As metrics.Recorder's."""
+  log_to: str | None = None
+  """Who else is told of each line of the log: a key of trackers.TRACKERS."""
 
   def run(self, initial, progress: bool, stop: Callable[[int], bool] | None) -> Result:
     settings, say = self.record.config.run, print_once if progress else lambda *_: None
@@ -117,7 +121,7 @@ class Training:
           self.run_dir, self.program.objective, step=meta.step, steps=settings.steps, log_every=settings.log_every,
           minutes=meta.minutes, window=meta.window, unsent=meta.unsent, rates=rates,
           skipped=int(jax.device_get(state.skipped)), progress=progress, max_minutes=settings.max_minutes,
-          strange=self.strange)
+          strange=self.strange, follower=self.follower(record), rewinds=isinstance(record.config, cfg.Config))
 
       name = self.best or ''
       found = metrics.best(self.run_dir, name, meta.step, meta.unsent) if name else None
@@ -151,17 +155,23 @@ class Training:
           save(state, step)
         checkpoint.finish(checkpoints)
 
-      def is_compiled(memory: int | None) -> None:
+      def tell(line: str) -> None:
+        if recorder.progress.show:
+          recorder.progress.tell(line)
+
+      def is_compiled(memory: int | None, seconds: float) -> None:
         compiled.publish()
+        tell(f'  compiled in {seconds:.1f} s')
         for line in health.of_memory(memory, mesh.devices.flat[0]):
-          say(line)
+          tell(line)
 
       def began() -> None:
         if told := compiled.first_step():
-          say(f'  {told}')
+          tell(f'  {told}')
 
       def finish_all(state, step) -> None:
         finish(state, step)
+        recorder.ending = 'signal'
         recorder.close()
         say(ending('signal', step))
 
@@ -170,14 +180,16 @@ class Training:
         return f'{self.run_dir}: stopped at step {step:,}: ' + why.format(run=settings)
 
       work = loop.Work(lambda step: self.batches(step, left_out), self.count, self.evaluate, save, finish_all, unsaved,
-                       dog.beat, is_compiled, began, settings.checkpoint_every, settings.evaluate_every,
-                       settings.recheck_every, better if name else None, self.owes_figures(meta, restored is not None))
+                       dog.beat, lambda: tell('  compiling …'), is_compiled, began, settings.checkpoint_every,
+                       settings.evaluate_every, settings.recheck_every, better if name else None,
+                       self.owes_figures(meta, restored is not None))
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       moderate = arrays.finite(arrays.tree_of(state), finite.MODERATE)
       program = self.program if moderate else dataclasses.replace(self.program, guarded=True)
       with telling_what_stands(checkpoints), contextlib.closing(recorder), stopper:
         state, step, reason = loop.run(program, state, meta.step, work, recorder, stopper)
         require_learnt(recorder.skipped, step, reason)
+        recorder.ending = reason
       finish(state, step)
       if reason != 'signal':
         early_stop.again()
@@ -185,6 +197,19 @@ class Training:
       say(f'{told.replace("_", " ")}s of the last line of the log\n' + metrics.layer_table(values))
     say(ending(reason, step))
     return Result(step, meta.step if restored else None, reason, state, found)
+
+  def follower(self, record: run_directory.Record) -> trackers.Follower | None:
+    """Who is told of the run, by process 0 of it."""
+    if self.log_to is None or not distributed.is_first():
+      return None
+    begun = record.begun or run_directory.Begun()
+    settings = cfg.flat(record.config) | {'recipe': begun.recipe, 'data': record.data,
+                                          'vocabulary.sha256': record.vocabulary.sha256}
+    folder = os.fspath(storage.absolute(self.run_dir)) if storage.is_local(self.run_dir) else None
+    name = os.fspath(storage.normal(self.run_dir))
+    return trackers.Follower(self.log_to, trackers.Followed(
+        run_directory.fingerprints(self.run_dir)[run_directory.CONFIG][:trackers.ID_LETTERS],
+        name[-trackers.NAME_LETTERS:], settings, folder))
 
   def owes_figures(self, meta: checkpoint.Meta, restored: bool) -> bool:
     """Whether an evaluation was due at the step at hand, for which a signal, or kill -9, left no time."""

@@ -78,7 +78,9 @@ def warnings(manifest: Manifest) -> list[str]:
     if split.unknown_tokens > SOME_UNKNOWN * split.tokens:
       found.append(f'{split.unknown_tokens / split.tokens:.1%} of the tokens of {name} are unknown: train a vocabulary '
                    'on this text with `bert-jax vocabulary`, or see whether --lower-case fits it')
-  if lost := cases.warning(manifest.vocabulary.lower_case, language=str(manifest.settings.get('language', ''))):
+  vocabulary = manifest.vocabulary
+  accents = vocabulary.kind == 'wordpiece' and vocabulary.splitting.strip_accents is not False
+  if lost := cases.warning(vocabulary.lower_case, language=str(manifest.settings.get('language', '')), accents=accents):
     found.append(lost)
   if (train := manifest.splits.get('train')) and train.documents == 1:
     found.append('there is one document, so that there are no next-sentence negatives: pretrain a recipe with _no_nsp '

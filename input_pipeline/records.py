@@ -303,7 +303,7 @@ def _checksum(data: bytes) -> bytes:
   try:
     import google_crc32c  # here, as reading shards needs only NumPy
   except ImportError as error:
-    raise DataError(f"writing shards needs google-crc32c ({error}): pip install 'bert_jax[input]'") from error
+    raise DataError(f"writing shards needs google-crc32c ({error}): pip install 'bert_jax[text]'") from error
   crc = google_crc32c.value(data)
   return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)  # crc32c.h, Mask
 

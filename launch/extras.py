@@ -2,11 +2,11 @@
 
 # The module that is imported -> the extra of setup.cfg that brings it.
 EXTRAS = {
-    'tensorflow': 'input', 'tensorflow_datasets': 'input', 'sentencepiece': 'input', 'sentencex': 'input',
-    'pyarrow': 'input', 'google_crc32c': 'input', 'importlib_resources': 'input', 'zstandard': 'input',
+    'tensorflow': 'input', 'tensorflow_datasets': 'input', 'importlib_resources': 'input', 'sentencepiece': 'text',
+    'sentencex': 'text', 'pyarrow': 'text', 'google_crc32c': 'text', 'zstandard': 'text',
     'warcio': 'crawl', 'resiliparse': 'crawl', 'gensim': 'sample', 'jieba': 'chinese', 'apache_beam': 'beam',
     'ray': 'ray', 'matplotlib': 'plot', 'jinja2': 'plot',
-    'tensorboard': 'tensorboard',
+    'tensorboard': 'tensorboard', 'wandb': 'wandb', 'mlflow': 'mlflow',
     'gcsfs': 'gcs', 'google.cloud.storage': 'gcs', 'torch': 'peers', 'transformers': 'peers',
     'sentence_transformers': 'peers', 'sklearn': 'tasks', 'scipy': 'tasks', 'seqeval': 'tasks',
     'nltk': 'tasks', 'onnx': 'onnx', 'onnxruntime': 'onnx'}

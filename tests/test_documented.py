@@ -1,8 +1,8 @@
 """The commands of README.md and docs/guide.md, line by line as in a fresh shell, on a small corpus; and their Python.
 
-The lines run as they stand, in one folder, which at first holds what the text says that a reader brings: `corpus`
-and `sentences.txt`. Four stand for what needs a network or minutes: `git clone` makes a folder of links to
-this working tree, `python -m venv` a folder with bin/activate, `source` puts that folder's bin on the path, and `pip
+The lines run as they stand, in one folder, which at first holds what the text says that a reader brings: `corpus`,
+`sentences.txt` and `reviews.csv`. Four stand for what needs a network or minutes: `git clone` makes a folder of links
+to this working tree, `python -m venv` a folder with bin/activate, `source` puts that folder's bin on the path, and `pip
 install` puts `bert-jax` into it, which finds only the packages of the extras that the line names. Lines of `bert-jax`
 that need no shell run in one process, which imports once. A block that is not run says why in a comment before it.
 """
@@ -25,8 +25,8 @@ import numpy as np
 import pytest
 
 from launch import extras
-from tests import buckets, pages
-from tests.test_extras import BROUGHT, SETUP
+from tests import buckets, compiling, pages
+from tests.test_extras import BROUGHT, SETUP, modules
 
 SHELL = re.compile(r'[<>|&;$*~`]')  # in a line outside of quotes: a shell reads it
 SYLLABLES = [onset + rest for onset in 'b d f g k l m n p r s t v z st tr ch'.split()
@@ -43,6 +43,8 @@ def write_corpus(folder: pathlib.Path) -> None:
   (folder / 'corpus').mkdir()
   for part in range(3):
     (folder / f'corpus/{part}.txt').write_text('\n\n'.join(documents[part::3]))
+  reviews = (f'"{sentence()}",{draw.choice(["good", "bad"])}' for _ in range(64))
+  (folder / 'reviews.csv').write_text('\n'.join(['text,label', *reviews]) + '\n')
   (folder / 'sentences.txt').write_text('\n'.join(sentence() for _ in range(5)) + '\n')
 
 
@@ -58,7 +60,7 @@ class Shell:
   def environment(self) -> dict[str, str]:
     known = os.pathsep.join([*self.path, os.environ['PATH']])
     return os.environ | {'PATH': known, 'PYTHONPATH': os.pathsep.join([str(pages.ROOT), *sys.path]),
-                         'XLA_FLAGS': buckets.COMPILE, 'PYTHONWARNINGS': 'ignore'}
+                         'XLA_FLAGS': compiling.FLAGS, 'PYTHONWARNINGS': 'ignore'}
 
   def run(self, text: str) -> None:
     """These lines, none of which may fail."""
@@ -120,8 +122,8 @@ def install(shell: Shell, words: list[str]) -> None:
   assert words[1:3] == ['install', '-e'] and found, words
   named = set(found[2].split(','))
   assert (shell.folder / found[1] / 'setup.cfg').exists() and named <= set(SETUP['options.extras_require']), words
-  missing = (module for module, extra in extras.EXTRAS.items() if extra not in named)
-  shell.absent = ','.join(module for module in missing if module not in BROUGHT)
+  there = BROUGHT.union(*map(modules, named))
+  shell.absent = ','.join(module for module in extras.EXTRAS if module not in there)
   command = pathlib.Path(shell.path[0]) / 'bert-jax'
   command.write_text(f'#!/bin/sh\nexec {sys.executable} -P {pages.ROOT}/tests/without.py {shell.absent} "$@"\n')
   command.chmod(command.stat().st_mode | stat.S_IXUSR)
@@ -152,11 +154,12 @@ def shell(tmp_path_factory) -> Shell:
 
 
 def test_the_readmes_commands(shell):
-  assert {'vocabulary', 'prepare', 'inspect', 'pretrain', 'evaluate', 'plot', 'export', 'fill-mask',
-          'features'} <= set(shell.said)
+  assert {'vocabulary', 'prepare', 'inspect', 'pretrain', 'evaluate', 'plot', 'export', 'fill-mask', 'features',
+          'finetune'} <= set(shell.said) and shell.said['evaluate'] == 2
   run = shell.folder / 'runs/mine'
   assert (run / 'export/model.safetensors').exists() and (run / 'loss.png').exists()
   assert json.loads((run / 'evaluation.json').read_text())['step'] == 50
+  assert json.loads((shell.folder / 'runs/reviews/evaluation.json').read_text())['accuracy'] >= 0
   assert np.load(shell.folder / 'vectors.npy').shape == (5, 128)
 
 

@@ -1,5 +1,6 @@
 """The way through by as few flags as there can be: a first short run, on with it, more of it, what is said of it."""
 
+import collections
 import json
 import pathlib
 import re
@@ -9,7 +10,8 @@ import pytest
 from bert_jax import dry_run, metrics, run_directory, runs
 from bert_jax.errors import ConfigError, DriftError
 from input_pipeline import counts, records
-from input_pipeline.vocabulary import cases
+from input_pipeline.errors import DataError
+from input_pipeline.vocabulary import cases, tokenizer
 from launch import cli
 from tests import corpora
 
@@ -124,3 +126,41 @@ def test_what_is_lost_by_lower_casing_is_told(tokens, language, lost):
   found = cases.warning(True, tokens, language)
   assert (found is None) == (lost is None) and (not lost or lost in found and '--no-lower-case' in found)
   assert cases.warning(False, tokens, language) is None
+
+
+GERMAN = 'Der Ort liegt am Fluss, ältere Brücken gibt es nicht. Sie weiß, daß die Straße naß ist. '
+LANGUAGES = {
+    'en': ('The quick brown fox jumps over a lazy dog near a river and the old town. ' * 20 + 'A café. ', True, True),
+    'de': (GERMAN, False, False), 'fr': ('Où est-il allé ? Il a été à la fête, près du café. ', False, True),
+    'ja': ('私はパンを食べます。学生です。', False, True), 'ar': ('القطة على السجادة وأكل الخبز إلى', False, True),
+    'hi': ('यहाँ नदी के किनारे एक पुराना नगर है।', False, True), 'tr': ('Işık ılık sınıfa girdi. ', False, False),
+    'zh': ('今天天气很好，我们去公园。', True, True), 'code': ('def f(x):\n  return x + 1\n', True, True)}
+
+
+@pytest.mark.parametrize('language', LANGUAGES)
+@pytest.mark.parametrize('kind, name', [('wordpiece', 'v.txt'), ('sentencepiece', 'v.model')])
+def test_lower_case_follows_the_language(tmp_path, capsys, language, kind, name):
+  """By its letters; SentencePiece drops no accents. What is said, recorded and done is the same; a flag goes before."""
+  text, *lower = LANGUAGES[language]
+  (tmp_path / 'text').write_text((text + '\n\n') * 30)
+  wanted = lower[kind == 'sentencepiece']
+  command = ['vocabulary', '--input', str(tmp_path / 'text'), '--kind', kind, '--overwrite', '--output',
+             str(tmp_path / name), '--size']
+  chosen = {(): wanted, ('--cased',): False, ('--lower-case',): True, ('--no-lower-case',): False}
+  for more, lower_case in chosen.items() if language == 'de' else [((), wanted)]:
+    with pytest.raises(DataError) as refused:  # which tells how many tokens this text has
+      cli.run([*command, '10000' if kind == 'wordpiece' else '100000', *more])
+    size = re.search(r'gives only ([\d,]+)', str(refused.value))[1].replace(',', '')
+    capsys.readouterr()
+    assert cli.run([*command, size, *more]) == 0
+    said = capsys.readouterr().err
+    assert ('the vocabulary is cased' in said) == (not more and not wanted), said
+    assert tokenizer.load(tmp_path / name).lower_case == lower_case
+    assert json.loads((tmp_path / f'{name}.json').read_text())['lower_case'] == lower_case
+
+
+def test_a_language_that_is_named_goes_before_letters():
+  letters = collections.Counter('Gruesse aus der Stadt am Fluss')
+  assert cases.chosen(letters, '', True) == (True, None)
+  for name in ('de', 'de-AT', 'de_CH', 'DE'):
+    assert not cases.chosen(letters, name, True)[0] and not cases.chosen(letters, name, False)[0]

@@ -177,7 +177,7 @@ def test_json_is_for_people_too():
 
 
 def test_choices_are_those_of_the_tables():
-  from bert_jax import features, score
+  from bert_jax import features, score, trackers
   from bert_jax.benchmark import peers, tasks
   from bert_jax.convert import exchange, growing, huggingface
   from input_pipeline import benchmark
@@ -197,6 +197,8 @@ def test_choices_are_those_of_the_tables():
   assert choices(using.Features, 'pooling') == ('none', *(name for name in features.POOLING if name != 'none'))
   assert choices(using.Score, 'unit') == tuple(score.UNITS)
   assert choices(pretraining.Pretrain, 'longer_positions') == tuple(growing.LONGER)
+  assert choices(pretraining.Pretrain, 'log_to') == choices(training.FinetuneCommand, 'log_to') == tuple(
+      trackers.TRACKERS)
   assert choices(text.Inspect, 'pairs') == choices(BatchConfig, 'pairs')
 
 # ---------------------------------------------------------------- advice
@@ -359,3 +361,74 @@ def test_what_may_have_been_meant(argv, says):
 def test_which_settings_a_command_line_gives(argv, wanted):
   found = names.given(argv, pretraining.Pretrain).keys()
   assert wanted <= found and all(name.startswith('mesh') or name in wanted for name in found)
+
+# ---------------------------------------------------------------- advice of one command
+
+READERS = 'finetune', 'evaluate', 'predict'  # of tables
+# What is raised only in these commands: a file, or the files of a room. A sentence there may name another command's
+# flag where it names that command too.
+ONLY = {
+    'input_pipeline/prepare': ('prepare',), 'input_pipeline/vocabulary/training.py': ('vocabulary',),
+    'input_pipeline/vocabulary/extending.py': ('vocabulary',), 'input_pipeline/vocabulary/cases.py': ('vocabulary',),
+    'input_pipeline/inspection': ('inspect',), 'input_pipeline/text': ('vocabulary', 'prepare', *READERS),
+    'bert_jax/train.py': ('pretrain',), 'bert_jax/fitting.py': ('pretrain',), 'bert_jax/phases.py': ('pretrain',),
+    'bert_jax/extending.py': ('pretrain',), 'bert_jax/dry_run.py': ('pretrain',), 'bert_jax/rewind.py': ('pretrain',),
+    'bert_jax/recipes.py': ('pretrain',), 'bert_jax/health.py': ('pretrain', 'finetune'),
+    'bert_jax/metrics.py': ('pretrain', 'finetune'), 'bert_jax/training.py': ('pretrain', 'finetune'),
+    'bert_jax/loop.py': ('pretrain', 'finetune'), 'bert_jax/trackers.py': ('pretrain', 'finetune'),
+    'bert_jax/distributed.py': ('pretrain', 'finetune'), 'bert_jax/finetune.py': READERS,
+    'bert_jax/sweep.py': ('finetune',), 'bert_jax/beginning.py': ('finetune',),
+    'bert_jax/tasks': READERS, 'bert_jax/predict.py': ('predict',),
+    'bert_jax/benchmark': tuple(sorted(KINDS)), 'bert_jax/plot.py': ('plot',), 'bert_jax/report': ('report',),
+    'bert_jax/runs.py': ('runs',), 'bert_jax/verify.py': ('verify',), 'launch/plan': ('plan',),
+    'launch/supervise.py': ('supervise', 'pretrain', 'finetune'),  # which it starts
+    'launch/commands/pretraining.py': ('pretrain',),
+    'launch/commands/planning.py': ('plan',), 'launch/commands/following.py': ('plot', 'report', 'runs', 'tensorboard'),
+    'launch/commands/launch_files.py': ('launch-files',),
+    'launch/commands/text.py': ('vocabulary', 'prepare', 'inspect', 'pretrain'),  # what comes next
+    'launch/commands/training.py': READERS, 'launch/commands/proving.py': ('selftest',),
+    'launch/commands/checkpoints.py': ('import', 'export', 'verify'),
+    'launch/commands/using.py': ('fill-mask', 'features', 'score', 'next-sentence'),
+    'launch/commands/measuring.py': tuple(sorted(KINDS))}
+# A task's own settings are flags of these.
+OF_TASKS = set().union(*(flags_of(task.settings) for task in TASKS.values()))
+
+
+def flags_in(command):
+  more = {'finetune': OF_TASKS, 'plan': {planning.LIST}}.get(command, set())
+  return flags_of(SETTINGS[command]) | more
+
+
+def of_others(path, commands):
+  """(line of a file, flag) of each string that names a flag which none of these commands has."""
+  known = set().union(*map(flags_in, commands))
+  for words in strings(path):
+    words = re.sub(r'`(?!bert-jax)\w+ --[^`]*`', '', words)  # of another program
+    there = set().union(known, *(flags_in(command) for command in SETTINGS if re.search(
+        rf'(?<![\w-]){command}(?![\w-])', words)))
+    for name in re.findall(r'(?<![\w\-/.])--[a-z][\w.\-]*' + PLACEHOLDER + '?', words):
+      begins = name.rstrip(PLACEHOLDER + '.-')
+      whole = not name.endswith((PLACEHOLDER, '.'))
+      if name.rstrip('.-') not in FOREIGN and not (begins in there if whole else any(
+          flag.startswith(begins) for flag in there)):
+        yield words[:100], name
+
+
+@pytest.mark.parametrize('place', [f'bert_jax/{name}.py' for name in (
+    'tasks/splits', 'predict', 'training', 'loop', 'trackers', 'distributed')])
+def test_what_several_commands_say_names_flags_that_each_has(place):
+  """Or it names the command that has it."""
+  commands = next(commands for room, commands in ONLY.items() if place.startswith(room))
+  assert [(command, *one) for command in commands for one in of_others(ROOT / place, [command])] == []
+
+
+@pytest.mark.parametrize('place', ONLY)
+def test_what_a_command_says_names_flags_that_it_has(place):
+  files = [path for path in FILES if path.is_relative_to(ROOT / place)]
+  assert files, place
+  assert [(str(path.relative_to(ROOT)), *one) for path in files for one in of_others(path, ONLY[place])] == []
+
+
+def test_a_flag_of_another_command_is_found(tmp_path):
+  (tmp_path / 'a.py').write_text("fail('lower --run.steps, or --input')\nprint('`bert-jax prepare --input`')")
+  assert [name for _, name in of_others(tmp_path / 'a.py', ['pretrain'])] == ['--input']

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from bert_jax import metrics, run_directory
+from bert_jax import metrics, progress, run_directory
 from bert_jax.objectives import OBJECTIVES
 
 
@@ -90,10 +90,10 @@ def test_a_window_does_not_write_into_what_it_was_made_from():
 @pytest.mark.parametrize('line', [12, 30, 59])
 def test_a_loss_far_above_those_before_it_is_told_with_what_to_do(tmp_path, capsys, tally, line):
   """Of 60 lines of two steps each; noise is not told."""
-  def said(spike: int | None) -> str:
+  def said(spike: int | None, rewinds: bool = True) -> str:
     rates = metrics.Rates(lambda step: 1.0, None, 1)
     recorder = metrics.Recorder(tmp_path / str(spike), OBJECTIVES['mlm'], step=0, steps=120, log_every=2, rates=rates,
-                                progress=False)
+                                progress=False, rewinds=rewinds)
     rng = np.random.default_rng(line)
     for step in range(1, 121):
       loss = 5 + 0.1 * rng.normal() + 3 * ((step - 1) // 2 + 1 == spike)
@@ -106,9 +106,33 @@ def test_a_loss_far_above_those_before_it_is_told_with_what_to_do(tmp_path, caps
   (tmp_path / 'None').mkdir()
   (tmp_path / str(line)).mkdir()
   tally.control('far above' not in said(None))
+  if line == 12:  # fine-tuning has no such flags
+    told = said(line, rewinds=False)
+    assert 'far above' in told and '--' not in told and 'optimizer.peak_learning_rate' in told
   told = said(line)
   first = 2 * line - 2
   tally.fault(True, detected=told.count('far above') == 1 and f'--skip-steps {first}:{first + 2} ' in told)
+
+
+def test_rates_and_the_time_left_are_those_of_steps():
+  """Eleven steps in a hundred seconds, of which ninety were spent compiling the first; and that one alone."""
+  for steps, rate in ((11, 1.0), (1, 0.01)):
+    clock = metrics.Clock(0.0, 0)
+    clock.since -= 100.0
+    clock.leave_out(90.0)
+    rates = clock.rates(steps, 5.0 * steps, 1.0, None)
+    assert rates['steps_per_second'] == pytest.approx(rate, rel=0.01)
+    assert rates['tokens_per_second'] == pytest.approx(5 * rate, rel=0.01)
+
+
+@pytest.mark.parametrize('figures, says', [
+    ({'loss': 5.82, 'mlm_loss': 5.214, 'mlm_accuracy': 0.1432, 'nsp_loss': 0.606, 'nsp_accuracy': 0.62},
+     'held-out MLM 5.21, NSP 0.61, acc 0.143 and 0.620'),
+    ({'loss': 0.7, 'task_loss': 0.7, 'task_accuracy': 0.5, 'f1': 0.25}, 'held-out TASK 0.70, acc 0.500, f1 0.250'),
+    ({'mlm_loss': 5.0, 'probe_pairs_accuracy': 0.531}, 'held-out MLM 5.00  pairs accuracy 0.531'),
+    ({'loss': 1.0, 'pearson': float('nan')}, 'held-out loss 1.00, pearson nan')])
+def test_held_out_figures_stand_in_a_line(figures, says):
+  assert progress.held_out_text(figures) == says
 
 
 FULL = '''

@@ -31,9 +31,10 @@ def read(task: Task, data: storage.PathLike, split: str, own: Settings, name: st
   path: Any = find(task, data, split, own, name)
   names = name or ' or '.join(task.files.get(split, ())) or f'file for a split {split!r}, nor would it have a name'
   require(path is not None, f'{data} has no {names}: wanted a directory with the task\'s files for '
-          f'{", ".join(task.files)}, or the names of others (--files.train, --files.validation)')
+          f'{", ".join(task.files)}, or the names of others (`bert-jax finetune --files.train`, --files.validation)')
   if other and not name and getattr(path, 'divided', False):  # one file for both, and another is meant for one
-    require(split == 'train', f'{data} has no table for {split} beside {other}: name it (--files.{split})')
+    require(split == 'train', f'{data} has no table for {split} beside {other}: name it '
+            f'(`bert-jax finetune --files.{split}`)')
     path = dataclasses.replace(path, divided=False)
   examples = task.read(path, own)
   return examples[:limit] if limit else examples

@@ -109,7 +109,8 @@ def _named(data: storage.PathLike, split: str, language: str) -> tuple[str, ...]
     mine = files
   if len({_SHARD.sub('', file.name) for file in mine}) > 1:
     raise ConfigError(f'{name} has more than one table for {split}: {", ".join(file.name for file in mine)[:200]}; '
-                      f'name one (--files.{split})' + (' or its language (--language)' if language else ''))
+                      f'name one (`bert-jax finetune --files.{split}`)'
+                      + (' or its language (`bert-jax finetune --language`)' if language else ''))
   return tuple(map(str, mine)) or None
 
 
@@ -161,7 +162,7 @@ def choose(table: tabular.Table, own: Columns) -> tuple[str, str, str]:
     text = usual[0] if usual else single
   if not text:
     raise DataError(f'{table.name} has no column that is called as a text usually is: it has {shown(there)}; '
-                    '--text-column chooses one, --text-pair-column the second of a pair')
+                    '`bert-jax finetune --text-column` chooses one, --text-pair-column the second of a pair')
   if not pair and usual and usual[0] == text:
     pair = usual[1]
   if pair == text:

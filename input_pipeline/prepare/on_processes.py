@@ -8,18 +8,22 @@ import numpy as np
 
 from input_pipeline import processes, records
 from input_pipeline.prepare import (
+  bars,
+  forecast,
   jobs,
   original_masks,
   original_pairs,
   pieces,
+  portions,
   publishing,
   spill,
   splits,
   stages,
 )
 from input_pipeline.prepare.settings import Prepare
-from input_pipeline.text import reading, sampling, sources
+from input_pipeline.text import files, reading, sampling, sources
 
+MEMORY = 400 << 20  # bytes that a process takes, measured
 _WORDS = 'words'  # the folder by which workers tell each other the ids of words
 
 
@@ -28,8 +32,11 @@ def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Co
   settings, runs = job.settings, job.workplace / 'runs'
   runs.mkdir(exist_ok=True)
   publishing.empty(job.workplace / _WORDS)
+  expected = forecast.of(job)
+  if expected is not None:
+    files.tell(_plan(expected, settings.workers))
   with processes.pool(settings.workers) as submit:
-    counts = _make_runs(settings, job.parts, runs, submit, job.progress)
+    counts = _make_runs(settings, job.parts, runs, submit, job.progress, expected)
     paths = sorted(runs.glob('*.run'))
     decisions = splits.decide(paths, settings, counts)
     if settings.masks != records.DYNAMIC:
@@ -39,7 +46,16 @@ def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Co
       paths, decisions = original_pairs.make_runs(
           paths, decisions, settings.sequence_length - pieces.SPECIAL_TOKENS, settings.short_piece_share, settings.seed,
           settings.dupe_factor, publishing.empty(job.workplace / 'pairs'), submit)
-    return splits.write(settings, job.vocabulary.unk_id, paths, decisions, job.data, submit), counts
+    with bars.shards(job.progress) as told:
+      return splits.write(settings, job.vocabulary.unk_id, paths, decisions, job.data,
+                          publishing.empty(job.workplace / 'slices'), submit, told), counts
+
+
+def _plan(expected: forecast.Forecast, workers: int) -> str:
+  chunks, rounds = expected.chunks(), expected.rounds(expected.chunks(), portions.PART_TOKENS)
+  tasks = chunks + (rounds.bundles if rounds else 0) + sum(expected.shards.values())
+  way = f'of disk beside the output{", twice," if rounds else ""} on the way (--workers {workers})'
+  return forecast.sentence(expected, chunks, tasks, MEMORY, way)
 
 
 def _check(arguments: tuple[str, ...]) -> None:
@@ -52,15 +68,16 @@ ENGINE = jobs.Engine(make_shards, _check)
 
 
 def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path, submit: Callable,
-               progress: bool) -> collections.Counter:
+               progress: bool, expected: forecast.Forecast | None) -> collections.Counter:
+  total = None if expected is None else round(expected.text)
   counts: collections.Counter = collections.Counter()
   if settings.first is None:
     groups = reading.groups(parts)
-    below = _below(settings, groups, submit, progress)
+    below = _below(settings, groups, submit, progress, total)
     made = reading.each(groups, submit, settings.workers, _make_run, _sum, runs, settings, below, None)
   else:
     made = _make_first_runs(settings, parts, runs, submit, counts)
-  with _bar('text → pieces', progress) as bar:
+  with bars.bar('text → pieces', bars.TEXT, total, progress) as bar:
     for done in made:
       counts.update(done)
       bar.update(done['bytes'])
@@ -85,11 +102,12 @@ def _sum(many: Iterable[collections.Counter]) -> collections.Counter:
   return total
 
 
-def _below(settings: Prepare, groups: list[list[sources.Part]], submit: Callable, progress: bool) -> int | None:
+def _below(settings: Prepare, groups: list[list[sources.Part]], submit: Callable, progress: bool,
+           total: int | None) -> int | None:
   """The bound of the keys of documents that --limit draws."""
   if settings.limit is None:
     return None
-  with _bar('drawing documents', progress) as bar:
+  with bars.bar('drawing documents', bars.TEXT, total, progress) as bar:
     found = reading.each(groups, submit, settings.workers, sampling.sized_keys, sampling.smallest_sized, settings.limit,
                          settings.seed)
     return sampling.below(sampling.smallest(_told(found, bar), settings.limit), settings.limit)
@@ -99,11 +117,6 @@ def _told(found: Iterable[sampling.Sized], bar) -> Iterator[np.ndarray]:
   for one in found:
     bar.update(one.size)
     yield one.keys
-
-
-def _bar(what: str, progress: bool):
-  from tqdm import tqdm
-  return tqdm(unit='B', unit_scale=True, desc=what, disable=None if progress else True, mininterval=1)
 
 
 def _make_run(chunk: sources.Chunk, place: reading.Place, runs: pathlib.Path, settings: Prepare, below: int | None,

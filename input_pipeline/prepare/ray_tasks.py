@@ -23,7 +23,8 @@ class Sizes:
   section: int  # bytes of a large file, sources.SECTION_BYTES
   run: int = 16 << 20  # bytes of raw text of a run
   value: int = 32 << 20  # bytes of what is worked on at once: of runs, tables, blocks
-  fan: int = 32  # ranges of keys of a round
+  fan: int = 48  # ranges of keys of a round, at most
+  least: int = 256 << 10  # bytes of what is sent where that is much: the driver has references, and holds what is small
   part_tokens: int = portions.PART_TOKENS  # merged at once for a shard
 
 
@@ -36,6 +37,7 @@ class Plan:
   unknown_id: int
   shared: str
   sizes: Sizes
+  text: int | None = None  # bytes of all, about, where that is known
 
 
 @dataclasses.dataclass(frozen=True)

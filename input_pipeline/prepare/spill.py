@@ -43,6 +43,13 @@ class Decisions:
   renamed: np.ndarray  # [D] bool: others have the same id, so that the content tells them apart
 
 
+def of_pieces(pieces: Pieces) -> Run:
+  """Pieces on their way, without their documents, of which all is decided."""
+  nothing = np.zeros(0, '<u8')
+  return Run(nothing.reshape(0, 2), nothing, nothing, np.zeros((0, 0), '<u4'), np.zeros(len(pieces.keys), '<i4'),
+             pieces)
+
+
 def write(path: pathlib.Path, run: Run, counts: dict[str, int]) -> None:
   """Atomically: a run that is there is whole. `counts` says what the chunk held that it was made of."""
   places, offset, data = {}, 0, []

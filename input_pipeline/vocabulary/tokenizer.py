@@ -326,6 +326,12 @@ class Tokenizer:
     return np.array([token.startswith('##') and len(token) > 2 for token in self.tokens])
 
   @property
+  def strips_accents(self) -> bool:
+    """Whether accents are dropped from text."""
+    told = self.splitting.strip_accents
+    return self.kind == 'wordpiece' and (self.lower_case if told is None else told)
+
+  @property
   def vocab_txt(self) -> bytes:
     return _vocab_txt(self.tokens)
 

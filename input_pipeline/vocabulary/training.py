@@ -5,18 +5,20 @@ import dataclasses
 import io
 import itertools
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from input_pipeline import processes, ranges, records, storage
 from input_pipeline.ranges import Within
 from input_pipeline.text import formats, reading, sampling, sources, transforms
-from input_pipeline.vocabulary import beside, counting, extending, tokenizer
+from input_pipeline.vocabulary import beside, cases, counting, extending, tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
 _LEAST_LETTERS = 50  # of WordPiece; more are at most a quarter of the tokens, but for frequent ones
 _FREQUENT, _RARE = 1e-4, 1e-7  # of all characters: a letter that is a token if there is room; one that is none
 _MOST_PIECES = re.compile(r'Please set it to a value <= (\d+)')
+_CASE_SAMPLE = 5_000_000  # characters, by which it is chosen whether text is lower-cased
 _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 
 
@@ -44,23 +46,26 @@ def _train(settings: 'VocabularySettings', progress: bool) -> tokenizer.Tokenize
     old = extending.load(settings.extend)
     extending.room_in(old, settings.size)
     lower_case, origin = old.lower_case, {'extends': old.sha256}
-    data = extending.extend(_counted(settings, parts, lower_case, progress), old, settings.size, alphabet)
+    counted, _ = _counted(settings, parts, lower_case, progress)
+    data = extending.extend(counted, old, settings.size, alphabet)
   else:
-    data = trainer.train(settings, parts, progress)
+    data, lower_case = trainer.train(settings, parts, progress)
   storage.write_output(output, data)
   beside.write(output, data, kind=settings.kind, size=settings.size, lower_case=lower_case,
-               strip_accents=lower_case and settings.kind == 'wordpiece', input=settings.input, **origin)
+               strip_accents=bool(lower_case) and trainer.accents, input=settings.input, **origin)
   return tokenizer.load(output, lower_case)
 
 
-def _counted(settings: 'VocabularySettings', parts: list[sources.Part], lower_case: bool, progress: bool
-             ) -> counting.Counted:
-  """The words of the text, counted by some processes. Raises DataError."""
+def _counted(settings: 'VocabularySettings', parts: list[sources.Part], lower_case: bool | None, progress: bool
+             ) -> tuple[counting.Counted, bool]:
+  """The words of the text, counted by some processes, and whether they are lower-cased, where nobody has said it by the
+  first of the text. Raises DataError."""
   from tqdm import tqdm
   bar = tqdm(unit='B', unit_scale=True, desc='text → words', disable=None if progress else True, mininterval=1)
   with processes.pool(settings.workers) as submit, bar:
-    if settings.first is not None:
-      lines = (line for one in sampling.documents(parts, None, settings.first, 0) for line in one.text.split('\n'))
+    if settings.first is not None or lower_case is None and sources.read_once(parts):
+      lines = sampling.lines(sampling.documents(parts, None, settings.first, settings.seed), settings.seed)
+      lines, lower_case = _choose_case(lines, settings, lower_case)
       counted = counting.of_lines(lines, lower_case)
     else:
       groups, below = reading.groups(parts), None
@@ -68,12 +73,15 @@ def _counted(settings: 'VocabularySettings', parts: list[sources.Part], lower_ca
         sized = reading.each(groups, submit, settings.workers, sampling.sized_keys, sampling.smallest_sized,
                              settings.limit, settings.seed)
         below = sampling.below(sampling.smallest((one.keys for one in sized), settings.limit), settings.limit)
+      if lower_case is None:
+        drawn = sampling.lines(sampling.drawn(parts, below, settings.seed), settings.seed)
+        _, lower_case = _choose_case(drawn, settings, None)
       wanted = counting.Wanted(lower_case, settings.seed, below)
       counted = counting.together(_told(reading.each(
           groups, submit, settings.workers, counting.of_chunk, counting.together, wanted), bar))
   if not counted.words:
     raise _no_text(settings)
-  return counted
+  return counted, lower_case
 
 
 def _told(found: Iterable[counting.Counted], bar: Any) -> Iterator[counting.Counted]:
@@ -87,18 +95,35 @@ def _no_text(settings: 'VocabularySettings') -> records.DataError:
       f'--input {sources.shown(settings.input)} holds no text: wanted at least one document')
 
 
-def _wordpiece(settings: 'VocabularySettings', parts: list[sources.Part], progress: bool) -> bytes:
-  counted = _counted(settings, parts, settings.lower_case, progress)
-  return train_wordpiece(counted, settings.size, settings.lower_case)
+def _wordpiece(settings: 'VocabularySettings', parts: list[sources.Part], progress: bool) -> tuple[bytes, bool]:
+  counted, lower_case = _counted(settings, parts, settings.lower_case, progress)
+  return train_wordpiece(counted, settings.size, lower_case), lower_case
 
 
-def _sentencepiece(settings: 'VocabularySettings', parts: list[sources.Part], progress: bool) -> bytes:
+def _sentencepiece(settings: 'VocabularySettings', parts: list[sources.Part], progress: bool) -> tuple[bytes, bool]:
   found = sampling.documents(parts, settings.limit, settings.first, settings.seed)
   lines = sampling.lines(found, settings.seed, _SENTENCEPIECE_SAMPLE, _lines_of)
-  first = next(lines, None)
-  if first is None:
+  lines, lower_case = _choose_case(lines, settings, settings.lower_case)
+  return train_sentencepiece(lines, settings.size, lower_case), lower_case
+
+
+def _choose_case(lines: Iterator[str], settings: 'VocabularySettings', lower_case: bool | None
+                 ) -> tuple[Iterator[str], bool]:
+  """The lines, and whether they are to be lower-cased: where nobody has said it, by the first of them, and with a line
+  that says so where that is not the usual. Raises DataError where there is no line."""
+  first, letters = [*itertools.islice(lines, 1)], collections.Counter[str]()
+  if not first:
     raise _no_text(settings)
-  return train_sentencepiece(itertools.chain([first], lines), settings.size, settings.lower_case)
+  if lower_case is not None:
+    return itertools.chain(first, lines), lower_case
+  letters.update(first[0])
+  while letters.total() < _CASE_SAMPLE and (line := next(lines, None)) is not None:
+    first.append(line)
+    letters.update(line)
+  lower_case, why = cases.chosen(letters, settings.language, TRAINERS[settings.kind].accents)
+  if why:
+    print(f'bert-jax: {why}', file=sys.stderr, flush=True)
+  return itertools.chain(first, lines), lower_case
 
 
 def _lines_of(line: str) -> int:
@@ -208,14 +233,16 @@ def _short(lines: Iterator[str]) -> Iterator[str]:
 @dataclasses.dataclass(frozen=True)
 class Trainer:
   """How a vocabulary of one kind is made."""
-  train: Callable[['VocabularySettings', list[sources.Part], bool], bytes]  # (…, …, progress) -> the file
+  # (…, …, progress) -> (the file, whether it is of text that is lower-cased)
+  train: Callable[['VocabularySettings', list[sources.Part], bool], tuple[bytes, bool]]
   suffix: str  # of the file's name
+  accents: bool  # whether they are dropped where text is lower-cased
   by_many: bool  # whether several processes can count what it needs
 
 
 TRAINERS = {
-    'wordpiece': Trainer(_wordpiece, '.txt', True),
-    'sentencepiece': Trainer(_sentencepiece, '.model', False)}
+    'wordpiece': Trainer(_wordpiece, '.txt', True, True),
+    'sentencepiece': Trainer(_sentencepiece, '.model', False, False)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,8 +257,9 @@ class VocabularySettings:
   """WordPiece as BERT's, or a SentencePiece unigram model as ALBERT's."""
   size: Annotated[int, Within(len(tokenizer.SPECIAL) + 1, 2**27)] = 30522
   """Tokens, the five special ones included. 30522 is BERT-uncased's."""
-  lower_case: bool = True
-  """Lower-case text, and drop accents with WordPiece."""
+  lower_case: bool | None = None
+  """Lower-case text, and drop accents with WordPiece. By default that is done where the language loses little by it, as
+  English does: by --language, or else by the letters at the beginning of the text."""
   format: Literal[*formats.FORMATS] | None = None
   """The kind of the input, where its content does not tell."""
   reading: formats.Options = formats.USUAL
@@ -239,6 +267,8 @@ class VocabularySettings:
   extend: str | None = None
   """A WordPiece vocabulary to enlarge: vocab.txt, or a checkpoint. All its ids stay, and so does its lower case; new
   tokens are what it splits most often in the input."""
+  language: str = ''
+  """The language of the text, as de or pt-BR, by which --lower-case is chosen."""
   limit: Annotated[int, Within(1, sampling.MOST)] | None = None
   """Use only so many documents, drawn by a hash from all: the text is read twice. A weight draws a share instead."""
   first: Annotated[int, Within(1, 10**12)] | None = None

@@ -10,7 +10,7 @@ import re
 import sys
 import textwrap
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import tyro
@@ -45,7 +45,8 @@ def parse(kind, argv: list[str], command: str, default=None, check: Callable[[ob
   extra = {} if default is None else {'default': default}
   wrong: list[Exception] = []
   with in_a_sentence(command, argv, lambda: names.meant(argv, kind, default)):
-    settings: Any = tyro.cli(kind, args=spelled_out(argv), prog=f'bert-jax {command}', registry=with_ranges(wrong),
+    words = spelled_out(argv, names.switches(kind))
+    settings: Any = tyro.cli(kind, args=words, prog=f'bert-jax {command}', registry=with_ranges(wrong),
                              **extra)
   together(*(functools.partial(fail, error) for error in wrong))
   require_values(settings)
@@ -216,10 +217,13 @@ def named(values: dict[str, object]) -> dict[str, object]:
   return {name.removeprefix('config.').removeprefix('own.'): value for name, value in values.items()}
 
 
-def spelled_out(argv: list[str]) -> list[str]:
-  """`--mesh auto` and `--grid` as the flags that they stand for."""
+def spelled_out(argv: list[str], switches: Mapping[str, tuple[str, bool]]) -> list[str]:
+  """`--mesh auto`, `--grid` and the `switches` (names.switches) as the flags that they stand for."""
   words: list[str] = []
-  for word in argv:
+  for word, following in zip(argv, [*argv[1:], '']):
+    if (known := switches.get(word.replace('_', '-'))) and following not in ('None', 'True', 'False'):
+      words += [known[0], str(known[1])]
+      continue
     if word == '--grid':
       from bert_jax.tasks.settings import PAPER
       for field in dataclasses.fields(PAPER):

@@ -9,6 +9,8 @@ from launch.commands.unknown import closest
 
 NAMELESS = 'config', 'settings', 'reading', 'running', 'amount', 'own'  # whose fields are flags without a name in front
 
+CASED = 'cased'  # the flag that is --no-lower-case by the word that people know
+
 
 def flag(field: str) -> str:
   """'--batch.sequence-length' of 'batch.sequence_length'."""
@@ -28,10 +30,31 @@ def flags_of(kind, default=None, before: str = '') -> dict[str, str]:
     found[flag(name)] = name
     if dataclasses.is_dataclass(hint):
       found |= flags_of(hint, value, '' if field.name in NAMELESS else f'{name}.')
-    elif hint is bool:
+    elif is_switch(hint):
       head, dot, last = name.rpartition('.')
       found[flag(f'{head}{dot}no-{last}')] = name
+      if last == 'lower_case':
+        found[flag(f'{head}{dot}{CASED}')] = name
   return found
+
+
+def switches(kind) -> dict[str, tuple[str, bool]]:
+  """{'--no-lower-case': ('--lower-case', False)}: how a setting of three values is switched on or off."""
+  kind = next((part for part in typing.get_args(kind) if isinstance(part, type)), kind)
+  found: dict[str, tuple[str, bool]] = {}
+  for name, hint in typing.get_type_hints(kind).items():
+    if name in NAMELESS and dataclasses.is_dataclass(hint):
+      found |= switches(hint)
+    elif hint is not bool and is_switch(hint):
+      on = flag(name)
+      found |= {on: (on, True), flag(f'no-{name}'): (on, False)}
+      found |= {flag(CASED): (on, False)} if name == 'lower_case' else {}
+  return found
+
+
+def is_switch(hint) -> bool:
+  """Whether a field is on or off, or, by None, left to the program."""
+  return hint is bool or set(typing.get_args(hint)) == {bool, type(None)}
 
 
 def flag_words(argv: list[str]) -> list[tuple[str, str | None]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from bert_jax import trackers
 from bert_jax.config import Asked, Config, Distributed
 from bert_jax.errors import STOPPED, UNSAVED, ConfigError, require
 from bert_jax.fields import flat
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 USAGE = '''usage: bert-jax pretrain RECIPE --data DATA --run-dir RUN
        [--initialize-from CHECKPOINT [--longer-positions repeat|interpolate]]
-       [--config FILE] [--print-config | --dry-run]
+       [--config FILE] [--print-config | --dry-run] [--log-to wandb|mlflow]
        [--model.… --objective … --batch.… --long.… --optimizer.… --mesh.… --run.… --distributed.…]
        bert-jax pretrain --run-dir RUN [--run.… …]     goes on with a run by what it recorded'''
 UNNAMED = '…'  # in the place of DATA and RUN where settings are only printed
@@ -51,6 +52,9 @@ class Pretrain:
   longer_positions: Literal['repeat', 'interpolate'] | None = None
   """How the checkpoint gets more positions where it has fewer than --model.max-positions. repeat: its own again
   (arXiv:2004.05150 section 5); interpolate: on straight lines between its own."""
+  log_to: trackers.Name | None = None
+  """Who else is told of each line of the log: Weights & Biases (extra [wandb]) or MLflow (extra [mlflow]). Their own
+  variables say where and by which key; to go on there, give it again."""
   cache: str = 'auto'
   """Where compiled programs are kept for the next start: a folder that only you write to, off, or auto: your own cache
   folder; below the run where that is in a bucket or its processes are several."""
@@ -156,7 +160,8 @@ def pretrain(argv: list[str]) -> int:
   for line in fit.lines:
     print_once(f'bert-jax: {line}')
   begun = run_directory.Begun(wanted.recipe, shlex.join(['bert-jax', 'pretrain', *argv]), os.getcwd())
-  how = dict(initialize_from=args.initialize_from, longer_positions=args.longer_positions, back=back)
+  how = dict(initialize_from=args.initialize_from, longer_positions=args.longer_positions, back=back,
+             log_to=args.log_to)
   if args.dry_run:
     from bert_jax import dry_run
     with compiled.kept(None):

@@ -19,7 +19,10 @@ RECIPE = 'small'  # that `prepare` names for what comes next
 
 def check_vocabulary(settings) -> dict[str, str]:
   """The flags that change nothing beside the others, and why."""
-  idle = {'lower_case': 'with --extend, whose text is that of the old vocabulary'} if settings.extend else {}
+  idle = {} if settings.extend is None else dict.fromkeys(
+      ('lower_case', 'language'), 'with --extend, whose text is that of the old vocabulary')
+  if settings.lower_case is not None:
+    idle['language'] = 'beside --lower-case or --no-lower-case, which it chooses'
   draws = settings.limit or settings.kind == 'sentencepiece'
   return idle | ({} if draws else {'seed': 'without --limit, which draws by it'})
 
@@ -33,7 +36,8 @@ def vocabulary(argv: list[str]) -> int:
   processes.begin(settings.workers)  # workers then import beside this process
   trained = training.train_from(settings, progress=True)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
-  if lost := cases.warning(trained.lower_case, trained.tokens):
+  told = settings.lower_case is not None or settings.extend is not None  # or else it was chosen by the same letters
+  if told and (lost := cases.warning(trained.lower_case, trained.tokens, settings.language, trained.strips_accents)):
     print(f'bert-jax: {lost}', file=sys.stderr)
   return 0
 
@@ -50,6 +54,8 @@ class PrepareCommand:
   recipe: Annotated[str | None, tyro.conf.arg(name='for')] = None
   """A recipe of `bert-jax pretrain` to make data for: its lengths of rows, pairs and masks, where other flags say no
   others."""
+  dry_run: bool = False
+  """Read the flags, say what is wrong with them, and make nothing: for launchers, before anything costs money."""
 
 
 OLD_RUNNER, OLD_ARGUMENTS = '--beam-runner', '--beam-arguments'
@@ -81,6 +87,8 @@ def prepare(argv: list[str]) -> int:
   args = flags.parse(PrepareCommand, [*own, *for_recipe(own)], 'prepare')
   long, short = args.long_sequence_length, args.settings.sequence_length
   require(long is None or long > short, f'--long-sequence-length is {long}: wanted more than --sequence-length {short}')
+  if args.dry_run:
+    return 0
   from input_pipeline.text import sources
   once = sources.read_once(sources.mixture(args.settings.input)) if long else []
   require(not once, f'--long-sequence-length reads the text twice, and --input {"".join(once[:1])} can be read only '

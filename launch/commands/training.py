@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from bert_jax import trackers
 from bert_jax.config import Distributed
 from bert_jax.errors import STOPPED, ConfigError, require
 from bert_jax.tasks.settings import Finetune, Grid, Seeds
@@ -15,7 +16,7 @@ from launch.commands import flags, names
 from launch.commands.unknown import unknown
 
 FINETUNE_USAGE = '''usage: bert-jax finetune TASK --data DATA --run-dir RUN --checkpoint CHECKPOINT
-       [--grid] [--seeds N] [--epochs N]
+       [--grid] [--seeds N] [--epochs N] [--log-to wandb|mlflow]
        [--batch.… --files.… --optimizer.… --model.… --mesh.… --run.… --distributed.…]
        bert-jax finetune --run-dir RUN     goes on with a run by what it recorded'''
 
@@ -45,6 +46,8 @@ class FinetuneCommand:
   """Several runs below RUN, one for each learning rate, batch size and number of epochs."""
   seeds: Seeds = 1
   """Runs that differ only in their seed, below RUN; with mean, standard deviation and best."""
+  log_to: trackers.Name | None = None
+  """Who else is told of each line of the log, as `bert-jax pretrain` has it."""
   cache: str = 'auto'
   """Where compiled programs are kept, as `bert-jax pretrain` has it."""
   distributed: Distributed = Distributed()
@@ -102,7 +105,8 @@ def finetune(argv: list[str]) -> int:
   stop_together.begin()
   config = Finetune(**vars(args.config))
   with compiled.kept(compiled.place(args.cache, args.run_dir)):
-    found = sweep.sweep(config, args.data, args.run_dir, args.checkpoint, grid=args.grid, seeds=args.seeds)
+    found = sweep.sweep(config, args.data, args.run_dir, args.checkpoint, grid=args.grid, seeds=args.seeds,
+                        log_to=args.log_to)
   if found.report is None:
     return STOPPED
   if distributed.is_first():
