@@ -114,6 +114,14 @@ def documents(parts: list[sources.Part], limit: int | None, first: int | None,
         return
 
 
+def drawn(parts: list[sources.Part], bound: int | None, seed: int) -> Iterator[document.Document]:
+  """The documents of a mix whose keys are below a bound, or all, as often as its weights say. Raises DataError."""
+  for chunk in sources.chunks(parts):
+    for one, often in sources.taken(sources.parse(chunk).documents, chunk.weight)[0]:
+      if bound is None or key(one, seed) < bound:
+        yield from [one] * often
+
+
 def lines(found: Iterable[document.Document], seed: int, most: int | None = None,
           cost: Callable[[str], int] = lambda line: 1) -> Iterator[str]:
   """The lines of documents, in their order: of all, or of those with the smallest keys whose lines cost at most `most`

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from input_pipeline import processes, ranges, records, storage
 from input_pipeline.ranges import Within
-from input_pipeline.text import document, formats, reading, sampling, sources, transforms
+from input_pipeline.text import formats, reading, sampling, sources, transforms
 from input_pipeline.vocabulary import beside, cases, counting, extending, tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
@@ -40,65 +40,48 @@ def _train(settings: 'VocabularySettings', progress: bool) -> tokenizer.Tokenize
   parts = sources.mixture(settings.input, settings.format, settings.reading)
   sources.tell_repeats(parts)
   sampling.check(settings.limit, settings.first, parts)
+  lower_case = settings.lower_case
   origin: dict[str, object] = {}
   if settings.extend is not None:
     old = extending.load(settings.extend)
     extending.room_in(old, settings.size)
-    origin = {'extends': old.sha256}
-    counted, lower_case = _counted(settings, parts, old.lower_case, progress)
+    lower_case, origin = old.lower_case, {'extends': old.sha256}
+    counted, _ = _counted(settings, parts, lower_case, progress)
     data = extending.extend(counted, old, settings.size, alphabet)
   else:
     data, lower_case = trainer.train(settings, parts, progress)
   storage.write_output(output, data)
   beside.write(output, data, kind=settings.kind, size=settings.size, lower_case=lower_case,
-               strip_accents=lower_case and trainer.accents, input=settings.input, **origin)
+               strip_accents=bool(lower_case) and trainer.accents, input=settings.input, **origin)
   return tokenizer.load(output, lower_case)
 
 
 def _counted(settings: 'VocabularySettings', parts: list[sources.Part], lower_case: bool | None, progress: bool
              ) -> tuple[counting.Counted, bool]:
-  """The words of the text, counted by some processes, and whether they are lower-cased. Raises DataError."""
+  """The words of the text, counted by some processes, and whether they are lower-cased, where nobody has said it by the
+  first of the text. Raises DataError."""
   from tqdm import tqdm
   bar = tqdm(unit='B', unit_scale=True, desc='text → words', disable=None if progress else True, mininterval=1)
   with processes.pool(settings.workers) as submit, bar:
     if settings.first is not None or lower_case is None and sources.read_once(parts):
-      lines, lower_case = _cased(settings, _lines(sampling.documents(parts, None, settings.first, 0)), lower_case)
+      lines = sampling.lines(sampling.documents(parts, None, settings.first, settings.seed), settings.seed)
+      lines, lower_case = _choose_case(lines, settings, lower_case)
       counted = counting.of_lines(lines, lower_case)
     else:
-      _, lower_case = _cased(settings, _lines(sampling.documents(parts, None, None, 0)), lower_case)
       groups, below = reading.groups(parts), None
       if settings.limit is not None:
         sized = reading.each(groups, submit, settings.workers, sampling.sized_keys, sampling.smallest_sized,
                              settings.limit, settings.seed)
         below = sampling.below(sampling.smallest((one.keys for one in sized), settings.limit), settings.limit)
+      if lower_case is None:
+        drawn = sampling.lines(sampling.drawn(parts, below, settings.seed), settings.seed)
+        _, lower_case = _choose_case(drawn, settings, None)
       wanted = counting.Wanted(lower_case, settings.seed, below)
       counted = counting.together(_told(reading.each(
           groups, submit, settings.workers, counting.of_chunk, counting.together, wanted), bar))
   if not counted.words:
     raise _no_text(settings)
   return counted, lower_case
-
-
-def _lines(documents: Iterable[document.Document]) -> Iterator[str]:
-  return (line for one in documents for line in one.text.split('\n'))
-
-
-def _cased(settings: 'VocabularySettings', lines: Iterator[str], lower_case: bool | None
-           ) -> tuple[Iterator[str], bool]:
-  """The lines, and whether they are to be lower-cased: where nobody says so, by the first of them, and a line of output
-  if that is not the usual."""
-  if lower_case is not None:
-    return lines, lower_case
-  first, letters = list[str](), collections.Counter[str]()
-  for line in lines:
-    first.append(line)
-    letters.update(line)
-    if letters.total() >= _CASE_SAMPLE:
-      break
-  lower_case, why = cases.chosen(letters, settings.language, TRAINERS[settings.kind].accents)
-  if why:
-    print(f'bert-jax: {why}', file=sys.stderr, flush=True)
-  return itertools.chain(first, lines), lower_case
 
 
 def _told(found: Iterable[counting.Counted], bar: Any) -> Iterator[counting.Counted]:
@@ -120,11 +103,27 @@ def _wordpiece(settings: 'VocabularySettings', parts: list[sources.Part], progre
 def _sentencepiece(settings: 'VocabularySettings', parts: list[sources.Part], progress: bool) -> tuple[bytes, bool]:
   found = sampling.documents(parts, settings.limit, settings.first, settings.seed)
   lines = sampling.lines(found, settings.seed, _SENTENCEPIECE_SAMPLE, _lines_of)
-  first = next(lines, None)
-  if first is None:
-    raise _no_text(settings)
-  lines, lower_case = _cased(settings, itertools.chain([first], lines), settings.lower_case)
+  lines, lower_case = _choose_case(lines, settings, settings.lower_case)
   return train_sentencepiece(lines, settings.size, lower_case), lower_case
+
+
+def _choose_case(lines: Iterator[str], settings: 'VocabularySettings', lower_case: bool | None
+                 ) -> tuple[Iterator[str], bool]:
+  """The lines, and whether they are to be lower-cased: where nobody has said it, by the first of them, and with a line
+  that says so where that is not the usual. Raises DataError where there is no line."""
+  first, letters = [*itertools.islice(lines, 1)], collections.Counter[str]()
+  if not first:
+    raise _no_text(settings)
+  if lower_case is not None:
+    return itertools.chain(first, lines), lower_case
+  letters.update(first[0])
+  while letters.total() < _CASE_SAMPLE and (line := next(lines, None)) is not None:
+    first.append(line)
+    letters.update(line)
+  lower_case, why = cases.chosen(letters, settings.language, TRAINERS[settings.kind].accents)
+  if why:
+    print(f'bert-jax: {why}', file=sys.stderr, flush=True)
+  return itertools.chain(first, lines), lower_case
 
 
 def _lines_of(line: str) -> int:
@@ -234,7 +233,7 @@ def _short(lines: Iterator[str]) -> Iterator[str]:
 @dataclasses.dataclass(frozen=True)
 class Trainer:
   """How a vocabulary of one kind is made."""
-  # (…, …, progress) -> the file, and whether text is lower-cased
+  # (…, …, progress) -> (the file, whether it is of text that is lower-cased)
   train: Callable[['VocabularySettings', list[sources.Part], bool], tuple[bytes, bool]]
   suffix: str  # of the file's name
   accents: bool  # whether they are dropped where text is lower-cased
