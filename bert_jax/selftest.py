@@ -89,15 +89,15 @@ def _findings(model, place: Place, tokens: int, seed: int) -> Iterator[Finding]:
   exact = dataclasses.replace(plain, dtype='float32')
   key = jax.random.key(seed)
   params = parameters_of(model)(key)
-  for name, pairs, shortest in (('packed', PAIRS, 1.0), ('padded', 1, 0.5)):
+  for kind, pairs, shortest in (('packed', PAIRS, 1.0), ('padded', 1, 0.5)):
     B = max(LEAST_ROWS, LEAST_TOKENS // tokens)
-    batch = synthetic.batch(model.vocab_size, B, tokens, 1, pairs=pairs, shortest=shortest, seed=seed)
-    batch['pair_ids'][-1, -tokens // 8:] = 0  # both have padding
-    batch = {key: jnp.asarray(batch[key]) for key in ('input_ids', 'token_type_ids', 'position_ids', 'pair_ids')}
+    drawn = synthetic.batch(model.vocab_size, B, tokens, 1, pairs=pairs, shortest=shortest, seed=seed)
+    drawn['pair_ids'][-1, -tokens // 8:] = 0  # both have padding
+    batch = {name: jnp.asarray(drawn[name]) for name in ('input_ids', 'token_type_ids', 'position_ids', 'pair_ids')}
     found = [value_and_gradient(settings, place)(params, batch, key) for settings in (model, plain)]
     with jax.default_matmul_precision('highest'):
       found.append(value_and_gradient(exact, place)(params, batch, key))
-    rows = f'{name}, {model.dtype}'
+    rows = f'{kind}, {model.dtype}'
     yield from compared(tokens, rows, model.dtype, *jax.device_get(found))
     hidden = functools.partial(_hidden, model, place, params, batch, key)
     yield Finding(tokens, rows, 'other pairs', leaks(batch, model.vocab_size, hidden), 0)
@@ -211,7 +211,8 @@ class Report:
 
 def run(model, place: Place, lengths: Iterable[int], device: jax.Device | None = None) -> Report:
   """Tests the kernels of each row length."""
-  begin, found, error = time.monotonic(), [], ''
+  found: list[Finding] = []
+  begin, error = time.monotonic(), ''
   try:
     for tokens in sorted(set(lengths)):
       found += findings(model, place, tokens, device)
