@@ -3,6 +3,7 @@
 It has every frequent character of any script, and no token that can stand nowhere.
 """
 
+import dataclasses
 import random
 import re
 
@@ -26,7 +27,7 @@ def corpus(tmp_path_factory):
 
 @pytest.mark.parametrize('kind, size, name', [('wordpiece', 120, 'vocab.txt'), ('sentencepiece', 60, 'spm.model')])
 def test_both_kinds(corpus, tmp_path, kind, size, name):
-  settings = vocabulary.VocabularySettings(str(corpus), str(tmp_path / name), kind, size)
+  settings = vocabulary.VocabularySettings(str(corpus), str(tmp_path / name), kind, size, lower_case=True)
   made = vocabulary.train_from(settings)
   first = (tmp_path / name).read_bytes()
   assert made.kind == kind and len(made.tokens) == size and made.lower_case
@@ -39,7 +40,7 @@ def test_both_kinds(corpus, tmp_path, kind, size, name):
   assert (~continues).sum() == 4 and not continues[0]
   with pytest.raises(records.DataError, match='--overwrite'):
     vocabulary.train_from(settings)
-  vocabulary.train_from(vocabulary.VocabularySettings(str(corpus), str(tmp_path / name), kind, size, overwrite=True))
+  vocabulary.train_from(dataclasses.replace(settings, overwrite=True))
   assert (tmp_path / name).read_bytes() == first
   assert sorted(path.name for path in tmp_path.iterdir()) == [name, f'{name}.json']
 
