@@ -56,13 +56,17 @@ code_of() {
   if (($#)); then echo 0; else return 1; fi
 }
 
-# Checks recipe and flags of a command by the program itself, where that is here. Ends with 2 where it would not run.
-check_command() {
-  local bert_jax
+# Checks a command by the program itself, where that is here: by the words after its name. Ends with 2 where it would not
+# run.
+check_words() {
+  local name=$1 bert_jax
   read -ra bert_jax <<<"${BERT_JAX:=bert-jax}"
   if ! command -v "${bert_jax[0]}" >/dev/null; then
     say "${bert_jax[0]} is not here: recipe and flags are checked only where they run"
-  elif ! "${bert_jax[@]}" supervise --dry-run -- "$@"; then
-    refuse "\`bert-jax $1\` would not run so; nothing was created"
+  elif ! "${bert_jax[@]}" "${@:2}"; then
+    refuse "\`bert-jax $name\` would not run so; nothing was created"
   fi
 }
+
+# The same of a command that trains.
+check_command() { check_words "$1" supervise --dry-run -- "$@"; }

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from tests import corpora
+from tests import compiling, corpora
 from tests.bucket_server import Server
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -29,13 +29,13 @@ RUN = [*SMALL, '--model.vocab-size', str(len(corpora.TOKENS)), '--long.share', '
 ALONE = ['--distributed.no-auto']
 TASK = ['--epochs', '1', '--batch.size', '8', '--batch.max-length', '32', '--optimizer.warmup-steps', '1',
         '--model.dtype', 'float32', '--run.log-every', '1', '--run.checkpoint-every', '2', *ALONE]
-COMPILE = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 Command = Sequence[str | os.PathLike]
 
 
 def environment(server: Server, more: Mapping[str, str] | None = None) -> dict[str, str]:
-  return os.environ | server.environment() | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]),
-                                              'XLA_FLAGS': COMPILE, 'PYTHONWARNINGS': 'ignore'} | dict(more or {})
+  own = {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]), 'XLA_FLAGS': compiling.FLAGS,
+         'PYTHONWARNINGS': 'ignore'}
+  return os.environ | server.environment() | own | dict(more or {})
 
 
 def start(server: Server, *argv, absent: str = '-', cwd=ROOT, more: Mapping[str, str] | None = None

@@ -27,7 +27,7 @@ from bert_jax.convert import exchange  # noqa: F401
 from input_pipeline.prepare import corpus  # noqa: F401
 from launch import cli
 from launch.commands import pretraining, training, using  # noqa: F401
-from tests import buckets, synthetic
+from tests import buckets, compiling, synthetic
 
 SECONDS = 300.0  # a limit for a machine with much else to do
 FORKS = multiprocessing.get_context('forkserver')
@@ -38,7 +38,7 @@ gc.freeze()  # what is imported by now: a child, which lives for seconds, need n
 def run(argv: Sequence[str], out: str, environ: Mapping[str, str], cwd: str,
         prepare: Callable[[], None] | None) -> None:
   """What a child does: `bert-jax` of these arguments, or only `prepare`; it ends as the interpreter would."""
-  os.environ.update({'XLA_FLAGS': buckets.COMPILE} | dict(environ))
+  os.environ.update({'XLA_FLAGS': compiling.FLAGS} | dict(environ))
   os.chdir(cwd)
   for descriptor in (1, 2):
     os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)

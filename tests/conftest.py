@@ -10,11 +10,11 @@ import pathlib
 import platform
 import tempfile
 
+from tests import compiling
+
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAX_PLATFORMS') or 'cpu'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-# Tests compile much and compute little.
-os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 '
-                      '--xla_llvm_disable_expensive_passes=true')
+os.environ.setdefault('XLA_FLAGS', compiling.flags(8))
 # Keyed by what the compiled code depends on and JAX does not: another machine may share the directory.
 # Subprocesses use it too.
 _CACHE = os.path.join(tempfile.gettempdir(), f'bert_jax-tests-{getpass.getuser()}', platform.node(), platform.machine())
@@ -30,8 +30,9 @@ import dataclasses  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-# The same examples in each run, so that one that fails is a fault of the change; HYPOTHESIS_PROFILE=default: new ones.
-hypothesis.settings.register_profile('same', derandomize=True)
+# The same examples in each run, so that one that fails is a fault of the change, and not of a machine that has much
+# else to do; HYPOTHESIS_PROFILE=default: new ones.
+hypothesis.settings.register_profile('same', derandomize=True, deadline=None)
 hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
 
 pytest_plugins = ['tests.reliability']

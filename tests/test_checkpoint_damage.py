@@ -31,7 +31,7 @@ from bert_jax.errors import CheckpointError, DamageError, NonFiniteError
 from input_pipeline import records, storage
 from input_pipeline.errors import DataError
 from launch import cli
-from tests import parameters, synthetic
+from tests import parameters, states, synthetic
 from tests.saves import MODEL, SETTINGS, abstract_of, state_of
 
 STEPS = 3, 7, 9
@@ -521,7 +521,7 @@ def test_a_damaged_run_trains_on_to_the_same_end(trained, tmp_path, capsys):
   result = train.train(config, data, run, devices=jax.devices()[:1], progress=False)
   said = capsys.readouterr().err
   assert result.resumed_from == 4 and 'step 12 cannot be used' in said and 'step 4 is taken' in said
-  jax.tree.map(np.testing.assert_array_equal, result.state, whole.state)
+  states.assert_same(result.state, whole.state, run, straight)
   assert lines(run) == lines(straight)
   names = {path.name for path in (run / run_directory.CHECKPOINTS).iterdir()}
   assert names == {'4', '8', '12', '8.aside', '12.aside'}
@@ -539,7 +539,7 @@ def test_a_run_whose_steps_are_all_damaged_does_not_begin_anew(trained, tmp_path
 
 
 def test_a_failed_save_of_a_run_is_made_good_by_the_next_step(trained, tmp_path, monkeypatch, capsys):
-  data, config, _, whole = trained
+  data, config, straight, whole = trained
   take, calls = manifest_lib.take, []
 
   def fail_once(directory):
@@ -554,7 +554,7 @@ def test_a_failed_save_of_a_run_is_made_good_by_the_next_step(trained, tmp_path,
   assert 'step 4 could not be written' in capsys.readouterr().err
   saved = [step.number for step in steps.look(tmp_path / 'run', run_directory.fingerprints(tmp_path / 'run'))]
   assert saved[-2:] == [8, 12] and 4 not in saved, saved
-  jax.tree.map(np.testing.assert_array_equal, result.state, whole.state)
+  states.assert_same(result.state, whole.state, tmp_path / 'run', straight)
   assert not (tmp_path / 'run' / run_directory.LOCK).exists()
 
 

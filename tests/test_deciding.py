@@ -1,13 +1,28 @@
 """What is decided and merged in parts, where no machine holds it all, is what one machine decides and merges."""
 
 import collections
+import dataclasses
 import itertools
+import math
 
+import hypothesis
 import numpy as np
+import pytest
 from hypothesis import given, strategies as st
 
 from input_pipeline import records
-from input_pipeline.prepare import columns, deciding, settings, spill, splits, spreading
+from input_pipeline.prepare import (
+  columns,
+  deciding,
+  disk_spreading,
+  processes,
+  ray_deciding,
+  ray_tasks,
+  settings,
+  spill,
+  splits,
+  spreading,
+)
 from input_pipeline.prepare.columns import Pieces
 
 SETTINGS = settings.Prepare('a.txt', 'v.txt', 'out', validation_share=0.2)
@@ -122,6 +137,72 @@ def test_shards_by_rounds_are_those_of_one_merge(documents, shards, of_a_shard, 
     for one, other in ((ours.keys, theirs.keys), (ours.tokens, theirs.tokens),
                        *((ours[name], values) for name, values in theirs.columns.items())):
       np.testing.assert_array_equal(one, other)
+
+
+@hypothesis.settings(max_examples=30)
+@given(RUNS, st.integers(1, 9), st.integers(1, 3), st.integers(1, 30), st.integers(1, 6))
+def test_shards_by_way_of_files_of_slices_are_those_of_one_merge(tmp_path_factory, documents, shards, of_a_shard,
+                                                                 slices, bundles):
+  folder = tmp_path_factory.mktemp('runs')
+  runs = [run_of(own, number) for number, own in enumerate(documents)]
+  decisions = [spill.Decisions(np.arange(len(run.ranks), dtype=np.uint8) % 3, run.ranks % 2 == 0) for run in runs]
+  paths = [folder / f'{number:08d}.run' for number in range(len(runs))]
+  for path, run in zip(paths, runs):
+    spill.write(path, run, {})
+  cells = spreading.cells(spill.TRAIN, shards, of_a_shard)
+  rounds = spreading.Rounds(min(slices, len(cells.ranges)), min(bundles, len(runs)))
+  files = disk_spreading.spread(paths, decisions, cells, rounds, folder, processes.now)
+  assert len(list(folder.glob('*.slice'))) == rounds.slices * rounds.bundles
+  for number in range(shards):
+    mine = slice(number * of_a_shard, (number + 1) * of_a_shard)
+    ours = disk_spreading.write_shard(folder / 'ours', files[mine], cells.of_shard(number), 1)
+    theirs = splits.write_shard(folder / 'theirs', paths, decisions, spill.TRAIN, cells.of_shard(number), 1)
+    assert (folder / 'ours').read_bytes() == (folder / 'theirs').read_bytes()
+    assert ours[1] == theirs[1] and dataclasses.replace(ours[0], file='theirs') == theirs[0]
+
+
+@given(st.integers(1, 10**8), st.integers(1, 10**5), st.integers(1, 10**7), st.integers(1, 4))
+def test_what_is_sent_grows_with_the_text_and_not_by_runs_and_shards(runs, shards, of_a_run, of_a_shard):
+  """Nothing is above 64 MB; of a terabyte no more than its bytes in parts of some kilobytes."""
+  cells = shards * of_a_shard
+  found = spreading.rounds(runs, runs * of_a_run, cells)
+  if found is None:
+    assert of_a_run >= spreading.LEAST * cells
+    return
+  slice_of_a_bundle = runs * of_a_run / found.slices / found.bundles
+  assert slice_of_a_bundle <= 1.5 * spreading.VALUE < 64 << 20 and found.bundles <= runs and found.slices <= cells
+  sent = runs * found.slices + found.bundles * cells
+  assert sent <= 4 * math.sqrt(runs * cells * (runs * of_a_run / spreading.VALUE)) + 2 * (runs + cells)
+  assert sent <= 2 * runs * cells + runs + cells
+
+
+@pytest.mark.parametrize('documents', [10**3, 10**7, 10**9, 10**10])
+def test_what_rays_driver_refers_to_grows_with_the_text_and_not_by_its_square(documents):
+  made, sizes = [ray_tasks.Made(None, None, collections.Counter(), 0, documents // 1000)] * 1000, ray_tasks.Sizes(1)
+  held, rows = ray_deciding.held(made, sizes), documents * deciding.ROW.itemsize
+  parts = -(-rows // held)
+  assert held == sizes.value or rows / parts**2 >= 0.9 * sizes.least
+  assert parts**2 <= max(rows / sizes.least, (rows / sizes.value)**2, 1) * 1.1 + 3 * parts
+  assert parts**2 < 200_000 or documents > 10**9
+
+
+@given(st.integers(1, 10**6), st.integers(2, 64))
+def test_a_fan_is_as_small_as_its_rounds_allow(cells, most):
+  rounds, fan = spreading.rounds_of(cells, most), spreading.fan(cells, most)
+  assert fan <= most and fan**rounds >= cells and most**(rounds - 1) < max(2, cells)
+  assert fan == 1 or (fan - 1)**rounds < cells
+  left = range(cells)
+  for _ in range(rounds):
+    left = max(spreading.slices(left, spreading.fan(len(left), most)), key=len)
+  assert len(left) == 1
+
+
+def test_two_terabytes_of_text():
+  """A million runs of 1.1 MB, 26,500 shards of the usual size: not 26 billion, and so at 2 GB already."""
+  few = lambda runs, shards: (found := spreading.rounds(runs, runs * 1.1e6, shards), runs * found.slices
+                              + found.bundles * shards)[1]
+  assert few(10**6, 26_500) < 100_000_000 and few(10**6, 4 * 26_500) < 200_000_000
+  assert few(10**3, 4 * 27) < 10**3 * 4 * 27 / 20
 
 
 @given(RUNS)

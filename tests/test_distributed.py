@@ -12,11 +12,10 @@ import jax
 import pytest
 
 from bert_jax import checkpoint, config as cfg, distributed, metrics, program as program_lib, recipes, train
-from tests import synthetic, worker
+from tests import compiling, synthetic, worker
 
 VOCABULARY, STEPS, SECONDS = 64, 6, 500  # a limit for a machine with much else to do
-FLAGS = ('--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 '
-         '--xla_llvm_disable_expensive_passes=true')
+FLAGS = compiling.flags(4)
 
 
 @pytest.fixture(scope='module')
@@ -197,11 +196,11 @@ def test_alone_nothing_is_started(monkeypatch):
   for name in list(os.environ):
     if name.startswith(('SLURM_', 'TPU_', 'OMPI_', 'JAX_COORDINATOR', 'KUBERNETES_')):
       monkeypatch.delenv(name)
-  for settings in (cfg.Distributed(), cfg.Distributed(auto=False)):
-    code = ('from bert_jax import config as cfg, distributed; import jax; '
-            f'distributed.start(cfg.{settings}); print(jax.distributed.is_initialized())')
-    ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert ran.stdout == 'False\n' and not ran.returncode, ran.stderr
+  code = ('from bert_jax import config as cfg, distributed; import jax\n'
+          'for auto in (False, True):\n'
+          '  distributed.start(cfg.Distributed(auto=auto)); print(jax.distributed.is_initialized())')
+  ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert ran.stdout == 'False\nFalse\n' and not ran.returncode, ran.stderr
 
 
 def test_slurm_is_detected():

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from launch import extras
-from tests import buckets, pages
+from tests import buckets, compiling, pages
 from tests.test_extras import BROUGHT, SETUP, modules
 
 SHELL = re.compile(r'[<>|&;$*~`]')  # in a line outside of quotes: a shell reads it
@@ -60,7 +60,7 @@ class Shell:
   def environment(self) -> dict[str, str]:
     known = os.pathsep.join([*self.path, os.environ['PATH']])
     return os.environ | {'PATH': known, 'PYTHONPATH': os.pathsep.join([str(pages.ROOT), *sys.path]),
-                         'XLA_FLAGS': buckets.COMPILE, 'PYTHONWARNINGS': 'ignore'}
+                         'XLA_FLAGS': compiling.FLAGS, 'PYTHONWARNINGS': 'ignore'}
 
   def run(self, text: str) -> None:
     """These lines, none of which may fail."""

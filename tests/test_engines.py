@@ -14,8 +14,8 @@ import corpora
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, on_ray, portions, ray_tasks, settings
-from input_pipeline.text import sources
+from input_pipeline.prepare import corpus, on_ray, portions, ray_tasks, settings, spreading
+from input_pipeline.text import sampling, sources
 from tests import beam_cluster
 
 # What is compared with one process: the settings of each.
@@ -28,9 +28,10 @@ WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lowe
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """A place for a corpus, whose text travels in small chunks, so that there are many runs."""
+  """A place for a corpus, whose text travels in small chunks, so that there are many runs; files are divided."""
   monkeypatch.setattr(sources, 'CHUNK_BYTES', 1500)
-  sizes = functools.partial(ray_tasks.Sizes, run=3000, value=20_000, fan=2, part_tokens=900)
+  monkeypatch.setattr(sources, 'SECTION_BYTES', 4000)
+  sizes = functools.partial(ray_tasks.Sizes, run=3000, value=20_000, fan=2, least=1, part_tokens=900)
   monkeypatch.setattr(on_ray, 'Sizes', sizes)
   (tmp_path / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
   return tmp_path
@@ -134,6 +135,22 @@ def test_a_sample_is_the_same_by_every_engine(other, folder, limit):
   assert [made[name] for name in made if 'train' in name] == [again[name] for name in again if 'train' in name]
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_samples_of_random_corpora(other, folder, seed):
+  """Of weights, repeated ids and texts, empty files: as many as there are, or some of them."""
+  draw = random.Random(1000 + seed)
+  made = same_by(other, folder, write_corpus(draw, folder), validation_share=draw.choice([0, 0.3]), seed=seed,
+                 limit=draw.choice([2, 5, 20, 10**6]))
+  assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
+
+
+@pytest.mark.parametrize('seed', [1, 2])
+def test_samples_of_random_corpora_on_a_cluster(on_cluster, folder, seed, monkeypatch):
+  monkeypatch.setattr(sampling, '_HELD', 3)
+  test_samples_of_random_corpora(on_cluster, folder, seed)
+  test_a_sample_is_the_same_by_every_engine(on_cluster, folder, 25)
+
+
 def test_one_text_many_times(other, folder):
   """In one run and in many: what stays is the one of the smallest rank."""
   draw = random.Random(3)
@@ -154,6 +171,25 @@ def test_a_shard_of_many_portions(other, folder, monkeypatch):
   made = same_by(other, folder, str(folder / 'a.txt'), shards=1, validation_share=0.3)
   assert manifest_of(made)['splits']['train']['tokens'] > 3 * 2000
   assert made == whole
+
+
+@pytest.mark.parametrize('value, least', [(0, 0), (2000, 10**9), (20_000, 10**9)])
+def test_many_shards(other, folder, monkeypatch, value, least):
+  """In one round, and in two by few slices and bundles or by many."""
+  (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(60))))
+  monkeypatch.setattr(spreading, 'LEAST', 0)
+  whole = made_by('one process', folder, str(folder / 'a.txt'), shards=40, validation_share=0.3)
+  monkeypatch.setattr(spreading, 'LEAST', least)
+  monkeypatch.setattr(spreading, 'VALUE', value)
+  monkeypatch.setattr(portions, 'TOKENS', 50)  # several portions of a shard
+  assert same_by(other, folder, str(folder / 'a.txt'), shards=40, validation_share=0.3) == whole
+  assert len(manifest_of(whole)['splits']['train']['shards']) == 40
+
+
+@pytest.mark.parametrize('on_cluster', [pytest.param('Beam, two workers', marks=pytest.mark.beam)], indirect=True)
+def test_many_shards_on_a_cluster(on_cluster, folder):
+  (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(60))))
+  assert records.MANIFEST in same_by(on_cluster, folder, str(folder / 'a.txt'), shards=20, validation_share=0.3)
 
 
 def test_ids_that_repeat(other, folder):
@@ -242,7 +278,7 @@ def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
     ({'engine': 'beam', 'pairs': 'google'}, '--pairs does not go with --engine beam'),
     ({'engine': 'beam', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine beam'),
     ({'engine': 'ray', 'workers': 4}, '--workers does not go with --engine ray'),
-    ({'engine': 'ray', 'limit': 9}, '--limit does not go with --engine ray'),
+    ({'engine': 'ray', 'first': 9}, '--first does not go with --engine ray'),
     ({'engine': 'ray', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine ray'),
     ({'engine': 'dask'}, '--engine dask: wanted one of processes, beam, ray'),
     ({'pairs': 'foo'}, '--pairs foo: wanted one of dynamic, google'),

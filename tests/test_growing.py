@@ -1,6 +1,5 @@
 """Vocabularies that keep every id of a smaller one, and parameters that grow with them; positions by a named rule."""
 
-import collections
 import dataclasses
 import random
 
@@ -16,7 +15,7 @@ from bert_jax.convert import exchange, growing, huggingface
 from bert_jax.errors import ConfigError
 from bert_jax.objectives import OBJECTIVES, PRETRAINING_HEADS, Objective
 from input_pipeline import records
-from input_pipeline.vocabulary import extending, tokenizer as tokenizer_lib, training
+from input_pipeline.vocabulary import counting, extending, tokenizer as tokenizer_lib, training
 from launch import cli
 
 MODEL = cfg.Model(hidden_size=8, layers=1, heads=2, intermediate_size=8, max_positions=12, dtype='float32')
@@ -29,16 +28,13 @@ def lines(seed: int, letters: str, count: int = 60) -> list[str]:
   return [' '.join(draw.choices(words, [1 / (1 + i) for i in range(30)], k=12)) + '.' for _ in range(count)]
 
 
-def alphabet(characters: collections.Counter, lower_case: bool):
-  return training._alphabet(characters, lower_case)[0]
-
-
 def of(tokens, path='vocab.txt', lower_case=True):
   return tokenizer_lib.wordpiece(('\n'.join(tokens) + '\n').encode(), path, lower_case)
 
 
 def base(seed: int, size: int = 40) -> tokenizer_lib.Tokenizer:
-  return of(training.train_wordpiece(iter(lines(seed, 'abcde')), size, True).decode().split('\n')[:-1])
+  counted = counting.of_lines(lines(seed, 'abcde'), True)
+  return of(training.train_wordpiece(counted, size, True).decode().split('\n')[:-1])
 
 # ---------------------------------------------------------------- vocabulary --extend
 
@@ -47,16 +43,17 @@ def base(seed: int, size: int = 40) -> tokenizer_lib.Tokenizer:
 @given(st.integers(0, 1000), st.integers(1, 60), st.sampled_from(['abcde', 'abxyz', 'é你好ab', 'АБв']))
 def test_old_ids_stay_and_new_tokens_are_what_the_old_ones_split(seed, more, letters):
   old, corpus = base(seed % 7), lines(seed, letters)
+  counted = counting.of_lines(corpus, True)
   size = len(old.tokens) + more
   try:
-    data = extending.extend(iter(corpus), old, size, alphabet)
+    data = extending.extend(counted, old, size, training.alphabet)
   except records.DataError as error:
     size = int(str(error).split('gives only ')[1].split(' ')[0].replace(',', ''))
     assert len(old.tokens) <= size < len(old.tokens) + more
     if size == len(old.tokens):
       return
-    data = extending.extend(iter(corpus), old, size, alphabet)  # the size that the message advises works
-  assert data == extending.extend(iter(corpus), old, size, alphabet)
+    data = extending.extend(counted, old, size, training.alphabet)  # the size that the message advises works
+  assert data == extending.extend(counted, old, size, training.alphabet)
   tokens = data.decode().split('\n')[:-1]
   assert len(set(tokens)) == len(tokens) == size and tuple(tokens[:len(old.tokens)]) == old.tokens
   assert extending.first_difference(old.tokens, tokens) is None

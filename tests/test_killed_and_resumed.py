@@ -10,11 +10,10 @@ import signal
 import time
 
 import jax
-import numpy as np
 import pytest
 
 from bert_jax import checkpoint, config as cfg, metrics, recipes, run_directory, train
-from tests import children, synthetic
+from tests import children, states, synthetic
 
 VOCABULARY, STEPS = 120, 60
 TIMES = ('tokens_per_second', 'steps_per_second', 'data_stall_share', 'minutes', 'mfu', 'time')
@@ -58,7 +57,7 @@ def assert_same(run_dir, straight):
   assert lines(run_dir) == lines(straight)
   mine, theirs = (checkpoint.load(path) for path in (run_dir, straight))
   assert mine.step == theirs.step == STEPS
-  jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), mine.params, theirs.params)
+  states.assert_same(mine.params, theirs.params, run_dir, straight)
   figures = {'probe_pairs_accuracy', 'probe_classification_accuracy'}
   probed = [line['step'] for line in lines(run_dir) if figures <= set(line)]
   assert probed == list(range(12, STEPS + 1, 12))

@@ -1,4 +1,4 @@
-"""launch/kubernetes: what apply.sh refuses, what it fills in, and manifests against the fields of their kinds."""
+"""launch/kubernetes: what apply.sh and prepare.sh refuse and fill in; manifests against the fields of their kinds."""
 
 import re
 import subprocess
@@ -26,11 +26,21 @@ POD_RULE = {'!action': str, 'onExitCodes': EXIT_CODES, 'onPodConditions': (dict,
 JOB_SPEC = {'!completionMode': str, '!parallelism': int, '!completions': int, '!backoffLimit': int,
             'podFailurePolicy': {'!rules': (POD_RULE,)}, '!template': {'metadata': dict, '!spec': POD}}
 FAILURE_RULE = {'!name': str, '!action': str, 'onJobFailureReasons': (str,), 'targetReplicatedJobs': (str,)}
+RAY_POD = {'!serviceAccountName': str, '!containers': (CONTAINER,), 'terminationGracePeriodSeconds': int}
+GROUP = {'!rayStartParams': dict, '!template': {'!spec': RAY_POD}}
 METADATA = {'!name': str, 'annotations': dict, 'labels': dict, 'namespace': str}
 JOB_SET = {'!apiVersion': str, '!kind': str, '!metadata': METADATA, '!spec': {
     'network': {'enableDNSHostnames': bool, 'subdomain': str},
     'failurePolicy': {'maxRestarts': int, 'rules': (FAILURE_RULE,)},
     '!replicatedJobs': ({'!name': str, 'replicas': int, '!template': {'metadata': dict, '!spec': JOB_SPEC}},)}}
+# ray-operator/apis/ray/v1: rayjob_types.go, raycluster_types.go
+RAY_JOB = {'!apiVersion': str, '!kind': str, '!metadata': METADATA, '!spec': {
+    'submissionMode': str, '!entrypoint': str, 'backoffLimit': int, 'shutdownAfterJobFinishes': bool,
+    'ttlSecondsAfterFinished': int, '!rayClusterSpec': {
+        '!headGroupSpec': GROUP,
+        'workerGroupSpecs': (GROUP | {'!groupName': str, 'replicas': int, '!minReplicas': int, '!maxReplicas': int},)}}}
+TEXT = {'IMAGE': 'registry/bert-jax:ray', 'INPUT': 'gs://b/a b/*.gz,gs://b/it\'s=0.5', 'VOCABULARY': '/home/bert/v.txt',
+        'OUTPUT': 'gs://b/data'}
 
 
 def check(value, kind, where: str) -> None:
@@ -56,8 +66,13 @@ def forbidden(tmp_path):
 
 
 def filled(kind: str, forbidden, *further, **env) -> dict:
+  return printed(forbidden, 'kubernetes/apply.sh', kind, *further, **JOB | env)
+
+
+def printed(forbidden, script: str, *further, **env) -> dict:
+  """The manifest that a dry run prints."""
   yaml = pytest.importorskip('yaml')
-  result = run('kubernetes/apply.sh', kind, *further, path=forbidden, DRY_RUN='1', **JOB | env)
+  result = run(script, *further, path=forbidden, DRY_RUN='1', **env)
   assert result.returncode == 0 and not calls(forbidden, 'kubectl'), result.stderr
   assert 'kubectl create -f -' in result.stderr
   body = '\n'.join(line.partition(' # ')[0] for line in result.stdout.splitlines())
@@ -179,6 +194,57 @@ def test_what_is_refused(arguments, env, said, tmp_path):
   assert not calls(tmp_path, 'kubectl')
 
 
+def test_a_ray_job_has_the_command_word_by_word(forbidden):
+  """As a shell of Ray's takes it apart; and fields that KubeRay has, with the sizes of pods."""
+  further = ['--shards', '7', '--x', 'a "b" \\ #c: {d} $(ATTEMPT) __DATA__ of a person `of` $HOME', '--',
+             '--namespace=it\'s']
+  manifest = printed(forbidden, 'kubernetes/prepare.sh', *further, **TEXT)
+  check(manifest, RAY_JOB, 'prepare')
+  assert (manifest['apiVersion'], manifest['kind']) == ('ray.io/v1', 'RayJob')
+  spec = manifest['spec']
+  said = subprocess.run(f'printf "%s\\n" {spec["entrypoint"]}', shell=True, capture_output=True, text=True, check=True)
+  assert said.stdout.splitlines() == [
+      'bert-jax', 'prepare', '--input', TEXT['INPUT'], '--vocabulary', TEXT['VOCABULARY'], '--output', TEXT['OUTPUT'],
+      *further[:4], '--engine', 'ray', '--', '--address=auto', further[-1]]
+  assert spec['submissionMode'] == 'HTTPMode' and spec['shutdownAfterJobFinishes'] and spec['backoffLimit'] == 2
+  head, [workers] = spec['rayClusterSpec']['headGroupSpec'], spec['rayClusterSpec']['workerGroupSpecs']
+  assert all(isinstance(value, str) for group in (head, workers) for value in group['rayStartParams'].values())
+  assert (head['rayStartParams']['num-cpus'], workers['rayStartParams']['num-cpus']) == ('0', '15')
+  for group in (head, workers):
+    [container] = group['template']['spec']['containers']
+    assert container['image'] == TEXT['IMAGE'] and container['securityContext'] == {'runAsUser': 1000}
+    assert container['resources']['requests'] == container['resources']['limits']
+    assert container['resources']['limits'].keys() == {'cpu', 'memory', 'ephemeral-storage'}
+  assert re.fullmatch(LABEL, manifest['metadata']['name'])
+  again = printed(forbidden, 'kubernetes/prepare.sh', **TEXT | {
+      'NAME': 'mine', 'WORKERS': '3', 'CPUS': '7', 'MEMORY': '9Gi', 'DISK': '1Ti', 'SERVICE_ACCOUNT': 'reader',
+      'HEAD_CPUS': '2', 'HEAD_MEMORY': '5Gi', 'RUN_AS': '0', 'RETRIES': '0', 'KEEP_SECONDS': '0'})
+  spec = again['spec']['rayClusterSpec']
+  head, [workers] = spec['headGroupSpec'], spec['workerGroupSpecs']
+  assert again['metadata']['name'] == 'mine' and again['spec']['backoffLimit'] == 0
+  assert (workers['replicas'], workers['minReplicas'], workers['maxReplicas']) == (3, 3, 3)
+  sizes = [group['template']['spec']['containers'][0]['resources']['limits'] for group in (head, workers)]
+  assert sizes == [{'cpu': '2', 'memory': '5Gi', 'ephemeral-storage': '1Ti'},
+                   {'cpu': '7', 'memory': '9Gi', 'ephemeral-storage': '1Ti'}]
+  assert workers['template']['spec']['serviceAccountName'] == 'reader'
+
+
+@pytest.mark.parametrize('arguments, env, said', [
+    *[([], {name: ''}, f'set {name}') for name in TEXT], ([], {'INPUT': 'a.txt'}, "INPUT is 'a.txt', wanted gs://"),
+    ([], {'OUTPUT': '/data'}, 'OUTPUT is'), ([], {'VOCABULARY': 'v.txt'}, 'VOCABULARY is'),
+    (['--input', 'gs://b/x'], {}, '--input is set by'), (['--engine=beam'], {}, '--engine is set by'),
+    (['--', '--address', 'x'], {}, '--address is set by'), ([], {'NAME': 'My_Run'}, 'wanted at most 42'),
+    ([], {'NAME': 'a' * 43}, 'wanted at most 42'), ([], {'WORKERS': '0'}, 'wanted a whole number'),
+    ([], {'MEMORY': 'much'}, 'wanted such as 48Gi'), ([], {'RETRIES': '-1'}, 'wanted a whole number'),
+    (['--x', 'a\nb'], {}, 'not to be seen'), ([], {'WRONG': '2'}, '`bert-jax prepare` would not run so'),
+    ([], {'KUBECTL': 'kubectl-that-is-not-here'}, 'is not here')])
+def test_what_is_refused_of_a_ray_job(arguments, env, said, tmp_path):
+  fake(forbid(tmp_path), 'program', 'exit "${WRONG:-0}"')
+  result = run('kubernetes/prepare.sh', *arguments, path=tmp_path, **TEXT | {'BERT_JAX': 'program'} | env)
+  assert result.returncode and said in result.stderr, result.stderr
+  assert not calls(tmp_path, 'kubectl')
+
+
 KUBECTL = """
 case "$*" in
   *' get '*) if [[ -n "${DOWN:-}" ]]; then echo 'Unable to connect to the server' >&2; exit 1; fi; echo "${THERE:-}" ;;
@@ -187,26 +253,31 @@ esac
 """
 
 
-def test_it_is_created_once(tmp_path):
+@pytest.mark.parametrize('command, kinds, kind, settings', [
+    (['kubernetes/apply.sh', 'tpu'], 'jobsets.jobset.x-k8s.io', 'JobSet', JOB),
+    (['kubernetes/prepare.sh'], 'rayjobs.ray.io', 'RayJob', TEXT)])
+def test_it_is_created_once(command, kinds, kind, settings, tmp_path):
   """A run that is there is left alone, and a cluster that does not answer is no cluster without it."""
   fake(tmp_path, 'kubectl', KUBECTL)
-  there = {'KUBECTL': 'kubectl --context c', 'NAME': 'mine'}
-  result = run('kubernetes/apply.sh', 'tpu', path=tmp_path, **JOB | there)
+  there = settings | {'KUBECTL': 'kubectl --context c', 'NAME': 'mine'}
+  result = run(*command, path=tmp_path, **there)
   assert result.returncode == 0, result.stderr
-  assert calls(tmp_path, 'kubectl') == ['--context c get jobsets.jobset.x-k8s.io/mine --ignore-not-found --output name',
+  assert calls(tmp_path, 'kubectl') == [f'--context c get {kinds}/mine --ignore-not-found --output name',
                                         '--context c create -f -']
   assert 'name: "mine"' in (tmp_path / 'kubectl.yaml').read_text()
-  for more, said in (({'THERE': 'jobset/mine'}, 'there is a JobSet mine already'), ({'DOWN': '1'}, 'does not say')):
-    result = run('kubernetes/apply.sh', 'tpu', path=tmp_path, **JOB | there | more)
+  for more, said in (({'THERE': 'x/mine'}, f'there is a {kind} mine already'), ({'DOWN': '1'}, 'does not say')):
+    result = run(*command, path=tmp_path, **there | more)
     assert result.returncode == 2 and said in result.stderr
   assert sum('create' in call for call in calls(tmp_path, 'kubectl')) == 1
 
 
-def test_every_setting_is_a_variable_that_is_explained():
-  text = (LAUNCH / 'kubernetes/apply.sh').read_text()
+@pytest.mark.parametrize('script, kinds, made', [
+    ('apply.sh', ('tpu', 'gpu'), {'FURTHER', 'COORDINATOR', 'PROCESSES'}), ('prepare.sh', ('prepare',), {'COMMAND'})])
+def test_every_setting_is_a_variable_that_is_explained(script, kinds, made):
+  text = (LAUNCH / 'kubernetes' / script).read_text()
   settings = {line[5:].split(':')[0]: line for line in text.splitlines() if line.startswith(': "${')}
   explained = [name for name, line in settings.items() if '# ' in line or 'set ' in line]
   assert len(settings) > 14 and set(settings) - set(explained) <= {'RECIPE', 'MACHINES'}
-  places = {name for kind in ('tpu', 'gpu') for name in re.findall(r'__([A-Z]+(?:_[A-Z]+)*)__',
-                                                                   (LAUNCH / f'kubernetes/{kind}.yaml').read_text())}
-  assert places - set(settings) == {'FURTHER', 'COORDINATOR', 'PROCESSES'}
+  places = {name for kind in kinds for name in re.findall(r'__([A-Z]+(?:_[A-Z]+)*)__',
+                                                          (LAUNCH / f'kubernetes/{kind}.yaml').read_text())}
+  assert places - set(settings) == made

@@ -59,6 +59,20 @@ def equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.parametrize('scale', [1, 30, 1e30])
+def test_one_pass_over_the_scores_is_as_good_as_two(scale):
+  """As a GPU computes the loss; with scores that are all alike, and some that are out of the question."""
+  scores = np.random.default_rng(0).normal(size=(7, 321)).astype(np.float32) * np.float32(scale)
+  scores[1], scores[2, ::2], scores[3, 1:] = 3, -np.inf, -np.inf
+  g = jnp.arange(7, dtype=jnp.float32) - 3
+  (found, top), pull = jax.vjp(objectives.in_one_pass, jnp.asarray(scores))
+  (want, wanted_top), pull_plainly = jax.vjp(objectives.log_sum_and_top, jnp.asarray(scores))
+  np.testing.assert_allclose(found, want, rtol=1e-6)
+  np.testing.assert_array_equal(top, wanted_top)
+  (got,), (right,) = pull((g, jnp.zeros(7))), pull_plainly((g, jnp.zeros(7)))
+  np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-7)
+
+
 def test_slots_without_weight_have_no_effect(setup, losses):
   batch = setup[2]
   idle, lonely = batch['masked_lm_weights'] == 0, batch['next_sentence_weights'] == 0

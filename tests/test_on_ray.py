@@ -39,7 +39,8 @@ def made(tmp_path_factory):
 def small(monkeypatch):
   """Many tasks of every stage, whatever the size of the corpus."""
   monkeypatch.setattr(sources, 'CHUNK_BYTES', 1500)
-  monkeypatch.setattr(on_ray, 'Sizes', functools.partial(ray_tasks.Sizes, run=6000, value=8000, fan=3, part_tokens=900))
+  sizes = functools.partial(ray_tasks.Sizes, run=6000, value=8000, fan=3, least=1, part_tokens=900)
+  monkeypatch.setattr(on_ray, 'Sizes', sizes)
 
 
 def on(made, folder: pathlib.Path, **changes):

@@ -8,7 +8,7 @@ import pytest
 
 from bert_jax import config as cfg, evaluate, metrics, phases, recipes, train
 from input_pipeline import records
-from tests import synthetic
+from tests import states, synthetic
 
 
 @pytest.fixture(scope='module')
@@ -52,14 +52,15 @@ def test_each_phase_reads_its_own_data_from_its_first_batch_on(data, config):
 
 @pytest.mark.parametrize('stop', [pytest.param(5, marks=pytest.mark.slow), 6, pytest.param(8, marks=pytest.mark.slow)])
 def test_resuming_before_at_and_behind_the_border_changes_nothing(data, config, tmp_path_factory, stop):
-  straight = run(config, data, tmp_path_factory.getbasetemp() / 'straight')
-  run(config, data, tmp_path_factory.getbasetemp() / f'stopped{stop}', stop)
-  resumed = run(config, data, tmp_path_factory.getbasetemp() / f'stopped{stop}')
+  whole, stopped = (tmp_path_factory.getbasetemp() / name for name in ('straight', f'stopped{stop}'))
+  straight = run(config, data, whole)
+  run(config, data, stopped, stop)
+  resumed = run(config, data, stopped)
   assert resumed.resumed_from == stop and resumed.step == 10
-  jax.tree.map(np.testing.assert_array_equal, jax.device_get(resumed.state), jax.device_get(straight.state))
-  figures = evaluate.evaluate(tmp_path_factory.getbasetemp() / f'stopped{stop}', progress=False)
+  states.assert_same(resumed.state, straight.state, stopped, whole)
+  figures = evaluate.evaluate(stopped, progress=False)
   assert figures['sequences'] == 200 and np.isfinite(figures['mlm_loss'])
-  assert len(metrics.read(tmp_path_factory.getbasetemp() / 'straight')) == 10
+  assert len(metrics.read(whole)) == 10
 
 
 def test_data_of_one_length_for_two_phases_is_refused(data, config, tmp_path):

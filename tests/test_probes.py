@@ -4,14 +4,13 @@ import dataclasses
 import json
 
 import jax
-import numpy as np
 import pytest
 
 from bert_jax import config as cfg, metrics, probes, recipes, train
 from bert_jax.errors import ConfigError
 from input_pipeline.errors import DataError
 from input_pipeline.vocabulary import tokenizer as tokenizer_lib
-from tests import synthetic
+from tests import states, synthetic
 
 VOCABULARY = 60
 
@@ -44,7 +43,7 @@ def asked(folder, **changes):
 def test_probes_are_logged_and_change_nothing_of_the_training(data, folder, tmp_path, capsys):
   run = lambda settings, name: train.train(settings, data, tmp_path / name, devices=jax.devices()[:1])
   without, probed = run(config(), 'without'), run(asked(folder), 'with')
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), without.state, probed.state)
+  states.assert_same(without.state, probed.state, tmp_path / 'without', tmp_path / 'with')
   lines = {name: metrics.read(tmp_path / name) for name in ('without', 'with')}
   losses = {name: [line['loss'] for line in found] for name, found in lines.items()}
   assert losses['without'] == losses['with'] and len(losses['with']) == 8

@@ -12,7 +12,7 @@ import pytest
 
 from bert_jax import metrics, steps as steps_lib
 from bert_jax.errors import FINAL, HUNG, STOPPED, UNSAVED, PeerError
-from tests import buckets, children, troubles
+from tests import buckets, children, compiling, troubles
 from tests.children import Child
 
 STEPS, EVERY, HEARTBEAT = 30, 3, 10
@@ -60,7 +60,7 @@ def said(processes) -> list[str]:
 
 def alone(folder, run: str, *more: object, steps: int = STEPS) -> None:
   """The same run in one process of two devices, to its end."""
-  flags = buckets.COMPILE + ' --xla_force_host_platform_device_count=2'
+  flags = compiling.flags(2)
   argv = children.pretrain(folder / 'data', folder / run, steps, EVERY, '--mesh.data', 2, *more)
   with Child(folder / f'{run}.txt', *argv, XLA_FLAGS=flags) as child:
     assert child.end() == 0, child.said

@@ -3,7 +3,9 @@
 It has every frequent character of any script, and no token that can stand nowhere.
 """
 
+import bz2
 import dataclasses
+import json
 import random
 import re
 
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from input_pipeline import records
-from input_pipeline.vocabulary import tokenizer, training as vocabulary
+from input_pipeline.text import sources
+from input_pipeline.vocabulary import counting, tokenizer, training as vocabulary
 
 WORDS = ('the quick brown fox jumps over a lazy dog while seven wizards boxed quietly beneath vast jade mountains '
          'reading walking reader').split()
@@ -78,6 +81,60 @@ def test_weights_of_a_mix_count(tmp_path):
         f'{tmp_path}/a.txt,{tmp_path}/b.txt{weight}', str(tmp_path / 'vocab.txt'), size=90, overwrite=True))
     assert ('xylophone' in made.tokens) == wanted
 
+# ---------------------------------------------------------------- counting
+
+ODD = 'aeBÉßİıΣς́ͅ\u200b\u200d\xad\x1c\x85\xa0\u2028\u3000一가가ﬁ😀\t\r\x7f\ufffd\ud800.,!-’    '
+
+
+def fed(lines: list[str], lower_case: bool) -> dict[str, int]:
+  """The words that the library's trainer counts of lines by itself."""
+  import tokenizers
+  library = tokenizer.wordpiece_library([tokenizer.UNK], lower_case)
+  trainer = tokenizers.trainers.BpeTrainer(vocab_size=1, show_progress=False, min_frequency=2)
+  library.model = tokenizers.models.BPE()
+  library.train_from_iterator((line.encode('utf-8', 'replace').decode() for line in lines), trainer)
+  return json.loads(trainer.__getstate__())['BpeTrainer']['words']
+
+
+@hypothesis_settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.booleans())
+def test_words_are_those_that_the_library_counts(seed, lower_case):
+  draw = random.Random(seed)
+  lines = [''.join(draw.choices(ODD, k=draw.randint(0, 60))) for _ in range(draw.randint(1, 20))] + mixed_text(seed)
+  counted = counting.of_lines(lines, lower_case)
+  assert dict(counted.words) == fed(lines, lower_case)
+  spaced = ' '.join(counting.repeated({'a': 3, 'b': 2 * counting._AT_ONCE + 1})).split()
+  assert sorted(spaced) == ['a'] * 3 + ['b'] * (2 * counting._AT_ONCE + 1)
+
+
+@pytest.mark.parametrize('chosen', [{'size': 300}, {'size': 200, 'limit': 30}, {'size': 340, 'extend': 'old.txt'}])
+def test_the_vocabulary_is_the_same_by_any_number_of_processes(chosen, tmp_path, monkeypatch):
+  """However the text is divided, with weights, in several formats."""
+  monkeypatch.chdir(tmp_path)
+  texts = ['\n'.join(mixed_text(seed)[:6]) for seed in range(90)]
+  (tmp_path / 'a.txt').write_text('\r\n\r\n'.join(texts[:50]))
+  (tmp_path / 'b.txt.bz2').write_bytes(b''.join(bz2.compress(f'{text}\n\n'.encode()) for text in texts[50:80]))
+  (tmp_path / 'c.txt').write_text(texts[80])
+  vocabulary.train_from(vocabulary.VocabularySettings('a.txt', 'old.txt', size=210))
+
+  def made(**more) -> bytes:
+    vocabulary.train_from(vocabulary.VocabularySettings(
+        'a.txt,b.txt.bz2=2.5,c.txt', 'vocab.txt', overwrite=True, **chosen, **more))
+    return (tmp_path / 'vocab.txt').read_bytes()
+
+  whole = made()
+  monkeypatch.setattr(sources, 'CHUNK_BYTES', 900)
+  monkeypatch.setattr(sources, 'SECTION_BYTES', 4000)
+  assert whole == made() == made(workers=3)
+
+
+@pytest.mark.parametrize('chosen, message', [
+    ({'kind': 'sentencepiece'}, '--workers 2 with --kind sentencepiece, which is trained by one process'),
+    ({'first': 9}, '--workers 2 with --first')])
+def test_what_one_process_does_is_refused_to_more(chosen, message):
+  with pytest.raises(records.DataError, match=message):
+    vocabulary.VocabularySettings('corpus.txt', 'vocab.txt', workers=2, **chosen)
+
 # ---------------------------------------------------------------- any script
 
 HAN = [chr(c) for c in range(0x4e00, 0x4e00 + 400)]
@@ -100,10 +157,10 @@ def mixed_text(seed: int) -> list[str]:
 def test_the_size_that_the_message_advises_works_at_once(seed, size):
   lines = mixed_text(seed)
   try:
-    made = vocabulary.train_wordpiece(iter(lines), size, True)
+    made = vocabulary.train_wordpiece(counting.of_lines(lines, True), size, True)
   except records.DataError as error:
     size = int(re.search(r'(?:needs|gives only) ([\d,]+) tokens', str(error))[1].replace(',', ''))
-    made = vocabulary.train_wordpiece(iter(lines), size, True)
+    made = vocabulary.train_wordpiece(counting.of_lines(lines, True), size, True)
   tokens = made.decode().split('\n')[:-1]
   assert len(tokens) == len(set(tokens)) == size and tuple(tokens[:5]) == tokenizer.SPECIAL
   assert not [token for token in tokens if token.startswith('##') and token[2:3] in (*HAN, *SCRIPTS['punctuation'])]

@@ -7,4 +7,9 @@ except ImportError:
 else:
   AVAILABLE = True
 
-__all__ = ['AVAILABLE', 'CompilerParams', 'dot', 'load', 'store']
+__all__ = ['AVAILABLE', 'CompilerParams', 'dot', 'load', 'steps', 'store']
+
+
+def steps(count: int, programs: int) -> int:
+  """How many of `count` steps each program takes, so that there are about so many programs, or more."""
+  return next(each for each in range(max(count // programs, 1), 0, -1) if count % each == 0)

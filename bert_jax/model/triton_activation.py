@@ -17,7 +17,7 @@ from bert_jax.model import triton
 from bert_jax.model.layers import TERMS, activate, gelu_and_slope
 
 ROWS, COLUMNS, WARPS = 4, 512, 4  # of a step
-STEPS = 8  # of a program
+PROGRAMS = 256  # along the rows, each of which leaves one row of sums
 
 
 def backward_kernel(h, bias, g, dh, activated, sums, *, activation, F, steps):
@@ -51,7 +51,7 @@ def _forward(h, bias, kernel, activation):
 def _backward(activation, residuals, g):
   h, bias, kernel = residuals
   N, F = h.shape
-  steps = next(count for count in range(STEPS, 0, -1) if N // ROWS % count == 0)
+  steps = triton.steps(N // ROWS, PROGRAMS)
   P, W = N // (ROWS * steps), min(COLUMNS, pl.next_power_of_2(F))
   wide, row = pl.BlockSpec((steps * ROWS, W), lambda i, j: (i, j)), pl.BlockSpec((W,), lambda i, j: (j,))
   like = jax.ShapeDtypeStruct((N, F), h.dtype)

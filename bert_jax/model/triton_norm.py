@@ -106,9 +106,7 @@ def _forward(h, x, vectors, numbers, seeds, which, rate, epsilon):
 def _backward(which, rate, epsilon, residuals, gradients):
   normalized, deviation, vectors, numbers, seeds = residuals
   N, D = normalized.shape
-  steps = max(N // ROWS // PROGRAMS, 1)
-  while N // ROWS % steps:
-    steps -= 1
+  steps = triton.steps(N // ROWS, PROGRAMS)
   rows, P = steps * ROWS, N // (steps * ROWS)
   one, thin, wide, row = _specs(D, rows, which)
   like = [jax.ShapeDtypeStruct((N, D), normalized.dtype)] * (2 if rate else 1)

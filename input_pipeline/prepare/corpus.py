@@ -65,8 +65,8 @@ def _prepare(settings: Prepare, progress: bool, arguments: tuple[str, ...]) -> r
   storage.probe(settings.output, '--output')
   identity = description | {
       'vocabulary': vocabulary.sha256, 'sources': [dataclasses.asdict(part.stamp) for part in parts],
-      'chunk_bytes': sources.CHUNK_BYTES, 'packages': versions.packages(), 'engine': settings.engine,
-      'runs': spill.VERSION}
+      'chunk_bytes': sources.CHUNK_BYTES, 'section_bytes': sources.SECTION_BYTES, 'packages': versions.packages(),
+      'engine': settings.engine, 'runs': spill.VERSION}
   with (publishing.workplace(settings.output, identity) as workplace,
         staging.beside(settings.output, workplace) as shared):
     if not storage.is_local(settings.output) and (finished := find()) is not None:

@@ -2,8 +2,9 @@
 
 Chunks become runs; of documents with one text only the first is kept on the way to where they meet; a join by the run's
 name brings each run the places of those that stay; side inputs, a few numbers each, tell the threshold of the split and
-the number of shards; the pieces of a portion of a shard meet by its number and are merged. A run's name is its place in
-the input, so that names sort as the files of on_processes.py do.
+the number of shards; the pieces of a portion of a shard meet by its number and are merged, perhaps after those of
+bundles of runs met by slices of portions (spreading.py). A run's name is its place in the input, so that names sort as
+the files of on_processes.py do.
 """
 
 import collections
@@ -11,20 +12,30 @@ import dataclasses
 import functools
 import itertools
 import json
-import pathlib
-import tempfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from input_pipeline import records, storage
-from input_pipeline.prepare import beam_jobs, jobs, portions, probing, spill, splits, stages, writing
-from input_pipeline.prepare.columns import Pieces
+from input_pipeline.prepare import (
+  bars,
+  beam_jobs,
+  beam_spreading,
+  forecast,
+  jobs,
+  portions,
+  probing,
+  spill,
+  splits,
+  stages,
+)
 from input_pipeline.prepare.settings import Prepare
-from input_pipeline.text import sampling, sources
+from input_pipeline.text import files, sampling, sources
 from input_pipeline.vocabulary import tokenizer
 
-_RESULTS = 'results'
+MEMORY = 450 << 20  # bytes that a worker takes, measured
+_COUNTS = 'counts.json'
+_RUNS, _BYTES = 'runs.count', 'runs.bytes'  # of all runs, beside their counts
 # (rank, content, run, place, whether it has pieces). Ranks are bytes, as Beam's integers are signed; the highest comes
 # first, so that bytes sort as the numbers do: 258 is 00…00 01 02.
 Document = tuple[bytes, bytes, str, int, bool]
@@ -53,13 +64,28 @@ def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Co
   question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
   beam_jobs.run(functools.partial(_probe, question=question), options)
   probing.check_answered(question)
-  storage.make_folder(job.shared / _RESULTS)
+  storage.make_folder(job.shared / beam_spreading.RESULTS)
   build = functools.partial(_build, settings=job.settings, parts=parts, vocabulary=job.vocabulary,
                             shared=str(job.shared))
-  beam_jobs.run(build, options)
-  found = _read_results(job.shared / _RESULTS)
+  expected = forecast.of(job)
+  if expected is not None:
+    files.tell(_plan(expected))
+  results = job.shared / beam_spreading.RESULTS
+  with bars.watched(lambda: len(beam_spreading.written(results)), sum(expected.shards.values()) if expected else 0,
+                    job.progress and expected is not None):
+    beam_jobs.run(build, options)
+  found = _read_results(job.shared / beam_spreading.RESULTS)
   jobs.bring(job, found[0])
   return found
+
+
+def _plan(expected: forecast.Forecast) -> str:
+  runs, cells = expected.chunks(), expected.cells(portions.TOKENS)
+  rounds = expected.rounds(runs, portions.TOKENS)
+  groups = cells + (rounds.slices * rounds.bundles if rounds else 0)
+  sent = runs * rounds.slices + rounds.bundles * cells if rounds else runs * cells
+  return forecast.sentence(expected, runs, runs + groups, MEMORY, f'that are shuffled {"four" if rounds else "three"} '
+                           f'times, in the end in {sent:,} elements')
 
 
 def _probe(pipeline, question: probing.Question) -> None:
@@ -74,6 +100,8 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: t
   chunks = (pipeline
             | 'sources' >> beam.Create(list(enumerate(parts)))
             | 'spread sources' >> beam.Reshuffle()
+            | 'sections' >> beam.FlatMap(_sections, sources.SECTION_BYTES)
+            | 'spread sections' >> beam.Reshuffle()
             | 'split' >> beam.FlatMap(_chunks, sources.CHUNK_BYTES)
             | 'spread chunks' >> beam.Reshuffle())  # also keeps each run from being made twice
   below = None
@@ -104,21 +132,33 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: t
             | 'totals' >> beam.Map(_totals, settings, smallest, documents)
             | 'sum' >> beam.CombineGlobally(_sum))
   _ = totals | 'write counts' >> beam.Map(_write_counts, settings, documents, shared)
-  written = (met
-             | 'to portions' >> beam.FlatMap(_selections, settings, smallest, documents,
-                                             beam.pvalue.AsSingleton(totals))
+  selected = met | 'select' >> beam.FlatMap(
+      _selections, settings, smallest, documents, beam.pvalue.AsSingleton(totals)).with_outputs(
+          beam_spreading.SLICED, main=beam_spreading.PORTION)
+  of_slices = (selected[beam_spreading.SLICED]
+               | 'by slice' >> beam.GroupByKey()
+               | 'to portions' >> beam.FlatMap(beam_spreading.cut))
+  written = ((selected[beam_spreading.PORTION], of_slices)
+             | 'all portions' >> beam.Flatten()
              | 'by portion' >> beam.GroupByKey()
-             | 'merge' >> beam.FlatMap(_merge, vocabulary.unk_id, shared))
+             | 'merge' >> beam.FlatMap(beam_spreading.merge, vocabulary.unk_id, shared))
   _ = (written
        | 'by shard' >> beam.GroupByKey()
-       | 'join portions' >> beam.Map(_join, vocabulary.unk_id, shared))
+       | 'join portions' >> beam.Map(beam_spreading.join, vocabulary.unk_id, shared))
 
 
-def _chunks(numbered: tuple[int, sources.Part], chunk_bytes: int) -> Iterator[tuple[str, sources.Chunk]]:
-  """(the name of the run that it will be, chunk) for every chunk of a source."""
-  place, part = numbered
+def _sections(numbered: tuple[int, sources.Part], section_bytes: int) -> Iterator[tuple[str, sources.Part]]:
+  """(its place in the input, part) for every part of a source that one worker reads."""
+  place, whole = numbered
+  for number, part in enumerate(sources.divided([whole], section_bytes)):
+    yield f'{place:08d}-{number:08d}', part
+
+
+def _chunks(placed: tuple[str, sources.Part], chunk_bytes: int) -> Iterator[tuple[str, sources.Chunk]]:
+  """(the name of the run that it will be, chunk) for every chunk of a part."""
+  place, part = placed
   for number, chunk in enumerate(sources.chunks([part], chunk_bytes)):
-    yield f'{place:08d}-{number:08d}', chunk
+    yield f'{place}-{number:08d}', chunk
 
 
 def _keys(named: tuple[str, sources.Chunk], settings: Prepare) -> np.ndarray:
@@ -199,6 +239,7 @@ def _totals(met: Met, settings: Prepare, smallest: list[bytes], documents: int) 
   totals = splits.totals_of([named.run], [decisions])
   dropped = decisions.splits == spill.DROPPED
   return named.counts | {
+      _RUNS: 1, _BYTES: spill.size(named.run),
       'duplicates': int(dropped.sum()), 'documents': named.counts.get('documents', 0) - int(dropped.sum()),
       'repeated_ids': int(decisions.renamed.sum()),
       'without_pieces': int((~dropped & ~spill.has_pieces(named.run)).sum())} | {
@@ -217,51 +258,20 @@ def _sum(many: Iterable[dict[str, int]]) -> dict[str, int]:
   return dict(total)
 
 
-def _selections(met: Met, settings: Prepare, smallest: list[bytes], documents: int,
-                totals: dict[str, int]) -> Iterator[tuple[tuple[int, ...], Pieces]]:
-  """(portion, its pieces in this run)."""
-  named, decisions = met.named, _decisions(met, settings, smallest, documents)
-  for split, count in splits.shard_counts(settings, totals.get('train.tokens', 0)).items():
-    for portion in portions.of_split(split, count, _total(totals, spill.SPLITS[split]).tokens):
-      found = spill.select(named.run, decisions, split, *portion.bounds())
-      if len(found.keys):
-        yield dataclasses.astuple(portion), found
-
-
-def _merge(group: tuple[tuple[int, ...], Iterable[Pieces]], unknown_id: int,
-           shared: str) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-  """Writes a portion: the shard, where it is the only one, or else a file of its own, of which ((split, shard, shards),
-  portion) tells."""
-  portion, many = portions.Portion(*group[0]), list(group[1])
-  if portion.of == 1:
-    _write_shard(portion, portions.merged(many, portion), unknown_id, shared)
-    return
-  portions.put(many, portion, storage.path(shared))
-  yield group[0][:3], group[0]
-
-
-def _join(group: tuple[tuple[int, ...], Iterable[tuple[int, ...]]], unknown_id: int, shared: str) -> None:
-  """Writes a shard of the portions that were written."""
-  own = [portions.Portion(*one) for one in group[1]]
-  _write_shard(own[0], portions.read(own, storage.path(shared)), unknown_id, shared)
-
-
-def _write_shard(one: portions.Portion, parts: Iterable[Pieces], unknown_id: int, shared: str) -> None:
-  """The shard that a portion is of."""
-  split, number, count = spill.SPLITS[one.split], one.shard, one.shards
-  name = records.shard_name(split, number, count)
-  with tempfile.TemporaryDirectory() as folder:
-    local = pathlib.Path(folder) / name
-    shard, more = writing.write_shard(local, parts, unknown_id)
-    storage.put(local, storage.path(shared) / name)
-  result = {'split': split, 'number': number, 'count': count, 'shard': dataclasses.asdict(shard), 'more': more}
-  storage.write_whole(storage.path(shared) / _RESULTS / f'{name}.json', json.dumps(result))
+def _selections(met: Met, settings: Prepare, smallest: list[bytes], documents: int, totals: dict[str, int]) -> Iterator:
+  """What beam_spreading.select gives of each split."""
+  decisions = _decisions(met, settings, smallest, documents)
+  tokens = {split: _total(totals, name).tokens for split, name in spill.SPLITS.items()}
+  for split, shards in splits.shard_counts(settings, tokens[spill.TRAIN]).items():
+    share = tokens[split] / max(1, sum(tokens.values()))
+    yield from beam_spreading.select(met.named.name, met.named.run, decisions, portions.Shards(
+        split, shards, tokens[split]), totals[_RUNS], totals[_BYTES] * share)
 
 
 def _write_counts(totals: dict[str, int], settings: Prepare, documents: int, shared: str) -> None:
   splits.check_documents(documents, settings, totals)
   splits.check_totals(settings, {split: _total(totals, name) for split, name in spill.SPLITS.items()})
-  storage.write_whole(storage.path(shared) / _RESULTS / 'counts.json', json.dumps(totals))
+  storage.write_whole(storage.path(shared) / beam_spreading.RESULTS / _COUNTS, json.dumps(totals))
 
 
 def _total(totals: dict[str, int], name: str) -> splits.Total:
@@ -269,21 +279,11 @@ def _total(totals: dict[str, int], name: str) -> splits.Total:
 
 
 def _read_results(directory: storage.Path) -> tuple[dict[str, records.Split], collections.Counter]:
-  totals = json.loads((directory / 'counts.json').read_text())
-  results = list(map(json.loads, storage.read_all(storage.files_in(directory, f'{records.DATASET_NAME}-*.json'))))
-  written = {}
-  for name in spill.SPLITS.values():
-    found = {result['number']: (records.Shard(**result['shard']), result['more']) for result in results
-             if result['split'] == name}
-    if found:
-      count = next(result['count'] for result in results if result['split'] == name)
-      nothing = [(records.Shard(records.shard_name(name, number, count), 0, 0, 0, 0, ''),
-                  {'sentences': 0, 'unknown_tokens': 0})
-                 for number in range(count)]
-      written[name] = splits.split_of(_total(totals, name).documents,
-                                      [found.get(number, nothing[number]) for number in range(count)])
-  of_splits = {_name(name, field.name) for name in spill.SPLITS.values() for field in dataclasses.fields(splits.Total)}
-  return written, collections.Counter({name: value for name, value in totals.items() if name not in of_splits})
+  totals = json.loads((directory / _COUNTS).read_text())
+  written = beam_spreading.read_results(directory, {name: _total(totals, name) for name in spill.SPLITS.values()})
+  ours = {_RUNS, _BYTES} | {_name(name, field.name) for name in spill.SPLITS.values()
+                            for field in dataclasses.fields(splits.Total)}
+  return written, collections.Counter({name: value for name, value in totals.items() if name not in ours})
 
 
 def _check(arguments: tuple[str, ...]) -> None:

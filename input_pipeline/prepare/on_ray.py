@@ -12,10 +12,13 @@ store, which spills to disks, and are made again where a node is lost. Every tas
 
 import collections
 import itertools
+import math
 
 from input_pipeline import records
 from input_pipeline.prepare import (
+  forecast,
   jobs,
+  portions,
   probing,
   ray_deciding,
   ray_jobs,
@@ -24,10 +27,13 @@ from input_pipeline.prepare import (
   ray_tasks,
   spill,
   splits,
+  spreading,
   stages,
 )
 from input_pipeline.prepare.ray_tasks import Plan, Sizes, Tell
 from input_pipeline.text import sources
+
+MEMORY = 340 << 20  # bytes that a worker takes, what it shares with the store of its node included; measured
 
 
 def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Counter]:
@@ -36,9 +42,10 @@ def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Co
   options = ray_jobs.options(job.arguments)
   parts = list(map(sources.absolute, job.parts))
   question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
+  expected = forecast.of(job)
   plan = Plan(job.settings, tuple(parts), stages.sent(job.vocabulary), job.vocabulary.unk_id, str(job.shared),
-              Sizes(sources.CHUNK_BYTES))
-  found = ray_jobs.run(_drive, options, job.progress, question, plan)
+              Sizes(sources.CHUNK_BYTES, sources.SECTION_BYTES), None if expected is None else round(expected.text))
+  found = ray_jobs.run(_drive, options, job.progress, question, plan, expected)
   jobs.bring(job, found[0])
   return found
 
@@ -52,8 +59,9 @@ ENGINE = jobs.Engine(make_shards, _check)
 # ---------------------------------------------------------------- the driver
 
 
-def _drive(tell: Tell, question: probing.Question, plan: Plan) -> tuple[dict[str, records.Split], collections.Counter]:
-  """In the process that is connected to Ray: a question to each node, and then the work."""
+def _drive(tell: Tell, question: probing.Question, plan: Plan, expected: forecast.Forecast | None
+           ) -> tuple[dict[str, records.Split], collections.Counter]:
+  """In the process that is connected to Ray: a question to each node, what is to be expected, and then the work."""
   import ray
   nodes = [node['NodeID'] for node in ray.nodes() if node['Alive'] and node['Resources'].get('CPU')]
   from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -65,6 +73,8 @@ def _drive(tell: Tell, question: probing.Question, plan: Plan) -> tuple[dict[str
     if not done:
       tell('waits for a free CPU of the cluster', 0, 0)
   probing.check_answered(question)
+  if expected is not None:
+    tell(_plan(expected, plan.sizes, len(nodes)), 0, 0)
   if not ray_jobs.is_by_proxy():
     return _work(tell, plan)
   lead = ray.remote(num_cpus=0, max_concurrency=2)(_Lead).remote()  # references stay on the cluster
@@ -72,6 +82,15 @@ def _drive(tell: Tell, question: probing.Question, plan: Plan) -> tuple[dict[str
   while not ray.wait([result], timeout=1)[0]:
     tell(*ray.get(lead.last.remote()))
   return ray.get(result)
+
+
+def _plan(expected: forecast.Forecast, sizes: Sizes, nodes: int) -> str:
+  runs = max(1, math.ceil(expected.text / ray_runs.run_bytes(sizes, round(expected.text))))
+  blocks = max(1, math.ceil(expected.run_bytes / min(sizes.value, max(1, expected.run_bytes / ray_tasks.wanted()))))
+  rounds = spreading.rounds_of(expected.cells(portions.TOKENS), sizes.fan)
+  tasks = runs + rounds * blocks + sum(expected.shards.values())
+  return forecast.sentence(expected, runs, tasks, MEMORY, f'that go from worker to worker {rounds + 1} times, '
+                           f'{ray_tasks.cpus():,} CPUs of {nodes:,} nodes')
 
 
 class _Lead:
@@ -94,7 +113,7 @@ def _work(tell: Tell, plan: Plan) -> tuple[dict[str, records.Split], collections
     counts.update(one.counts)
   if not made:
     splits.check_documents(0, plan.settings, counts)
-  groups = ray_deciding.groups_of(made, plan.sizes.value)
+  groups = ray_deciding.groups_of(made, ray_deciding.held(made, plan.sizes))
   decisions, totals = ray_deciding.decide(made, groups, plan, counts)
   writing_jobs, wanted, written = [], 0, {}
   share = sum(one.bytes for one in made) / max(1, counts['tokens'])

@@ -5,10 +5,11 @@ So a machine holds one portion, and a few parts of it as they are merged, whatev
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +19,14 @@ from input_pipeline.prepare.columns import Pieces
 
 TOKENS = 1 << 24  # of a portion, and of a shard unless --shards asks for fewer: 34 MB
 PART_TOKENS = 1 << 22  # copied as they are merged
+
+
+@dataclasses.dataclass(frozen=True)
+class Shards:
+  """Those of a split."""
+  split: int
+  shards: int
+  tokens: int  # in all
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -44,11 +53,17 @@ def count(tokens: float, each: int) -> int:
   return max(1, math.ceil(tokens / each))
 
 
-def of_split(split: int, shards: int, tokens: int) -> Iterator[Portion]:
-  """All portions of a split with so many shards and tokens."""
-  portions = count(tokens / shards, TOKENS)
-  for shard in range(shards):
-    yield from (Portion(split, shard, shards, number, portions) for number in range(portions))
+@functools.lru_cache(maxsize=4)
+def of_split(own: Shards) -> tuple[Portion, ...]:
+  """All portions of a split, in the order of their keys."""
+  portions = count(own.tokens / own.shards, TOKENS)
+  return tuple(Portion(own.split, shard, own.shards, number, portions)
+               for shard in range(own.shards) for number in range(portions))
+
+
+def whole(portions: Sequence[Portion]) -> tuple[int, int]:
+  """The range of keys of portions that follow each other."""
+  return portions[0].bounds()[0], portions[-1].bounds()[1]
 
 
 def merged(many: list[Pieces], portion: Portion) -> Iterator[Pieces]:
@@ -61,12 +76,9 @@ def merged(many: list[Pieces], portion: Portion) -> Iterator[Pieces]:
 def put(many: list[Pieces], portion: Portion, folder: storage.Path) -> None:
   """Merges a portion into a file, whose name is its own."""
   pieces = columns.join([*merged(many, portion)])
-  nothing = np.zeros(0, '<u8')
-  run = spill.Run(nothing.reshape(0, 2), nothing, nothing, np.zeros((0, 0), '<u4'), np.zeros(len(pieces.keys), '<i4'),
-                  pieces)
   with tempfile.TemporaryDirectory() as local:
     file = pathlib.Path(local) / _name(portion)
-    spill.write(file, run, {})
+    spill.write(file, spill.of_pieces(pieces), {})
     storage.put(file, folder / file.name)
 
 

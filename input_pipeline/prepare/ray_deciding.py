@@ -1,11 +1,21 @@
 """What is decided of documents, on Ray: deciding.py, scheduled. Hashes go from worker to worker."""
 
 import collections
+import math
 
 import numpy as np
 
 from input_pipeline.prepare import deciding, ray_tasks, spill, splits
-from input_pipeline.prepare.ray_tasks import Made, Plan
+from input_pipeline.prepare.ray_tasks import Made, Plan, Sizes
+
+
+def held(made: list[Made], sizes: Sizes) -> int:
+  """Bytes of rows that a task holds: a value, or more where less than `least` would go from each task to each other."""
+  return max(sizes.value, math.isqrt(sizes.least * _rows(made)))
+
+
+def _rows(made: list[Made]) -> int:
+  return sum(one.documents for one in made) * deciding.ROW.itemsize
 
 
 def groups_of(made: list[Made], value: int) -> list[list[int]]:
@@ -24,8 +34,8 @@ def groups_of(made: list[Made], value: int) -> list[list[int]]:
 def decide(made: list[Made], groups: list[list[int]], plan: Plan, counts: collections.Counter
            ) -> tuple[list, dict[int, splits.Total]]:
   """References to the decisions of each group, and what each split holds; counts documents. Raises DataError."""
-  rows = sum(one.documents for one in made) * deciding.ROW.itemsize
-  parts, count, firsts = max(1, -(-rows // plan.sizes.value)), len(groups), [group[0] for group in groups]
+  parts, count = max(1, -(-_rows(made) // held(made, plan.sizes))), len(groups)
+  firsts = [group[0] for group in groups]
   tables = [[made[number].table for number in group] for group in groups]
   # of each group its own copies, and rows in parts by text
   task = ray_tasks.task(_rows_of, num_returns=1 + parts + 1)

@@ -23,7 +23,7 @@ from typing import Any
 import input_pipeline
 from input_pipeline import records, storage
 from input_pipeline.errors import EngineError
-from input_pipeline.prepare import failures
+from input_pipeline.prepare import bars, failures
 from input_pipeline.text import files
 
 PATIENCE = 15  # seconds without an answer, after which it is said what is waited for
@@ -162,24 +162,22 @@ def _look_for(address: str | None) -> None:
 
 def _listen(pipe: multiprocessing.connection.Connection, progress: bool) -> tuple[str, Any]:
   """Shows how far the driver has come, until its last words. Raises EOFError where it ended without any."""
-  from tqdm import tqdm
-  bars: dict[str, tqdm] = {}
+  shown: dict = {}
   with contextlib.ExitStack() as opened:
     while True:
       kind, what = pipe.recv()
       if kind != 'told':
         return kind, what
       stage, done, total, documents = what
-      if stage and not done:
+      if stage and total == 0:
         files.tell(f'--engine ray {stage}')
       elif stage:
-        if stage not in bars:
-          form = {'unit': 'B', 'unit_scale': True} if total is None else {'unit': 'shard'}
-          bars[stage] = opened.enter_context(tqdm(desc=stage, total=total, disable=None if progress else True,
-                                                  mininterval=1, **form))
-        if documents is not None:
-          bars[stage].set_postfix(documents=documents, refresh=False)
-        bars[stage].update(done - bars[stage].n)
+        if stage not in shown:
+          unit = bars.TEXT if documents is not None else bars.SHARDS
+          shown[stage] = opened.enter_context(bars.bar(stage, unit, total, progress))
+        if documents:
+          shown[stage].set_postfix(documents=documents, refresh=False)
+        shown[stage].update(done - shown[stage].n)
 
 # ---------------------------------------------------------------- the process that is connected
 

@@ -21,7 +21,7 @@ def select(made: list[Made], groups: list[list[int]], decisions: list, every: li
             ) -> list[tuple[spreading.Cells, float, list[list]]]:
   """Of each split the bytes, and for each slice of its cells the references of blocks; the runs are let go."""
   sliced = [(own.split, spreading.whole(part)) for own in every
-            for part in spreading.slices(own.ranges, plan.sizes.fan)]
+            for part in spreading.slices(own.ranges, spreading.fan(len(own.ranges), plan.sizes.fan))]
   size = sum(one.bytes for one in made)
   most = min(plan.sizes.value, max(1, size // ray_tasks.wanted()))
   task = ray_tasks.task(_select_of, num_returns=len(sliced) + 1)
@@ -36,9 +36,8 @@ def select(made: list[Made], groups: list[list[int]], decisions: list, every: li
   made.clear()
   for _, bytes in found:
     sizes.update(bytes)
-  columns = iter(range(len(sliced)))
   return [(own, sizes[own.split], [[refs[column] for refs, _ in found]
-                                   for column in itertools.islice(columns, min(plan.sizes.fan, len(own.ranges)))])
+                                   for column, (split, _) in enumerate(sliced) if split == own.split])
           for own in every]
 
 
@@ -57,11 +56,12 @@ def _bundles(sized: Iterable[tuple], most: float) -> Iterator[list[tuple]]:
 
 def spread(per_slice: list[list], ranges: Sequence[spreading.Range], bytes: float, sizes: Sizes) -> Iterator[list]:
   """The references of blocks of each cell, in order. What a slice came from is let go before the next one."""
-  for own, blocks in zip(spreading.slices(ranges, sizes.fan), _taken(per_slice)):
+  for own, blocks in zip(spreading.slices(ranges, spreading.fan(len(ranges), sizes.fan)), _taken(per_slice)):
     if len(own) == 1:
       yield blocks
       continue
-    finer, mean = spreading.slices(own, sizes.fan), bytes * len(own) / len(ranges) / len(blocks)
+    finer = spreading.slices(own, spreading.fan(len(own), sizes.fan))
+    mean = bytes * len(own) / len(ranges) / len(blocks)
     task = ray_tasks.task(_spread_of, num_returns=len(finer) + 1)
     found = ray_tasks.in_order(
         (number, task.remote(list(map(spreading.whole, finer)), *(block for _, block in bundle)))

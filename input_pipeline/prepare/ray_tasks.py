@@ -20,9 +20,11 @@ Tell = Callable[..., None]  # (stage, done, total, documents), of ray_jobs.py
 class Sizes:
   """What bounds the memory of a worker, a value that is sent, and how many of them there are."""
   chunk: int  # bytes of raw text, sources.CHUNK_BYTES
+  section: int  # bytes of a large file, sources.SECTION_BYTES
   run: int = 16 << 20  # bytes of raw text of a run
   value: int = 32 << 20  # bytes of what is worked on at once: of runs, tables, blocks
-  fan: int = 32  # ranges of keys of a round
+  fan: int = 48  # ranges of keys of a round, at most
+  least: int = 256 << 10  # bytes of what is sent where that is much: the driver has references, and holds what is small
   part_tokens: int = portions.PART_TOKENS  # merged at once for a shard
 
 
@@ -35,6 +37,7 @@ class Plan:
   unknown_id: int
   shared: str
   sizes: Sizes
+  text: int | None = None  # bytes of all, about, where that is known
 
 
 @dataclasses.dataclass(frozen=True)

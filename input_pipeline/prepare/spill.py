@@ -20,7 +20,7 @@ from input_pipeline.prepare.columns import Pieces
 
 TRAIN, VALIDATION, DROPPED = 0, 1, 2  # what is decided of a document
 SPLITS = {TRAIN: 'train', VALIDATION: 'validation'}
-VERSION = 4  # of the files of runs; raise it when they, or what a chunk is, change
+VERSION = 5  # of the files of runs; raise it when they, or what a chunk is, change
 _SIZE = 8  # bytes of the length of the header, JSON that stands before the arrays
 _ALIGN = 64
 
@@ -41,6 +41,13 @@ class Decisions:
   """What is decided of the documents of a run."""
   splits: np.ndarray  # [D] uint8: TRAIN, VALIDATION or DROPPED
   renamed: np.ndarray  # [D] bool: others have the same id, so that the content tells them apart
+
+
+def of_pieces(pieces: Pieces) -> Run:
+  """Pieces on their way, without their documents, of which all is decided."""
+  nothing = np.zeros(0, '<u8')
+  return Run(nothing.reshape(0, 2), nothing, nothing, np.zeros((0, 0), '<u4'), np.zeros(len(pieces.keys), '<i4'),
+             pieces)
 
 
 def write(path: pathlib.Path, run: Run, counts: dict[str, int]) -> None:

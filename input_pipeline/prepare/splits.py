@@ -5,16 +5,16 @@ Letters: D documents of a run.
 
 import collections
 import dataclasses
+import itertools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from input_pipeline import records
 from input_pipeline.counts import DROPS
-from input_pipeline.prepare import columns, near_duplicates, portions, spill, writing
-from input_pipeline.prepare.columns import Pieces
+from input_pipeline.prepare import columns, disk_spreading, near_duplicates, portions, spill, spreading, writing
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.prepare.spill import Decisions
 from input_pipeline.text import sources
@@ -142,22 +142,37 @@ def check_totals(settings: Prepare, totals: dict[int, Total]) -> None:
 
 
 def write(settings: Prepare, unknown_id: int, paths: list[pathlib.Path], decisions: list[Decisions],
-          directory: pathlib.Path, submit: Callable) -> dict[str, records.Split]:
-  """Every shard of both splits; `submit` is an executor's.
+          directory: pathlib.Path, on_the_way: pathlib.Path, submit: Callable,
+          told: Callable[[int, int], None] = lambda done, of: None) -> dict[str, records.Split]:
+  """Every shard of both splits; `submit` is an executor's, `on_the_way` an empty folder, and `told` hears how many
+  shards there are of how many.
 
   Raises DataError where there are more shards than pieces fill.
   """
   totals = totals_of(map(spill.read, paths), decisions)
   check_totals(settings, totals)
-  futures = {}
+  size, tokens = sum(path.stat().st_size for path in paths), sum(total.tokens for total in totals.values())
+  jobs: dict[int, list[tuple]] = {}
   for split, count in shard_counts(settings, totals[spill.TRAIN].tokens).items():
     if not totals[split].pieces:
       continue
-    parts = portions.count(totals[split].tokens / count, portions.PART_TOKENS)
-    jobs = [(directory / records.shard_name(spill.SPLITS[split], i, count), paths, decisions, split, bounds, parts,
-             unknown_id)
-            for i, bounds in enumerate(spill.key_ranges(count))]
-    futures[split] = [submit(write_shard, *job) for job in jobs]
+    own = spreading.cells(split, count, portions.count(totals[split].tokens / count, portions.PART_TOKENS))
+    name = lambda number, split=split, count=count: directory / records.shard_name(spill.SPLITS[split], number, count)
+    rounds = spreading.rounds(len(paths), size * totals[split].tokens / tokens, len(own.ranges))
+    if rounds is None:
+      jobs[split] = [(write_shard, name(i), paths, decisions, split, own.of_shard(i), unknown_id) for i in range(count)]
+    else:
+      files = disk_spreading.spread(paths, decisions, own, rounds, on_the_way, submit)
+      jobs[split] = [(disk_spreading.write_shard, name(i), files[i * own.of_a_shard:(i + 1) * own.of_a_shard],
+                      own.of_shard(i), unknown_id) for i in range(count)]
+  made, every = itertools.count(1), sum(map(len, jobs.values()))
+
+  def asked(job: tuple):
+    future = submit(*job)
+    future.add_done_callback(lambda _: told(next(made), every))  # as each is done, whoever waits for which
+    return future
+
+  futures = {split: list(map(asked, own)) for split, own in jobs.items()}
   return {spill.SPLITS[split]: split_of(totals[split].documents, [future.result() for future in own])
           for split, own in futures.items()}
 
@@ -177,12 +192,11 @@ def split_of(documents: int, done: list[tuple[records.Shard, dict[str, int]]]) -
 
 
 def write_shard(path: pathlib.Path, runs: list[pathlib.Path], decisions: list[Decisions], split: int,
-                bounds: tuple[int, int], parts: int, unknown_id: int) -> tuple[records.Shard, dict[str, int]]:
-  """One shard: the pieces of all runs whose keys are in `bounds`, merged part by part."""
-  def merged() -> Iterator[Pieces]:
-    for low, high in spill.key_ranges(parts, *bounds):
-      yield columns.merge([spill.select(spill.read(run), own, split, low, high) for run, own in zip(runs, decisions)])
-  return writing.write_shard(path, merged(), unknown_id)
+                ranges: Sequence[spreading.Range], unknown_id: int) -> tuple[records.Shard, dict[str, int]]:
+  """One shard: the pieces of all runs whose keys are in its ranges, merged one after the other."""
+  merged = (columns.merge([spill.select(spill.read(run), own, split, *cell) for run, own in zip(runs, decisions)])
+            for cell in ranges)
+  return writing.write_shard(path, merged, unknown_id)
 
 
 def totals_of(runs: Iterable[spill.Run], decisions: list[Decisions]) -> dict[int, Total]:

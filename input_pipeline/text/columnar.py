@@ -7,10 +7,11 @@ import contextlib
 import io
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from input_pipeline import records
 from input_pipeline.text import compression, document, fields
+from input_pipeline.text.compression import Section
 from input_pipeline.text.document import Options
 
 _BATCH_BYTES = 4 << 20  # of the rows that are in memory at once, about
@@ -33,6 +34,13 @@ def split_parquet(stream: io.BufferedReader, name: str, options: Options) -> Ite
     yield from _rows(batch, number, name)
 
 
+def split_section(section: Section, name: str, options: Options) -> Iterator[document.Raw]:
+  """Of a part of a Parquet file, the groups of rows whose first byte is in it."""
+  chosen = lambda place: section.start <= place < section.end
+  for number, batch in _groups(section.file, name, lambda schema: _columns(schema, name, options), chosen):
+    yield from _rows(batch, number, name)
+
+
 def split_arrow(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
   for number, batch in _arrow(stream, name, lambda schema: _columns(schema, name, options)):
     yield from _rows(batch, number, name)
@@ -44,20 +52,35 @@ def batches(stream: io.BufferedReader, name: str, choose: Choice) -> Iterator[tu
 
 
 def _parquet(stream: io.BufferedReader, name: str, choose: Choice) -> Iterator[tuple[int, Any]]:
-  import pyarrow.parquet
   file = compression.file_of(stream)
   if file is None:
     raise records.DataError(f'{name}: Parquet is read from its end: wanted a file that is not compressed, and no pipe')
+  yield from _groups(file, name, choose, lambda place: True)
+
+
+def _groups(file: BinaryIO, name: str, choose: Choice, chosen: Callable[[int], bool]) -> Iterator[tuple[int, Any]]:
+  """`chosen`: whether the group of rows whose first byte is there is read."""
+  import pyarrow.parquet
   with _named(name):
     parquet = pyarrow.parquet.ParquetFile(file, memory_map=False, pre_buffer=False, buffer_size=document.READ)
     columns = choose(parquet.schema_arrow)
     number = 0
     for group in range(parquet.num_row_groups):
       about = parquet.metadata.row_group(group)
+      if not chosen(_place_of(about)):
+        number += about.num_rows
+        continue
       rows = max(1, min(1024, about.num_rows * _BATCH_BYTES // max(1, about.total_byte_size)))
       for batch in parquet.iter_batches(rows, [group], columns, use_threads=False):
         yield number, batch
         number += batch.num_rows
+
+
+def _place_of(group: Any) -> int:
+  """The first byte of a group of rows; one of a table without columns has none."""
+  columns = [group.column(number) for number in range(group.num_columns)]
+  pages = [page for column in columns for page in (column.data_page_offset, column.dictionary_page_offset) if page]
+  return min(pages, default=0)
 
 
 def _arrow(stream: io.BufferedReader, name: str, choose: Choice) -> Iterator[tuple[int, Any]]:

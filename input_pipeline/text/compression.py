@@ -5,12 +5,16 @@ the end of the file.
 """
 
 import bz2
+import contextlib
 import dataclasses
 import io
 import lzma
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
+
+from input_pipeline.text import bzip2
 
 BUFFER = 1 << 20  # bytes of content that can be looked at before they are read
 _BLOCK = 1 << 14  # compressed bytes that are expanded at once: they bound what one step gives
@@ -42,8 +46,8 @@ COMPRESSIONS = {
 _LONGEST = max(len(magic) for kind in COMPRESSIONS.values() for magic in kind.magics)
 
 
-class Damaged(Exception):
-  """A compressed stream that is cut off or is none."""
+Damaged = bzip2.Damaged  # a compressed stream that is cut off or is none
+DIVISIBLE = '', 'bzip2'  # the compressions of which a part can be read without what is before it; '': none
 
 
 def content(file: BinaryIO) -> io.BufferedReader:
@@ -60,6 +64,48 @@ def file_of(stream: io.BufferedReader) -> BinaryIO | None:
   """The file of a stream that `content` gave, where its bytes are the content and it can be read at any place."""
   raw = stream.raw
   return raw.file if isinstance(raw, _Plain) and raw.file.seekable() else None
+
+
+def kind_of(stream: io.BufferedReader) -> str:
+  """How the file of a stream that `content` gave is compressed: '', 'bzip2', 'gzip in bzip2' …"""
+  kinds: list[str] = []
+  raw: Any = stream.raw
+  while isinstance(raw, _Plain | _Expanded):
+    kinds += [raw.kind] if isinstance(raw, _Expanded) else []
+    raw = getattr(raw.file, 'raw', None)
+  return ' in '.join(kinds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+  """The content of some bytes of a file, [start, end), and what comes after it: a document may go on there.
+
+  Of bzip2 it is that of the blocks that begin in these bytes.
+  """
+  file: BinaryIO
+  start: int
+  end: int
+  stream: io.BufferedReader
+  reached: Callable[[], float]  # where in `stream` the next section's content begins; more than was read, if not known
+  offset: int  # in the content, of what `stream` begins with; 0 where that is not known
+
+  @contextlib.contextmanager
+  def beginning(self) -> Iterator[io.BufferedReader]:
+    """The content of the whole file, before `stream` is read."""
+    at = self.file.tell()
+    self.file.seek(0)
+    yield content(self.file)
+    self.file.seek(at)
+
+
+def section(file: BinaryIO, start: int, end: int, compressed: bool) -> Section:
+  """A part of a file that seeks, and is compressed by bzip2 or not at all. Reading it raises Damaged, and OSError of
+  the file."""
+  if compressed:
+    blocks = _Blocks(bzip2.blocks(file, start), 8 * end)
+    return Section(file, start, end, io.BufferedReader(blocks, BUFFER), lambda: blocks.reached, 0)
+  file.seek(start)
+  return Section(file, start, end, io.BufferedReader(_Plain(file, b''), BUFFER), lambda: end - start, start)
 
 
 def _first(file: BinaryIO, size: int) -> bytes:
@@ -107,6 +153,24 @@ class _Plain(_Stream):
   def more(self) -> bytes:
     head, self.head = self.head, b''
     return head or self.file.read(BUFFER)
+
+
+class _Blocks(_Stream):
+  """The content of blocks, one after the other."""
+
+  def __init__(self, blocks: Iterator[tuple[int, bytes]], end: int):
+    super().__init__()
+    self.blocks, self.end = blocks, end  # a place, as of the blocks
+    self.given, self.reached = 0, math.inf
+
+  def more(self) -> bytes:
+    for place, content in self.blocks:
+      if place >= self.end:
+        self.reached = min(self.reached, self.given)
+      self.given += len(content)
+      if content:
+        return content
+    return b''
 
 
 class _Expanded(_Stream):

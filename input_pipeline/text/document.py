@@ -95,9 +95,11 @@ def digest(one: Document, seed: int, copy: int = 0, person: bytes = b'') -> byte
       person=person).digest()
 
 
-def bounded_lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
-  """(offset, line) of every line; None for one that is longer than LONGEST_RECORD, which is passed over in parts."""
-  offset = 0
+def bounded_lines(stream: io.BufferedReader, offset: int = 0) -> Iterator[tuple[int, bytes | None]]:
+  """(offset, line) of every line; None for one that is longer than LONGEST_RECORD, which is passed over in parts.
+
+  `offset`: of what comes first.
+  """
   while line := stream.readline(LONGEST_RECORD + 1):
     start, offset = offset, offset + len(line)
     if len(line) <= LONGEST_RECORD:
@@ -106,6 +108,16 @@ def bounded_lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None
     while not line.endswith(b'\n') and (line := stream.readline(READ)):
       offset += len(line)
     yield start, None
+
+
+def pass_line(stream: io.BufferedReader) -> int:
+  """Reads what is left of a line; how many bytes that was."""
+  size = 0
+  while line := stream.readline(READ):
+    size += len(line)
+    if line.endswith(b'\n'):
+      break
+  return size
 
 
 def cut(whole: Document) -> list[Document]:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import sys
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from input_pipeline import input_files, records, storage
 from input_pipeline.text import compression, document, formats
@@ -27,6 +28,14 @@ class RawDocuments:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bytes:
+  """Those of a file as it lies, [start, end)."""
+  start: int
+  end: int
+  compressed: bool  # so that places in the content count from there
+
+
+@dataclasses.dataclass(frozen=True)
 class File:
   """A file, compressed or not, in a format that its content or its name tells."""
   name: str
@@ -34,6 +43,7 @@ class File:
   options: formats.Options = formats.USUAL
   once: bool = False  # a pipe or the like, whose content comes once
   at: str = ''  # where it is, if its name does not say so everywhere
+  section: 'Bytes | None' = None  # where its documents begin; None: anywhere. `format` is known then
 
   def stamp(self) -> Stamp:
     return Stamp(*input_files.stamp(self.at or self.name))
@@ -54,17 +64,46 @@ class File:
     with self._opened() as (_, kind):
       return kind
 
+  def sections(self, size: int, length: int) -> 'list[File]':
+    """The file, of `length` bytes, in parts of at most `size` that have all its documents; or itself, where it cannot
+    be divided. Raises DataError."""
+    if self.once or length <= size:
+      return [self]
+    with self._opened() as (stream, kind):
+      compressed, format = compression.kind_of(stream), formats.FORMATS[kind]
+    if (format.split_section is None or compressed not in compression.DIVISIBLE or compressed and not format.compressed
+        or self.options.documents == 'file' and 'documents' in format.uses):
+      return [self]
+    count = -(-length // size)
+    ends = [length * number // count for number in range(count + 1)]
+    return [dataclasses.replace(self, format=kind, section=Bytes(*part, bool(compressed)))
+            for part in zip(ends, ends[1:])]
+
   def chunks(self, chunk_bytes: int) -> Iterator[RawDocuments]:
+    if self.section is not None:
+      with self._read() as file:
+        part = compression.section(file, self.section.start, self.section.end, self.section.compressed)
+        assert self.format  # which is known of a section, as that it can be split
+        split = formats.FORMATS[self.format].split_section
+        assert split
+        yield from self._chunks(self.format, split(part, self.name, self.options), chunk_bytes)
+      return
     with self._opened() as (stream, kind):
       yield from self._chunks(kind, formats.FORMATS[kind].split(stream, self.name, self.options), chunk_bytes)
 
   @contextlib.contextmanager
   def _opened(self) -> Iterator[tuple[io.BufferedReader, str]]:
     """Its content, and the format of it."""
+    with self._read() as file:
+      stream = compression.content(file)
+      yield stream, self.format or formats.recognize(stream.peek(document.READ), self.name)
+
+  @contextlib.contextmanager
+  def _read(self) -> Iterator[BinaryIO]:
+    """The file as it lies, whose errors are named."""
     with storage.named_errors(self.name), input_files.reading(self.at or self.name) as file:
       try:
-        stream = compression.content(file)
-        yield stream, self.format or formats.recognize(stream.peek(document.READ), self.name)
+        yield file
       except compression.Damaged as error:
         raise records.DataError(
             f'{self.name} is truncated or damaged ({error}): wanted a whole file; download it again') from error
@@ -82,17 +121,23 @@ class File:
       size += length
       if data is None and 'long' not in told:
         told.add('long')
-        tell(f'{self.name}, {format.unit} {offset}: left out, as it is longer than '
+        tell(f'{self._called()}, {format.unit} {offset}: left out, as it is longer than '
               f'{document.LONGEST_RECORD >> 20} MiB; there may be more of these')
       if context == document.CUT and 'cut' not in told:
         told.add('cut')
-        tell(f'{self.name}, byte {offset}: a document of more than {document.LONGEST_TEXT >> 20} MiB is cut; '
+        tell(f'{self._called()}, byte {offset}: a document of more than {document.LONGEST_TEXT >> 20} MiB is cut; '
               '--documents line or blank says what ends one')
     if raw:
       yield RawDocuments(format.parse, before, tuple(raw), self.options, format.unit, format.binary)
 
   def documents(self, content: RawDocuments) -> Parsed:
-    return parse_raw(self.name, content)
+    return parse_raw(self._called(), content)
+
+  def _called(self) -> str:
+    """What places in its content are told of."""
+    if self.section is None or not self.section.compressed:
+      return self.name
+    return f'{self.name} from its compressed byte {self.section.start} on'
 
 
 def parse_raw(name: str, content: RawDocuments) -> Parsed:

@@ -9,6 +9,7 @@ from typing import Any
 
 from input_pipeline import records
 from input_pipeline.text import document, fields, wikiextractor
+from input_pipeline.text.compression import Section
 from input_pipeline.text.document import Document, Options
 
 _DIGITS = 4000  # Python makes no integer of many more
@@ -92,6 +93,16 @@ def split_lines(stream: io.BufferedReader, name: str, options: Options) -> Itera
   for offset, line in document.bounded_lines(stream):
     if line is None or line.strip():
       yield offset, line, ()
+
+
+def split_section(section: Section, name: str, options: Options) -> Iterator[document.Raw]:
+  """Of a part of a file of lines, those that begin after its own beginning, up to the next part's."""
+  first = document.pass_line(section.stream) if section.start else 0
+  for offset, line in document.bounded_lines(section.stream, first):
+    if offset > section.reached():
+      break
+    if line is None or line.strip():
+      yield section.offset + offset, line, ()
 
 
 def split_array(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:

@@ -2,10 +2,12 @@
 
 import collections
 import io
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from input_pipeline.text import document, wrapping
+from input_pipeline.text.compression import Section
 from input_pipeline.text.document import Options
 
 # Other spaces than ASCII's, and what has no width; the mark of byte order is one of these.
@@ -16,14 +18,40 @@ _BLANK = re.compile(b'(?:' + b'|'.join(re.escape(chr(code).encode()) for code in
 
 def split(stream: io.BufferedReader, name: str, options: Options) -> Iterator[document.Raw]:
   """A document longer than LONGEST_TEXT is cut: at a line end, or in a line without one at a space."""
+  yield from _documents(_pieces(stream, 0), options, True, lambda: math.inf)
+
+
+def split_section(section: Section, name: str, options: Options) -> Iterator[document.Raw]:
+  """Of a part of a file, the documents whose line begins in it, or where the last blank line before them does."""
+  first = section.start == 0
+  at = 0 if first else document.pass_line(section.stream)
+  for offset, data, context in _documents(_pieces(section.stream, at), options, first, section.reached):
+    yield section.offset + offset, data, context
+
+
+def _documents(pieces: Iterator[tuple[int, int, bytes]], options: Options, first: bool,
+               reached: Callable[[], float]) -> Iterator[document.Raw]:
+  """`first`: whether the first line begins a document, whatever is before it; those that belong to what begins at
+  `reached` are left out.
+
+  A section has the lines that begin after its own beginning, up to the next one's: so which they are is known without
+  what stands before it.
+  """
   parts: list[bytes] = []
   size = start = 0
   each, at_blanks, is_blank = options.documents == 'line', options.documents == 'blank', _BLANK.match
-  for offset, line in _pieces(stream):
+  waiting = at_blanks and not first  # for the first blank line
+  for begin, offset, line in pieces:
     blank = is_blank(line)
+    beyond = begin > reached()
+    if waiting and not beyond:
+      waiting = not blank
+      continue
     if size + len(line) > document.LONGEST_TEXT:
       yield start, b''.join(parts), document.CUT
       parts, size = [], 0
+    if beyond and (each or blank or waiting):
+      break
     if not blank or parts and not at_blanks:
       start = start if parts else offset
       parts.append(line)
@@ -35,15 +63,16 @@ def split(stream: io.BufferedReader, name: str, options: Options) -> Iterator[do
     yield start, b''.join(parts), ()
 
 
-def _pieces(stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
-  """(offset, line) of every line; one that is longer than LONGEST_TEXT comes in parts."""
-  offset, rest = 0, b''
+def _pieces(stream: io.BufferedReader, offset: int) -> Iterator[tuple[int, int, bytes]]:
+  """(offset of the line, offset, line) of every line; one that is longer than LONGEST_TEXT comes in parts."""
+  begin, rest = offset, b''
   while line := rest + stream.readline(document.LONGEST_TEXT - len(rest)):
     rest = b''
     if len(line) == document.LONGEST_TEXT and not line.endswith(b'\n'):
       line, rest = _parted(line)
-    yield offset, line if offset else line.removeprefix(document.BOM)
+    yield begin, offset, line if offset else line.removeprefix(document.BOM)
     offset += len(line)
+    begin = offset if line.endswith(b'\n') else begin
 
 
 def _parted(line: bytes) -> tuple[bytes, bytes]:

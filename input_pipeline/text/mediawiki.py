@@ -1,20 +1,24 @@
 """MediaWiki's dumps: the pages of an XML file."""
 
 import collections
+import dataclasses
 import html
+import math
 import re
 import xml.etree.ElementTree as xml
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from input_pipeline import records
 from input_pipeline.text import document, wikitext
+from input_pipeline.text.compression import Section
 
 LONGEST_TEXT = 4 << 20  # characters of wikitext, whose time it bounds; MediaWiki itself takes 2 MB
 _MAX_HEADER = 1 << 24  # a dump's <siteinfo> is some kilobytes
 _START, _END, _REVISION, _DUMP_END = b'<page>', b'</page>', b'<revision>', b'</mediawiki>'
 _DUMP = b'<mediawiki'
 _TRUNCATED = '{} is truncated: the dump ends inside a page or before </mediawiki>; download it again'
+_DIFFERENT = '{} holds dumps of different wikis one after the other, and is read in parts: wanted one wiki a file'
 _TAIL = 16  # bytes that hold any of these
 _REDIRECT = re.compile(r'\s*#\s*REDIRECT\b', re.IGNORECASE)
 _REFERENCE = re.compile(r'&#(?:x0*([0-9a-fA-F]{1,6})|0*(\d{1,7})|x?[0-9a-fA-F]+);')
@@ -31,8 +35,46 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
   `<page>` and `<revision>` inside a text are escaped, so bytes can be searched; the context is the wiki's language and
   its namespaces.
   """
+  yield from _pages(stream, name, None, False, lambda: math.inf)
+
+
+def split_section(section: Section, name: str, options: document.Options) -> Iterator[document.Raw]:
+  """Of a part of a dump, the pages that begin in it."""
+  known = None
+  if section.start:
+    with section.beginning() as stream:
+      known = _before(stream, name)
+  for offset, data, context in _pages(section.stream, name, known, True, section.reached):
+    yield section.offset + offset, data, context
+
+
+@dataclasses.dataclass(frozen=True)
+class _Before:
+  """What stands before the first page of a dump."""
+  context: tuple
+  fragment: bool  # an export of some pages, which has no header
+
+
+def _before(stream: BinaryIO, name: str) -> _Before:
+  """Of a dump that is read from its beginning."""
+  buffer = b''
+  while _START not in buffer and len(buffer) <= _MAX_HEADER and (block := stream.read(document.READ)):
+    buffer += block
+  start = max(buffer.find(_START), 0)
+  header = buffer.rfind(_DUMP, 0, start)
+  return _Before(_site(buffer[max(header, 0):start], name), header < 0)
+
+
+def _pages(stream: BinaryIO, name: str, known: _Before | None, divided: bool,
+           reached: Callable[[], float]) -> Iterator[document.Raw]:
+  """`known`: of a stream that begins in the middle of a dump. The pages that begin at `reached` or later are left out;
+  what stands between the last of the others and these is looked at. `divided`: other streams have the rest of the file,
+  and know no more than what stands before its first page."""
   buffer, offset, context, fragment, ended, too_long = b'', 0, None, False, False, False
   searched = skipped = 0  # bytes of an open page that hold no end of it; bytes that were cut out of it
+  unseen = known is not None  # whether the end of the last dump may have been before all this
+  if known is not None:
+    context, fragment = known.context, known.fragment
   while block := stream.read(document.READ):
     buffer += block
     at = 0
@@ -40,7 +82,7 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
       start = buffer.find(_START, at)
       header = buffer.rfind(_DUMP, at, start if start >= 0 else len(buffer))
       if context is not None and header >= 0 and not (fragment or ended):
-        ended = _DUMP_END in buffer[at:buffer.find(_DUMP, at)]
+        ended = unseen or _DUMP_END in buffer[at:buffer.find(_DUMP, at)]
         if not ended:
           raise records.DataError(_TRUNCATED.format(name))
       if context is None and (start >= 0 or len(buffer) > _MAX_HEADER):
@@ -49,12 +91,17 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
       elif header >= 0 and not (fragment or ended or context is None or _DUMP_END in buffer[at:buffer.find(_DUMP, at)]):
         raise records.DataError(_TRUNCATED.format(name))
       elif start >= 0 and header >= 0:  # dumps one after the other can be of different wikis
-        context, fragment, ended = _site(buffer[header:start], name), False, False
+        before, context = context, _site(buffer[header:start], name)
+        fragment, ended, unseen = False, False, False
+        if divided and context != before:
+          raise records.DataError(_DIFFERENT.format(name))
       if start < 0:
         ended = ended or _DUMP_END in buffer[at:]
         if context is not None and (header < 0 or len(buffer) - header > _MAX_HEADER):
           at = max(at, len(buffer) - len(_DUMP_END))
         break
+      if offset + start >= reached():
+        return
       end = buffer.find(_END, max(start, searched))
       if end < 0:
         at = start
@@ -63,9 +110,11 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
       too_long = len(page) > document.LONGEST_RECORD or too_long and not newer
       yield offset + start, None if too_long else page, context
       offset += skipped
-      at, searched, skipped, too_long = end + len(_END), 0, 0, False
+      at, searched, skipped, too_long, unseen = end + len(_END), 0, 0, False, False
     offset += at
     buffer, size = buffer[at:], len(buffer) - at
+    if unseen and not buffer.startswith(_START) and offset >= reached():
+      return
     if buffer.startswith(_START):
       buffer, newer = _last_revision(buffer)
       too_long = too_long and not newer
@@ -74,7 +123,7 @@ def split(stream: BinaryIO, name: str, options: document.Options) -> Iterator[do
       skipped += size - len(buffer)
       searched = len(buffer) - len(_END)
   unended = _DUMP in buffer and _DUMP_END not in buffer[buffer.rfind(_DUMP):]
-  if buffer.startswith(_START) or (context is not None and (unended or not fragment and not ended)):
+  if buffer.startswith(_START) or (context is not None and not unseen and (unended or not fragment and not ended)):
     raise records.DataError(_TRUNCATED.format(name))
   if context is None and _DUMP_END not in buffer:
     raise records.DataError(

@@ -5,6 +5,7 @@ the text tell which they are, and each document by itself whether it is one. Thr
   keys of a chunk 7 2 9, of another 4 2 8   ->   the smallest of all that differ: 2 4 7   ->   documents below 8
 """
 
+import dataclasses
 import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records
-from input_pipeline.text import document, sources
+from input_pipeline.text import document, reading, sources
 
 MOST = 1 << 23  # documents that are drawn: their keys are 64 MiB, which one process holds
 _HELD = 1 << 20  # keys more than those that are wanted, before the largest go
@@ -29,20 +30,53 @@ def keys(chunk: sources.Chunk, limit: int, seed: int) -> np.ndarray:  # -> [K] u
   return smallest([np.array([key(one, seed) for one, _ in taken], '<u8')], limit)
 
 
+@dataclasses.dataclass(frozen=True)
+class Sized:
+  """The smallest keys of some text."""
+  keys: np.ndarray  # [K] uint64
+  size: int  # bytes of the text
+
+
+def sized_keys(chunk: sources.Chunk, place: reading.Place, limit: int, seed: int) -> Sized:
+  return Sized(keys(chunk, limit, seed), chunk.size())
+
+
+def smallest_sized(many: Iterable[Sized]) -> Sized:
+  """Of a section, which is read by one process."""
+  found = [*many]
+  return Sized(np.unique(np.concatenate([np.zeros(0, '<u8'), *(one.keys for one in found)])),
+               sum(one.size for one in found))
+
+
 def smallest(parts: Iterable[np.ndarray], limit: int) -> np.ndarray:  # [K] … -> [K] uint64
   """The smallest of all that differ, sorted, at most `limit`: of parts, or of what this gave for each."""
-  held, size, below = [np.zeros(0, '<u8')], 0, None
+  kept = Smallest(limit)
   for part in parts:
-    held.append(part if below is None else part[part < below])
-    size += len(held[-1])
-    if size > limit + _HELD:
-      held = [_least(held, limit)]
-      size, below = len(held[0]), held[0][-1] if len(held[0]) == limit else None
-  return _least(held, limit)
+    kept.add(part)
+  return kept.found()
 
 
-def _least(parts: list[np.ndarray], limit: int) -> np.ndarray:
-  return np.unique(np.concatenate(parts))[:limit]
+class Smallest:
+  """The smallest keys of parts, as they come; `below`: those that are not below it are none of them, if it is known."""
+
+  def __init__(self, limit: int):
+    self.limit, self.held, self.size = limit, [np.zeros(0, '<u8')], 0
+    self.below: int | None = None
+
+  def add(self, part: np.ndarray) -> None:  # [K] uint64
+    self.held.append(less(part, self.below))
+    self.size += len(self.held[-1])
+    if self.size > self.limit + _HELD:
+      self.held = [self.found()]
+      self.size = len(self.held[0])
+      self.below = int(self.held[0][-1]) if self.size == self.limit else None
+
+  def found(self) -> np.ndarray:  # -> [K] uint64
+    return np.unique(np.concatenate(self.held))[:self.limit]
+
+
+def less(keys: np.ndarray, below: int | None) -> np.ndarray:  # [K] -> [K]
+  return keys if below is None else keys[keys < np.uint64(below)]
 
 
 def below(found: np.ndarray, limit: int) -> int:  # [K] -> -
@@ -78,6 +112,14 @@ def documents(parts: list[sources.Part], limit: int | None, first: int | None,
         seen += 1
       if seen == first:
         return
+
+
+def drawn(parts: list[sources.Part], bound: int | None, seed: int) -> Iterator[document.Document]:
+  """The documents of a mix whose keys are below a bound, or all, as often as its weights say. Raises DataError."""
+  for chunk in sources.chunks(parts):
+    for one, often in sources.taken(sources.parse(chunk).documents, chunk.weight)[0]:
+      if bound is None or key(one, seed) < bound:
+        yield from [one] * often
 
 
 def lines(found: Iterable[document.Document], seed: int, most: int | None = None,

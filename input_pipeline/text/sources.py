@@ -14,6 +14,7 @@ from input_pipeline.text import data_sets, files, formats, listing, transforms
 from input_pipeline.text.source import Parsed, Source, Stamp
 
 CHUNK_BYTES = 2 << 20  # of raw text that a worker gets at once
+SECTION_BYTES = 16 << 20  # of a large file, compressed or not, that one worker reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,30 @@ def documents(input: Input, format: str | None = None, counts: collections.Count
       counts.update(parsed.counts)
     for document, often in taken(parsed.documents, chunk.weight)[0]:
       yield from [document] * often
+
+
+def divided(parts: Iterable[Part], section_bytes: int) -> list[Part]:
+  """The same documents in the same order, where large files are sections, which can be read beside each other.
+
+  Raises DataError, StorageError.
+  """
+  def of(part: Part) -> list[Part]:
+    if not isinstance(part.source, files.File) or part.stamp.bytes <= section_bytes:
+      return [part]
+    return [_section(part, own) for own in part.source.sections(section_bytes, part.stamp.bytes)]
+
+  return [own for many in storage.beside_each_other(of, list(parts)) for own in many]
+
+
+def _section(part: Part, source: files.File) -> Part:
+  if source.section is None:
+    return part
+  size = source.section.end - source.section.start
+  return dataclasses.replace(part, source=source, stamp=dataclasses.replace(part.stamp, bytes=size))
+
+
+def is_section(part: Part) -> bool:
+  return isinstance(part.source, files.File) and part.source.section is not None
 
 
 def chunks(parts: list[Part], chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:

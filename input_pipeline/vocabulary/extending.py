@@ -5,18 +5,17 @@ tokens, joins tokens to longer ones. Since WordPiece takes the longest token tha
 """
 
 import collections
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TextIO
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from input_pipeline import records, storage
-from input_pipeline.vocabulary import tokenizer
+from input_pipeline.vocabulary import counting, tokenizer
 
 INSIDE = '##'  # before a token that goes on with a word
 FIRST_CHARACTER = 0x10000  # of token 0: none from there on is a space
-LINES_TOGETHER = 1 << 12
+WORDS_TOGETHER = 1 << 14
 
 
 def load(path: storage.PathLike) -> tokenizer.Tokenizer:
@@ -34,37 +33,37 @@ def load(path: storage.PathLike) -> tokenizer.Tokenizer:
   return found
 
 
-def extend(lines: Iterator[str], old: tokenizer.Tokenizer, size: int,
-           alphabet: Callable[[collections.Counter, bool], Mapping[str, int]]) -> bytes:
-  """A vocab.txt of `size` tokens that begins with the old ones; the same for the same lines.
+def extend(counted: counting.Counted, old: tokenizer.Tokenizer, size: int,
+           alphabet: Callable[[collections.Counter, bool], tuple[Mapping[str, int], object]]) -> bytes:
+  """A vocab.txt of `size` tokens that begins with the old ones; the same for the same words.
 
   `alphabet`: (count of each character, lower case) -> the characters to know, the most frequent first, and whether each
   is 2 tokens (c and ##c) or 1. Those that the old vocabulary lacks come next, then what is joined. Raises DataError
   where `size` is no more than there is, or the corpus is too small for it.
   """
-  room = size - len(old.tokens)
-  if room <= 0:
-    raise records.DataError(f'--size {size:,}: the vocabulary to extend has {len(old.tokens):,} tokens already; wanted '
-                            'more')
-  with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace', newline='') as spool:
-    characters: collections.Counter = collections.Counter()
-    for line in lines:
-      characters.update(line)
-      spool.write(line + '\n')
-    known = set(old.tokens)
-    letters = [token for c, cost in alphabet(characters, old.lower_case).items()
-               for token in (c, INSIDE + c)[:cost] if token not in known]
-    tokens = joined(spool, [*old.tokens, *letters[:room // 2]], size, old.lower_case)
-    more = room // 2 + size - len(tokens)
-    if len(tokens) < size and len(letters) > room // 2:
-      tokens = joined(spool, [*old.tokens, *letters[:more]], size, old.lower_case)
+  room = room_in(old, size)
+  known = set(old.tokens)
+  letters = [token for c, cost in alphabet(counted.characters, old.lower_case)[0].items()
+             for token in (c, INSIDE + c)[:cost] if token not in known]
+  tokens = joined(counted.words, [*old.tokens, *letters[:room // 2]], size, old.lower_case)
+  more = room // 2 + size - len(tokens)
+  if len(tokens) < size and len(letters) > room // 2:
+    tokens = joined(counted.words, [*old.tokens, *letters[:more]], size, old.lower_case)
   if len(tokens) != size:
     raise records.DataError(f'--size {size:,}: the corpus gives only {len(tokens):,} tokens; choose a --size up to '
                             'that, or give more text')
   return ('\n'.join(tokens) + '\n').encode()
 
 
-def joined(spool: TextIO, tokens: Sequence[str], size: int, lower_case: bool) -> list[str]:
+def room_in(old: tokenizer.Tokenizer, size: int) -> int:
+  """How many tokens can be added. Raises DataError for none."""
+  if size <= len(old.tokens):
+    raise records.DataError(f'--size {size:,}: the vocabulary to extend has {len(old.tokens):,} tokens already; wanted '
+                            'more')
+  return size - len(old.tokens)
+
+
+def joined(words: Mapping[str, int], tokens: Sequence[str], size: int, lower_case: bool) -> list[str]:
   """`tokens`, and up to `size` of what is most often split into two of them that follow each other in a word."""
   import tokenizers
   splits = tokenizer.wordpiece(('\n'.join(tokens) + '\n').encode(), storage.path('vocab.txt'), lower_case)
@@ -73,7 +72,7 @@ def joined(spool: TextIO, tokens: Sequence[str], size: int, lower_case: bool) ->
   trainer = tokenizers.trainers.BpeTrainer(
       vocab_size=size, min_frequency=2, show_progress=False, special_tokens=[],
       initial_alphabet=[chr(FIRST_CHARACTER + i) for i in range(len(tokens))])
-  library.train_from_iterator(spelled(spool, splits), trainer)
+  library.train_from_iterator(counting.repeated(spelled(words, splits)), trainer)
   ids = library.get_vocab()
   spellings = sorted((spelling for spelling in ids if len(spelling) > 1), key=lambda spelling: ids[spelling])
   return [*tokens, *(text_of([tokens[ord(c) - FIRST_CHARACTER] for c in spelling]) for spelling in spellings)]
@@ -84,13 +83,16 @@ def text_of(pieces: Sequence[str]) -> str:
   return pieces[0] + ''.join(piece.removeprefix(INSIDE) for piece in pieces[1:])
 
 
-def spelled(spool: TextIO, splits: tokenizer.Tokenizer) -> Iterator[str]:
-  """Lines in which each token is one character, and spaces stand between words; an unknown word joins nothing."""
-  spool.seek(0)
-  while lines := [line for _, line in zip(range(LINES_TOGETHER), spool)]:
-    ids, _ = splits.encode_flat(lines)
-    starts = np.flatnonzero(~splits.is_continuation[ids])
-    yield np.insert(ids + FIRST_CHARACTER, starts, ord(' ')).astype('<u4').tobytes().decode('utf-32-le')
+def spelled(words: Mapping[str, int], splits: tokenizer.Tokenizer) -> dict[str, int]:
+  """Words in which each token is one character, with their counts; an unknown word joins nothing."""
+  found: collections.Counter = collections.Counter()
+  every = iter(words)
+  while some := [*itertools.islice(every, WORDS_TOGETHER)]:
+    ids, sizes = splits.encode_flat(some)
+    text, ends = (ids + FIRST_CHARACTER).astype('<u4').tobytes().decode('utf-32-le'), np.cumsum(sizes).tolist()
+    for word, start, end in zip(some, [0, *ends], ends):
+      found[text[start:end]] += words[word]
+  return found
 
 
 def first_difference(old: Sequence[str], new: Sequence[str]) -> int | None:

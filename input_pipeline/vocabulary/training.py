@@ -6,14 +6,13 @@ import io
 import itertools
 import re
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from typing import Annotated, Literal, TextIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from input_pipeline import ranges, records, storage
+from input_pipeline import processes, ranges, records, storage
 from input_pipeline.ranges import Within
-from input_pipeline.text import formats, sampling, sources, transforms
-from input_pipeline.vocabulary import beside, cases, extending, tokenizer
+from input_pipeline.text import formats, reading, sampling, sources, transforms
+from input_pipeline.vocabulary import beside, cases, counting, extending, tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
 _LEAST_LETTERS = 50  # of WordPiece; more are at most a quarter of the tokens, but for frequent ones
@@ -23,14 +22,14 @@ _CASE_SAMPLE = 5_000_000  # characters, by which it is chosen whether text is lo
 _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
 
 
-def train_from(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
+def train_from(settings: 'VocabularySettings', progress: bool = False) -> tokenizer.Tokenizer:
   """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError or StorageError,
   and then leaves nothing."""
   with storage.named_errors(f'--output {settings.output}'), transforms.told():
-    return _train(settings)
+    return _train(settings, progress)
 
 
-def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
+def _train(settings: 'VocabularySettings', progress: bool) -> tokenizer.Tokenizer:
   output = storage.path(settings.output)
   trainer = TRAINERS[settings.kind]
   if output.suffix != trainer.suffix:
@@ -38,42 +37,89 @@ def _train(settings: 'VocabularySettings') -> tokenizer.Tokenizer:
   if output.exists() and not settings.overwrite:
     raise records.DataError(f'--output {output} exists: name another, or pass --overwrite')
   storage.probe(output, '--output', folder=False)
-  lines, lower_case = _lines(settings), settings.lower_case
-  if lower_case is None and settings.extend is None:
-    lines, lower_case = _choose_case(lines, settings)
+  parts = sources.mixture(settings.input, settings.format, settings.reading)
+  sources.tell_repeats(parts)
+  sampling.check(settings.limit, settings.first, parts)
+  lower_case = settings.lower_case
   origin: dict[str, object] = {}
-  if settings.extend is None:
-    data = trainer.train(lines, settings.size, bool(lower_case))
-  else:
+  if settings.extend is not None:
     old = extending.load(settings.extend)
+    extending.room_in(old, settings.size)
     lower_case, origin = old.lower_case, {'extends': old.sha256}
-    data = extending.extend(lines, old, settings.size, lambda *counted: _alphabet(*counted)[0])
+    counted, _ = _counted(settings, parts, lower_case, progress)
+    data = extending.extend(counted, old, settings.size, alphabet)
+  else:
+    data, lower_case = trainer.train(settings, parts, progress)
   storage.write_output(output, data)
   beside.write(output, data, kind=settings.kind, size=settings.size, lower_case=lower_case,
                strip_accents=bool(lower_case) and trainer.accents, input=settings.input, **origin)
   return tokenizer.load(output, lower_case)
 
 
-def _lines(settings: 'VocabularySettings') -> Iterator[str]:
-  parts = sources.mixture(settings.input, settings.format, settings.reading)
-  sources.tell_repeats(parts)
+def _counted(settings: 'VocabularySettings', parts: list[sources.Part], lower_case: bool | None, progress: bool
+             ) -> tuple[counting.Counted, bool]:
+  """The words of the text, counted by some processes, and whether they are lower-cased, where nobody has said it by the
+  first of the text. Raises DataError."""
+  from tqdm import tqdm
+  bar = tqdm(unit='B', unit_scale=True, desc='text → words', disable=None if progress else True, mininterval=1)
+  with processes.pool(settings.workers) as submit, bar:
+    if settings.first is not None or lower_case is None and sources.read_once(parts):
+      lines = sampling.lines(sampling.documents(parts, None, settings.first, settings.seed), settings.seed)
+      lines, lower_case = _choose_case(lines, settings, lower_case)
+      counted = counting.of_lines(lines, lower_case)
+    else:
+      groups, below = reading.groups(parts), None
+      if settings.limit is not None:
+        sized = reading.each(groups, submit, settings.workers, sampling.sized_keys, sampling.smallest_sized,
+                             settings.limit, settings.seed)
+        below = sampling.below(sampling.smallest((one.keys for one in sized), settings.limit), settings.limit)
+      if lower_case is None:
+        drawn = sampling.lines(sampling.drawn(parts, below, settings.seed), settings.seed)
+        _, lower_case = _choose_case(drawn, settings, None)
+      wanted = counting.Wanted(lower_case, settings.seed, below)
+      counted = counting.together(_told(reading.each(
+          groups, submit, settings.workers, counting.of_chunk, counting.together, wanted), bar))
+  if not counted.words:
+    raise _no_text(settings)
+  return counted, lower_case
+
+
+def _told(found: Iterable[counting.Counted], bar: Any) -> Iterator[counting.Counted]:
+  for one in found:
+    bar.update(one.size)
+    yield one
+
+
+def _no_text(settings: 'VocabularySettings') -> records.DataError:
+  return records.DataError(
+      f'--input {sources.shown(settings.input)} holds no text: wanted at least one document')
+
+
+def _wordpiece(settings: 'VocabularySettings', parts: list[sources.Part], progress: bool) -> tuple[bytes, bool]:
+  counted, lower_case = _counted(settings, parts, settings.lower_case, progress)
+  return train_wordpiece(counted, settings.size, lower_case), lower_case
+
+
+def _sentencepiece(settings: 'VocabularySettings', parts: list[sources.Part], progress: bool) -> tuple[bytes, bool]:
   found = sampling.documents(parts, settings.limit, settings.first, settings.seed)
-  lines = sampling.lines(found, settings.seed, TRAINERS[settings.kind].lines, _lines_of)
-  first = next(lines, None)
-  if first is None:
-    raise records.DataError(f'--input {sources.shown(settings.input)} holds no text: wanted at least one document')
-  yield first
-  yield from lines
+  lines = sampling.lines(found, settings.seed, _SENTENCEPIECE_SAMPLE, _lines_of)
+  lines, lower_case = _choose_case(lines, settings, settings.lower_case)
+  return train_sentencepiece(lines, settings.size, lower_case), lower_case
 
 
-def _choose_case(lines: Iterator[str], settings: 'VocabularySettings') -> tuple[Iterator[str], bool]:
-  """The lines, and whether they are to be lower-cased, by the first of them; says so where that is not the usual."""
-  first, letters = list[str](), collections.Counter[str]()
-  for line in lines:
+def _choose_case(lines: Iterator[str], settings: 'VocabularySettings', lower_case: bool | None
+                 ) -> tuple[Iterator[str], bool]:
+  """The lines, and whether they are to be lower-cased: where nobody has said it, by the first of them, and with a line
+  that says so where that is not the usual. Raises DataError where there is no line."""
+  first, letters = [*itertools.islice(lines, 1)], collections.Counter[str]()
+  if not first:
+    raise _no_text(settings)
+  if lower_case is not None:
+    return itertools.chain(first, lines), lower_case
+  letters.update(first[0])
+  while letters.total() < _CASE_SAMPLE and (line := next(lines, None)) is not None:
     first.append(line)
     letters.update(line)
-    if letters.total() >= _CASE_SAMPLE:
-      break
   lower_case, why = cases.chosen(letters, settings.language, TRAINERS[settings.kind].accents)
   if why:
     print(f'bert-jax: {why}', file=sys.stderr, flush=True)
@@ -85,28 +131,22 @@ def _lines_of(line: str) -> int:
   return 1 + 4 * len(line) // _MAX_LINE
 
 
-def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
-  """A vocab.txt, the same for the same lines. Raises DataError where the corpus is too small for `size`.
+def train_wordpiece(counted: counting.Counted, size: int, lower_case: bool) -> bytes:
+  """A vocab.txt, the same for the same words. Raises DataError where the corpus is too small for `size`.
 
   The trainer numbers the ##letters in the order of a hash map, which changes from run to run, and breaks ties by
   number: so they are numbered before it begins, from counts made here.
   """
-  # lines are needed twice; parsing is slow
-  with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace', newline='') as spool:
-    characters = collections.Counter()
-    for line in lines:
-      characters.update(line)
-      spool.write(line + '\n')
-    costs, frequent = _alphabet(characters, lower_case)
-    letters, alone = ([c for c, cost in costs.items() if cost == wanted] for wanted in (2, 1))
-    half = (size - len(tokenizer.SPECIAL)) // 2
-    letters = letters[:max(size // 4, _LEAST_LETTERS, min(half, len(frequent.intersection(letters))))]
-    room = size - len(tokenizer.SPECIAL) - 2 * len(letters)
-    chosen = {*letters, *alone[:max(0, min(size // 2, room))]}
-    tokens = _merge(spool, chosen, costs, size, lower_case)
-    while len(tokens) < size and (more := _more(costs, chosen, size, size - len(tokens))):
-      chosen |= more
-      tokens = _merge(spool, chosen, costs, size, lower_case)
+  costs, frequent = alphabet(counted.characters, lower_case)
+  letters, alone = ([c for c, cost in costs.items() if cost == wanted] for wanted in (2, 1))
+  half = (size - len(tokenizer.SPECIAL)) // 2
+  letters = letters[:max(size // 4, _LEAST_LETTERS, min(half, len(frequent.intersection(letters))))]
+  room = size - len(tokenizer.SPECIAL) - 2 * len(letters)
+  chosen = {*letters, *alone[:max(0, min(size // 2, room))]}
+  tokens = _merge(counted.words, chosen, costs, size)
+  while len(tokens) < size and (more := _more(costs, chosen, size, size - len(tokens))):
+    chosen |= more
+    tokens = _merge(counted.words, chosen, costs, size)
   if len(tokens) != size:
     bound = 'needs' if len(tokens) > size else 'gives only'
     raise records.DataError(f'--size {size:,}: the corpus {bound} {len(tokens):,} tokens; choose a --size '
@@ -114,7 +154,7 @@ def train_wordpiece(lines: Iterator[str], size: int, lower_case: bool) -> bytes:
   return ('\n'.join(tokens) + '\n').encode()
 
 
-def _alphabet(characters: collections.Counter, lower_case: bool) -> tuple[dict[str, int], set[str]]:
+def alphabet(characters: collections.Counter, lower_case: bool) -> tuple[dict[str, int], set[str]]:
   """{character after normalisation, which works character by character: its tokens}, in order of how frequent they are,
   and those that are frequent.
 
@@ -141,17 +181,17 @@ def _more(costs: dict[str, int], chosen: set[str], size: int, short: int) -> set
   return {c for c, end in zip(others, ends) if end <= short} or {*[c for c in others if costs[c] <= room][:1]}
 
 
-def _merge(spool: TextIO, chosen: set[str], costs: dict[str, int], size: int, lower_case: bool) -> list[str]:
+def _merge(words: Mapping[str, int], chosen: set[str], costs: dict[str, int], size: int) -> list[str]:
   """The tokens of these characters, and what is merged of them up to `size`."""
   import tokenizers
-  library = tokenizer.wordpiece_library([tokenizer.UNK], lower_case)
+  library = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=tokenizer.UNK))
+  library.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
   alphabet = sorted(chosen)
   known = [*tokenizer.SPECIAL, *alphabet, *(f'##{c}' for c in alphabet if costs[c] == 2)]
   trainer = tokenizers.trainers.WordPieceTrainer(
       vocab_size=size, special_tokens=known, show_progress=False, min_frequency=2, initial_alphabet=alphabet,
       limit_alphabet=len(alphabet), continuing_subword_prefix='##')
-  spool.seek(0)
-  library.train_from_iterator((line.removesuffix('\n') for line in spool), trainer)
+  library.train_from_iterator(counting.repeated(words), trainer)
   ids = library.get_vocab()
   return sorted(ids, key=ids.get)
 
@@ -193,15 +233,16 @@ def _short(lines: Iterator[str]) -> Iterator[str]:
 @dataclasses.dataclass(frozen=True)
 class Trainer:
   """How a vocabulary of one kind is made."""
-  train: Callable[[Iterator[str], int, bool], bytes]  # (lines, size, lower case) -> the file
+  # (…, …, progress) -> (the file, whether it is of text that is lower-cased)
+  train: Callable[['VocabularySettings', list[sources.Part], bool], tuple[bytes, bool]]
   suffix: str  # of the file's name
   accents: bool  # whether they are dropped where text is lower-cased
-  lines: int | None = None  # that it takes at most: those of documents that a hash draws
+  by_many: bool  # whether several processes can count what it needs
 
 
 TRAINERS = {
-    'wordpiece': Trainer(train_wordpiece, '.txt', True),
-    'sentencepiece': Trainer(train_sentencepiece, '.model', False, _SENTENCEPIECE_SAMPLE)}
+    'wordpiece': Trainer(_wordpiece, '.txt', True, True),
+    'sentencepiece': Trainer(_sentencepiece, '.model', False, False)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +275,8 @@ class VocabularySettings:
   """Use only the first documents, so many, and read no more: a quick try."""
   seed: ranges.Seed = 0
   """Of what --limit draws, and of the two million lines that SentencePiece takes at most."""
+  workers: Annotated[int, Within(1, 10**4)] = 1
+  """Processes that count words; the vocabulary does not depend on it."""
   overwrite: bool = False
   """Replace an output that exists."""
 
@@ -242,4 +285,10 @@ class VocabularySettings:
       raise records.DataError(f'--kind {self.kind}: wanted one of {", ".join(TRAINERS)}')
     if self.extend is not None and self.kind != 'wordpiece':
       raise records.DataError(f'--extend {self.extend} with --kind {self.kind}: wanted --kind wordpiece')
+    if self.workers > 1 and not TRAINERS[self.kind].by_many:
+      raise records.DataError(f'--workers {self.workers} with --kind {self.kind}, which is trained by one process on '
+                              f'{_SENTENCEPIECE_SAMPLE:,} lines at most: leave --workers out')
+    if self.workers > 1 and self.first is not None:
+      raise records.DataError(f'--workers {self.workers} with --first, which reads in order and no more than it needs: '
+                              'leave one of them out')
     ranges.check(self, '', records.DataError, lambda name: '--' + name.replace('_', '-'))

@@ -29,10 +29,12 @@ def check_vocabulary(settings) -> dict[str, str]:
 
 def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
+  from input_pipeline import processes
   from input_pipeline.vocabulary import cases, training
   settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary',
                          check=check_vocabulary)
-  trained = training.train_from(settings)
+  processes.begin(settings.workers)  # workers then import beside this process
+  trained = training.train_from(settings, progress=True)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
   told = settings.lower_case is not None or settings.extend is not None  # or else it was chosen by the same letters
   if told and (lost := cases.warning(trained.lower_case, trained.tokens, settings.language, trained.strips_accents)):
@@ -52,6 +54,8 @@ class PrepareCommand:
   recipe: Annotated[str | None, tyro.conf.arg(name='for')] = None
   """A recipe of `bert-jax pretrain` to make data for: its lengths of rows, pairs and masks, where other flags say no
   others."""
+  dry_run: bool = False
+  """Read the flags, say what is wrong with them, and make nothing: for launchers, before anything costs money."""
 
 
 OLD_RUNNER, OLD_ARGUMENTS = '--beam-runner', '--beam-arguments'
@@ -83,11 +87,13 @@ def prepare(argv: list[str]) -> int:
   args = flags.parse(PrepareCommand, [*own, *for_recipe(own)], 'prepare')
   long, short = args.long_sequence_length, args.settings.sequence_length
   require(long is None or long > short, f'--long-sequence-length is {long}: wanted more than --sequence-length {short}')
+  if args.dry_run:
+    return 0
   from input_pipeline.text import sources
   once = sources.read_once(sources.mixture(args.settings.input)) if long else []
   require(not once, f'--long-sequence-length reads the text twice, and --input {"".join(once[:1])} can be read only '
           'once: write it to a file')
-  from input_pipeline.prepare import processes
+  from input_pipeline import processes
   processes.begin(args.settings.workers)  # workers then import beside this process
   from input_pipeline import inspection
   from input_pipeline.prepare import corpus

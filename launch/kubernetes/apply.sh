@@ -5,6 +5,8 @@
 set -euo pipefail
 # shellcheck source=launch/shared.sh
 source "$(dirname "$0")/../shared.sh"
+# shellcheck source=launch/kubernetes/shared.sh
+source "$(dirname "$0")/shared.sh"
 
 # Every setting, a variable of the environment each.
 : "${IMAGE:?set IMAGE to what the Dockerfile made}"
@@ -28,9 +30,7 @@ source "$(dirname "$0")/../shared.sh"
 kind=${1:-}
 if [[ "$kind" != tpu && "$kind" != gpu ]]; then refuse "found no manifest '$kind', wanted tpu or gpu"; fi
 shift
-for name in DATA RUN_DIR CACHE_DIR; do
-  if [[ "${!name}" != *://* ]]; then refuse "$name is '${!name}', wanted gs://… or such, which all machines reach"; fi
-done
+check_places DATA RUN_DIR CACHE_DIR
 for flag in --data --run-dir; do
   if value_of "$flag" "$@" >/dev/null; then refuse "$flag is set by DATA and RUN_DIR: leave it out"; fi
 done
@@ -38,12 +38,8 @@ for word in "$@"; do
   if [[ "$kind" == gpu && "$word" == --distributed.* ]]; then refuse "$word is set by the manifest: leave it out"; fi
 done
 # Its pods are called NAME-worker-0-INDEX-xxxxx, in at most 63 letters.
-if [[ ! "$NAME" =~ ^[a-z]([-a-z0-9]{0,40}[a-z0-9])?$ ]]; then
-  refuse "NAME is '$NAME', wanted at most 42 of a-z, 0-9 and -, a letter first"
-fi
-for name in CHIPS GPUS GRACE_SECONDS MOST_RESTARTS; do
-  if [[ ! "${!name}" =~ ^[1-9][0-9]*$ ]]; then refuse "$name is '${!name}', wanted a whole number"; fi
-done
+check_name "$NAME" 42
+check_numbers CHIPS GPUS GRACE_SECONDS MOST_RESTARTS
 if [[ ! "$RUN_AS" =~ ^[0-9]+$ ]]; then refuse "RUN_AS is '$RUN_AS', wanted the number of a user"; fi
 if [[ "$kind" == tpu ]]; then
   if [[ ! "$TOPOLOGY" =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]]; then refuse "TOPOLOGY is '$TOPOLOGY', wanted 4x4 or 2x2x4 or such"; fi
@@ -53,16 +49,9 @@ if [[ "$kind" == tpu ]]; then
   if [[ "$MACHINES" != $((chips / CHIPS)) ]]; then refuse "TOPOLOGY $TOPOLOGY has $((chips / CHIPS)) machines of CHIPS $CHIPS, not MACHINES $MACHINES"; fi
 fi
 : "${MACHINES:=2}"
-if [[ ! "$MACHINES" =~ ^[1-9][0-9]*$ ]]; then refuse "MACHINES is '$MACHINES', wanted a whole number"; fi
+check_numbers MACHINES
 check_command pretrain "$RECIPE" --data "$DATA" --run-dir "$RUN_DIR" "$@"
 
-# A text as JSON has it, which YAML reads; Kubernetes would take $(A) for the variable A.
-quoted() {
-  local text=${1//\\/\\\\}
-  text=${text//\"/\\\"}
-  if [[ "$text" == *[[:cntrl:]]* ]]; then refuse "a setting holds a letter that is not to be seen: $(printf %q "$1")"; fi
-  printf '"%s"' "${text//\$(/\$\$(}"
-}
 declare -A value
 for name in IMAGE DATA RUN_DIR RECIPE NAME CACHE_DIR TPU TOPOLOGY GPU; do value[$name]=$(quoted "${!name}"); done
 for name in MACHINES CHIPS GPUS RUN_AS GRACE_SECONDS MOST_RESTARTS; do value[$name]=${!name}; done
@@ -74,26 +63,5 @@ for word in "$@"; do
   value[FURTHER]+=", $word"
 done
 
-body=$(<"$(dirname "$0")/$kind.yaml")
-filled=''
-while [[ "$body" =~ __([A-Z]+(_[A-Z]+)*)__ ]]; do
-  place=${BASH_REMATCH[0]} name=${BASH_REMATCH[1]}
-  if [[ -z "${value[$name]+set}" ]]; then refuse "$kind.yaml has $place, which nothing fills in"; fi
-  filled+=${body%%"$place"*}${value[$name]}
-  body=${body#*"$place"}
-done
-filled+=$body
-
-read -ra kubectl <<<"$KUBECTL"
-if [[ "${DRY_RUN:-0}" == 1 ]]; then
-  show "${kubectl[@]}" create -f -
-  echo "$filled"
-  exit
-fi
-command -v "${kubectl[0]}" >/dev/null || refuse "${kubectl[0]} is not here: kubernetes.io/docs/tasks/tools"
-there=$("${kubectl[@]}" get "jobsets.jobset.x-k8s.io/$NAME" --ignore-not-found --output name) \
-  || refuse 'the cluster does not say what JobSets it has; kubectl says why above; nothing was created'
-if [[ -n "$there" ]]; then
-  refuse "there is a JobSet $NAME already, of this run: $KUBECTL delete jobset $NAME ends it and makes room; another NAME would train beside it"
-fi
-run "${kubectl[@]}" create -f - <<<"$filled"
+body=$(filled_in "$(dirname "$0")/$kind.yaml")
+create "$NAME" JobSet jobsets.jobset.x-k8s.io 'train beside it' "$body"

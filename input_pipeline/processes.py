@@ -1,9 +1,11 @@
 """Work in one process or many, by one `submit`."""
 
+import collections
 import concurrent.futures
 import contextlib
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from input_pipeline import records
 
@@ -53,3 +55,14 @@ def now(function: Callable, *arguments) -> concurrent.futures.Future:
   future = concurrent.futures.Future()
   future.set_result(function(*arguments))
   return future
+
+
+def in_order(calls: Iterable[tuple], submit: Callable, workers: int) -> Iterator[Any]:
+  """The results of calls, each (function, argument …), in their order; few of them wait."""
+  waiting, ahead = collections.deque(), 2 * workers if workers > 1 else 0
+  for call in calls:
+    waiting.append(submit(*call))
+    while len(waiting) > ahead:
+      yield waiting.popleft().result()
+  while waiting:
+    yield waiting.popleft().result()
