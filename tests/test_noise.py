@@ -41,7 +41,7 @@ COMMANDS = [
 OURS = {  # what lines of each command look like, beside sentences that begin with our name
     'vocabulary': r'vocab\.txt: wordpiece, 900 tokens',
     'prepare': r'data|documents|splits .*|next|  (read|in train|in validation|also counted|tokens of|documents|pieces|'
-               r'sentences|tokens|unknown tokens|shards|bert-jax) .*| {20,}\S.*',
+               r'sentences|tokens|unknown tokens|shards|bert-jax) .*| {20,}\S.*|text → pieces: .*',
     'pretrain': r'run: (starting; mesh|stopped at step 12: all 12 steps are done).*|  (12 steps of|data:|rows:|'
                 r'compiling …|compiled in|a step takes|first step) ?.*|step (3|6|9|12)/12  (loss|held-out MLM) .*',
     'evaluate': r'(loss|mlm_accuracy|mlm_loss|nsp_accuracy|nsp_loss|unigram_loss|documents|sequences|step) +[\d,.]+',
@@ -49,8 +49,8 @@ OURS = {  # what lines of each command look like, beside sentences that begin wi
                 r'first step|weights from|\w+ +[\d.]+ ) ?.*|step \d+/\d+  (loss|held-out) .*|'
                 r'classification, 1 seed: .*|'
                 r'[\d,.]+ examples/s in training|best run: tuned|.*(good|bad).*|',
-    'export': r'run/export.*|  .*',
-    'fill-mask': r'a \[MASK\] b|a \S+ b|  \S+ +[\d.]+%.*'}
+    'export': r'run/export.*|read again, .*|compared with .*|\w+ +differ by .*|  .*',
+    'fill-mask': r'a\S*( \S+)? b|  \S+ +[\d.]+%.*'}
 BAR = re.compile(r' *\d+%\|.*')  # of tqdm, which draws it again and again
 CONTROL = re.compile(r'\x1b\[[\d;?]*[A-Za-z]')
 
