@@ -114,7 +114,8 @@ class Stream:
     least = np.minimum.reduceat(self.index.documents[:, 0], self.window_bounds[:-1])
     greatest = np.maximum.reduceat(self.index.documents[:, 1], self.window_bounds[:-1])
     if self.config.pairs == 'nsp' and (lonely := np.flatnonzero(least == greatest)).size:
-      raise OneDocument(f'window {lonely[0]} of the data holds only one document, so it has no next-sentence '
+      where = '' if len(least) == 1 else f'window {lonely[0]} of '  # a part that is shuffled at once
+      raise OneDocument(f'{where}the data holds only one document, so it has no next-sentence '
                         'negatives: prepare more documents, or learn without them: --objective mlm --batch.pairs none, '
                         'as a recipe with _no_nsp after its name has it')
 
