@@ -10,7 +10,6 @@ import pytest
 
 from bert_jax import objectives, optimizer, program as program_lib, synthetic
 from bert_jax.parallel import mesh as mesh_lib
-from tests import compiling
 
 
 def program_of(config):
@@ -159,8 +158,7 @@ def test_evaluation_has_no_dropout_and_repeats(program, still):
 
 def test_no_moment_is_copied(program, tiny):
   """On CPU, where each pass over the moments of a large vocabulary counts."""
-  lowered = program.train_step.lower(program.init(), mesh_lib.put_batch(batch_of(), program.mesh))
-  compiled = lowered.compile(compiling.AS_USERS)
+  compiled = program.train_step.lower(program.init(), mesh_lib.put_batch(batch_of(), program.mesh)).compile()
   shape = f'f32[{tiny.model.vocab_size},{tiny.model.hidden_size}]'
   copied = [line for line in compiled.as_text().splitlines() if f'= {shape}' in line and ' copy(' in line]
   assert shape in compiled.as_text() and not copied

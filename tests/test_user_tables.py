@@ -107,7 +107,8 @@ def test_no_example_is_in_both_splits_whichever_file_is_named(tmp_path):
   task, own = sentences.CLASSIFICATION, tables.Columns()
   rows = [{'text': f'a {i}', 'label': i % 2} for i in range(50)]
   data = write(tmp_path, {'mine.csv': KINDS['csv'](rows)})
-  with pytest.raises(ConfigError, match='no table for validation beside mine.csv: name it .--files.validation'):
+  with pytest.raises(ConfigError, match='no table for validation beside mine.csv: '
+                     'name it .`bert-jax finetune --files.validation'):
     splits.read(task, data, 'validation', own, other='mine.csv')
   write(data, {'held.csv': KINDS['csv'](rows[:5]), 'train.csv': KINDS['csv'](rows[5:])})
   assert len(splits.read(task, data, 'train', own, other='held.csv')) == 45  # nothing is held out of it

@@ -285,10 +285,10 @@ class VocabularySettings:
       raise records.DataError(f'--kind {self.kind}: wanted one of {", ".join(TRAINERS)}')
     if self.extend is not None and self.kind != 'wordpiece':
       raise records.DataError(f'--extend {self.extend} with --kind {self.kind}: wanted --kind wordpiece')
+    ranges.check(self, '', records.DataError, lambda name: '--' + name.replace('_', '-'))
     if self.workers > 1 and not TRAINERS[self.kind].by_many:
       raise records.DataError(f'--workers {self.workers} with --kind {self.kind}, which is trained by one process on '
                               f'{_SENTENCEPIECE_SAMPLE:,} lines at most: leave --workers out')
     if self.workers > 1 and self.first is not None:
       raise records.DataError(f'--workers {self.workers} with --first, which reads in order and no more than it needs: '
                               'leave one of them out')
-    ranges.check(self, '', records.DataError, lambda name: '--' + name.replace('_', '-'))
