@@ -28,7 +28,7 @@ from bert_jax.model import build
 from bert_jax.objectives import OBJECTIVES, Objective
 from bert_jax.tasks import batches, sentences
 from bert_jax.tasks.task import Encoding
-from input_pipeline.vocabulary import tokenizer as tokenizer_lib, training as vocabulary_lib
+from input_pipeline.vocabulary import counting, tokenizer as tokenizer_lib, training as vocabulary_lib
 
 pytestmark = pytest.mark.peers
 
@@ -382,9 +382,9 @@ def fuzz(count=3000, seed=0):
 
 def vocabulary_of(directory, kind, lower_case, texts):
   """A vocabulary of its own, trained on half of the texts."""
-  train = vocabulary_lib.TRAINERS[kind].train
-  path = directory / {'wordpiece': 'vocab.txt', 'sentencepiece': 'spm.model'}[kind]
-  path.write_bytes(train(iter(texts[::2]), 4000, lower_case))
+  lines, path = texts[::2], directory / {'wordpiece': 'vocab.txt', 'sentencepiece': 'spm.model'}[kind]
+  path.write_bytes(vocabulary_lib.train_sentencepiece(iter(lines), 4000, lower_case) if kind == 'sentencepiece' else
+                   vocabulary_lib.train_wordpiece(counting.of_lines(lines, lower_case), 4000, lower_case))
   return tokenizer_lib.load(path, lower_case)
 
 
