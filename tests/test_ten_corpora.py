@@ -12,7 +12,7 @@ import textwrap
 
 import pytest
 
-from tests import buckets, pages
+from tests import buckets, compiling, pages
 
 GERMAN = ('der Fluss liegt an einer alten Brücke über Köln Bücher Straße weiß größer müde Häuser Äpfel Öl schön Tür '
           'früh und die Stadt ist nicht weit von hier Menschen gehen täglich zum Markt kaufen Brot Käse').split()
@@ -116,7 +116,7 @@ def test_five_commands(tmp_path):
            for number, (name, (make, *more)) in enumerate(CORPORA.items())}
   argv = [word for those in every.values() for command in those for word in (*command, '+')]
   environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(pages.ROOT), *sys.path]),
-                              'XLA_FLAGS': buckets.COMPILE, 'PYTHONWARNINGS': 'ignore'}
+                              'XLA_FLAGS': compiling.FLAGS, 'PYTHONWARNINGS': 'ignore'}
   done = subprocess.run([sys.executable, '-P', pages.ROOT / 'tests/without.py', '-', *argv], cwd=tmp_path,
                         env=environment, capture_output=True, text=True, timeout=3 * buckets.SECONDS)
   found = [json.loads(line) for line in done.stdout.splitlines()]
