@@ -30,7 +30,7 @@ PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 help:
 	@echo 'make pretrain    sample of Wikipedia -> data/sample -> runs/sample -> runs/sample/export; again: resumes'
 	@echo 'make proof       what pretraining is worth, on text of PROOF_DATA: a few hours; again: resumes'
-	@echo 'make test        the tests, in under 12 minutes on 2 cores;  make test-all: the slow ones too'
+	@echo 'make test        the tests;  make test-all: the slow ones too'
 	@echo 'make reliability each kind of fault, in under 8 minutes: reliability.json;  make reliability-full: many more'
 	@echo 'make test-bucket every command on a bucket of the loopback'
 	@echo 'make test-peers  parity with transformers and torch'
