@@ -15,6 +15,7 @@ from input_pipeline.text import compression, files, sources, transforms
 
 _SOURCES = 3  # that are looked into
 _LOOKED_AT = 1 << 18  # bytes of the text of each
+_FILES, _MANY, _SHORT = 10, 4, 2000  # from so many files of text on, of so many documents each, of fewer bytes, it is told
 _WHAT_FAILS = records.DataError, RefusedError, StorageError, transforms.TransformError, OSError  # is told by the work
 
 
@@ -25,6 +26,7 @@ class Forecast:
   run_bytes: float  # of all runs together
   shards: dict[int, int]  # of each split
   tokens: dict[int, float]  # of each split
+  in_a_file: float = 0  # documents, of many files of plain text, where these are short: they may be paragraphs
 
   def chunks(self) -> int:
     return max(1, math.ceil(self.text / sources.CHUNK_BYTES))
@@ -49,7 +51,7 @@ def of(job: jobs.Job) -> Forecast | None:
 
 def _of(job: jobs.Job) -> Forecast | None:
   settings, stored, text, taken = job.settings, 0., 0., 0.
-  documents = tokens = size = 0
+  documents = tokens = size = plain = read = 0
   for part in _some([part for part in job.parts if part.stamp.bytes]):
     chunk = next(iter(sources.chunks([part], _LOOKED_AT)), None)
     if chunk is None:
@@ -61,6 +63,8 @@ def _of(job: jobs.Job) -> Forecast | None:
     documents += counts['documents']
     tokens += int(run.pieces.tokens.sum())
     size += spill.size(run)
+    if isinstance(part.source, files.File) and part.source.kind() == 'text':
+      plain, read = plain + 1, read + counts['pages']
   if not tokens:
     return None
   expansion = text / stored
@@ -74,7 +78,14 @@ def _of(job: jobs.Job) -> Forecast | None:
     of_splits[spill.VALIDATION] = all_tokens * held_out
   shards = splits.shard_counts(settings, math.ceil(of_splits[spill.TRAIN]))
   return Forecast(whole if settings.first is None else whole * drawn, share * size * drawn,
-                  {split: shards[split] for split in of_splits}, of_splits)
+                  {split: shards[split] for split in of_splits}, of_splits,
+                  read / plain if _may_be_paragraphs(job, plain, read, text) else 0)
+
+
+def _may_be_paragraphs(job: jobs.Job, plain: int, read: int, text: float) -> bool:
+  """Whether blank lines seem to stand between the paragraphs of files, and not between documents."""
+  return (job.settings.reading.documents == 'blank' and len(job.parts) >= _FILES and plain > 1
+          and read >= _MANY * plain and text / read < _SHORT)
 
 
 def _some(parts: Sequence[sources.Part]) -> list[sources.Part]:
@@ -86,9 +97,12 @@ def sentence(forecast: Forecast, chunks: int, tasks: int, memory: int, way: str)
   """What is told before the work. `memory`: bytes of a worker; `way`: where pieces are on their way, and how much."""
   shards = ' and '.join(f'{count:,} of {spill.SPLITS[split]}' for split, count in forecast.shards.items())
   tokens = float(f'{sum(forecast.tokens.values()):.2g}')
+  paragraphs = ('' if not forecast.in_a_file else
+                f'; a file has about {forecast.in_a_file:.0f} documents, as a blank line ends one: where it stands '
+                'between paragraphs, --documents file makes a file one document')
   return (f'plan: about {_bytes(forecast.text)} of text in {chunks:,} chunk{"s" * (chunks != 1)}, {tasks:,} tasks; '
           f'{tokens:,.0f} tokens in shards, {shards}; a worker needs about {_bytes(memory)} of memory; '
-          f'{_bytes(forecast.run_bytes)} {way}')
+          f'{_bytes(forecast.run_bytes)} {way}{paragraphs}')
 
 
 def _bytes(count: float) -> str:
