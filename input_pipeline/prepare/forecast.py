@@ -15,7 +15,8 @@ from input_pipeline.text import compression, files, sources, transforms
 
 _SOURCES = 3  # that are looked into
 _LOOKED_AT = 1 << 18  # bytes of the text of each
-_FILES, _MANY, _SHORT = 10, 4, 2000  # from so many files of text on, of so many documents each, of fewer bytes, it is told
+# From so many files of text on, each of so many documents, of fewer bytes each, it is told.
+_FILES, _MANY, _SHORT = 10, 4, 2000
 _WHAT_FAILS = records.DataError, RefusedError, StorageError, transforms.TransformError, OSError  # is told by the work
 
 
