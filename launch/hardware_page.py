@@ -20,13 +20,16 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from bert_jax import chips, choices, compiled, recipes
+from bert_jax import chips, choices, compiled, program as program_lib, recipes
 from bert_jax.benchmark import step as benchmark_step
-from launch.plan import lengths, plan, roofline, step
+from bert_jax.config import Config
+from launch.plan import costs, gpus, kept, lengths, plan, roofline, step, times, topology
 
 DAY = 86_400  # seconds
 RECIPES = 'tiny', 'mini', 'small', 'base', 'large'
+MODEL = 'h100:1'  # the GPU that programs are compiled for
 FEW_LAYERS, SOME_LAYERS = 2, 4  # of which no loop is made for a TPU, for a GPU
+BEGIN = {'large': 2}  # microbatches, where one fits none of these GPUs
 LAPTOP, LAPTOP_TOKENS, LAPTOP_STEPS = 'laptop', 2048, 3  # places of a step that is timed, how many are
 
 
@@ -37,6 +40,10 @@ class Machine:
   name: str
   price: float  # US dollars
   seller: str
+
+  @property
+  def on_tpu(self) -> bool:
+    return self.topology.startswith('v')
 
 
 # By what asks for the least of those who let a single one: prices of March 2026, and of August 2026 of the A100 of
@@ -76,34 +83,14 @@ class Row:
 # ---------------------------------------------------------------- figures
 
 
-def planned(name: str, machine: Machine, known: list[Row]) -> list[Row]:
-  """A recipe's steps, of all its lengths, in as few microbatches as fit them. `known`: rows of other machines, whose
-  programs tell how many to begin with."""
-  on_tpu = machine.topology.startswith('v')
-  config, gpu = recipes.recipe(name), chips.GPUS.get(machine.topology.partition(':')[0])
-  if config.model.layers > (FEW_LAYERS if on_tpu else SOME_LAYERS):  # all of them take many minutes to compile
-    config = choices.with_model(config, unroll=1)
-  else:
-    config = choices.with_model(config, unroll=config.model.layers)
+def planned(name: str, machine: Machine) -> list[Row]:
+  """A recipe's steps, of all its lengths, on a TPU's slice, in as few microbatches as fit them."""
+  config = choices.with_microbatches(recipes.recipe(name), choices.AUTO)
+  layers = config.model.layers
+  config = choices.with_model(config, unroll=1 if layers > FEW_LAYERS else layers)
   place = plan.Place(machine.topology, 1, None, compiled.folder(compiled.AUTO))
-  alike = [row for row in known if row.recipe == name and row.machine.startswith('v') == on_tpu and row.seconds]
-  count = beginning(alike, gpu) if alike and gpu else choices.AUTO
-  while True:
-    one = choices.with_microbatches(config, count)
-    found = [item.figures for item in plan.of_lengths(lengths.chosen(one, None, None, True), place, None)]
-    if all(f.fits for f in found) or count in (choices.AUTO, config.batch.size):
-      return [of_figures(name, machine, f) for f in found]
-    count *= 2
-
-
-def beginning(alike: list[Row], gpu: chips.Chip) -> int:
-  """The least power of 2 of microbatches that would fit a GPU, by what another one's program takes in its own: its
-  temporaries are about all."""
-  row = max(alike, key=lambda row: (row.needed_bytes or 0) * row.microbatches)
-  count = 1
-  while (row.needed_bytes or 0) * row.microbatches / count > choices.FILLED * (gpu.room or 0):
-    count *= 2
-  return count
+  found = [item.figures for item in plan.of_lengths(lengths.chosen(config, None, None, True), place, None)]
+  return [of_figures(name, machine, f) for f in found]
 
 
 def of_figures(name: str, machine: Machine, f: step.Figures) -> Row:
@@ -112,7 +99,57 @@ def of_figures(name: str, machine: Machine, f: step.Figures) -> Row:
   return Row(name, machine.topology, f.device_kind, f.chips, f.batch, f.sequence_length, f.microbatches,
              math.ceil(each / f.microbatches), f.unroll == 1, f.needed_bytes, f.memory_bytes or 0,
              f.estimated_step_seconds if f.fits else None, f.ideal_step_seconds, f.steps,
-             'roofline' if f.roofline else 'cycles', importlib.metadata.version('jax'))
+             'cycles', importlib.metadata.version('jax'))
+
+
+def on_gpus(name: str, machines: list[Machine]) -> Iterator[list[Row]]:
+  """A recipe's steps, of all its lengths, on each of these GPUs, in the least power of 2 of microbatches that fits.
+
+  The programs are those that the compiler makes for MODEL; what they would take on the others is reckoned by the
+  others' figures.
+  """
+  config = recipes.recipe(name)
+  layers = config.model.layers
+  config = choices.with_model(config, unroll=1 if layers > SOME_LAYERS else layers)
+  waiting = {machine: chips.GPUS[machine.topology.partition(':')[0]] for machine in machines}
+  count = BEGIN.get(name, 1)
+  while waiting:
+    print(f'{name} in {count} microbatches', file=sys.stderr, flush=True)
+    made = [made_for_gpu(one, steps) for one, steps in lengths.chosen(
+        choices.with_microbatches(config, count), None, None, True)]
+    most = max(needed for needed, *_ in made)
+    fitting = [machine for machine, chip in waiting.items() if most <= choices.FILLED * (chip.room or 0)]
+    for machine in fitting:
+      yield [of_program(name, machine, waiting[machine], *program) for program in made]
+      del waiting[machine]
+    if waiting:
+      least = most * count / (choices.FILLED * max(chip.room or 0 for chip in waiting.values()))
+      count = max(2 * count, 2 ** math.ceil(math.log2(least)))
+
+
+def made_for_gpu(config: Config, steps: int) -> tuple[int, costs.Costs, Config, float, int]:
+  """(bytes of a device, costs, `config`, FLOP of a step, `steps`) of a program for MODEL."""
+  device, = topology.devices(MODEL)
+  chip = chips.chip(device.device_kind)
+  assert chip
+  config = choices.by_rule(config, [device])
+  program = program_lib.on(config, plan.mesh_of(config, [device], None))
+  found = kept.compile_or_find(step.lower(config, program), device, compiled.folder(compiled.AUTO), gpus.OPTIONS,
+                               gpus.target(chip))
+  assert found.memory, found.error
+  needed = step.memory_of(found, 1, 0, chip.room)['needed_bytes']
+  return needed, costs.read(found.text), config, program.flops_per_step(config.batch), steps
+
+
+def of_program(name: str, machine: Machine, chip: chips.Chip, needed: int, read: costs.Costs, config: Config,
+               flops: float, steps: int) -> Row:
+  """What a program takes on a GPU."""
+  found = times.by_roofline(read, chip, flops, [0])
+  batch, parts = config.batch, config.run.parts
+  assert chip.gpu
+  return Row(name, machine.topology, chip.gpu.kind, 1, batch.size, batch.sequence_length, parts, batch.size // parts,
+             config.model.layers_at_once == 1, needed, chip.room or 0, found['estimated_step_seconds'],
+             found['ideal_step_seconds'], steps, 'roofline', importlib.metadata.version('jax'))
 
 
 def measured(name: str) -> Iterator[Row]:
@@ -164,9 +201,9 @@ def read(file: pathlib.Path) -> list[Row]:
 HEAD = '''# What fits on which card, how long it takes, and what it costs
 
 Recipe by card: what a run of all its steps takes, and below what each of its steps does. **None of the GPUs and TPUs
-was at hand**: their figures are plans of one card, or of one slice of 8 chips, as `bert-jax plan RECIPE --topology
-MACHINE --run.microbatches auto --all-lengths` makes them ([plans.md](plans.md)), of the recipe's own batches in
-bfloat16 with dropout 0.1. `bert-jax plan` does the same for your own card, settings and price (`--price`).
+was at hand**: their figures are plans of one card, or of one slice of 8 chips, of the recipe's own batches in bfloat16
+with dropout 0.1 ([plans.md](plans.md)). `bert-jax plan RECIPE --topology MACHINE --run.microbatches auto --all-lengths
+--price P` compiles for your own card and settings.
 
 ## A whole run
 
@@ -178,18 +215,19 @@ two to four times as much for the same GPU. Most corpora of one's own want fewer
 
 ## Each step
 
-*Rows at once* are of a device, *microbatches* how often it takes so many for a step, as few as fit. Tokens are places
-of rows, padding among them.
+*Rows at once* are of a device, *microbatches* how often it takes so many for a step: as few as fit, of a GPU of 1, 2,
+4, 8 …. Tokens are places of rows, padding among them.
 
 | recipe | machine | rows of | rows at once | microbatches | memory of a device | step | tokens/s | how |
 |---|---|---|---|---|---|---|---|---|
 {steps}
 
 * *estimated, by roofline*: at least so long. Of each kernel of the compiled program the longer of its products at
-  {peak:.0%} of the peak and its bytes at {rate:.0%} of the memory rate, and {launch:g} µs a launch. Memory is the share
-  of a GPU that JAX takes ({share:.0%}; more by `{variable}`).
-* *estimated, by cycles*: of TPU's compiler. *A loop* is one over layers, which compiles in a few minutes; unrolled, as
-  `pretrain` has layers where they fit, a step of `large` takes about a quarter less ([performance.md](performance.md)).
+  {peak:.0%} of the peak and its bytes at {rate:.0%} of the memory rate, and {launch:g} µs a launch. The program is
+  the one that XLA makes for an H100, also where the peak and the rate are another GPU's: its own is left to `bert-jax
+  plan`. Memory is the share of a GPU that JAX takes ({share:.0%}; more by `{variable}`).
+* *estimated, by cycles*: of TPU's compiler. *A loop* is one over layers, which compiles sooner; `pretrain` unrolls them
+  where they fit, which by plans takes a quarter less ([performance.md](performance.md)).
 * *measured*: on **one core** of {laptop}, by the CPU seconds of a step, as other work shared the machine; a laptop has
   four to eight cores, and takes as much less as they share the work. Memory is of the whole process. {untried}
 
@@ -260,10 +298,17 @@ def main(what: str, file: pathlib.Path, names: list[str]) -> None:
   """A recipe after the other, each kept when it is there."""
   if what == 'page':
     print(page(read(file)), end='')
-  for name in () if what == 'page' else names.pop(0).split(','):
-    for machine in [of_topology(topology) for topology in names] if what == 'plan' else (None,):
-      print(f'{name} on {machine.name if machine else LAPTOP}', file=sys.stderr, flush=True)
-      keep(file, planned(name, machine, read(file)) if machine else list(measured(name)))
+    return
+  machines = [of_topology(topology) for topology in names[1:]]
+  for name in names[0].split(','):
+    print(name, file=sys.stderr, flush=True)
+    if what == 'measure':
+      keep(file, list(measured(name)))
+    for found in on_gpus(name, [machine for machine in machines if not machine.on_tpu]) if what == 'plan' else ():
+      keep(file, found)
+    for machine in machines:
+      if machine.on_tpu:
+        keep(file, planned(name, machine))
 
 
 if __name__ == '__main__':

@@ -3,9 +3,7 @@
 import dataclasses
 import pathlib
 
-import pytest
-
-from bert_jax import chips, choices, recipes
+from bert_jax import chips, recipes
 from launch import hardware_page as hardware
 from launch.plan import topology
 
@@ -53,14 +51,6 @@ def test_a_line_says_how_it_is_known():
   assert 'estimated, by cycles, a loop' in hardware.line(dataclasses.replace(ROW, by='cycles', loop=True))
   assert hardware.line(dataclasses.replace(ROW, by='measured')).endswith('| measured |')
   assert 'does not fit |  |' in hardware.line(dataclasses.replace(ROW, seconds=None))
-
-
-@pytest.mark.parametrize('gpu', ['rtx4090', 'h100', 'l4', 'a100-40g'])
-def test_microbatches_begin_where_they_would_fit(gpu):
-  """By a program of 2 microbatches that take 40 GB each."""
-  room = chips.GPUS[gpu].room * choices.FILLED
-  count = hardware.beginning([ROW], chips.GPUS[gpu])
-  assert 80e9 / count <= room and (count == 1 or 80e9 / (count / 2) > room)
 
 
 def test_what_is_found_again_takes_the_place_of_the_old(tmp_path):
