@@ -36,7 +36,7 @@ def dry_run(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.Pat
     lines += [line.strip() for line in health.of_memory(memory, device)]
     room = health.device_bytes(device)
     fits = memory is None or room is None or memory <= room
-    with memory_lib.of_steps(phase.config, device, functools.partial(int, memory) if memory else lambda: None):
+    with memory_lib.of_steps(phase.config, device, functools.partial(_same, memory)):
       took = step_seconds(made, phase) if fits else None
     seconds += steps * took if took is not None else float('nan')
     lines.append(f'a step: {program.flops_per_step(phase.config.batch):.3g} FLOP, ' + (
@@ -44,6 +44,10 @@ def dry_run(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.Pat
   lines.append(f'in all: {config.run.steps:,} steps, {flops:.3g} FLOP, ' + (
       f'{seconds / DAY:.2g} days' if seconds == seconds else 'unknown days') + ' without evaluations and checkpoints')
   return [*lines, *(f'warning: {line}' for line in made.found.warnings), 'dry run: nothing was written']
+
+
+def _same(value: int | None) -> int | None:
+  return value
 
 
 def step_seconds(made: train.Made, phase: phases.Phase) -> float | None:

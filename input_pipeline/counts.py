@@ -91,9 +91,9 @@ def warnings(manifest: Manifest) -> list[str]:
                  'whether they are held out')
   held_out = manifest.splits.get('validation')
   if train and held_out and held_out.tokens > train.tokens:
-    found.append(f'more is held out than trained on, {held_out.tokens:,} of {held_out.tokens + train.tokens:,} tokens: '
-                 '--validation-share is of documents, and a long one is held out; lower it, or let --documents blank or line '
-                 'make shorter ones of plain text')
+    found.append(f'more is held out than trained on, {held_out.tokens:,} of {held_out.tokens + train.tokens:,} '
+                 'tokens: --validation-share is of documents, and a long one is held out; lower it, or let --documents '
+                 'blank or line make shorter ones of plain text')
   if not held_out:
     found.append('no document is held out, so that `bert-jax evaluate` has nothing to read: see --validation-share')
   if (found_documents := documents(manifest)) and found_documents.unexplained:
