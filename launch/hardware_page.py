@@ -46,13 +46,12 @@ class Machine:
     return self.topology.startswith('v')
 
 
-# By what asks for the least of those who let a single one: prices of March 2026, and of August 2026 of the A100 of
-# 40 GB, as others collected them of RunPod's page (Community Cloud); of a chip of v5e Google's list (us-central1, on
-# demand).
+# Prices: of GPUs RunPod's page (Community Cloud) of March 2026, as others collected it; of a chip of v5e Google's list
+# (us-central1, on demand).
 MACHINES = (
     Machine('rtx4090:1', 'RTX 4090', 0.34, 'RunPod'), Machine('l4:1', 'L4', 0.44, 'RunPod'),
-    Machine('a100-40g:1', 'A100 40 GB', 1.00, 'RunPod'), Machine('a100-80g:1', 'A100 80 GB', 1.39, 'RunPod'),
-    Machine('h100:1', 'H100', 2.69, 'RunPod'), Machine('v5e:2x4', 'v5e-8', 1.20, 'Google'))
+    Machine('a100-80g:1', 'A100 80 GB', 1.39, 'RunPod'), Machine('h100:1', 'H100', 2.69, 'RunPod'),
+    Machine('v5e:2x4', 'v5e-8', 1.20, 'Google'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,9 +208,10 @@ with dropout 0.1 ([plans.md](plans.md)). `bert-jax plan RECIPE --topology MACHIN
 
 {days}
 
-{by_hour} They ask for least of those who let a single one, in 2026, and are no promise: larger clouds ask
-two to four times as much for the same GPU. Most corpora of one's own want fewer steps
-([guide.md](guide.md#how-much-text)), which take as much less.
+Costs are in US dollars, at these prices of a chip-hour: {by_hour}.
+They ask for least of those who let a single one, in March 2026, and are no promise: larger clouds ask two to four times as
+much for the same GPU. Most corpora of one's own want fewer steps ([guide.md](guide.md#how-much-text)), which take as
+much less.
 
 ## Each step
 
@@ -224,12 +224,14 @@ two to four times as much for the same GPU. Most corpora of one's own want fewer
 
 * *estimated, by roofline*: at least so long. Of each kernel of the compiled program the longer of its products at
   {peak:.0%} of the peak and its bytes at {rate:.0%} of the memory rate, and {launch:g} µs a launch. The program is
-  the one that XLA makes for an H100, also where the peak and the rate are another GPU's: its own is left to `bert-jax
-  plan`. Memory is the share of a GPU that JAX takes ({share:.0%}; more by `{variable}`).
+  the one that XLA makes for an H100, also where the peak and the rate are another GPU's: of `small` on rows of 128 that
+  differs from an RTX 4090's own by 0.3 %. Memory is the share of a GPU that JAX takes ({share:.0%}; more by `{variable}`).
 * *estimated, by cycles*: of TPU's compiler. *A loop* is one over layers, which compiles sooner; `pretrain` unrolls them
   where they fit, which by plans takes a quarter less ([performance.md](performance.md)).
-* *measured*: on **one core** of {laptop}, by the CPU seconds of a step, as other work shared the machine; a laptop has
-  four to eight cores, and takes as much less as they share the work. Memory is of the whole process. {untried}
+* *measured*: on **one core** of {laptop},
+  by the CPU seconds of a step, as other work shared the machine; a laptop has four to eight cores, and takes as much
+  less as they share the work. Memory is of the whole process. {untried}
+* *not tried*: by nobody yet. `bert-jax plan` compiles it in some minutes.
 
 This page is written by `make hardware`, here with jax {versions}; [hardware.json](hardware.json) has its figures.
 '''
@@ -243,7 +245,7 @@ def page(rows: list[Row]) -> str:
   untried = ', '.join(f'`{name}`' for name in RECIPES if name not in tried)
   by_hour = '; '.join(f'{machine.name} {machine.price:.2f} ({machine.seller})' for machine in MACHINES)
   return HEAD.format(
-      days=whole(rows), by_hour=f'Costs are in US dollars, at these prices of a chip-hour: {by_hour}.',
+      days=whole(rows), by_hour=by_hour,
       steps='\n'.join(map(line, rows)), peak=roofline.SHARE_OF_PEAK, rate=roofline.SHARE_OF_RATE,
       launch=roofline.LAUNCH * 1e6, share=chips.USUAL_SHARE, variable=chips.SHARE[0], laptop=laptop, versions=versions,
       untried=f'Not tried there: {untried}.' if untried else '')
@@ -263,6 +265,8 @@ def whole(rows: list[Row]) -> str:
   heads = ['recipe', 'steps', *map(name_of, machines)]
   lines = [heads, ['---'] * len(heads)]
   for recipe in RECIPES:
+    if not any(row.recipe == recipe for row in rows):
+      continue
     steps = {row.length: row.steps for row in rows if row.recipe == recipe}
     told = ', '.join(f'{count:,} of {length}' for length, count in steps.items())
     lines.append([recipe, told, *(cell([row for row in rows if (row.recipe, row.machine) == (recipe, machine)])
@@ -287,7 +291,8 @@ def line(row: Row) -> str:
   memory = f'{row.needed_bytes / 1e9:.1f} of {row.memory_bytes / 1e9:.1f} GB' if row.needed_bytes else '?'
   step, tokens = 'does not fit', ''
   if row.seconds is not None and row.tokens_per_second is not None:
-    step = f'{row.seconds * 1e3:,.0f} ms' if row.seconds < 10 else f'{row.seconds:,.0f} s'
+    digits = 1 if row.seconds < 0.1 else 0
+    step = f'{row.seconds * 1e3:,.{digits}f} ms' if row.seconds < 10 else f'{row.seconds:,.0f} s'
     tokens = f'{row.tokens_per_second:,.0f}'
   how = f'{row.by}, a loop' if row.loop and row.by != 'measured' else row.by
   return (f'| {row.recipe} | {name_of(row.machine)} | {row.length} | {row.at_once} | {row.microbatches} | {memory} | '
