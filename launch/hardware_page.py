@@ -209,8 +209,8 @@ with dropout 0.1 ([plans.md](plans.md)). `bert-jax plan RECIPE --topology MACHIN
 {days}
 
 Costs are in US dollars, at these prices of a chip-hour: {by_hour}.
-They ask for least of those who let a single one, in March 2026, and are no promise: larger clouds ask two to four times as
-much for the same GPU. Most corpora of one's own want fewer steps ([guide.md](guide.md#how-much-text)), which take as
+They ask for least of those who let a single one, in March 2026, and are no promise: larger clouds ask two to four times
+as much for the same GPU. Most corpora of one's own want fewer steps ([guide.md](guide.md#how-much-text)), which take as
 much less.
 
 ## Each step
@@ -225,7 +225,8 @@ much less.
 * *estimated, by roofline*: at least so long. Of each kernel of the compiled program the longer of its products at
   {peak:.0%} of the peak and its bytes at {rate:.0%} of the memory rate, and {launch:g} µs a launch. The program is
   the one that XLA makes for an H100, also where the peak and the rate are another GPU's: of `small` on rows of 128 that
-  differs from an RTX 4090's own by 0.3 %. Memory is the share of a GPU that JAX takes ({share:.0%}; more by `{variable}`).
+  differs from an RTX 4090's own by 0.3 %. Memory is the share of a GPU that JAX takes ({share:.0%}; more by
+  `{variable}`).
 * *estimated, by cycles*: of TPU's compiler. *A loop* is one over layers, which compiles sooner; `pretrain` unrolls them
   where they fit, which by plans takes a quarter less ([performance.md](performance.md)).
 * *measured*: on **one core** of {laptop},
