@@ -16,7 +16,7 @@ from input_pipeline.prepare import (
   deciding,
   disk_spreading,
   ray_deciding,
-  ray_tasks,
+  ray_plan,
   settings,
   spill,
   splits,
@@ -177,7 +177,7 @@ def test_what_is_sent_grows_with_the_text_and_not_by_runs_and_shards(runs, shard
 
 @pytest.mark.parametrize('documents', [10**3, 10**7, 10**9, 10**10])
 def test_what_rays_driver_refers_to_grows_with_the_text_and_not_by_its_square(documents):
-  made, sizes = [ray_tasks.Made(None, None, collections.Counter(), 0, documents // 1000)] * 1000, ray_tasks.Sizes(1, 1)
+  made, sizes = [ray_plan.Made(None, None, collections.Counter(), 0, documents // 1000)] * 1000, ray_plan.Sizes(1, 1)
   held, rows = ray_deciding.held(made, sizes), documents * deciding.ROW.itemsize
   parts = -(-rows // held)
   assert held == sizes.value or rows / parts**2 >= 0.9 * sizes.least

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import probing
+from input_pipeline.engines import probing
 from input_pipeline.text import sources
 
 

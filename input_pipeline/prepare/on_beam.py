@@ -17,18 +17,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records, storage
-from input_pipeline.prepare import (
-  bars,
-  beam_jobs,
-  beam_spreading,
-  forecast,
-  jobs,
-  portions,
-  probing,
-  spill,
-  splits,
-  stages,
-)
+from input_pipeline.engines import bars, beam_jobs, beam_reading, gathering, probing
+from input_pipeline.prepare import beam_spreading, forecast, jobs, portions, spill, splits, stages
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import files, sampling, sources
 from input_pipeline.vocabulary import tokenizer
@@ -58,12 +48,11 @@ class Met:
 
 def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Counter]:
   """Writes the shards of a mix into `data`; of an output in a bucket into `shared`, which every machine can reach."""
-  jobs.refuse_what_is_read_once(job)
+  gathering.refuse_what_is_read_once(job.parts)
   options = beam_jobs.options(job.arguments)
   parts = list(map(sources.absolute, job.parts))
-  question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
-  beam_jobs.run(functools.partial(_probe, question=question), options)
-  probing.check_answered(question)
+  question = probing.ask(job.shared, f'--output {job.settings.output}', job.settings.engine, parts)
+  beam_jobs.ask(question, options)
   storage.make_folder(job.shared / beam_spreading.RESULTS)
   build = functools.partial(_build, settings=job.settings, parts=parts, vocabulary=job.vocabulary,
                             shared=str(job.shared))
@@ -88,22 +77,10 @@ def _plan(expected: forecast.Forecast) -> str:
                            f'times, in the end in {sent:,} elements')
 
 
-def _probe(pipeline, question: probing.Question) -> None:
-  import apache_beam as beam
-  _ = pipeline | 'ask' >> beam.Create([question]) | 'to a worker' >> beam.Reshuffle() | 'answer' >> beam.Map(
-      probing.answer)
-
-
 def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer,
            shared: str) -> None:
   import apache_beam as beam
-  chunks = (pipeline
-            | 'sources' >> beam.Create(list(enumerate(parts)))
-            | 'spread sources' >> beam.Reshuffle()
-            | 'sections' >> beam.FlatMap(_sections, sources.SECTION_BYTES)
-            | 'spread sections' >> beam.Reshuffle()
-            | 'split' >> beam.FlatMap(_chunks, sources.CHUNK_BYTES)
-            | 'spread chunks' >> beam.Reshuffle())  # also keeps each run from being made twice
+  chunks = beam_reading.chunks(pipeline, parts)
   below = None
   if settings.limit is not None:
     smallest_of = functools.partial(sampling.smallest, limit=settings.limit)
@@ -145,20 +122,6 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: t
   _ = (written
        | 'by shard' >> beam.GroupByKey()
        | 'join portions' >> beam.Map(beam_spreading.join, vocabulary.unk_id, shared))
-
-
-def _sections(numbered: tuple[int, sources.Part], section_bytes: int) -> Iterator[tuple[str, sources.Part]]:
-  """(its place in the input, part) for every part of a source that one worker reads."""
-  place, whole = numbered
-  for number, part in enumerate(sources.divided([whole], section_bytes)):
-    yield f'{place:08d}-{number:08d}', part
-
-
-def _chunks(placed: tuple[str, sources.Part], chunk_bytes: int) -> Iterator[tuple[str, sources.Chunk]]:
-  """(the name of the run that it will be, chunk) for every chunk of a part."""
-  place, part = placed
-  for number, chunk in enumerate(sources.chunks([part], chunk_bytes)):
-    yield f'{place}-{number:08d}', chunk
 
 
 def _keys(named: tuple[str, sources.Chunk], settings: Prepare) -> np.ndarray:

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
-from input_pipeline.prepare import deciding, ray_tasks, spill, splits
-from input_pipeline.prepare.ray_tasks import Made, Plan, Sizes
+from input_pipeline.engines import ray_tasks
+from input_pipeline.prepare import deciding, spill, splits
+from input_pipeline.prepare.ray_plan import Made, Plan, Sizes
 
 
 def held(made: list[Made], sizes: Sizes) -> int:

@@ -31,10 +31,11 @@ def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
   from input_pipeline import processes
   from input_pipeline.vocabulary import cases, training
-  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary',
+  own, of_engine = flags.parted(argv)
+  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], own, 'vocabulary',
                          check=check_vocabulary)
   processes.begin(settings.workers)  # workers then import beside this process
-  trained = training.train_from(settings, progress=True)
+  trained = training.train_from(settings, progress=True, arguments=of_engine)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
   told = settings.lower_case is not None or settings.extend is not None  # or else it was chosen by the same letters
   if told and (lost := cases.warning(trained.lower_case, trained.tokens, settings.language, trained.strips_accents)):
