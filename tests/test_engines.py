@@ -12,7 +12,7 @@ import corpora
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, on_ray, portions, ray_plan, settings, spreading
+from input_pipeline.prepare import beam_near, corpus, on_ray, portions, ray_plan, settings, spreading
 from input_pipeline.text import sampling, sources
 
 # What is compared with one process: the settings of each.
@@ -86,6 +86,35 @@ def test_random_corpora(other, folder, seed):
 @pytest.mark.parametrize('seed', [2, 6])
 def test_random_corpora_on_a_cluster(on_cluster, folder, seed):
   test_random_corpora(on_cluster, folder, seed)
+
+
+def write_near_copies(draw: random.Random, folder: pathlib.Path) -> str:
+  """Documents of which many are a little changed, some several times, some copied; ids that repeat; empty ones."""
+  texts = [corpora.text_of(number) for number in range(draw.choice([1, 5, 15]))] + ['', 'one.']
+  lines = []
+  for number in range(draw.choice([3, 40, 120])):
+    words = draw.choice(texts).split(' ')
+    for _ in range(draw.choice([0, 1, 1, 2, 5])):
+      words[draw.randrange(len(words))] = draw.choice(['one', 'two', 'nineteen'])
+    lines.append(json.dumps({'id': draw.choice([number, draw.randint(0, 40)]), 'text': ' '.join(words)}) + '\n')
+  place = draw.randint(0, len(lines))
+  (folder / 'a.jsonl').write_text(''.join(lines[:place]))
+  (folder / 'b.jsonl').write_text(''.join(lines[place:]))
+  return f'{folder}/a.jsonl,{folder}/b.jsonl'
+
+
+@pytest.mark.parametrize('seed', [0, 2, 3])
+def test_near_duplicates_of_random_corpora(other, folder, seed, monkeypatch):
+  """By rows of documents in one part and in many: the same ones go."""
+  draw = random.Random(2000 + seed)
+  monkeypatch.setattr(beam_near, 'PART_BYTES', draw.choice([10_000, 32 << 20]))
+  made = same_by(other, folder, write_near_copies(draw, folder), near_duplicates=draw.choice([0.5, 0.8]), seed=seed,
+                 validation_share=draw.choice([0, 0.3]))
+  assert manifest_of(made)['counts']['near_duplicates'] > 0
+
+
+def test_near_duplicates_on_a_cluster(on_cluster, folder, monkeypatch):
+  test_near_duplicates_of_random_corpora(on_cluster, folder, 3, monkeypatch)
 
 
 @pytest.mark.parametrize('limit', [25, 10_000])
@@ -245,10 +274,8 @@ def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
     ({'engine': 'beam', 'workers': 4}, '--workers does not go with --engine beam'),
     ({'engine': 'beam', 'first': 9}, '--first does not go with --engine beam'),
     ({'engine': 'beam', 'pairs': 'google'}, '--pairs does not go with --engine beam'),
-    ({'engine': 'beam', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine beam'),
     ({'engine': 'ray', 'workers': 4}, '--workers does not go with --engine ray'),
     ({'engine': 'ray', 'first': 9}, '--first does not go with --engine ray'),
-    ({'engine': 'ray', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine ray'),
     ({'engine': 'dask'}, '--engine dask: wanted one of processes, beam, ray'),
     ({'pairs': 'foo'}, '--pairs foo: wanted one of dynamic, google'),
     ({'format': 'pdf'}, '--format pdf: wanted one of mediawiki'),

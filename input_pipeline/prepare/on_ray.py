@@ -83,7 +83,8 @@ def _work(tell: Tell, plan: Plan) -> tuple[dict[str, records.Split], collections
     counts.update(one.counts)
   if not made:
     splits.check_documents(0, plan.settings, counts)
-  groups = ray_deciding.groups_of(made, ray_deciding.held(made, plan.sizes))
+  near = plan.settings.near_duplicates is not None
+  groups = ray_deciding.groups_of(made, ray_deciding.held(made, plan.sizes, near), near)
   decisions, totals = ray_deciding.decide(made, groups, plan, counts)
   writing_jobs, wanted, written = [], 0, {}
   share = sum(one.bytes for one in made) / max(1, counts['tokens'])

@@ -60,4 +60,5 @@ def _make_runs(raw: list[sources.Chunk], settings: Prepare, vocabulary: stages.S
     made.append(run)
     counts.update(own)
   run = spill.join(made)
-  return deciding.table(run), run, (counts, spill.size(run))
+  table, run = deciding.table(run), spill.without_signatures(run)
+  return table, run, (counts, spill.size(run))

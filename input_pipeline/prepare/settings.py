@@ -9,7 +9,7 @@ from input_pipeline.ranges import Within
 from input_pipeline.text import formats, sampling, sentences, word_boundaries
 
 _LEAST_LENGTH = 8
-_OF_ONE_PLACE = 'pairs', 'masks', 'dupe_factor', 'near_duplicates'  # what needs all documents in one place
+_OF_ONE_PLACE = 'pairs', 'masks', 'dupe_factor'  # what needs all documents in one place
 Documents = Annotated[int, Within(2, 10**12)]
 
 
