@@ -6,10 +6,14 @@ import random
 import re
 
 import corpora
+import numpy as np
 import pytest
 
-from input_pipeline import records
-from input_pipeline.engines import on_ray, ray_reading, table
+from input_pipeline import inspection, records
+from input_pipeline.batches import shards
+from input_pipeline.engines import on_ray, packing, ray_reading, table
+from input_pipeline.inspection import looking
+from input_pipeline.prepare import corpus, settings as settings_lib
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import counting, training
 
@@ -109,6 +113,73 @@ def test_parts_of_what_is_counted():
     divided = counting.divided(counted, parts)
     assert len(divided) == parts and counting.together(reversed(divided)) == counted
     assert sum(len(part.words) for part in divided) == len(counted.words)
+
+
+@pytest.fixture
+def data(folder, monkeypatch):
+  """Of many windows, with unknown characters, remains of markup, and pieces of validation that stand in train."""
+  monkeypatch.setattr(shards, 'WINDOW_BLOCKS', 2)
+  texts = [corpora.text_of(number % 250) + ('\none more.' if number > 250 else '') for number in range(300)]
+  texts[7] += '\none {{ two }} 字 three.'
+  texts[9] += '\none {{ two 字 four.'
+  (folder / 'a.txt').write_text('\n\n'.join(texts))
+  (folder / 'words.txt').write_text('\n'.join([*corpora.TOKENS, '{', '}']) + '\n')
+  corpus.prepare(settings_lib.Prepare(str(folder / 'a.txt'), str(folder / 'words.txt'), str(folder / 'data'),
+                                      sequence_length=32, shards=3, validation_share=0.1), progress=False)
+  return folder / 'data'
+
+
+def looked_at(other, data: pathlib.Path, **chosen) -> inspection.Report:
+  """What one process finds, and the other engine too."""
+  engine, arguments = other
+  by = inspection.looking_by(data, **{'engine': 'processes'} | ENGINES[engine], arguments=arguments)
+  before = {path.name for path in data.parent.iterdir()}
+  first = inspection.inspect(data, **chosen)
+  assert inspection.inspect(data, **chosen, by=by) == first
+  assert {path.name for path in data.parent.iterdir()} == before
+  return first
+
+
+def test_what_inspect_finds(other, data):
+  found = looked_at(other, data)
+  assert found.splits['train'].document_pieces and found.tokens.unknown and found.tokens.remains['{{'].count == 2
+  assert found.copies.near_share + found.copies.exact_share > 0
+  if 'Beam' not in other:
+    sampled = looked_at(other, data, most_tokens=3000, verify='framing', pack=True)
+    assert 0 < sampled.splits['train'].read_share < 1 and sampled.splits['train'].document_pieces is None
+
+
+def test_what_inspect_finds_on_a_cluster(on_cluster, data):
+  looked_at(on_cluster, data)
+
+
+def test_a_damaged_shard_is_named_by_every_engine(other, data):
+  engine, arguments = other
+  shard = sorted(data.glob('*train*'))[1]
+  content = bytearray(shard.read_bytes())
+  content[-9] ^= 1
+  shard.write_bytes(bytes(content))
+  by = inspection.looking_by(data, **{'engine': 'processes'} | ENGINES[engine], arguments=arguments)
+  with pytest.raises(records.DataError, match=f'{shard.name} differs from what was written') as error:
+    inspection.inspect(data, by=by)
+  assert '\n' not in str(error.value)
+
+
+def test_values_are_files_of_which_nothing_is_run():
+  counted = counting.of_lines(['the \ud800 字', 'a\tb "c" \x00'], lower_case=True)
+  value = {('train', 3): np.arange(6).reshape(2, 3), 'x': (counted, [None, 1.5, True], frozenset([2]))}
+  found = packing.unpack(packing.pack(value), (counting.Counted,))
+  np.testing.assert_array_equal(found.pop(('train', 3)), value.pop(('train', 3)))
+  assert found == value and packing.size(value) > 20
+  for bad in (b'{"Counted": []}', b'{"Popen": ["true"]}', b'{"array": ["O", [1], "AAAAAAAAAAA="]}'):
+    with pytest.raises((ValueError, KeyError, TypeError)):
+      packing.unpack(bad, () if b'Counted' in bad else (counting.Counted,))
+
+
+@pytest.mark.parametrize('counts', [[3], [0, 4, 1], [1, 0, 0, 5, 2, 2]])
+def test_quantiles_of_counts(counts):
+  values = np.repeat(np.arange(len(counts)), counts)
+  assert looking.five(np.array(counts)) == tuple(np.quantile(values, looking.QUARTERS, method='nearest'))
 
 
 @pytest.mark.parametrize('change, message', [

@@ -31,6 +31,7 @@ class Gathering:
   merge: Callable[[Iterable[Any]], Any]
   divide: Callable[[Any, int], Sequence[Any]] = whole
   parts: int = 1  # that it is divided into on the way
+  kinds: tuple[type, ...] = ()  # the records that values are made of, which may be files on the way (packing.py)
 
 
 @dataclasses.dataclass(frozen=True)

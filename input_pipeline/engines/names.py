@@ -19,6 +19,6 @@ def refuse(settings: Any, more: tuple[str, ...] = ()) -> None:
     raise records.DataError(f'--engine {settings.engine}: wanted one of {", ".join(ENGINES)}')
   usual = {field.name: field.default for field in dataclasses.fields(settings)}
   for name in (*ENGINES[settings.engine], *more) if settings.engine != HERE else ():
-    if getattr(settings, name) != usual[name]:
+    if name in usual and getattr(settings, name) != usual[name]:
       raise records.DataError(f'--{name.replace("_", "-")} does not go with --engine {settings.engine}: leave one of '
                               'them out')

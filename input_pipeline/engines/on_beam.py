@@ -5,12 +5,11 @@ Workers write each merged part into a folder that the driver shares: a pipeline 
 
 import contextlib
 import functools
-import pickle
 from collections.abc import Iterator
 from typing import Any
 
 from input_pipeline import storage
-from input_pipeline.engines import bars, beam_jobs, beam_reading, gathering, probing, staging
+from input_pipeline.engines import bars, beam_jobs, beam_reading, gathering, packing, probing, staging
 from input_pipeline.engines.gathering import Gather, Gathering, Job
 from input_pipeline.text import sources
 
@@ -38,7 +37,7 @@ def _gather(job: Job, options: Any, shared: storage.Path, work: Gathering, input
     inputs = list(map(sources.absolute, inputs))
   with bars.watched(lambda: len(storage.files_in(folder, _FILES)), work.parts, job.progress):
     beam_jobs.run(functools.partial(_build, work=work, inputs=inputs, folder=str(folder)), options)
-  found = [pickle.loads(data) for data in storage.read_all(storage.files_in(folder, _FILES))]
+  found = [packing.unpack(data, work.kinds) for data in storage.read_all(storage.files_in(folder, _FILES))]
   storage.remove_tree(folder)
   return found
 
@@ -62,7 +61,7 @@ def _mapped(one: Any, work: Gathering) -> Iterator[tuple[int, Any]]:
 
 def _write(merged: tuple[int, Any], folder: str) -> None:
   number, value = merged
-  storage.write_whole(storage.path(folder) / f'{_FILES[:-1]}{number:08d}', pickle.dumps(value))
+  storage.write_whole(storage.path(folder) / f'{_FILES[:-1]}{number:08d}', packing.pack(value))
 
 
 def check(arguments: tuple[str, ...]) -> None:

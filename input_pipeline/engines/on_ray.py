@@ -9,11 +9,10 @@ The driver has references, and in the end a value of each part.
 import contextlib
 import functools
 import itertools
-import pickle
 from collections.abc import Iterator
 from typing import Any
 
-from input_pipeline.engines import amounts, gathering, probing, ray_jobs, ray_reading, ray_tasks
+from input_pipeline.engines import amounts, gathering, packing, probing, ray_jobs, ray_reading, ray_tasks
 from input_pipeline.engines.gathering import Gather, Gathering, Job
 from input_pipeline.engines.ray_reading import Sizes
 from input_pipeline.engines.ray_tasks import Tell
@@ -107,21 +106,17 @@ def _several(sized: list[tuple[int, Any]], most: int) -> Iterator[list[tuple[int
 def _map(work: Gathering, one: Any, text: bool) -> tuple[Any, tuple[int, int]]:
   """A value; (its bytes, how much was read)."""
   value = work.merge(map(work.map, one)) if text else work.map(one)
-  return value, (_bytes(value), sum(chunk.size() for chunk in one) if text else 1)
+  return value, (packing.size(value), sum(chunk.size() for chunk in one) if text else 1)
 
 
 def _divide(work: Gathering, *values: Any) -> tuple:
   found = list(work.divide(work.merge(values), work.parts))
-  return *found, list(map(_bytes, found))
+  return *found, list(map(packing.size, found))
 
 
 def _merge(work: Gathering, *values: Any) -> tuple[Any, int]:
   merged = work.merge(values)
-  return merged, _bytes(merged)
-
-
-def _bytes(value: Any) -> int:
-  return len(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+  return merged, packing.size(merged)
 
 
 def check(arguments: tuple[str, ...]) -> None:

@@ -89,7 +89,7 @@ def _counted(settings: 'VocabularySettings', parts: list[sources.Part], lower_ca
       size = sum(part.stamp.bytes for part in parts)
       counted = counting.together(gather(gathering.Gathering(
           'text → words', functools.partial(counting.of_chunk, wanted=wanted), counting.together, counting.divided,
-          min(_MOST_PARTS, -(-size // _PART_BYTES) or 1)), parts))
+          min(_MOST_PARTS, -(-size // _PART_BYTES) or 1), (counting.Counted,)), parts))
   if not counted.words:
     raise _no_text(settings)
   return counted, lower_case
