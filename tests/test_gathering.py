@@ -1,9 +1,13 @@
 """What is gathered of a corpus, or of shards, is the same by every engine: vocabularies, and what `inspect` finds."""
 
+import contextlib
 import functools
+import os
 import pathlib
 import random
 import re
+import signal
+import threading
 
 import corpora
 import numpy as np
@@ -104,6 +108,32 @@ def test_a_bad_document_is_one_sentence_and_the_rest_is_in_a_log(on_cluster, fol
   assert not [line for line in capfd.readouterr().err.splitlines() if 'waits for a free CPU' not in line]
   log.unlink()
   assert [path.name for path in folder.iterdir()] == ['a.txt']
+
+
+@pytest.mark.ray
+def test_workers_that_are_killed_change_nothing(folder, ray_nodes):
+  """While they map, and while they merge, as far as they are met there."""
+  (folder / 'a.txt').write_text('\n\n'.join(map(corpora.text_of, range(60))))
+  killed, ended = [], threading.Event()
+
+  def kill() -> None:
+    left = ['_map', '_divide', '_merge']
+    while left and not ended.is_set():
+      for process, task in [found for node in ray_nodes.nodes for found in node.tasks().items()]:
+        if task in left:
+          with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+            killed.append(task)
+            left.remove(task)
+
+  killer = threading.Thread(target=kill)
+  killer.start()
+  try:
+    same_vocabulary(('Ray, two nodes', ray_nodes.direct), folder, str(folder / 'a.txt'), lower_case=True)
+  finally:
+    ended.set()
+    killer.join()
+  assert '_map' in killed, killed
 
 
 def test_parts_of_what_is_counted():

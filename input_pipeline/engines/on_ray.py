@@ -83,7 +83,8 @@ def _merged(sent: Any, part: list[tuple[int, Any]], sizes: Sizes) -> list[Any]:
   """A reference to what all values of a part are together, or none."""
   task = ray_tasks.task(_merge, num_returns=2)
   while len(part) > 1:
-    several, alone = [], []
+    several: list[list[tuple[int, Any]]] = []
+    alone: list[list[tuple[int, Any]]] = []
     for bundle in _several(part, sizes.value):
       (several if len(bundle) > 1 else alone).append(bundle)
     part = [(size, ref) for [ref], size in ray_tasks.in_order(

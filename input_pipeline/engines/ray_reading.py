@@ -56,7 +56,8 @@ def raw(parts: Sequence[sources.Part], chunk_bytes: int, section_bytes: int, mos
 
 def _batches(parts: Sequence[sources.Part], target: int) -> Iterator[list[sources.Part]]:
   """Sources that one worker reads: small ones together."""
-  batch, size = [], 0
+  batch: list[sources.Part] = []
+  size = 0
   for part in parts:
     if batch and (size + part.stamp.bytes > target or part.weight != batch[0].weight):
       yield batch
@@ -70,7 +71,8 @@ def _batches(parts: Sequence[sources.Part], target: int) -> Iterator[list[source
 def _split(parts: list[sources.Part], chunk_bytes: int, target: int) -> Iterator[list[sources.Chunk]]:
   """The chunks of some sources, about `target` bytes of text at once; fewer where documents are taken many times."""
   most = max(1, int(target / max(1, parts[0].weight)))
-  held, size = [], 0
+  held: list[sources.Chunk] = []
+  size = 0
   for chunk in sources.chunks(parts, min(chunk_bytes, most)):
     length = sum(one.content.size() if isinstance(one.content, files.RawDocuments) else chunk_bytes
                  for one in (chunk, *chunk.more))

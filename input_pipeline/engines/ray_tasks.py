@@ -37,7 +37,8 @@ def flow(jobs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, list, Any]]:
   """(key, references, small result) of tasks as they end. `jobs` are asked for as there is room: (key, the references
   that the task gives, the last of which is of the small result; or that one)."""
   import ray
-  asked, waiting = iter(jobs), {}
+  asked = iter(jobs)
+  waiting: dict[Any, tuple[Any, list]] = {}
   while True:
     while len(waiting) < wanted() and (job := next(asked, None)) is not None:
       key, refs = job[0], job[1] if isinstance(job[1], list) else [job[1]]
@@ -57,7 +58,8 @@ def in_order(jobs: Iterable[tuple[Any, Any]]) -> list[tuple[list, Any]]:
 
 def bundles(sized: Iterable[tuple], most: float) -> Iterator[list[tuple]]:
   """Items, whose first value is their size, in bundles of at most so much, and at least one."""
-  bundle, size = [], 0.
+  bundle: list[tuple] = []
+  size = 0.
   for item in sized:
     if bundle and size + item[0] > most:
       yield bundle

@@ -63,7 +63,8 @@ def look_up(windows: Iterable[Window]) -> LookedUp:
       break
   many = [near_duplicates.runs(piece) for piece in pieces]
   runs = np.concatenate([np.zeros(0, np.uint64), *many])
-  wanted, table, whole = np.unique(runs), np.zeros(1 << _TABLE_BITS, bool), {}
+  wanted, table = np.unique(runs), np.zeros(1 << _TABLE_BITS, bool)
+  whole: dict[bytes, int] = {}
   table[_short(wanted)] = True
   for number, piece in enumerate(pieces):
     whole.setdefault(piece.tobytes(), number)
