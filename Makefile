@@ -41,7 +41,7 @@ help:
 	@echo 'make docs        build/site: README and docs/ as a site;  make test-docs: looks at it in a browser'
 	@echo 'make notebook    examples/quickstart.ipynb, from quickstart.py'
 	@echo 'make test-slurm  the launcher on a SLURM of two virtual nodes; needs root and apt-get, some minutes'
-	@echo 'make hardware    docs/hardware.md: what fits on which GPU; some minutes'
+	@echo 'make hardware    docs/hardware.md: what fits on which card and what it costs; half an hour and more'
 	@echo 'make lint        style by ruff, types by mypy'
 
 # $(call install,EXTRAS)
@@ -174,8 +174,15 @@ notebook: $(VENV)/.docs
 test-slurm: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) tests/test_slurm.py
 
-hardware: $(GPU_PLAN_VENV)/.installed
-	$(GPU_PLAN_VENV)/bin/python -m launch.hardware_page > docs/hardware.md.tmp
+# Plans of GPUs, of a TPU's slice, steps timed here; what was found stays in hardware.json until it is found again.
+HARDWARE := -m launch.hardware_page
+HARDWARE_RECIPES ?= tiny,small,base,large
+HARDWARE_GPUS ?= h100:1 rtx4090:1 l4:1 a100-80g:1
+hardware: $(GPU_PLAN_VENV)/.installed $(VENV)/.installed
+	$(GPU_PLAN_VENV)/bin/python $(HARDWARE) plan docs/hardware.json $(HARDWARE_RECIPES) $(HARDWARE_GPUS)
+	$(BIN)/python $(HARDWARE) plan docs/hardware.json $(HARDWARE_RECIPES) v5e:2x4
+	$(BIN)/python $(HARDWARE) measure docs/hardware.json tiny,mini,small,base
+	$(BIN)/python $(HARDWARE) page docs/hardware.json > docs/hardware.md.tmp
 	mv docs/hardware.md.tmp docs/hardware.md
 
 lint: $(VENV)/.installed

@@ -20,6 +20,7 @@ from bert_jax import (
     config as cfg,
     distributed,
     health,
+    memory,
     phases,
     program as program_lib,
     run_directory,
@@ -144,7 +145,7 @@ def needed_bytes(config: cfg.Config, devices) -> float | None:
     try:
       needed.append(program.compile_step(program.abstract, synthetic.abstract(phase.config, program.mesh)))
     except jax.errors.JaxRuntimeError as error:
-      if 'RESOURCE_EXHAUSTED' not in str(error):
+      if not memory.is_short(error):
         raise
       return math.inf
   return max((found for found in needed if found is not None), default=None) if None not in needed else None

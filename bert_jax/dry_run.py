@@ -2,13 +2,14 @@
 is written."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from bert_jax import config as cfg, distributed, health, phases, run_directory, synthetic, train
+from bert_jax import config as cfg, distributed, health, memory as memory_lib, phases, run_directory, synthetic, train
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
 
@@ -30,17 +31,23 @@ def dry_run(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.Pat
     steps = phase.last - phase.first
     flops += steps * program.flops_per_step(phase.config.batch)
     lines.append(f'epochs: {train.phase_text(phase, stream)}')
-    memory = program.compile_step(program.abstract, synthetic.abstract(phase.config, program.mesh))
+    with memory_lib.of_steps(phase.config, device):
+      memory = program.compile_step(program.abstract, synthetic.abstract(phase.config, program.mesh))
     lines += [line.strip() for line in health.of_memory(memory, device)]
     room = health.device_bytes(device)
     fits = memory is None or room is None or memory <= room
-    took = step_seconds(made, phase) if fits else None
+    with memory_lib.of_steps(phase.config, device, functools.partial(_same, memory)):
+      took = step_seconds(made, phase) if fits else None
     seconds += steps * took if took is not None else float('nan')
     lines.append(f'a step: {program.flops_per_step(phase.config.batch):.3g} FLOP, ' + (
         'unknown seconds: too long to be tried here' if took is None else f'{took:.3g} s, as timed here'))
   lines.append(f'in all: {config.run.steps:,} steps, {flops:.3g} FLOP, ' + (
       f'{seconds / DAY:.2g} days' if seconds == seconds else 'unknown days') + ' without evaluations and checkpoints')
   return [*lines, *(f'warning: {line}' for line in made.found.warnings), 'dry run: nothing was written']
+
+
+def _same(value: int | None) -> int | None:
+  return value
 
 
 def step_seconds(made: train.Made, phase: phases.Phase) -> float | None:

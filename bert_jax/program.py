@@ -131,9 +131,7 @@ class Program:
     given = ()
     if isinstance(step, functools.partial):  # of `at_pace`
       step, given = step.func, step.args
-    found = step.lower(*given, state, batch).compile().memory_analysis()
-    return found and (found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-                      + found.generated_code_size_in_bytes - found.alias_size_in_bytes)
+    return needed_by(step.lower(*given, state, batch).compile())
 
   @functools.cached_property
   def evaluation_step(self) -> jax.stages.Wrapped:
@@ -143,6 +141,13 @@ class Program:
   def flops_per_step(self, batch: cfg.BatchConfig) -> float:
     """FLOP of one step on a global batch of that kind."""
     return batch.size * self.objective.flops_per_row(self.model, batch)
+
+
+def needed_by(compiled: jax.stages.Compiled) -> int | None:
+  """The bytes of a device that a program takes; None where that is not known."""
+  found: Any = compiled.memory_analysis()
+  return found and (found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+                    + found.generated_code_size_in_bytes - found.alias_size_in_bytes)
 
 
 def make(model: cfg.Model, objective: objectives.Objective, optimizer_settings: cfg.Optimizer, mesh: jax.sharding.Mesh,

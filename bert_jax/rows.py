@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from bert_jax import checkpoint
+from bert_jax import checkpoint, memory
 from bert_jax.errors import require
 from bert_jax.model import build
 from bert_jax.model.attention import Place, elsewhere
@@ -135,12 +135,13 @@ class Placed:
     params = {name: self.params[name] for name in ('encoder', *(name for name, _ in output.heads))}
     on_devices = lambda batch: mesh_lib.put_batch(batch, self.mesh)
     pending: collections.deque = collections.deque()
-    for members, B, T in self._batches(lengths, pace):
-      pending.append((members, outputs(output, self.settings, self.mesh, params, on_devices(make(members, B, T)))))
-      if len(pending) > AHEAD:
+    with memory.of_rows(pace.batch_size):
+      for members, B, T in self._batches(lengths, pace):
+        pending.append((members, outputs(output, self.settings, self.mesh, params, on_devices(make(members, B, T)))))
+        if len(pending) > AHEAD:
+          yield _fetched(*pending.popleft())
+      while pending:
         yield _fetched(*pending.popleft())
-    while pending:
-      yield _fetched(*pending.popleft())
 
   def in_order(self, output: Output, rows: Sequence[Row], pace: Pace) -> list[Any]:  # -> n trees of host arrays
     """The output of each row."""

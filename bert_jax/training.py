@@ -22,6 +22,7 @@ from bert_jax import (
     finite,
     health,
     loop,
+    memory,
     metrics,
     program as program_lib,
     recheck,
@@ -159,10 +160,13 @@ class Training:
         if recorder.progress.show:
           recorder.progress.tell(line)
 
-      def is_compiled(memory: int | None, seconds: float) -> None:
+      needed = list[int | None]()  # of a step, as compiled
+
+      def is_compiled(of_step: int | None, seconds: float) -> None:
+        needed.append(of_step)
         compiled.publish()
         tell(f'  compiled in {seconds:.1f} s')
-        for line in health.of_memory(memory, mesh.devices.flat[0]):
+        for line in health.of_memory(of_step, mesh.devices.flat[0]):
           tell(line)
 
       def began() -> None:
@@ -186,7 +190,8 @@ class Training:
       stopper = loop.Stopper(settings.steps, recorder, max_minutes=settings.max_minutes, asked=stop)
       moderate = arrays.finite(arrays.tree_of(state), finite.MODERATE)
       program = self.program if moderate else dataclasses.replace(self.program, guarded=True)
-      with telling_what_stands(checkpoints), contextlib.closing(recorder), stopper:
+      fits = memory.of_steps(record.config, mesh.devices.flat[0], lambda: needed[-1] if needed else None)
+      with telling_what_stands(checkpoints), contextlib.closing(recorder), stopper, fits:
         state, step, reason = loop.run(program, state, meta.step, work, recorder, stopper)
         require_learnt(recorder.skipped, step, reason)
         recorder.ending = reason

@@ -89,7 +89,12 @@ def warnings(manifest: Manifest) -> list[str]:
   if repeated := manifest.counts.get('repeated_ids'):
     found.append(f'{repeated:,} documents have an id that others have too, so that their text, and not the id, decides '
                  'whether they are held out')
-  if not manifest.splits.get('validation'):
+  held_out = manifest.splits.get('validation')
+  if train and held_out and held_out.tokens > train.tokens:
+    found.append(f'more is held out than trained on, {held_out.tokens:,} of {held_out.tokens + train.tokens:,} '
+                 'tokens: --validation-share is of documents, and a long one is held out; lower it, or let --documents '
+                 'blank or line make shorter ones of plain text')
+  if not held_out:
     found.append('no document is held out, so that `bert-jax evaluate` has nothing to read: see --validation-share')
   if (found_documents := documents(manifest)) and found_documents.unexplained:
     found.append(f'{found_documents.unexplained:,} documents were read and are neither in a split nor counted as '

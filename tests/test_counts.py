@@ -121,3 +121,14 @@ def test_prepare_says_what_was_dropped_and_a_next_command_that_fits_its_data(tmp
   for phase, stream in phases.open_streams(args.data, config):
     train.check_vocabulary(phase.config.model, stream.vocabulary, args.data)
     assert stream.batch(phase.first)['masked_lm_weights'].sum(1).max() <= phase.config.batch.predictions
+
+
+def test_more_held_out_than_trained_on_is_told(tmp_path):
+  """A long document, as a file of one line may be, is held out as a short one is."""
+  lines = [{'id': str(i), 'text': corpora.text_of(i) * (30 if i % 2 else 1)} for i in range(12)]
+  manifest = prepared(tmp_path, lines, validation_share=0.4)
+  train, held_out = manifest.splits['train'], manifest.splits['validation']
+  assert train.tokens != held_out.tokens
+  said = [any('more is held out than trained on' in line for line in counts.warnings(one)) for one in (
+      manifest, dataclasses.replace(manifest, splits={'train': held_out, 'validation': train}))]
+  assert said == [held_out.tokens > train.tokens, train.tokens > held_out.tokens]

@@ -15,7 +15,7 @@ import pytest
 from input_pipeline import records
 from input_pipeline.engines import bars
 from input_pipeline.prepare import corpus, forecast, jobs, portions, settings
-from input_pipeline.text import sources
+from input_pipeline.text import document, sources
 from input_pipeline.vocabulary import tokenizer
 
 KINDS = {'.txt': bytes, '.txt.gz': gzip.compress, '.txt.bz2': bz2.compress, '.txt.xz': lzma.compress}
@@ -67,6 +67,22 @@ def test_nothing_is_expected_where_nobody_asks_or_it_cannot_be_known(folder):
   (folder / 'cut.txt.gz').write_bytes(gzip.compress(b'one two three. ' * 9000)[:-9])
   for name in ('empty.txt', 'wrong.txt', 'cut.txt.gz'):
     assert forecast.of(job_of(asked(folder, str(folder / name)), folder)) is None
+
+
+@pytest.mark.parametrize('files, each, documents, hint', [
+    (12, 20, 'blank', True), (12, 1, 'blank', False), (3, 20, 'blank', False), (12, 20, 'file', False)])
+def test_paragraphs_that_blank_lines_part_are_told(folder, files, each, documents, hint):
+  """A folder of files whose paragraphs stand apart: as documents they are hardly what somebody wants."""
+  (folder / 'texts').mkdir()
+  for number in range(files):
+    write(folder / 'texts', each, name=f'an article {number}')
+  reading = document.Options(documents=documents)
+  job = dataclasses.replace(job_of(asked(folder, str(folder / 'texts'), reading=reading), folder),
+                            parts=sources.mixture(str(folder / 'texts'), None, reading))
+  found = forecast.of(job)
+  said = forecast.sentence(found, 1, 2, 10**6, 'beside it')
+  assert ('--documents file makes a file one document' in said) == hint == (found.in_a_file > 0), said
+  assert not hint or f'a file has about {each} documents' in said
 
 
 def told(capfd) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import chips, choices, config as cfg, objectives, phases, program as program_lib, synthetic
+from bert_jax import chips, choices, config as cfg, memory, objectives, phases, program as program_lib, synthetic
 from bert_jax.benchmark import peers, turns
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
@@ -42,8 +42,12 @@ def measure(config: cfg.Config, data_dir: storage.PathLike | None = None, *, rou
   cfg.require(rounds >= 1 and warmup >= 1, f'--rounds is {rounds} and --warmup {warmup}: wanted at least 1 each')
   cfg.require(profile is None or storage.is_local(profile),
               f'--profile {profile}: the profiler writes only to local disks; copy its files afterwards')
-  with Comparison(config, data_dir, peer, compiled_peer, devices) as compared:
+  device = (jax.devices() if devices is None else devices)[0]
+  needed = list[int | None]()
+  with (memory.of_steps(config, device, lambda: needed[-1] if needed else None),
+        Comparison(config, data_dir, peer, compiled_peer, devices) as compared):
     compared.compile()
+    needed.append(program_lib.needed_by(compared.ours.step))
     compared.warm_up(warmup)
     compared.take_turns(rounds, seconds)
     report = compared.report()
@@ -192,7 +196,7 @@ class TimedStep:
     steps = turns.spread([second for turn in taken for second in turn.seconds])
     devices = self.mesh.devices.flat
     work = self.program.flops_per_step(self.config.batch)
-    memory: Any = self.step.memory_analysis()
+    compiled: Any = self.step.memory_analysis()
     stats = devices[0].memory_stats() or {}
     return {
         'sequences_per_second': statistics.median(turn.sequences / sum(turn.seconds) for turn in taken),
@@ -202,7 +206,7 @@ class TimedStep:
         'mfu': work / steps['median'] / self.peak if self.peak else None,
         'flops_per_second': work / steps['median'],
         'compile_seconds': self.compile_seconds,
-        'argument_bytes': memory.argument_size_in_bytes, 'temporary_bytes': memory.temp_size_in_bytes,
+        'argument_bytes': compiled.argument_size_in_bytes, 'temporary_bytes': compiled.temp_size_in_bytes,
         'peak_device_bytes': stats.get('peak_bytes_in_use'),
         'peak_rss_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         'steps': sum(len(turn.seconds) for turn in taken), 'rounds': len(taken),

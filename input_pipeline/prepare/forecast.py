@@ -8,9 +8,11 @@ import math
 
 from input_pipeline.engines import amounts
 from input_pipeline.prepare import jobs, portions, spill, splits, spreading, stages
-from input_pipeline.text import sources
+from input_pipeline.text import files, sources
 
 _LOOKED_AT = 1 << 18  # bytes of the text of each
+# From so many files of text on, each of so many documents, of fewer bytes each, it is told.
+_FILES, _MANY, _SHORT = 10, 4, 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Forecast:
   run_bytes: float  # of all runs together
   shards: dict[int, int]  # of each split
   tokens: dict[int, float]  # of each split
+  in_a_file: float = 0  # documents, of many files of plain text, where these are short: they may be paragraphs
 
   def chunks(self) -> int:
     return max(1, math.ceil(self.text / sources.CHUNK_BYTES))
@@ -44,7 +47,7 @@ def of(job: jobs.Job) -> Forecast | None:
 
 def _of(job: jobs.Job) -> Forecast | None:
   settings, stored, text, taken = job.settings, 0., 0., 0.
-  documents = tokens = size = 0
+  documents = tokens = size = plain = read = 0
   for part in amounts.some_of([part for part in job.parts if part.stamp.bytes]):
     chunk = next(iter(sources.chunks([part], _LOOKED_AT)), None)
     if chunk is None:
@@ -56,6 +59,8 @@ def _of(job: jobs.Job) -> Forecast | None:
     documents += counts['documents']
     tokens += int(run.pieces.tokens.sum())
     size += spill.size(run)
+    if isinstance(part.source, files.File) and part.source.kind() == 'text':
+      plain, read = plain + 1, read + counts['pages']
   if not tokens:
     return None
   expansion = text / stored
@@ -69,7 +74,14 @@ def _of(job: jobs.Job) -> Forecast | None:
     of_splits[spill.VALIDATION] = all_tokens * held_out
   shards = splits.shard_counts(settings, math.ceil(of_splits[spill.TRAIN]))
   return Forecast(whole if settings.first is None else whole * drawn, share * size * drawn,
-                  {split: shards[split] for split in of_splits}, of_splits)
+                  {split: shards[split] for split in of_splits}, of_splits,
+                  read / plain if _may_be_paragraphs(job, plain, read, text) else 0)
+
+
+def _may_be_paragraphs(job: jobs.Job, plain: int, read: int, text: float) -> bool:
+  """Whether blank lines seem to stand between the paragraphs of files, and not between documents."""
+  return (job.settings.reading.documents == 'blank' and len(job.parts) >= _FILES and plain > 1
+          and read >= _MANY * plain and text / read < _SHORT)
 
 
 def sentence(forecast: Forecast, chunks: int, tasks: int, memory: int, way: str) -> str:
@@ -77,6 +89,9 @@ def sentence(forecast: Forecast, chunks: int, tasks: int, memory: int, way: str)
   shards = ' and '.join(f'{count:,} of {spill.SPLITS[split]}' for split, count in forecast.shards.items())
   tokens = float(f'{sum(forecast.tokens.values()):.2g}')
   text = amounts.words(forecast.text)
+  paragraphs = ('' if not forecast.in_a_file else
+                f'; a file has about {forecast.in_a_file:.0f} documents, as a blank line ends one: where it stands '
+                'between paragraphs, --documents file makes a file one document')
   return (f'plan: about {text} of text in {chunks:,} chunk{"s" * (chunks != 1)}, {tasks:,} tasks; '
           f'{tokens:,.0f} tokens in shards, {shards}; a worker needs about {amounts.words(memory)} of memory; '
-          f'{amounts.words(forecast.run_bytes)} {way}')
+          f'{amounts.words(forecast.run_bytes)} {way}{paragraphs}')

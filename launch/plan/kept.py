@@ -16,7 +16,7 @@ import warnings
 import jax
 import jaxlib
 
-from bert_jax import compiled
+from bert_jax import compiled, memory
 from input_pipeline import storage
 
 FOLDER = 'plans'
@@ -83,13 +83,13 @@ def _compile(lowered: jax.stages.Lowered, start: float, options: dict | None) ->
     try:
       program = lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
-      if 'RESOURCE_EXHAUSTED' not in str(error):
+      if not memory.is_short(error):
         raise
       return Compiled(error=str(error), seconds=time.monotonic() - start)
   stats = program.memory_analysis()
-  memory = Memory(stats.argument_size_in_bytes, stats.output_size_in_bytes, stats.alias_size_in_bytes,
-                  stats.temp_size_in_bytes, stats.generated_code_size_in_bytes)
-  return Compiled(program.as_text(), memory, seconds=time.monotonic() - start)
+  bytes_of = Memory(stats.argument_size_in_bytes, stats.output_size_in_bytes, stats.alias_size_in_bytes,
+                    stats.temp_size_in_bytes, stats.generated_code_size_in_bytes)
+  return Compiled(program.as_text(), bytes_of, seconds=time.monotonic() - start)
 
 
 def _read(folder: storage.Path, name: str) -> Compiled | None:

@@ -6,14 +6,20 @@ roofline on GPU.
 
 import dataclasses
 import math
-import re
 import time
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bert_jax import chips as chip_table, config as cfg, health, program as program_lib, synthetic
+from bert_jax import (
+    chips as chip_table,
+    config as cfg,
+    health,
+    memory as memory_lib,
+    program as program_lib,
+    synthetic,
+)
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import storage
 from launch.plan import (
@@ -26,9 +32,6 @@ from launch.plan import (
 )
 
 DAY = 86_400  # seconds
-# What TPU's compiler says of a program that does not fit: 'Used 17.58G of 15.75G hbm', or '… temporaries (17.58G)'.
-USED = re.compile(r'(?:temporaries \(|Used )([\d.]+)([KMGT]?)')
-UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +150,8 @@ def room_of(device, chip: chip_table.Chip | None, topology: str | None) -> int |
 def memory_of(compiled: kept.Compiled, each: int, shares: int, limit: int | None) -> dict:
   """Whether it fits, and the bytes that say so. Of a program that does not, TPU's compiler names only the sum."""
   if compiled.memory is None:
-    found = USED.search(compiled.error)
-    needed = found and each * int(float(found[1]) * UNITS[found[2]])
+    told = memory_lib.told(memory_lib.USED, compiled.error)
+    needed = told and each * told
     return dict(fits=False, memory_bytes=limit, needed_bytes=needed, argument_bytes=each * shares,
                 temporary_bytes=needed and max(needed - each * shares, 0))
   memory = compiled.memory
