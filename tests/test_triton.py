@@ -94,6 +94,14 @@ def test_only_blocks_of_the_own_pairs_are_walked_through(own, step):
     assert (found[b, i] == (seen[0], seen[-1] + 1)).all()
 
 
+def test_the_bounds_of_large_blocks_are_those_of_the_small_ones_in_them():
+  pairs = jnp.asarray(pairs_of(6, 256, 0))
+  found = triton_attention.bounds(pairs, 64, 2)
+  assert [len(of[0]) for of in found] == [2, 4]
+  for of, size in zip(found, (128, 64)):
+    np.testing.assert_array_equal(of, triton_attention.ranges(pairs, size))
+
+
 def test_biases_count_as_if_they_had_been_added():
   """The keys' bias has no influence, as each query's scores move by one number."""
   B, T, H, K = 2, 32, 2, 16

@@ -75,9 +75,13 @@ def ranges(pair_ids, size: int):  # [B T] -> [B T/size 2] int32
 
 
 def bounds(pair_ids, K: int, itemsize: int):  # [B T] -> two of [B … 2]
-  """What the kernels of either direction read of the pairs, the same for each layer."""
-  T = pair_ids.shape[1]
-  return tuple(ranges(pair_ids, blocks.own) for blocks in (FORWARD.of(T, K, itemsize), backward_blocks(T, K, itemsize)))
+  """What the kernels of either direction read of the pairs, the same for each layer: of the smaller blocks, and of the
+  larger ones what covers those that they are made of."""
+  B, T = pair_ids.shape
+  sizes = [blocks.own for blocks in (FORWARD.of(T, K, itemsize), backward_blocks(T, K, itemsize))]
+  first, end = jnp.moveaxis(ranges(pair_ids, min(sizes)), -1, 0)
+  of = lambda x, size: x.reshape(B, T // size, size // min(sizes))
+  return tuple(jnp.stack([of(first, size).min(-1), of(end, size).max(-1)], -1) for size in sizes)
 
 
 def backward_blocks(T: int, K: int, itemsize: int) -> Blocks:
