@@ -25,7 +25,7 @@ KEYS, SEEN = "column(keys['places'])", "row(queries['ids']) == column(keys['ids'
 OF_PAIR = "row(queries['ids']) == "
 ENDS, SLOPES = 'return dropped, weights * (products - sums)', 'inner - mean - unit * slope'
 SUMS, ONLY = 'old + new.sum(axis=0)', 'jnp.where(i < steps - 1, 1, 0) * '
-PRODUCT, PART = 'total + triton.dot(triton.load(a.at[:, at]), right)', 'rows[number], ROWS)'
+PRODUCT, PART = 'total + dot(triton.load(a.at[:, at]), right)', 'rows[number], ROWS)'
 RESULT = 'out * before[:, None] + dot(weights.astype(qkv.dtype), read(qkv, at, K, 2))'
 of_16_bits = lambda text: f'({text}).astype(jnp.bfloat16).astype(jnp.float32)'
 FAULTS = {

@@ -19,6 +19,7 @@ from jax.experimental import pallas as pl
 
 from bert_jax.model import triton
 from bert_jax.model.layers import value_and_slope
+from bert_jax.model.triton_attention import dot
 
 LEAST = 16  # rows or columns of a block: tensor cores take no fewer
 
@@ -52,11 +53,11 @@ def supported(rows: int, hidden: int, intermediate: int) -> bool:
 
 
 def product(a, b, step: int, turned: bool = False):  # references to [R D] and [D C], or turned [C D] -> [R C] float32
-  """a b, added up in float32; of float32 as exactly as the compiler's own products."""
+  """a b, added up in float32."""
   def add(i, total):
     at = pl.ds(i * step, step)
     right = triton.load(b.at[:, at]).T if turned else triton.load(b.at[at, :])
-    return total + triton.dot(triton.load(a.at[:, at]), right)
+    return total + dot(triton.load(a.at[:, at]), right)
 
   R, D = a.shape
   return jax.lax.fori_loop(0, D // step, add, jnp.zeros((R, b.shape[0 if turned else 1]), jnp.float32))
