@@ -288,7 +288,8 @@ def update(program: Program, state: TrainState, grads, finite: jax.Array, pace: 
   about = optimizer.traits(program.logical, program.objective.frozen)
   tx, schedule = optimizer.make(program.optimizer, program.steps, about, pace)
   one_gpu = program.mesh.size == 1 and place_of(program.mesh).platform in ('gpu', 'cuda')  # or parts would be sent
-  norm, rate = (optimizer.norm_in_few_kernels if one_gpu else optax.tree.norm)(grads), schedule(state.step)
+  norm, grads = optimizer.in_few_kernels(grads) if one_gpu else (optax.tree.norm(grads), grads)
+  rate = schedule(state.step)
   clipped = optimizer.clip_by_global_norm(program.optimizer.clip_norm, norm, grads)
   finite &= jnp.isfinite(norm)
   settled: set[int] = set()

@@ -194,12 +194,16 @@ def test_rows_of_sums_are_added_up(shapes, counts):
     np.testing.assert_allclose(got, np.asarray(given, np.float64).sum(axis=tuple(range(len(count)))), atol=2e-5)
 
 
-def test_the_norm_in_few_kernels_is_the_norm():
+def test_gradients_in_few_kernels_are_the_same_and_so_is_their_norm():
   random = np.random.default_rng(0)
   shapes = (), (3,), (2, 700), (400, 400), (3, 300, 200), (1 << 18,)
   tree = {str(shape): random.normal(size=shape).astype(np.float32) for shape in shapes}
   want = np.sqrt(sum(np.square(leaf, dtype=np.float64).sum() for leaf in tree.values()))
-  np.testing.assert_allclose(optimizer.norm_in_few_kernels(tree), want, rtol=1e-6)
+  norm, same = jax.jit(optimizer.in_few_kernels)(tree)
+  np.testing.assert_allclose(norm, want, rtol=1e-6)
+  jax.tree.map(np.testing.assert_array_equal, same, tree)
+  large = {'one': tree[str((400, 400))]}
+  np.testing.assert_allclose(optimizer.in_few_kernels(large)[0], np.linalg.norm(large['one']), rtol=1e-6)
 
 
 def small(**changes) -> Model:
