@@ -205,10 +205,11 @@ def test_without_the_plugin_the_extra_is_named(monkeypatch):
     topology_lib.devices('h100:8')
 
 
-def test_without_cudnn_it_is_named():
+@pytest.mark.parametrize('said', ['cuDNN is not detected.', 'cuDNN not found.'])
+def test_without_cudnn_it_is_named(said):
   with pytest.raises(ConfigError, match='h100:1 uses cuDNN.s attention.*nvidia-cudnn-cu12, or set --model.attention'):
     with gpus.without_cudnn('h100:1'):
-      raise RuntimeError('cuDNN is not detected.')
+      raise RuntimeError(said)
   with pytest.raises(RuntimeError, match='another'), gpus.without_cudnn('h100:1'):
     raise RuntimeError('another')
 
