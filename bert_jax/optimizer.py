@@ -248,6 +248,29 @@ def learning_rate(o: 'Optimizer', steps: int) -> optax.Schedule:
   return lambda step: jnp.where(step < o.warmup_steps, warmup(step), after(step))
 
 
+SMALL = 1 << 17  # numbers of a parameter that is joined with others
+
+
+def in_few_kernels(grads):
+  """(optax.tree.norm, the same gradients), of which a GPU's compiler makes few kernels.
+
+  Of a sum of squares for each parameter it makes two, and of each small one's update another. So each large gradient is
+  added up row by row, the small ones are joined, and the rest is one sum. Barriers keep together what is joined: the
+  compiler (jax 0.10.2) takes a sum of joined arrays apart again. Updates that read one array it makes in one kernel.
+  """
+  leaves, tree = jax.tree.flatten(grads)
+  is_small = lambda g: g.size <= SMALL or g.ndim < 2
+  small = [g.reshape(-1) for g in leaves if is_small(g)]
+  joined = jax.lax.optimization_barrier(jnp.concatenate(small or [jnp.zeros(1)]))
+  rows = [jnp.square(g).sum(axis=-1).reshape(-1) for g in leaves if not is_small(g)]
+  norm = jnp.sqrt(jax.lax.optimization_barrier(jnp.concatenate([jnp.square(joined), *rows])).sum())
+  begin, same = 0, []
+  for g in leaves:
+    same.append(joined[begin:begin + g.size].reshape(g.shape) if is_small(g) else g)
+    begin += g.size if is_small(g) else 0
+  return norm, jax.tree.unflatten(tree, same)
+
+
 def clip_by_global_norm(limit: float, norm: jax.Array, grads):
   """Gradients scaled so that their global `norm` is at most `limit` (tf.clip_by_global_norm); 0: as they are."""
   return grads if limit == 0 else jax.tree.map(lambda g: g * (limit / jnp.maximum(norm, limit)), grads)

@@ -292,7 +292,9 @@ def update(program: Program, state: TrainState, grads, finite: jax.Array, pace: 
   """What `train_step` does with the gradients of finite losses, and tells of it."""
   about = optimizer.traits(program.logical, program.objective.frozen)
   tx, schedule = optimizer.make(program.optimizer, program.steps, about, pace)
-  norm, rate = optax.tree.norm(grads), schedule(state.step)
+  one_gpu = program.mesh.size == 1 and place_of(program.mesh).platform in ('gpu', 'cuda')  # or parts would be sent
+  norm, grads = optimizer.in_few_kernels(grads) if one_gpu else (optax.tree.norm(grads), grads)
+  rate = schedule(state.step)
   clipped = optimizer.clip_by_global_norm(program.optimizer.clip_norm, norm, grads)
   finite &= jnp.isfinite(norm)
   settled: set[int] = set()

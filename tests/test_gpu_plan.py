@@ -15,7 +15,7 @@ from jax.experimental.pallas import triton
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from bert_jax import chips, choices, config as cfg
-from bert_jax.model import triton_activation, triton_attention, triton_norm
+from bert_jax.model import triton_activation, triton_attention, triton_norm, triton_sums
 from bert_jax.parallel import mesh as mesh_lib
 from launch import cli
 from launch.plan import costs as hlo_costs, gpus, plan as plan_lib, step as plan_step, topology as topology_lib
@@ -130,27 +130,41 @@ def ptxas() -> str:
 def test_attention_spills_no_registers(T, H, K, tmp_path):
   """Where it did, it took three times as long on an H200 as its bytes should."""
   def both(qkv, bias, pairs, numbers, seeds, g):
-    of = lambda qkv, bias: triton_attention.attention(qkv, bias, pairs, numbers, triton_attention.bounds(pairs, K, 2),
-                                                      seeds, 0, .1, 0)
+    def of(qkv, bias):
+      sums, = triton_sums.rows_of((bias,), (triton_attention.backward_programs(B, T, K, 2),))
+      return triton_attention.attention(qkv, bias, sums, pairs, numbers, triton_attention.bounds(pairs, K, 2), seeds, 0,
+                                        .1, 0)
     value, pull = jax.vjp(of, qkv, bias)
     return value, pull(g)
   B, wide = 4, jnp.bfloat16
   shapes = (((B, T, 3, H, K), wide), ((3, H, K), jnp.float32), ((B, T), jnp.int32), ((B, T), jnp.uint32),
             ((3,), jnp.uint32), ((B, T, H, K), wide))
-  assert spilled(both, *shapes, folder=tmp_path) == {'forward_kernel': 0, 'backward_kernel': 0}
+  assert spilled(both, *shapes, folder=tmp_path) == {'forward_kernel': 0, 'backward_kernel': 0, 'sum_kernel': 0}
 
 
-def test_what_stands_between_products_spills_no_registers(tmp_path):
+def test_what_follows_products_spills_no_registers(tmp_path):
+  """And they multiply by what Hopper multiplies by, many rows at once."""
   N, D, F, wide = 512, 1024, 4096, jnp.bfloat16
+  none = {'forward_kernel': 0, 'backward_kernel': 0, 'sum_kernel': 0}
 
   def norm(h, x, vectors, numbers, seeds, g):
-    value, pull = jax.vjp(lambda *three: triton_norm.add_norm(*three, numbers, seeds, 1, .1, 1e-12), h, x, vectors)
+    def of(h, x, vectors):
+      sums, = triton_sums.rows_of((vectors,), ((triton_norm.backward_programs(N),),))
+      return triton_norm.add_norm(h, x, vectors, sums, numbers, seeds, 1, .1, 1e-12)
+    value, pull = jax.vjp(of, h, x, vectors)
     return value, pull((g, g))
 
-  def activation(h, bias, kernel, g):
-    return jax.vjp(lambda *three: triton_activation.activated_product(*three, 'gelu'), h, bias, kernel)[1](g)
+  def feed_forward(x, first, bias, second, g):
+    def of(x, first, bias, second):
+      sums, = triton_sums.rows_of((bias,), ((triton_activation.backward_programs(N),),))
+      return triton_activation.feed_forward(x, first, bias, sums, second, 'gelu')
+    value, pull = jax.vjp(of, x, first, bias, second)
+    return value, pull(g)
 
   shapes = ((N, D), wide), ((N, D), wide), ((3, D), jnp.float32), ((N,), jnp.uint32), ((3,), jnp.uint32), ((N, D), wide)
-  assert spilled(norm, *shapes, folder=tmp_path / 'norm') == {'forward_kernel': 0, 'backward_kernel': 0}
-  shapes = ((N, F), wide), ((F,), wide), ((F, D), wide), ((N, D), wide)
-  assert spilled(activation, *shapes, folder=tmp_path / 'activation') == {'backward_kernel': 0}
+  assert spilled(norm, *shapes, folder=tmp_path / 'norm') == none
+  shapes = ((N, D), wide), ((D, F), wide), ((F,), wide), ((F, D), wide), ((N, D), wide)
+  assert spilled(feed_forward, *shapes, folder=tmp_path / 'feed_forward') == none
+  text = ''.join(path.read_text() for path in (tmp_path / 'feed_forward').glob('*.ptx'))
+  for name in ('forward_kernel', 'backward_kernel'):
+    assert 'wgmma.mma_async' in text[text.index(f'entry {name}'):].partition('\n}')[0]

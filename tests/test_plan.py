@@ -110,7 +110,7 @@ def test_a_scan_over_layers_counts_as_much_as_layers_in_a_row(still, unroll):
 
 
 @pytest.mark.parametrize('flags,message', [
-    (['--topology', 'v9:2x2'], 'no TPU topology .v9:2x2.: wanted one of v4:AxBxC .* v5e:AxB'),
+    (['--topology', 'v9:2x2'], 'no topology .v9:2x2.: wanted one of v4:AxBxC .* v5e:AxB'),
     (['--topology', 'v5e:2x2x2'], 'v5e:AxB of up to 256'),
     (['--topology', 'v5e:32x32'], 'v5e:AxB of up to 256'),
     (['--topology', 'v5e'], 'no TPU topology'),

@@ -9,7 +9,7 @@ from jax.experimental import pallas as pl
 
 from bert_jax import selftest
 from bert_jax.config import Model
-from bert_jax.model import triton_activation, triton_attention, triton_norm
+from bert_jax.model import triton_activation, triton_attention, triton_norm, triton_sums
 from bert_jax.model.attention import Place
 
 GPU = Place('gpu')
@@ -20,11 +20,12 @@ TOKENS, SEEDS = 64, 10  # three pairs of 21 or 22 tokens, and padding
 BLOCKS = triton_attention.Blocks(32, 16, 4, 2)  # so that a row has several of each kind
 
 # {fault: (module, function, what stands there once, what stands there instead)}
-A, N, G = triton_attention, triton_norm, triton_activation
+A, N, G, S = triton_attention, triton_norm, triton_activation, triton_sums
 KEYS, SEEN = "column(keys['places'])", "row(queries['ids']) == column(keys['ids'])"
 OF_PAIR = "row(queries['ids']) == "
 ENDS, SLOPES = 'return dropped, weights * (products - sums)', 'inner - mean - unit * slope'
-SUMS, MORE, ONLY = 'old + new.sum(axis=0)', 'found + gradient.sum(axis=0)', 'jnp.where(i < steps - 1, 1, 0) * '
+SUMS, ONLY = 'old + new.sum(axis=0)', 'jnp.where(i < steps - 1, 1, 0) * '
+PRODUCT, PART = 'total + dot(triton.load(a.at[:, at]), right)', 'rows[number], ROWS)'
 RESULT = 'out * before[:, None] + dot(weights.astype(qkv.dtype), read(qkv, at, K, 2))'
 of_16_bits = lambda text: f'({text}).astype(jnp.bfloat16).astype(jnp.float32)'
 FAULTS = {
@@ -40,11 +41,12 @@ FAULTS = {
     # A block that is left out.
     'all but the first block': (A, 'ranges', 'jnp.where(of, at, -1).max(-1) + 1', 'jnp.full_like(least, 16)'),
     'the last block of a pair, where it is not full': (A, 'Head.steps', 'end + (step - 1)', 'end'),
-    'the last programs of the sums of rows': (N, '_backward', 'sums.sum(axis=0)', 'sums[:-1].sum(axis=0)'),
     'the last step of the sums of rows': (N, 'backward_kernel', SUMS, f'old + {ONLY}new.sum(axis=0)'),
-    'the last programs of the activation': (G, '_backward', 'sums.sum(axis=0)', 'sums[:-1].sum(axis=0)'),
-    'the last step of the activation': (G, 'backward_kernel', MORE, f'found + {ONLY}gradient.sum(axis=0)'),
-    "the last block of the biases' sums": (A, '_backward', 'sums.sum(axis=(0, 1))', 'sums[:, :-1].sum(axis=(0, 1))'),
+    'the last step of all sums': (S, 'sum_kernel', f'pl.cdiv({PART}', f'pl.cdiv({PART} - 1'),
+    'the last row of all sums': (S, 'sum_kernel', '< rows[number]', '< rows[number] - 1'),
+    'the last columns of all sums': (S, 'sum_kernel', '< columns[number])', '< columns[number] - COLUMNS)'),
+    'the last step of a product': (G, 'product', 'D // step', 'D // step - 1'),
+    'the last rows of a bias': (G, 'backward_kernel', 'gradient.sum(axis=0)', 'gradient[:8].sum(axis=0)'),
     # A scale that is left out, or slightly wrong.
     'no scale of scores': (A, 'forward_kernel', 'LOG2_E * K**-0.5', 'LOG2_E'),
     'scores 5 % too large': (A, 'forward_kernel', 'LOG2_E * K**-0.5', '1.05 * LOG2_E * K**-0.5'),
@@ -69,15 +71,19 @@ FAULTS = {
     'no bias of queries on the way back': (A, 'backward_kernel', 'their_q.T) + of_own_k[:, None]', 'their_q.T)'),
     'no bias of values on the way back': (A, 'backward_kernel', ' + along(their_g, of_values)[None, :]', ''),
     "no bias of queries in the keys' gradient": (A, 'backward_kernel', 'dk + sums[:, None] * of_queries', 'dk'),
-    "no slope of the activation's gate": (G, 'backward_kernel', 'read(g) * slope',
-                                          'read(g) * (value / (read(h) + of_columns + 1e-9))'),
+    "no slope of the activation's gate": (G, 'backward_kernel', 'above * slope',
+                                          'above * (value / (with_bias(triton.load(h), bias) + 1e-9))'),
+    'no bias before the activation': (G, 'forward_kernel', 'with_bias(made, bias)', 'made.astype(jnp.float32)'),
+    'no bias before the activation on the way back': (G, 'backward_kernel', 'with_bias(triton.load(h), bias)',
+                                                      'triton.load(h).astype(jnp.float32)'),
+    'no activation where its gradient is': (G, 'backward_kernel', 'value.astype(h.dtype)', 'triton.load(h)'),
     # Another mask on the way back.
     'another seed for attention': (A, 'backward_kernel', 'seeds[0]', 'seeds[0] + np.uint32(1)'),
     "another head's mask": (A, 'backward_kernel', 'pl.program_id(2).astype(jnp.uint32)', 'jnp.uint32(0)'),
     'another seed for rows': (N, 'backward_kernel', 'drop(inner, seeds, ', 'drop(inner, [seeds[0] + np.uint32(1)], '),
     'the numbers of other rows': (N, 'backward_kernel', 'numbers[rows]', 'numbers[rows] + np.uint32(1)'),
     'another rate': (N, 'backward_kernel', 'numbers[rows], rate', 'numbers[rows], rate * .9'),
-    # Sums in 16 bits. Those of the activation's kernel are of eight rows, and the total is rounded to 16 bits.
+    # Sums in 16 bits.
     'the result': (A, 'forward_kernel', RESULT, of_16_bits(RESULT)),
     'the sum of exponentials': (A, 'forward_kernel', 'jnp.log(sums)', f'jnp.log({of_16_bits("sums")})'),
     "the keys' gradient": (A, 'backward_kernel', 'return dk + dot(slopes, their_q)',
@@ -85,6 +91,7 @@ FAULTS = {
     "the queries' gradient": (A, 'backward_kernel', 'dq + dot(slopes.astype(dtype), k)',
                               of_16_bits('dq + dot(slopes.astype(dtype), k)')),
     'the sums of rows': (N, 'backward_kernel', SUMS, of_16_bits(SUMS)),
+    'a product': (G, 'product', PRODUCT, of_16_bits(PRODUCT)),
     'the mean of LayerNorm': (N, 'forward_kernel', 'total.sum(axis=1)', of_16_bits('total.sum(axis=1)')),
 }
 
@@ -115,10 +122,12 @@ def interpreted(monkeypatch):
   monkeypatch.setattr(pl, 'pallas_call', functools.partial(pl.pallas_call, interpret=True))
   monkeypatch.setattr(selftest, 'LEAST_TOKENS', 0)
   monkeypatch.setattr(triton_attention, 'WHOLE', 0)
-  for module in (triton_norm, triton_activation):
-    monkeypatch.setattr(module, 'PROGRAMS', 8)
+  monkeypatch.setattr(triton_norm, 'PROGRAMS', 8)
+  for name in ('ROWS', 'COLUMNS'):
+    monkeypatch.setattr(triton_sums, name, 4)
   for name in ('FORWARD', 'BACKWARD'):
     monkeypatch.setattr(triton_attention, name, BLOCKS)
+    monkeypatch.setattr(triton_activation, name, triton_activation.Blocks(32, 32, 16, 4, 2))
 
 
 def missed(seeds) -> list[int]:

@@ -188,7 +188,7 @@ def test_the_list_has_every_chip_with_its_figures(capsys):
 @pytest.mark.parametrize('name,message', [
     ('h100', 'no GPU topology .h100.: wanted one of b200:.HOSTSx.DEVICES, h200'), ('h100:0', 'no GPU topology'),
     ('h100:2x0', 'no GPU'), ('h100:17', '16 devices'), ('h100:9999x8', 'up to 1,024 hosts'), ('h100:2x2x2', 'no GPU'),
-    ('rtx4091:1', 'no TPU topology .rtx4091:1.: .* of GPUs b200')])
+    ('rtx4091:1', 'no topology .rtx4091:1.: .* of GPUs b200')])
 def test_what_is_no_topology_is_one_sentence(name, message):
   with pytest.raises(ConfigError, match=message):
     topology_lib.devices(name)
@@ -205,10 +205,11 @@ def test_without_the_plugin_the_extra_is_named(monkeypatch):
     topology_lib.devices('h100:8')
 
 
-def test_without_cudnn_it_is_named():
+@pytest.mark.parametrize('said', ['cuDNN is not detected.', 'cuDNN not found.'])
+def test_without_cudnn_it_is_named(said):
   with pytest.raises(ConfigError, match='h100:1 uses cuDNN.s attention.*nvidia-cudnn-cu12, or set --model.attention'):
     with gpus.without_cudnn('h100:1'):
-      raise RuntimeError('cuDNN is not detected.')
+      raise RuntimeError(said)
   with pytest.raises(RuntimeError, match='another'), gpus.without_cudnn('h100:1'):
     raise RuntimeError('another')
 

@@ -12,12 +12,12 @@ import pytest
 from flax import nnx
 from jax.experimental import pallas as pl
 
-from bert_jax import choices, config as cfg, program, selftest, synthetic
+from bert_jax import choices, config as cfg, optimizer, program, selftest, synthetic
 from bert_jax.config import ConfigError, Model
-from bert_jax.model import build, encoder, triton, triton_activation, triton_attention, triton_norm
+from bert_jax.model import build, encoder, triton, triton_activation, triton_attention, triton_norm, triton_sums
 from bert_jax.model.attention import Place, attend, choose_implementation, elsewhere
 from bert_jax.model.dropout import dropout
-from bert_jax.model.layers import activate, normalize_plainly
+from bert_jax.model.layers import ACTIVATIONS, activate, normalize_plainly
 
 SEED = jnp.uint32(3_000_000_007)
 GPU = Place('gpu')
@@ -43,6 +43,11 @@ def pairs_of(B: int, T: int, seed: int) -> np.ndarray:
     row[:] = (np.searchsorted(cuts, np.arange(T), side='right') + 1) % 5
   rows[-1] = 0
   return rows
+
+
+def summed(vector, *count):
+  """The rows of sums whose gradient is the vector's."""
+  return triton_sums.rows_of((vector,), (count,))[0]
 
 
 def both(T, K, direction, rate, pairs, H=2):
@@ -89,6 +94,14 @@ def test_only_blocks_of_the_own_pairs_are_walked_through(own, step):
     assert (found[b, i] == (seen[0], seen[-1] + 1)).all()
 
 
+def test_the_bounds_of_large_blocks_are_those_of_the_small_ones_in_them():
+  pairs = jnp.asarray(pairs_of(6, 256, 0))
+  found = triton_attention.bounds(pairs, 64, 2)
+  assert [len(of[0]) for of in found] == [2, 4]
+  for of, size in zip(found, (128, 64)):
+    np.testing.assert_array_equal(of, triton_attention.ranges(pairs, size))
+
+
 def test_biases_count_as_if_they_had_been_added():
   """The keys' bias has no influence, as each query's scores move by one number."""
   B, T, H, K = 2, 32, 2, 16
@@ -98,7 +111,8 @@ def test_biases_count_as_if_they_had_been_added():
   numbers = jnp.arange(B * T, dtype=jnp.uint32).reshape(B, T)
 
   def ours(qkv, bias):
-    return triton_attention.attention(qkv, bias, pairs, numbers, triton_attention.bounds(pairs, K, 4),
+    sums = summed(bias, *triton_attention.backward_programs(B, T, K, 4))
+    return triton_attention.attention(qkv, bias, sums, pairs, numbers, triton_attention.bounds(pairs, K, 4),
                                       jnp.stack([SEED, SEED + 1]), 1, rate, 0)
 
   def plain(qkv, bias):
@@ -123,27 +137,73 @@ def test_what_follows_a_product(D, rate):
     y = normalize_plainly(dropped + x, 1e-12, 'float32') * vectors[1][None] + vectors[2][None]
     return y, y
 
-  ours = lambda h, x, vectors: triton_norm.add_norm(h, x, vectors, numbers, seeds, 1, rate, 1e-12)
+  def ours(h, x, vectors):
+    sums = summed(vectors, triton_norm.backward_programs(N))
+    return triton_norm.add_norm(h, x, vectors, sums, numbers, seeds, 1, rate, 1e-12)
+
   (got, pull), (want, pull_plain) = (jax.vjp(f, h, x, vectors) for f in (ours, plain))
   for a, b in zip((*got, *pull((g, more))), (*want, *pull_plain((g, more)))):
     np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-@pytest.mark.parametrize('activation', ['gelu', 'gelu_tanh'])
-def test_activation_and_product(monkeypatch, activation):
-  """Of 16 bits; the gradient of the bias adds up many rows in float32."""
-  monkeypatch.setattr(triton_activation, 'PROGRAMS', 2)  # so that each takes several steps
-  N, F, D = 40, 96, 16
-  h, g = (jax.random.normal(key, (N, size)).astype(jnp.bfloat16)
-          for key, size in zip(jax.random.split(jax.random.key(0)), (F, D)))
-  kernel, bias = jax.random.normal(jax.random.key(2), (F, D)).astype(jnp.bfloat16), jnp.ones((F,), jnp.bfloat16)
-  plain = lambda h, bias, kernel: activate(activation, h + bias[None]) @ kernel
-  ours = lambda *arrays: triton_activation.activated_product(*arrays, activation)
-  (got, pull), (want, pull_plain) = (jax.vjp(f, h, bias, kernel) for f in (ours, plain))
-  np.testing.assert_array_equal(got, want)
-  for a, b in zip(pull(g), pull_plain(g)):
-    a, b = (np.asarray(x, np.float32) for x in (a, b))
-    assert np.linalg.norm(a - b) < 2**-6 * np.linalg.norm(b)
+@pytest.mark.parametrize('activation, N, D, F, blocks', [
+    ('gelu', 64, 32, 96, 16), ('gelu_tanh', 48, 48, 64, 32), ('gelu', 32, 16, 16, 128)])
+def test_feed_forward(monkeypatch, activation, N, D, F, blocks):
+  """Of several blocks along each axis, or one; in 32 bits it is plain JAX's, in 16 as near to it as plain JAX is."""
+  for name in ('FORWARD', 'BACKWARD'):
+    small = dataclasses.replace(getattr(triton_activation, name), rows=blocks, columns=blocks, step=16)
+    monkeypatch.setattr(triton_activation, name, small)
+  keys = jax.random.split(jax.random.key(0), 5)
+  arrays = [jax.random.normal(key, shape) * shape[0]**-.5 ** (len(shape) - 1) for key, shape in zip(
+      keys, ((N, D), (D, F), (F,), (F, D), (N, D)))]
+  arrays[0] = arrays[0] * N**.5
+
+  def both(f, dtype):
+    *given, g = (array.astype(dtype) for array in arrays)
+    value, pull = jax.vjp(f, *given)
+    return [np.asarray(x, np.float64) for x in (value, *pull(g))]
+
+  def ours(x, first, bias, second):
+    return triton_activation.feed_forward(x, first, bias, summed(bias, triton_activation.backward_programs(N)), second,
+                                          activation)
+
+  plain = lambda x, first, bias, second: activate(activation, x @ first + bias[None]) @ second
+  exact = both(lambda x, first, bias, second: ACTIVATIONS[activation](x @ first + bias[None]) @ second, 'float32')
+  for got, want in zip(both(ours, 'float32'), exact):
+    np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())
+  for got, theirs, want in zip(both(ours, 'bfloat16'), both(plain, 'bfloat16'), exact):
+    off = lambda mine, want=want: np.linalg.norm(mine - want) / np.linalg.norm(want)
+    assert off(got) < 1.2 * off(theirs) + 2**-10
+
+
+def test_widths_that_no_block_divides_are_left_to_the_compiler():
+  assert triton_activation.supported(48, 768, 3072) and triton_activation.supported(16, 1024, 4096)
+  assert not triton_activation.supported(48, 24, 96) and not triton_activation.supported(48, 32, 72)
+
+
+@pytest.mark.parametrize('shapes, counts', [
+    (((512, 3, 100), (7, 64), (64, 2, 5)), ((512,), (7,), (64, 2))), (((130, 64), (1, 65)), ((130,), (1,))),
+    (((3, 7),), ((3,),))])
+def test_rows_of_sums_are_added_up(shapes, counts):
+  """Of several vectors at once; more rows than a step takes, fewer, one; columns that fill no program."""
+  rows = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+  vectors = tuple(jnp.ones(shape[len(count):], jnp.float32) for shape, count in zip(shapes, counts))
+  zeros, pull = jax.vjp(lambda vectors: triton_sums.rows_of(vectors, counts), vectors)
+  assert [x.shape for x in zeros] == list(shapes) and not any(map(np.any, zeros))
+  for got, given, count in zip(pull(tuple(rows))[0], rows, counts):
+    np.testing.assert_allclose(got, np.asarray(given, np.float64).sum(axis=tuple(range(len(count)))), atol=2e-5)
+
+
+def test_gradients_in_few_kernels_are_the_same_and_so_is_their_norm():
+  random = np.random.default_rng(0)
+  shapes = (), (3,), (2, 700), (400, 400), (3, 300, 200), (1 << 18,)
+  tree = {str(shape): random.normal(size=shape).astype(np.float32) for shape in shapes}
+  want = np.sqrt(sum(np.square(leaf, dtype=np.float64).sum() for leaf in tree.values()))
+  norm, same = jax.jit(optimizer.in_few_kernels)(tree)
+  np.testing.assert_allclose(norm, want, rtol=1e-6)
+  jax.tree.map(np.testing.assert_array_equal, same, tree)
+  large = {'one': tree[str((400, 400))]}
+  np.testing.assert_allclose(optimizer.in_few_kernels(large)[0], np.linalg.norm(large['one']), rtol=1e-6)
 
 
 def small(**changes) -> Model:

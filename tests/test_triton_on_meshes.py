@@ -14,7 +14,7 @@ from bert_jax.config import ConfigError, Model
 from bert_jax.model import build, triton_activation, triton_attention, triton_norm
 from bert_jax.model.attention import Place
 from bert_jax.parallel import mesh as mesh_lib
-from tests.test_triton import GPU, SEED, pairs_of
+from tests.test_triton import GPU, SEED, pairs_of, summed
 
 STEPS = 3
 
@@ -109,7 +109,8 @@ def test_the_gradient_of_attention_is_its_finite_difference(T, K, H, direction, 
   numbers = jnp.arange(B * T, dtype=jnp.uint32).reshape(B, T)
 
   def f(x):
-    return triton_attention.attention(x['qkv'], x['bias'], pairs, numbers, triton_attention.bounds(pairs, K, 4),
+    sums = summed(x['bias'], *triton_attention.backward_programs(B, T, K, 4))
+    return triton_attention.attention(x['qkv'], x['bias'], sums, pairs, numbers, triton_attention.bounds(pairs, K, 4),
                                       SEED[None], 0, rate, direction)
 
   keys = jax.random.split(jax.random.key(T))
@@ -121,19 +122,24 @@ def test_the_gradient_of_attention_is_its_finite_difference(T, K, H, direction, 
 @pytest.mark.parametrize('D, rate', [(40, .2), (64, 0.)])
 def test_the_gradient_of_what_follows_a_product_is_its_finite_difference(D, rate):
   numbers, N = jnp.arange(24, dtype=jnp.uint32), 24
-  f = lambda x: jnp.stack(triton_norm.add_norm(x['h'], x['x'], x['vectors'], numbers, SEED[None], 0, rate, 1e-12))
+  sums = lambda x: summed(x['vectors'], triton_norm.backward_programs(N))
+  f = lambda x: jnp.stack(triton_norm.add_norm(x['h'], x['x'], x['vectors'], sums(x), numbers, SEED[None], 0, rate,
+                                               1e-12))
   keys = jax.random.split(jax.random.key(D), 3)
   shapes = {'h': (N, D), 'x': (N, D), 'vectors': (3, D)}
   compare(f, {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items())}, epsilon=.02)
 
 
 @pytest.mark.parametrize('activation', ['gelu', pytest.param('gelu_tanh', marks=pytest.mark.slow)])
-def test_the_gradient_of_activation_and_product_is_its_finite_difference(activation):
-  """Of 32 bits, in which differences can be seen; the gradient is by the form for 16, within 6e-5."""
-  keys, shapes = jax.random.split(jax.random.key(3), 3), {'h': (24, 72), 'bias': (72,), 'kernel': (72, 16)}
-  f = lambda x: triton_activation.activated_product(x['h'], x['bias'], x['kernel'], activation)
-  compare(f, {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items())}, epsilon=.02,
-          tolerance=1e-3)
+def test_the_gradient_of_the_feed_forward_is_its_finite_difference(activation):
+  keys, shapes = jax.random.split(jax.random.key(3), 4), {
+      'x': (32, 16), 'first': (16, 48), 'bias': (48,), 'second': (48, 16)}
+
+  def f(x):
+    sums = summed(x['bias'], triton_activation.backward_programs(32))
+    return triton_activation.feed_forward(x['x'], x['first'], x['bias'], sums, x['second'], activation)
+
+  compare(f, {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items())}, epsilon=.01)
 
 
 @pytest.mark.slow

@@ -42,6 +42,27 @@ def gelu_and_slope(x, terms):
   return x * (0.5 + 0.5 * t), 0.5 + 0.5 * t + 0.5 * x * (1 - t * t) * slope
 
 
+# The error function of 32 bits as a quotient of polynomials of x^2, the highest power first, where |x| is at most ENDS:
+# XLA's own (openxla/xla, xla/hlo/builder/lib/math.cc Erf32), for kernels that it does not compile.
+ENDS = 3.832506856900711
+ABOVE = 0.00022905065861350646, 0.0034082910107109506, 0.050955695062380861, 0.18520832239976145, 1.128379143519084
+BELOW = (-1.1791602954361697e-7, 0.000023547966471313185, 0.0010179625278914885, 0.014070470171167667,
+         0.11098505178285362, 0.49746925110067538, 1.0)
+
+
+def exact_gelu_and_slope(x):  # float32
+  """(`gelu`, its derivative)"""
+  z = jnp.clip(x * 2**-0.5, -ENDS, ENDS)
+  whole = 0.5 + 0.5 * z * (_polynomial(z * z, ABOVE[::-1]) / _polynomial(z * z, BELOW[::-1]))
+  return x * whole, whole + x * jnp.exp(x * x * -0.5) * (2 * np.pi)**-0.5
+
+
+def value_and_slope(activation: str, x, dtype):
+  """(`activate`, its derivative) of x in float32, for a result in `dtype`: what kernels for GPUs read."""
+  exact = jnp.dtype(dtype).itemsize > 2 and activation == 'gelu'
+  return exact_gelu_and_slope(x) if exact else gelu_and_slope(x, TERMS[activation])
+
+
 gelu_by_tanh.defvjp(lambda x, terms: (gelu_by_tanh(x, terms), x),
                     lambda terms, x, g: (g * gelu_and_slope(x, terms)[1],))
 

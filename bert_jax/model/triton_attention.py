@@ -75,9 +75,13 @@ def ranges(pair_ids, size: int):  # [B T] -> [B T/size 2] int32
 
 
 def bounds(pair_ids, K: int, itemsize: int):  # [B T] -> two of [B … 2]
-  """What the kernels of either direction read of the pairs, the same for each layer."""
-  T = pair_ids.shape[1]
-  return tuple(ranges(pair_ids, blocks.own) for blocks in (FORWARD.of(T, K, itemsize), backward_blocks(T, K, itemsize)))
+  """What the kernels of either direction read of the pairs, the same for each layer: of the smaller blocks, and of the
+  larger ones what covers those that they are made of."""
+  B, T = pair_ids.shape
+  sizes = [blocks.own for blocks in (FORWARD.of(T, K, itemsize), backward_blocks(T, K, itemsize))]
+  first, end = jnp.moveaxis(ranges(pair_ids, min(sizes)), -1, 0)
+  of = lambda x, size: x.reshape(B, T // size, size // min(sizes))
+  return tuple(jnp.stack([of(first, size).min(-1), of(end, size).max(-1)], -1) for size in sizes)
 
 
 def backward_blocks(T: int, K: int, itemsize: int) -> Blocks:
@@ -294,16 +298,23 @@ def call_kernel(kernel, blocks: Blocks, products: int, inputs, outputs, bounds, 
   )(seeds, bounds, pair_ids, numbers, *inputs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
-def attention(qkv, bias, pair_ids, numbers, bounds, seeds, which, rate, direction):
+def backward_programs(B: int, T: int, K: int, itemsize: int) -> tuple[int, int]:
+  """How many rows of sums there are for a bias: of rows, and of blocks of a row."""
+  return B, T // backward_blocks(T, K, itemsize).own
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7, 8, 9))
+def attention(qkv, bias, sums, pair_ids, numbers, bounds, seeds, which, rate, direction):
   """attention.attend of queries, keys and values that are to be had by adding `bias`.
 
-  [B T 3 H K], [3 H K], [B T] x 2, two of [B … 2], uint32 [n] -> [B T H K]. Dropout draws by seeds[which].
+  [B T 3 H K]; [3 H K], whose gradient goes to `sums`, [B n 3 H K] of triton_sums.rows_of; [B T] x 2, two of [B … 2],
+  uint32 [n] -> [B T H K]. Dropout draws by seeds[which].
   """
-  return _forward(qkv, bias, pair_ids, numbers, bounds, seeds, which, rate, direction)[0]
+  return _forward(qkv, bias, sums, pair_ids, numbers, bounds, seeds, which, rate, direction)[0]
 
 
-def _forward(qkv, bias, pair_ids, numbers, bounds, seeds, which, rate, direction):
+def _forward(qkv, bias, sums, pair_ids, numbers, bounds, seeds, which, rate, direction):
+  del sums
   B, T, _, H, K = qkv.shape
   blocks = FORWARD.of(T, K, qkv.dtype.itemsize)
   kernel = functools.partial(forward_kernel, K=K, H=H, rate=rate, direction=direction, blocks=blocks)
@@ -323,7 +334,7 @@ def _backward(which, rate, direction, residuals, g):
   products = 5 if blocks.own == blocks.step == T else 7
   gradient, sums = call_kernel(kernel, blocks, products, (qkv, bias, out, total, g), outputs, bounds[1], pair_ids,
                                numbers, seeds, which)
-  return gradient, sums.sum(axis=(0, 1)).astype(bias.dtype), None, None, None, None
+  return gradient, None, sums, None, None, None, None
 
 
 attention.defvjp(_forward, _backward)
@@ -333,6 +344,7 @@ def attend(q, k, v, pair_ids, numbers, rate, seed, direction):
   """[B T H K] x 3, [B T] x 2 -> [B T H K]: attention.attend by this kernel."""
   rate, seed = (0.0, jnp.zeros((), jnp.uint32)) if seed is None else (rate, seed)
   qkv = jnp.stack([q, k, v], axis=2)
-  bias = jnp.zeros(qkv.shape[2:], jnp.float32)
-  return attention(qkv, bias, pair_ids, numbers, bounds(pair_ids, q.shape[-1], q.dtype.itemsize), seed[None], 0, rate,
-                   direction)
+  B, T, *rest = qkv.shape
+  bias, sums = jnp.zeros(rest), jnp.zeros((*backward_programs(B, T, q.shape[-1], q.dtype.itemsize), *rest))
+  return attention(qkv, bias, sums, pair_ids, numbers, bounds(pair_ids, q.shape[-1], q.dtype.itemsize), seed[None], 0,
+                   rate, direction)

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from bert_jax.model import triton_attention, triton_norm
+from bert_jax.model import triton_activation, triton_attention, triton_norm, triton_sums
 from bert_jax.model.layers import activate
-from bert_jax.model.triton_activation import activated_product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +53,28 @@ def apply(block, joined: Joined, x, pair_ids, bounds, token_numbers, seeds):
       s.attention_dropout, s.hidden_dropout, seeds)
   x, residual = x
 
-  def end(h, residual, vectors, which):
+  fused = triton_activation.supported(B * T, s.hidden_size, s.intermediate_size)
+  vectors = [joined.heads_bias, joined.after_attention, joined.after_all, *[joined.intermediate_bias] * fused]
+  norms = (triton_norm.backward_programs(B * T),)
+  counts = [triton_attention.backward_programs(B, T, joined.heads_bias.shape[-1], x.dtype.itemsize), norms, norms,
+            *[(triton_activation.backward_programs(B * T),)] * fused]
+  of_heads, of_attention, of_all, *of_intermediate = triton_sums.rows_of(tuple(vectors), tuple(counts))
+
+  def end(h, residual, vectors, sums, which):
     numbers = token_numbers.reshape(-1)
-    return triton_norm.add_norm(h, residual, vectors, numbers, seeds, which, rate, s.layer_norm_epsilon)
+    return triton_norm.add_norm(h, residual, vectors, sums, numbers, seeds, which, rate, s.layer_norm_epsilon)
 
   with jax.named_scope('attention'):
     qkv = checkpoint_name(x @ joined.heads, 'qkv').reshape(B, T, *joined.heads_bias.shape)
-    h = triton_attention.attention(qkv, joined.heads_bias, pair_ids, token_numbers, bounds, seeds, 0, attention_rate,
-                                   s.direction)
-    x, residual = end(block.attention_output.unbiased(h.reshape(B * T, -1)), residual, joined.after_attention, 1)
+    h = triton_attention.attention(qkv, joined.heads_bias, of_heads, pair_ids, token_numbers, bounds, seeds, 0,
+                                   attention_rate, s.direction)
+    x, residual = end(block.attention_output.unbiased(h.reshape(B * T, -1)), residual, joined.after_attention,
+                      of_attention, 1)
   with jax.named_scope('feed_forward'):
-    h = checkpoint_name(block.intermediate.unbiased(x), 'intermediate')
-    if h.dtype.itemsize == 2:
-      h = activated_product(h, joined.intermediate_bias, block.output.kernel[...].astype(h.dtype), s.activation)
+    if fused:
+      first, second = (linear.kernel[...].astype(x.dtype) for linear in (block.intermediate, block.output))
+      h = triton_activation.feed_forward(x, first, joined.intermediate_bias, *of_intermediate, second, s.activation)
     else:
-      h = block.output.unbiased(activate(s.activation, h + joined.intermediate_bias[None]))
-    return end(h, residual, joined.after_all, 2)
+      h = checkpoint_name(block.intermediate.unbiased(x), 'intermediate') + joined.intermediate_bias[None]
+      h = block.output.unbiased(activate(s.activation, h))
+    return end(h, residual, joined.after_all, of_all, 2)

@@ -1,7 +1,7 @@
 """What follows a product in a layer, for NVIDIA GPUs: its bias, dropout, the residual and LayerNorm in one kernel.
 
 XLA makes four passes of the forward and six of the backward direction (jax 0.10.2, H100); here each array is read once
-and written once. The gradients of bias, scale and shift come as sums of some rows each, which XLA adds up.
+and written once. The gradients of bias, scale and shift come as sums of some rows each, which triton_sums adds up.
 
 N rows, D columns, C a power of 2 of at least D, R rows of a step, P programs.
 """
@@ -71,14 +71,20 @@ def backward_kernel(seeds, numbers, g, more, normalized, deviation, vectors, sum
     triton.store(sums.at[jnp.int32(i), :], value, mask=inside)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def add_norm(h, x, vectors, numbers, seeds, which, rate, epsilon):
+def backward_programs(N: int) -> int:
+  """How many rows of sums there are of N rows."""
+  return N // (triton.steps(N // ROWS, PROGRAMS) * ROWS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
+def add_norm(h, x, vectors, sums, numbers, seeds, which, rate, epsilon):
   """LayerNorm(dropout(h + bias) + x), twice, as it is read twice: the gradients of both come together in the kernel.
 
-  [N D] x 2; bias, scale and shift [3 D]; uint32 [N], uint32 [n] -> two of [N D]; N is a multiple of 4. `numbers` and
-  seeds[which] are those of dropout.dropout, which it draws as.
+  [N D] x 2; bias, scale and shift [3 D], whose gradient goes to `sums`, [P 3 D] of triton_sums.rows_of; uint32 [N],
+  uint32 [n] -> two of [N D]; N is a multiple of 4. `numbers` and seeds[which] are those of dropout.dropout, which it
+  draws as.
   """
-  return _forward(h, x, vectors, numbers, seeds, which, rate, epsilon)[0]
+  return _forward(h, x, vectors, sums, numbers, seeds, which, rate, epsilon)[0]
 
 
 def _specs(D: int, rows: int, which: int):
@@ -88,7 +94,8 @@ def _specs(D: int, rows: int, which: int):
           pl.BlockSpec((rows, C), lambda i: (i, 0)), pl.BlockSpec((3, C), lambda i: (0, 0)))
 
 
-def _forward(h, x, vectors, numbers, seeds, which, rate, epsilon):
+def _forward(h, x, vectors, sums, numbers, seeds, which, rate, epsilon):
+  del sums
   N, D = h.shape
   one, thin, wide, row = _specs(D, ROWS, which)
   like = jax.ShapeDtypeStruct((N, D), h.dtype)
@@ -106,8 +113,8 @@ def _forward(h, x, vectors, numbers, seeds, which, rate, epsilon):
 def _backward(which, rate, epsilon, residuals, gradients):
   normalized, deviation, vectors, numbers, seeds = residuals
   N, D = normalized.shape
-  steps = triton.steps(N // ROWS, PROGRAMS)
-  rows, P = steps * ROWS, N // (steps * ROWS)
+  P = backward_programs(N)
+  rows, steps = N // P, N // P // ROWS
   one, thin, wide, row = _specs(D, rows, which)
   like = [jax.ShapeDtypeStruct((N, D), normalized.dtype)] * (2 if rate else 1)
   sums, dx, *dh = pl.pallas_call(
@@ -117,7 +124,7 @@ def _backward(which, rate, epsilon, residuals, gradients):
       out_shape=[jax.ShapeDtypeStruct((P, 3, D), jnp.float32), *like],
       compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
   )(seeds, numbers, *gradients, normalized, deviation, vectors)
-  return (*dh, dx)[0], dx, sums.sum(axis=0), None, None
+  return (*dh, dx)[0], dx, None, sums, None, None
 
 
 add_norm.defvjp(_forward, _backward)

@@ -19,7 +19,7 @@ MOST_HOSTS, MOST_DEVICES = 1024, 16  # of a host, as the largest machines have t
 CORES = {'8.0': (167_936, 166_912, 2048, 64), '8': (102_400, 101_376, 1536, 128), '9': (233_472, 232_448, 2048, 128),
          '10': (233_472, 232_448, 2048, 128)}
 ACCELERATED = 9  # from this generation on XLA compiles code for one generation only (sm_90a)
-NO_CUDNN = 'cuDNN is not detected'  # as jax says it
+NO_CUDNN = 'cuDNN is not detected', 'cuDNN not found'  # as jax says it, without and with its plugin for CUDA
 CUDNN = 9, 10  # that the programs may count on: what jax's wheels want at least is 9.8
 # Without this the compiler would try algorithms for products on a GPU.
 OPTIONS = {'xla_gpu_autotune_level': 0}
@@ -63,7 +63,7 @@ def without_cudnn(name: str) -> Iterator[None]:
   try:
     yield
   except RuntimeError as error:
-    if NO_CUDNN not in str(error):
+    if not any(words in str(error) for words in NO_CUDNN):
       raise
     raise ConfigError(f'a plan for {name} uses cuDNN\'s attention, and cuDNN is not installed: pip install '
                       'nvidia-cudnn-cu12, or set --model.attention xla') from error

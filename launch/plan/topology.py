@@ -42,7 +42,7 @@ def devices(name: str, slices: int = 1) -> list:
                     for key, (axes, most) in GENERATIONS.items())
   axes, most = GENERATIONS.get(generation, (0, 0))
   require(len(sides) == axes and 0 < math.prod(sides) <= most,
-          f'there is no TPU topology {name!r}: wanted one of {known}; of GPUs {gpus.names()}')
+          f'there is no {"TPU " * bool(axes)}topology {name!r}: wanted one of {known}; of GPUs {gpus.names()}')
   require(importlib.util.find_spec('libtpu') is not None,
               f"a plan for {name} needs the compiler in libtpu, which is not installed: pip install 'bert_jax[tpu]'")
   for key, value in ENVIRONMENT.items():
