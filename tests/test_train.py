@@ -72,11 +72,13 @@ def equal(a, b) -> bool:
 
 FIRST_STEP = '''
 import pickle, sys
+import jax
 from bert_jax import train
 heavy, found = {'tensorflow', 'torch', 'tensorboardX', 'keras', 'transformers'}, []
 with open(sys.argv[1], 'rb') as file:
   args = pickle.load(file)
-train.train(*args, progress=False, stop=lambda step: found.append(sorted(heavy & set(sys.modules))) or True)
+train.train(*args, devices=jax.devices()[:1], progress=False,
+            stop=lambda step: found.append(sorted(heavy & set(sys.modules))) or True)
 print(found)
 '''
 
