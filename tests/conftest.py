@@ -8,6 +8,7 @@ import getpass
 import os
 import pathlib
 import platform
+import sys
 import tempfile
 
 from tests import compiling
@@ -122,6 +123,15 @@ def ray_nodes(bucket):
   from tests import ray_cluster
   with ray_cluster.running(2, more=bucket.environment()) as cluster:
     yield cluster
+
+
+@pytest.fixture(scope='session')
+def beam_workers(tmp_path_factory):
+  """Beam's portable runner with two workers, processes in a folder of their own; the arguments that reach it."""
+  from tests import beam_cluster
+  path = os.pathsep.join([str(pathlib.Path(__file__).parent.parent), *sys.path])
+  with beam_cluster.portable(tmp_path_factory.mktemp('cluster') / 'workers', path) as found:
+    yield found
 
 
 @pytest.fixture

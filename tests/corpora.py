@@ -1,5 +1,6 @@
 """A small corpus of text, its data, and what its shards hold, for the tests of the way from text to shards."""
 
+import json
 import os
 import pathlib
 import random
@@ -30,6 +31,26 @@ def make(folder: pathlib.Path) -> tuple[settings.Prepare, records.Manifest]:
       str(folder / 'corpus.txt'), str(folder / 'vocab.txt'), str(folder / 'data'), sequence_length=32, shards=3,
       validation_share=0.1)
   return prepare, corpus.prepare(prepare, progress=False)
+
+
+def write(draw: random.Random, folder: pathlib.Path) -> str:
+  """Files of documents, some of them twice under other ids, and what `--input` calls them."""
+  written = [str, str.upper, lambda text: text.replace('\n', '\r\n')]
+  texts = [draw.choice(written)(draw.choice(['', 'one', 'one.', *map(text_of, range(12)),
+                                             '\n'.join(map(text_of, range(60)))]))
+           for _ in range(draw.choice([1, 3, 4, 8, 30]))]
+  named = []
+  for number in range(draw.randint(1, 3)):
+    path = folder / f'{number}.jsonl'
+    own = draw.choices(texts, k=draw.choice([0, 1, len(texts), 2 * len(texts)]))
+    path.write_text(''.join(json.dumps({'id': draw.choice([None, draw.randint(0, 40)]), 'text': text}) + '\n'
+                            for text in own))
+    (folder / f'link-{number}.jsonl').symlink_to(path)
+    weight = draw.choice(['', '', '=0.5', '=2.5'])
+    own = draw.choice([[path], [path], [path, path], [path, folder / f'link-{number}.jsonl'],
+                       [folder / f'*{number}.jsonl', path]])
+    named += [f'{name}{weight}' for name in own]
+  return ','.join(map(str, named)) + ','
 
 
 def blocks(prepare: settings.Prepare, manifest: records.Manifest, split: str) -> Iterator[records.Block]:

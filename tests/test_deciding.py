@@ -15,8 +15,9 @@ from input_pipeline.prepare import (
   columns,
   deciding,
   disk_spreading,
+  near_duplicates,
   ray_deciding,
-  ray_tasks,
+  ray_plan,
   settings,
   spill,
   splits,
@@ -49,19 +50,26 @@ def run_of(documents: list[tuple[int, int]], number: int) -> spill.Run:
       np.zeros((count, 0), '<u4'), owners, made))
 
 
-def decided_in_parts(runs: list[spill.Run], groups: list[list[int]], parts: int):
+def decided_in_parts(runs: list[spill.Run], groups: list[list[int]], parts: int, near: float | None = None):
   """As an engine schedules it."""
   tables, firsts = [deciding.table(run) for run in runs], [group[0] for group in groups]
   own = [deciding.rows_of(group[0], [tables[number] for number in group], parts) for group in groups]
   drops = [deciding.drop_copies([rows[part] for _, rows in own], firsts, parts) for part in range(parts)]
   renames = [deciding.rename([onward[part] for *_, onward, _ in drops], firsts) for part in range(parts)]
   found = deciding.together([found for *_, found in (*drops, *renames)])
+  about = [(group[0], [tables[number] for number in group], [own[place][0], *(drop[0][place] for drop in drops)],
+            [*(drop[1][place] for drop in drops), *(renamed[0][place] for renamed in renames)])
+           for place, group in enumerate(groups)]
+  nears = None
+  if near is not None:
+    rows = [deciding.near_rows(*one, parts) for one in about]
+    gone = [deciding.drop_near([own[part] for own in rows], firsts, near) for part in range(parts)]
+    nears = [[blocks[place] for blocks in gone] for place in range(len(groups))]
+    found = deciding.together([deciding.left(*one, nears[place]) for place, one in enumerate(about)])
   below = splits.threshold(list(found.smallest), found.documents, SETTINGS.validation_share)
   decisions, counts, totals = [], collections.Counter(), {split: [] for split in spill.SPLITS}
-  for place, group in enumerate(groups):
-    mine, more, sums = deciding.decide(
-        group[0], [tables[number] for number in group], [own[place][0], *(drop[0][place] for drop in drops)],
-        [*(drop[1][place] for drop in drops), *(renamed[0][place] for renamed in renames)], below)
+  for place, one in enumerate(about):
+    mine, more, sums = deciding.decide(*one, below, None if nears is None else nears[place])
     decisions += mine
     counts.update(more)
     for split, total in sums.items():
@@ -69,27 +77,38 @@ def decided_in_parts(runs: list[spill.Run], groups: list[list[int]], parts: int)
   return decisions, counts, {split: splits.sum_of(own) for split, own in totals.items()}, found
 
 
-@given(RUNS, st.integers(1, 4), st.integers(1, 4))
-def test_decisions_in_parts_are_those_of_one_machine(tmp_path_factory, documents, parts, together):
+def signed(run: spill.Run, documents: list[tuple[int, int]]) -> spill.Run:
+  """Texts that follow each other have some of their hashes in common; so do ids, of texts with none of their own."""
+  base = np.array([text // 3 if text % 3 else 50 + id for text, id in documents], '<u4').reshape(-1, 1)
+  changed = np.array([5 * text % 64 for text, _ in documents], int).reshape(-1, 1)
+  places = np.arange(near_duplicates.HASHES)[None]
+  hashes = base * 1000 + places + np.where(places < changed, 7 * changed, 0)
+  return dataclasses.replace(run, signatures=hashes.astype('<u4').reshape(-1, near_duplicates.HASHES))
+
+
+@given(RUNS, st.integers(1, 4), st.integers(1, 4), st.sampled_from([None, 0.3, 0.5, 0.8]))
+def test_decisions_in_parts_are_those_of_one_machine(tmp_path_factory, documents, parts, together, near):
   folder = tmp_path_factory.mktemp('runs')
   runs = [run_of(own, number) for number, own in enumerate(documents)]
+  if near is not None:
+    runs = [signed(run, own) for run, own in zip(runs, documents)]
   paths = [folder / f'{number:08d}.run' for number in range(len(runs))]
   for path, run in zip(paths, runs):
     spill.write(path, run, {})
   counts = collections.Counter(documents=sum(map(len, documents)))
   groups = [list(range(first, min(first + together, len(runs)))) for first in range(0, len(runs), together)]
-  found, more, totals, known = decided_in_parts(runs, groups, parts)
+  found, more, totals, known = decided_in_parts(runs, groups, parts, near)
   assert max(0, known.documents) == sum(total.documents for total in totals.values())
   try:
-    wanted = splits.decide(paths, SETTINGS, counts)
+    wanted = splits.decide(paths, dataclasses.replace(SETTINGS, near_duplicates=near), counts)
   except records.DataError:
     assert known.documents < 2
     return
   for ours, theirs in zip(found, wanted, strict=True):
     np.testing.assert_array_equal(ours.splits, theirs.splits)
     np.testing.assert_array_equal(ours.renamed, theirs.renamed)
-  assert {name: more[name] for name in ('duplicates', 'repeated_ids', 'without_pieces')} == {
-      name: counts[name] for name in ('duplicates', 'repeated_ids', 'without_pieces')}
+  same = 'duplicates', 'near_duplicates', 'repeated_ids', 'without_pieces'
+  assert {name: more[name] for name in same} == {name: counts[name] for name in same}
   assert more['documents'] + sum(map(len, documents)) == counts['documents']
   assert totals == {split: total for split, total in splits.totals_of(runs, wanted).items() if split in totals}
 
@@ -177,7 +196,7 @@ def test_what_is_sent_grows_with_the_text_and_not_by_runs_and_shards(runs, shard
 
 @pytest.mark.parametrize('documents', [10**3, 10**7, 10**9, 10**10])
 def test_what_rays_driver_refers_to_grows_with_the_text_and_not_by_its_square(documents):
-  made, sizes = [ray_tasks.Made(None, None, collections.Counter(), 0, documents // 1000)] * 1000, ray_tasks.Sizes(1, 1)
+  made, sizes = [ray_plan.Made(None, None, collections.Counter(), 0, documents // 1000)] * 1000, ray_plan.Sizes(1, 1)
   held, rows = ray_deciding.held(made, sizes), documents * deciding.ROW.itemsize
   parts = -(-rows // held)
   assert held == sizes.value or rows / parts**2 >= 0.9 * sizes.least

@@ -3,26 +3,22 @@
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import random
 import re
 import shutil
-import sys
 
 import corpora
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, on_ray, portions, ray_tasks, settings, spreading
+from input_pipeline.prepare import beam_near, corpus, on_ray, portions, ray_plan, settings, spreading
 from input_pipeline.text import sampling, sources
-from tests import beam_cluster
 
 # What is compared with one process: the settings of each.
 OTHERS = {'two processes': {'workers': 2}, 'Beam': {'engine': 'beam'}, 'Beam, two workers': {'engine': 'beam'},
           'Ray, two nodes': {'engine': 'ray'}}
 LOG = re.compile(r' \(more in [^ ]*\)$')
-ROOT = str(pathlib.Path(__file__).parent.parent)
 WRONG = ('1 document with text', '0 documents with text', 'holds out all', 'lower --shards', 'with the weights')
 
 
@@ -31,17 +27,10 @@ def folder(tmp_path, monkeypatch):
   """A place for a corpus, whose text travels in small chunks, so that there are many runs; files are divided."""
   monkeypatch.setattr(sources, 'CHUNK_BYTES', 1500)
   monkeypatch.setattr(sources, 'SECTION_BYTES', 4000)
-  sizes = functools.partial(ray_tasks.Sizes, run=3000, value=20_000, fan=2, least=1, part_tokens=900)
+  sizes = functools.partial(ray_plan.Sizes, run=3000, value=20_000, fan=2, least=1, part_tokens=900)
   monkeypatch.setattr(on_ray, 'Sizes', sizes)
   (tmp_path / 'vocab.txt').write_text('\n'.join(corpora.TOKENS) + '\n')
   return tmp_path
-
-
-@pytest.fixture(scope='module')
-def beam_workers(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('cluster') / 'workers'
-  with beam_cluster.portable(folder, os.pathsep.join([ROOT, *sys.path])) as found:
-    yield found
 
 
 @pytest.fixture(params=['two processes', pytest.param('Beam', marks=pytest.mark.beam)])
@@ -85,30 +74,10 @@ def same_by(other, folder: pathlib.Path, input: str, **chosen) -> dict[str, byte
   return first
 
 
-def write_corpus(draw: random.Random, folder: pathlib.Path) -> str:
-  """Files of documents, some of them twice under other ids, and what `--input` calls them."""
-  written = [str, str.upper, lambda text: text.replace('\n', '\r\n')]
-  texts = [draw.choice(written)(draw.choice(['', 'one', 'one.', *map(corpora.text_of, range(12)),
-                                             '\n'.join(map(corpora.text_of, range(60)))]))
-           for _ in range(draw.choice([1, 3, 4, 8, 30]))]
-  named = []
-  for number in range(draw.randint(1, 3)):
-    path = folder / f'{number}.jsonl'
-    own = draw.choices(texts, k=draw.choice([0, 1, len(texts), 2 * len(texts)]))
-    path.write_text(''.join(json.dumps({'id': draw.choice([None, draw.randint(0, 40)]), 'text': text}) + '\n'
-                            for text in own))
-    (folder / f'link-{number}.jsonl').symlink_to(path)
-    weight = draw.choice(['', '', '=0.5', '=2.5'])
-    own = draw.choice([[path], [path], [path, path], [path, folder / f'link-{number}.jsonl'],
-                       [folder / f'*{number}.jsonl', path]])
-    named += [f'{name}{weight}' for name in own]
-  return ','.join(map(str, named)) + ','
-
-
 @pytest.mark.parametrize('seed', range(10))
 def test_random_corpora(other, folder, seed):
   draw = random.Random(seed)
-  input = write_corpus(draw, folder)
+  input = corpora.write(draw, folder)
   made = same_by(other, folder, input, validation_share=draw.choice([0, 0.1, 0.3, 0.5]),
                      shards=draw.choice([None, None, 2]), seed=seed)
   assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
@@ -117,6 +86,35 @@ def test_random_corpora(other, folder, seed):
 @pytest.mark.parametrize('seed', [2, 6])
 def test_random_corpora_on_a_cluster(on_cluster, folder, seed):
   test_random_corpora(on_cluster, folder, seed)
+
+
+def write_near_copies(draw: random.Random, folder: pathlib.Path) -> str:
+  """Documents of which many are a little changed, some several times, some copied; ids that repeat; empty ones."""
+  texts = [corpora.text_of(number) for number in range(draw.choice([1, 5, 15]))] + ['', 'one.']
+  lines = []
+  for number in range(draw.choice([3, 40, 120])):
+    words = draw.choice(texts).split(' ')
+    for _ in range(draw.choice([0, 1, 1, 2, 5])):
+      words[draw.randrange(len(words))] = draw.choice(['one', 'two', 'nineteen'])
+    lines.append(json.dumps({'id': draw.choice([number, draw.randint(0, 40)]), 'text': ' '.join(words)}) + '\n')
+  place = draw.randint(0, len(lines))
+  (folder / 'a.jsonl').write_text(''.join(lines[:place]))
+  (folder / 'b.jsonl').write_text(''.join(lines[place:]))
+  return f'{folder}/a.jsonl,{folder}/b.jsonl'
+
+
+@pytest.mark.parametrize('seed', [0, 2, 3])
+def test_near_duplicates_of_random_corpora(other, folder, seed, monkeypatch):
+  """By rows of documents in one part and in many: the same ones go."""
+  draw = random.Random(2000 + seed)
+  monkeypatch.setattr(beam_near, 'PART_BYTES', draw.choice([10_000, 32 << 20]))
+  made = same_by(other, folder, write_near_copies(draw, folder), near_duplicates=draw.choice([0.5, 0.8]), seed=seed,
+                 validation_share=draw.choice([0, 0.3]))
+  assert manifest_of(made)['counts']['near_duplicates'] > 0
+
+
+def test_near_duplicates_on_a_cluster(on_cluster, folder, monkeypatch):
+  test_near_duplicates_of_random_corpora(on_cluster, folder, 3, monkeypatch)
 
 
 @pytest.mark.parametrize('limit', [25, 10_000])
@@ -139,7 +137,7 @@ def test_a_sample_is_the_same_by_every_engine(other, folder, limit):
 def test_samples_of_random_corpora(other, folder, seed):
   """Of weights, repeated ids and texts, empty files: as many as there are, or some of them."""
   draw = random.Random(1000 + seed)
-  made = same_by(other, folder, write_corpus(draw, folder), validation_share=draw.choice([0, 0.3]), seed=seed,
+  made = same_by(other, folder, corpora.write(draw, folder), validation_share=draw.choice([0, 0.3]), seed=seed,
                  limit=draw.choice([2, 5, 20, 10**6]))
   assert not isinstance(made, str) or any(sentence in made for sentence in WRONG), made
 
@@ -276,10 +274,8 @@ def test_google_pairs_of_a_split_of_one_document_are_refused(folder):
     ({'engine': 'beam', 'workers': 4}, '--workers does not go with --engine beam'),
     ({'engine': 'beam', 'first': 9}, '--first does not go with --engine beam'),
     ({'engine': 'beam', 'pairs': 'google'}, '--pairs does not go with --engine beam'),
-    ({'engine': 'beam', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine beam'),
     ({'engine': 'ray', 'workers': 4}, '--workers does not go with --engine ray'),
     ({'engine': 'ray', 'first': 9}, '--first does not go with --engine ray'),
-    ({'engine': 'ray', 'near_duplicates': 0.8}, '--near-duplicates does not go with --engine ray'),
     ({'engine': 'dask'}, '--engine dask: wanted one of processes, beam, ray'),
     ({'pairs': 'foo'}, '--pairs foo: wanted one of dynamic, google'),
     ({'format': 'pdf'}, '--format pdf: wanted one of mediawiki'),

@@ -13,7 +13,8 @@ import corpora
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import bars, corpus, forecast, jobs, portions, settings
+from input_pipeline.engines import bars
+from input_pipeline.prepare import corpus, forecast, jobs, portions, settings
 from input_pipeline.text import sources
 from input_pipeline.vocabulary import tokenizer
 

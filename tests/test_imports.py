@@ -86,6 +86,7 @@ def test_rooms_import_only_from_rooms_nearer_the_ground(package, barred):
 @pytest.mark.parametrize('room, barred', [
     ('input_pipeline/prepare', ('batches',)), ('input_pipeline/batches', ('prepare',)),
     ('input_pipeline/text', ('vocabulary', 'prepare', 'batches')),
+    ('input_pipeline/engines', ('vocabulary', 'prepare', 'batches')),
     ('input_pipeline/vocabulary', ('prepare', 'batches'))])
 def test_the_rooms_of_the_input_pipeline_know_only_what_they_stand_on(room, barred):
   for path in files(room):

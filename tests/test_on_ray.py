@@ -16,8 +16,9 @@ import corpora
 import pytest
 
 from input_pipeline import records
+from input_pipeline.engines import ray_jobs
 from input_pipeline.errors import EngineError, StorageError
-from input_pipeline.prepare import corpus, on_ray, ray_jobs, ray_tasks
+from input_pipeline.prepare import corpus, on_ray, ray_plan
 from input_pipeline.text import sources
 from tests import ray_cluster
 
@@ -39,7 +40,7 @@ def made(tmp_path_factory):
 def small(monkeypatch):
   """Many tasks of every stage, whatever the size of the corpus."""
   monkeypatch.setattr(sources, 'CHUNK_BYTES', 1500)
-  sizes = functools.partial(ray_tasks.Sizes, run=6000, value=8000, fan=3, least=1, part_tokens=900)
+  sizes = functools.partial(ray_plan.Sizes, run=6000, value=8000, fan=3, least=1, part_tokens=900)
   monkeypatch.setattr(on_ray, 'Sizes', sizes)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import probing
+from input_pipeline.engines import probing
 from input_pipeline.text import sources
 
 
@@ -14,7 +14,7 @@ def question(tmp_path, monkeypatch):
   (tmp_path / 'a.txt').write_text('One text.\n\nAnother one.\n')
   monkeypatch.chdir(tmp_path)
   parts = [sources.absolute(part) for part in sources.mixture('a.txt')]
-  return probing.ask(tmp_path / 'shared', 'out', 'beam', parts)
+  return probing.ask(tmp_path / 'shared', '--output out', 'beam', parts)
 
 
 def test_all_is_well_and_nothing_is_left(question, tmp_path, monkeypatch):
@@ -58,5 +58,5 @@ def test_inputs_that_a_worker_does_not_see_are_named(question, tmp_path):
 
 
 def test_of_many_inputs_some_stand_for_all(question, tmp_path):
-  many = probing.ask(tmp_path / 'shared', 'out', 'beam', [*question.parts] * 1000)
+  many = probing.ask(tmp_path / 'shared', '--output out', 'beam', [*question.parts] * 1000)
   assert 8 <= len(many.parts) <= 16

@@ -45,18 +45,20 @@ class OneDocument(DataError):
 
 
 def open_split(directory: storage.PathLike, split: str, config: BatchConfig, verify: str = 'full',
-               first_step: int = 0) -> 'Stream':
+               first_step: int = 0, index: shards.Index | None = None) -> 'Stream':
   """Checks a split's shards and that they are what `config` wants, before any step. Raises DataError.
 
   verify='full' reads every byte once; 'framing' trusts the bytes and checks only sizes and framing. `first_step`: the
-  step of the run whose batch is the first of the stream, where other data came before.
+  step of the run whose batch is the first of the stream, where other data came before. `index`: of the shards, where
+  they were checked already.
   """
   config.check()
   manifest = records.read_manifest(directory)
   for sentence in misfits(directory, manifest, config):
     raise DataError(sentence)
   kinds = shards.read_token_kinds(directory, manifest.vocabulary)
-  stream = Stream(shards.open_index(directory, split, manifest, verify), manifest, split, config, kinds, first_step)
+  index = shards.open_index(directory, split, manifest, verify) if index is None else index
+  stream = Stream(index, manifest, split, config, kinds, first_step)
   if config.masking.unit == 'word':
     _check_words(directory, stream)
   return stream

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import os
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,7 +30,7 @@ HELD_BYTES = 256 << 20  # a split in a bucket that is no larger is read only onc
 @dataclasses.dataclass(frozen=True)
 class Index:
   """Where the blocks of a split are, in shard order."""
-  paths: tuple[storage.Path, ...]
+  paths: tuple[storage.PathLike, ...]
   shard: np.ndarray  # [K] which of the paths
   start: np.ndarray  # [K] first byte of the payload
   bytes: np.ndarray  # [K]
@@ -81,10 +82,12 @@ class TokenKinds:
   ordinary: np.ndarray  # [V - 5] int32: all but the special tokens
 
 
-def open_index(directory: storage.PathLike, split: str, manifest: Manifest, verify: str = 'full') -> Index:
+def open_index(directory: storage.PathLike, split: str, manifest: Manifest, verify: str = 'full',
+               tables: Sequence[np.ndarray] | None = None) -> Index:
   """Checks the shards of a split against the manifest and indexes their blocks.
 
-  verify='full' reads every byte (SHA-256, ids, lengths); 'framing' checks only sizes and framing. Raises DataError.
+  verify='full' reads every byte (SHA-256, ids, lengths); 'framing' checks only sizes and framing. `tables`: what
+  scan_shard gave of each shard, where others read it. Raises DataError.
   """
   directory = storage.path(directory)
   require(verify in VERIFICATIONS, f'verify is {verify!r}; wanted one of {", ".join(VERIFICATIONS)}')
@@ -100,15 +103,33 @@ def open_index(directory: storage.PathLike, split: str, manifest: Manifest, veri
   if not fields.pieces:
     raise DataError(f'split {split!r} of {directory} is empty: '
                     'prepare more text, or hold out a smaller or larger share of it')
-  hold = not storage.is_local(directory) and sum(shard.bytes for shard in shards) <= HELD_BYTES
-  scan = functools.partial(scan_shard, manifest=manifest, verify=verify)
-  with concurrent.futures.ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-    scanned = list(pool.map(scan, [directory / shard.file for shard in shards], shards, itertools.repeat(hold)))
+  hold = tables is None and not storage.is_local(directory) and sum(shard.bytes for shard in shards) <= HELD_BYTES
+  if tables is None:
+    scan = functools.partial(scan_shard, manifest=manifest, verify=verify)
+    with concurrent.futures.ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+      scanned = list(pool.map(scan, [directory / shard.file for shard in shards], shards, itertools.repeat(hold)))
+  else:
+    scanned = [(table, None) for table in tables]
   table = np.concatenate([blocks for blocks, _ in scanned])  # [K 7]
   shard_of = np.repeat(np.arange(len(shards)), [len(blocks) for blocks, _ in scanned])
   paths, dtype = tuple(directory / shard.file for shard in shards), records.id_dtype(manifest.vocabulary.size)
   crc = table[:, 6] if verify == 'full' else None
   return Index(paths, shard_of, *table[:, :4].T, table[:, 4:6], crc, dtype, tuple(data for _, data in scanned if hold))
+
+
+def part_of(index: Index, first: int, last: int) -> Index:
+  """Of blocks first … last - 1 only, for another process: it holds no content, and paths as texts."""
+  used, own = np.unique(index.shard[first:last], return_inverse=True)
+  cut = lambda values: values[first:last]
+  return Index(tuple(str(index.paths[shard]) for shard in used), own.reshape(-1), cut(index.start), cut(index.bytes),
+               cut(index.pieces), cut(index.tokens), cut(index.documents),
+               None if index.crc is None else cut(index.crc), index.dtype)
+
+
+def read_part(part: Index) -> Window:
+  """What part_of is of."""
+  found = dataclasses.replace(part, paths=tuple(map(storage.path, part.paths)))
+  return read_window(found, 0, len(found.shard))
 
 
 def check_names(directory: storage.Path, split: str, shards: tuple[Shard, ...]) -> None:

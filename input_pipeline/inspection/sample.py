@@ -25,15 +25,19 @@ class Sample:
   share: float  # of the tokens of the split
 
 
+def chosen(stream: loader.Stream, most_tokens: int = SAMPLE_TOKENS) -> tuple[list[int], float]:
+  """The numbers of windows of a split, in an order that only their number decides, until there are so many tokens; and
+  the share of the tokens of the split."""
+  order = random.permutation(random.key(0, 'inspection'), len(stream.window_rows))
+  tokens = np.cumsum(np.add.reduceat(stream.index.tokens, stream.window_bounds[:-1])[order])
+  count = min(int(np.searchsorted(tokens, most_tokens)) + 1, len(order))
+  return order[:count].tolist(), int(tokens[count - 1]) / int(tokens[-1])
+
+
 def read(stream: loader.Stream, most_tokens: int = SAMPLE_TOKENS) -> Sample:
-  """Windows of a split, in an order that only their number decides, until there are so many tokens."""
-  windows, tokens = [], 0
-  for number in random.permutation(random.key(0, 'inspection'), len(stream.window_rows)):
-    windows.append(stream.read_window(int(number)))
-    tokens += len(windows[-1].tokens)
-    if tokens >= most_tokens:
-      break
-  return Sample(tuple(windows), tokens / int(stream.index.tokens.sum()))
+  """The windows that are chosen."""
+  numbers, share = chosen(stream, most_tokens)
+  return Sample(tuple(map(stream.read_window, numbers)), share)
 
 
 @dataclasses.dataclass(frozen=True)

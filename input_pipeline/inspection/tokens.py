@@ -4,17 +4,19 @@ Letters: V vocabulary.
 """
 
 import collections
+import dataclasses
 import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from input_pipeline.batches.shards import Window
 from input_pipeline.inspection import sample as sample_lib
 from input_pipeline.inspection.findings import Remain, Tokens
-from input_pipeline.inspection.sample import Parts, Sample
+from input_pipeline.inspection.sample import Parts
 
 FREQUENT = 20  # tokens that are shown
 EXAMPLES = 3  # of unknown tokens
@@ -29,22 +31,50 @@ _BYTE = re.compile('<0x[0-9A-F]{2}>')  # a token of SentencePiece for a byte of 
 _SCRIPTS = {'CJK': 'Han', 'IDEOGRAPHIC': 'Han', 'HENTAIGANA': 'Hiragana'}
 
 
-def describe(samples: Sequence[Sample], parts: Parts, unknown_id: int) -> Tokens:
-  counts = np.zeros(len(parts.names), np.int64)
-  found: collections.Counter[str] = collections.Counter()
-  contexts: dict[str, str] = {}
-  unknown: dict[str, None] = {}
-  for window in (window for one in samples for window in one.windows):
-    counts += np.bincount(window.tokens, minlength=len(counts))
-    text = sample_lib.text_of(window, parts)
-    for name, pattern in REMAINS.items():
-      matches = list(re.finditer(pattern, text))
-      found[name] += len(matches)
-      if matches and name not in contexts:
-        contexts[name] = _around(text, *matches[0].span())
-    places = np.flatnonzero(window.tokens == unknown_id)
-    for place in places[np.linspace(0, len(places) - 1, EXAMPLES).astype(int)] if len(places) else ():
-      unknown[_near(window, int(place), parts)] = None
+Order = tuple[int, int]  # of a window: its split, its place in the sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+  """What the tokens of some windows are."""
+  counts: np.ndarray  # [V] int64
+  remains: dict[str, tuple[int, Order, str]]  # by name: how many, and the first of them with what stands around it
+  unknown: tuple[tuple[Order, int, str], ...]  # the first that differ, with what stands around them
+
+
+def of_window(window: Window, order: Order, parts: Parts, unknown_id: int) -> Counted:
+  text = sample_lib.text_of(window, parts)
+  remains, unknown = {}, []
+  for name, pattern in REMAINS.items():
+    if matches := list(re.finditer(pattern, text)):
+      remains[name] = len(matches), order, _around(text, *matches[0].span())
+  places = np.flatnonzero(window.tokens == unknown_id)
+  for number, place in enumerate(
+      places[np.linspace(0, len(places) - 1, EXAMPLES).astype(int)] if len(places) else ()):
+    unknown.append((order, number, _near(window, int(place), parts)))
+  return Counted(np.bincount(window.tokens, minlength=len(parts.names)), remains, _first(unknown))
+
+
+def _first(unknown: Iterable[tuple[Order, int, str]]) -> tuple[tuple[Order, int, str], ...]:
+  """Of those that say the same the first, of these the first."""
+  found: dict[str, tuple[Order, int, str]] = {}
+  for one in sorted(unknown):
+    found.setdefault(one[2], one)
+  return tuple(found.values())[:EXAMPLES]
+
+
+def together(many: Sequence[Counted]) -> Counted:
+  remains: dict[str, tuple[int, Order, str]] = {}
+  for one in many:
+    for name, (count, order, context) in one.remains.items():
+      before = remains.get(name, (0, order, context))
+      remains[name] = (before[0] + count, *min(before[1:], (order, context)))
+  return Counted(functools.reduce(np.add, (one.counts for one in many)), remains,
+                 _first(example for one in many for example in one.unknown))
+
+
+def describe(found: Counted, parts: Parts) -> Tokens:
+  counts = found.counts
   total = max(int(counts.sum()), 1)
   ordinary = [place for place in np.argsort(-counts, kind='stable').tolist()
               if counts[place] and not parts.special[place]]
@@ -53,8 +83,9 @@ def describe(samples: Sequence[Sample], parts: Parts, unknown_id: int) -> Tokens
       (parts.names[place], float(counts[place] / total)) for place in itertools.islice(places, FREQUENT))
   return Tokens(
       int(counts.sum()), shares(ordinary), shares(lettered), int(((counts == 0) & ~parts.special).sum()),
-      scripts(counts, parts), {name: Remain(found[name], contexts[name]) for name in REMAINS if found[name]},
-      tuple(unknown)[:EXAMPLES])
+      scripts(counts, parts),
+      {name: Remain(found.remains[name][0], found.remains[name][2]) for name in REMAINS if name in found.remains},
+      tuple(context for *_, context in found.unknown))
 
 
 def _around(text: str, start: int, end: int) -> str:

@@ -10,17 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from input_pipeline import counts as counts_lib, records, storage
-from input_pipeline.prepare import (
-  jobs,
-  on_beam,
-  on_processes,
-  on_ray,
-  publishing,
-  spill,
-  staging,
-  tfds_layout,
-  versions,
-)
+from input_pipeline.engines import staging, versions
+from input_pipeline.prepare import jobs, on_beam, on_processes, on_ray, publishing, spill, tfds_layout
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import sampling, sources, transforms
 from input_pipeline.vocabulary import tokenizer
@@ -67,7 +58,7 @@ def _prepare(settings: Prepare, progress: bool, arguments: tuple[str, ...]) -> r
       'vocabulary': vocabulary.sha256, 'sources': [dataclasses.asdict(part.stamp) for part in parts],
       'chunk_bytes': sources.CHUNK_BYTES, 'section_bytes': sources.SECTION_BYTES, 'packages': versions.packages(),
       'engine': settings.engine, 'runs': spill.VERSION}
-  with (publishing.workplace(settings.output, identity) as workplace,
+  with (staging.workplace(settings.output, identity) as workplace,
         staging.beside(settings.output, workplace) as shared):
     if not storage.is_local(settings.output) and (finished := find()) is not None:
       return finished  # by the job that this one waited for

@@ -4,6 +4,8 @@ Rows of hashes travel twice, each time to where those that must meet are togethe
   rows_of       tables of some runs         -> the first of each text there, in parts by text
   drop_copies   one part, of all runs       -> which copies go; what stays, in parts by rank
   rename        one part, of all that stays -> which documents share their id; the smallest ranks
+  near_rows     a group                     -> with --near-duplicates: what is left, by the names of bands
+  drop_near     one part, of all groups     -> which of them go
   decide        what came back to the runs  -> train, validation or dropped, each document
 A *group* is some runs in a row, whose tables are worked on together; what comes back comes in a block for each group.
 Of a text or an id that is there a million times each step sends one row on, so that no part grows by it.
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from input_pipeline.prepare import spill, splits
+from input_pipeline.prepare import near_duplicates, spill, splits
 from input_pipeline.prepare.spill import Decisions
 
 _PLACE = [('run', '<u4'), ('place', '<u4')]  # which document: its run, its place there
@@ -32,6 +34,7 @@ class Table:
   contents: np.ndarray  # [D] uint64
   pieces: np.ndarray  # [D] uint32, how many each has
   tokens: np.ndarray  # [D] uint64, of its pieces
+  signatures: np.ndarray  # [D K] uint32, as of the run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,12 @@ class Found:
 def table(run: spill.Run) -> Table:
   documents = len(run.ranks)
   return Table(run.texts, run.ranks, run.contents, np.bincount(run.documents, minlength=documents).astype('<u4'),
-               np.bincount(run.documents, run.pieces.tokens, documents).astype('<u8'))
+               np.bincount(run.documents, run.pieces.tokens, documents).astype('<u8'), run.signatures)
+
+
+def bytes_of_a_document(near: bool) -> int:
+  """Of the rows that are sent of it at once."""
+  return near_duplicates.DOCUMENT_BYTES if near else ROW.itemsize
 
 
 def rows_of(first: int, tables: Sequence[Table], parts: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -79,7 +87,7 @@ def drop_copies(blocks: Sequence[np.ndarray], groups: Sequence[int], parts: int
   _, first_ones = np.unique(used['rank'], return_index=True)
   onward = used[first_ones]
   return (_to_groups(rows[copies], groups), _to_groups(several, groups), _parted(onward, onward['rank'], parts),
-          _found(several['content']))
+          found_of(several['content']))
 
 
 def rename(blocks: Sequence[np.ndarray], groups: Sequence[int]) -> tuple[list[np.ndarray], Found]:
@@ -89,10 +97,10 @@ def rename(blocks: Sequence[np.ndarray], groups: Sequence[int]) -> tuple[list[np
   shared = splits.shared_ranks(rows['rank'], np.ones(len(rows), bool))
   new = ~rows['shared']
   return (_to_groups(rows[shared & new], groups),
-          _found(np.where(shared, rows['content'], rows['rank'])[new]))
+          found_of(np.where(shared, rows['content'], rows['rank'])[new]))
 
 
-def _found(ranks: np.ndarray) -> Found:
+def found_of(ranks: np.ndarray) -> Found:
   distinct = np.unique(ranks)
   return Found(len(distinct), tuple(distinct[:2].tolist()))
 
@@ -102,26 +110,74 @@ def together(found: Sequence[Found]) -> Found:
                tuple(sorted({rank for one in found for rank in one.smallest})[:2]))
 
 
-def decide(first: int, tables: Sequence[Table], dropped: Sequence[np.ndarray], renamed: Sequence[np.ndarray],
-           below: np.uint64) -> tuple[list[Decisions], dict[str, int], dict[int, splits.Total]]:
-  """The decisions of a group, the runs first, first + 1 …; what they add to the counts, and to each split."""
-  ends = np.cumsum([0, *(len(own.ranks) for own in tables)])
+def near_rows(first: int, tables: Sequence[Table], dropped: Sequence[np.ndarray], renamed: Sequence[np.ndarray],
+              parts: int) -> list[np.ndarray]:  # -> P times [R] near_duplicates.ROW
+  """Of a group what is to be compared with near-duplicates, which no copies are."""
+  copies, _, ranks = _marks(first, tables, dropped, renamed)
+  ends = _ends(tables)
+  every = []
+  for number, own in enumerate(tables):
+    kept = np.flatnonzero(~copies[ends[number]:ends[number + 1]])
+    every.append(near_duplicates.rows_of(own.signatures[kept], ranks[ends[number]:ends[number + 1]][kept], kept,
+                                         first + number, parts))
+  return [np.concatenate(own) for own in zip(*every)]
+
+
+def drop_near(blocks: Sequence[np.ndarray], groups: Sequence[int], share: float) -> list[np.ndarray]:
+  # P times [R] near_duplicates.ROW, [G] -> G times [R] PLACE
+  """Of one part, of all groups in their order, the near-duplicates that go, for each group."""
+  rows = np.concatenate(blocks)
+  return _to_groups(rows[near_duplicates.find_in(rows, share)], groups)
+
+
+def left(first: int, tables: Sequence[Table], dropped: Sequence[np.ndarray], renamed: Sequence[np.ndarray],
+         near: Sequence[np.ndarray]) -> Found:
+  """What is placed in a split of a group, where near-duplicates went."""
+  copies, _, ranks = _marks(first, tables, dropped, renamed)
+  used = np.concatenate([own.pieces for own in tables]) > 0
+  return found_of(ranks[used & ~copies & ~_marked(first, tables, near)])
+
+
+def _ends(tables: Sequence[Table]) -> np.ndarray:
+  return np.cumsum([0, *(len(own.ranks) for own in tables)])
+
+
+def _marked(first: int, tables: Sequence[Table], blocks: Sequence[np.ndarray]) -> np.ndarray:  # -> bool [R]
+  """Of the documents of a group those whose places these are."""
+  ends = _ends(tables)
+  marks = np.zeros(ends[-1], bool)
+  for block in blocks:
+    marks[ends[block['run'] - first] + block['place']] = True
+  return marks
+
+
+def _marks(first: int, tables: Sequence[Table], dropped: Sequence[np.ndarray], renamed: Sequence[np.ndarray]
+           ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # -> bool [R], bool [R], [R] uint64
+  """Of the documents of a group which are copies, which go by their content; and the rank of each."""
+  copies, of_content = _marked(first, tables, dropped), _marked(first, tables, renamed)
   joined = lambda name: np.concatenate([getattr(own, name) for own in tables])
+  return copies, of_content, np.where(of_content, joined('contents'), joined('ranks'))
 
-  def marked(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    marks = np.zeros(ends[-1], bool)
-    for block in blocks:
-      marks[ends[block['run'] - first] + block['place']] = True
-    return marks
 
-  copies, of_content = marked(dropped), marked(renamed)
-  assigned = splits.assign(np.where(of_content, joined('contents'), joined('ranks')), copies, below)
+def decide(first: int, tables: Sequence[Table], dropped: Sequence[np.ndarray], renamed: Sequence[np.ndarray],
+           below: np.uint64, near: Sequence[np.ndarray] | None = None
+           ) -> tuple[list[Decisions], dict[str, int], dict[int, splits.Total]]:
+  """The decisions of a group, the runs first, first + 1 …; what they add to the counts, and to each split.
+
+  `near`: places of near-duplicates; None: nobody looked for them.
+  """
+  copies, of_content, ranks = _marks(first, tables, dropped, renamed)
+  gone = copies | _marked(first, tables, near or ())
+  assigned = splits.assign(ranks, gone, below)
+  joined = lambda name: np.concatenate([getattr(own, name) for own in tables])
   pieces, tokens = joined('pieces'), joined('tokens')
-  counts = {'duplicates': int(copies.sum()), 'documents': -int(copies.sum()), 'repeated_ids': int(of_content.sum()),
-            'without_pieces': int((~copies & (pieces == 0)).sum())}
+  counts = {'duplicates': int(copies.sum()), 'documents': -int(gone.sum()), 'repeated_ids': int(of_content.sum()),
+            'without_pieces': int((~gone & (pieces == 0)).sum())}
+  if near is not None:
+    counts['near_duplicates'] = int(gone.sum()) - int(copies.sum())
   totals = {split: splits.Total(int((own & (pieces > 0)).sum()), int(pieces[own].sum()), int(tokens[own].sum()))
             for split in spill.SPLITS for own in [assigned == split]}
-  cut = lambda values: np.split(values, ends[1:-1])
+  cut = lambda values: np.split(values, _ends(tables)[1:-1])
   return list(map(Decisions, cut(assigned), cut(of_content))), counts, totals
 
 
@@ -145,7 +201,7 @@ def _to_groups(rows: np.ndarray, groups: Sequence[int]) -> list[np.ndarray]:  # 
   return np.split(places, np.searchsorted(places['run'], np.array(groups[1:], '<u4')))
 
 
-def _places(rows: np.ndarray) -> np.ndarray:  # [R] ROW -> [R] PLACE
+def _places(rows: np.ndarray) -> np.ndarray:  # [R] ROW, or of near-duplicates -> [R] PLACE
   places = np.zeros(len(rows), PLACE)
   places['run'], places['place'] = rows['run'], rows['place']
   return places

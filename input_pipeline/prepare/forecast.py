@@ -5,17 +5,12 @@ Figures are rough: what documents hold differs, and duplicates are not known yet
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, BinaryIO, cast
 
-from input_pipeline import input_files, records
-from input_pipeline.errors import RefusedError, StorageError
+from input_pipeline.engines import amounts
 from input_pipeline.prepare import jobs, portions, spill, splits, spreading, stages
-from input_pipeline.text import compression, files, sources, transforms
+from input_pipeline.text import sources
 
-_SOURCES = 3  # that are looked into
 _LOOKED_AT = 1 << 18  # bytes of the text of each
-_WHAT_FAILS = records.DataError, RefusedError, StorageError, transforms.TransformError, OSError  # is told by the work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,20 +38,20 @@ def of(job: jobs.Job) -> Forecast | None:
     return None
   try:
     return _of(job)
-  except _WHAT_FAILS:
+  except amounts.WHAT_FAILS:
     return None
 
 
 def _of(job: jobs.Job) -> Forecast | None:
   settings, stored, text, taken = job.settings, 0., 0., 0.
   documents = tokens = size = 0
-  for part in _some([part for part in job.parts if part.stamp.bytes]):
+  for part in amounts.some_of([part for part in job.parts if part.stamp.bytes]):
     chunk = next(iter(sources.chunks([part], _LOOKED_AT)), None)
     if chunk is None:
       continue
     run, counts = stages.make_run(chunk, dataclasses.replace(settings, near_duplicates=None), job.vocabulary)
     raw = max(counts['bytes'], chunk.size(), 1)
-    stored += raw / _expansion(part.source)
+    stored += raw / amounts.expansion(part.source)
     text, taken = text + raw, taken + raw * part.weight
     documents += counts['documents']
     tokens += int(run.pieces.tokens.sum())
@@ -77,47 +72,11 @@ def _of(job: jobs.Job) -> Forecast | None:
                   {split: shards[split] for split in of_splits}, of_splits)
 
 
-def _some(parts: Sequence[sources.Part]) -> list[sources.Part]:
-  """Of the first, of the middle and of the end."""
-  return [parts[place] for place in sorted({len(parts) * number // _SOURCES for number in range(_SOURCES)})]
-
-
 def sentence(forecast: Forecast, chunks: int, tasks: int, memory: int, way: str) -> str:
   """What is told before the work. `memory`: bytes of a worker; `way`: where pieces are on their way, and how much."""
   shards = ' and '.join(f'{count:,} of {spill.SPLITS[split]}' for split, count in forecast.shards.items())
   tokens = float(f'{sum(forecast.tokens.values()):.2g}')
-  return (f'plan: about {_bytes(forecast.text)} of text in {chunks:,} chunk{"s" * (chunks != 1)}, {tasks:,} tasks; '
-          f'{tokens:,.0f} tokens in shards, {shards}; a worker needs about {_bytes(memory)} of memory; '
-          f'{_bytes(forecast.run_bytes)} {way}')
-
-
-def _bytes(count: float) -> str:
-  """As in '1.5 GB'."""
-  for unit in ('bytes', 'kB', 'MB', 'GB'):
-    if count < 999.5:
-      return f'{count:.3g} {unit}'
-    count /= 1000
-  return f'{count:.3g} TB'
-
-
-def _expansion(source: Any) -> float:
-  """How many bytes of content a byte of a file is."""
-  if not isinstance(source, files.File):
-    return 1.
-  with input_files.reading(source.at or source.name) as file:
-    counted = _Counted(file)
-    stream = compression.content(cast(BinaryIO, counted))
-    content = len(stream.read(compression.BUFFER)) + len(stream.peek())
-  return max(1, content) / max(1, counted.bytes)
-
-
-class _Counted:
-  """A file that counts what is read of it."""
-
-  def __init__(self, file: BinaryIO):
-    self.file, self.bytes = file, 0
-
-  def read(self, size: int = -1) -> bytes:
-    data = self.file.read(size)
-    self.bytes += len(data)
-    return data
+  text = amounts.words(forecast.text)
+  return (f'plan: about {text} of text in {chunks:,} chunk{"s" * (chunks != 1)}, {tasks:,} tasks; '
+          f'{tokens:,.0f} tokens in shards, {shards}; a worker needs about {amounts.words(memory)} of memory; '
+          f'{amounts.words(forecast.run_bytes)} {way}')

@@ -39,10 +39,3 @@ def bring(job: Job, written: dict[str, records.Split]) -> None:
     for split in written.values():
       for shard in split.shards:
         storage.move(job.shared / shard.file, job.data / shard.file)
-
-
-def refuse_what_is_read_once(job: Job) -> None:
-  """Raises DataError for standard input and pipes, which other machines do not have."""
-  if once := sources.read_once(job.parts):
-    raise records.DataError(f'--input {once[0]} can be read only once, and here: write it to a file, or use --engine '
-                            'processes')

@@ -17,18 +17,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from input_pipeline import records, storage
-from input_pipeline.prepare import (
-  bars,
-  beam_jobs,
-  beam_spreading,
-  forecast,
-  jobs,
-  portions,
-  probing,
-  spill,
-  splits,
-  stages,
-)
+from input_pipeline.engines import bars, beam_jobs, beam_reading, gathering, probing
+from input_pipeline.prepare import beam_near, beam_spreading, deciding, forecast, jobs, portions, spill, splits, stages
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.text import files, sampling, sources
 from input_pipeline.vocabulary import tokenizer
@@ -54,16 +44,16 @@ class Met:
   named: NamedRun
   kept: tuple[int, ...]  # of documents with one text the first of all
   renamed: tuple[int, ...]
+  near: tuple[int, ...] | None = None  # near-duplicates; None: nobody looked for them
 
 
 def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Counter]:
   """Writes the shards of a mix into `data`; of an output in a bucket into `shared`, which every machine can reach."""
-  jobs.refuse_what_is_read_once(job)
+  gathering.refuse_what_is_read_once(job.parts)
   options = beam_jobs.options(job.arguments)
   parts = list(map(sources.absolute, job.parts))
-  question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
-  beam_jobs.run(functools.partial(_probe, question=question), options)
-  probing.check_answered(question)
+  question = probing.ask(job.shared, f'--output {job.settings.output}', job.settings.engine, parts)
+  beam_jobs.ask(question, options)
   storage.make_folder(job.shared / beam_spreading.RESULTS)
   build = functools.partial(_build, settings=job.settings, parts=parts, vocabulary=job.vocabulary,
                             shared=str(job.shared))
@@ -88,22 +78,10 @@ def _plan(expected: forecast.Forecast) -> str:
                            f'times, in the end in {sent:,} elements')
 
 
-def _probe(pipeline, question: probing.Question) -> None:
-  import apache_beam as beam
-  _ = pipeline | 'ask' >> beam.Create([question]) | 'to a worker' >> beam.Reshuffle() | 'answer' >> beam.Map(
-      probing.answer)
-
-
 def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: tokenizer.Tokenizer,
            shared: str) -> None:
   import apache_beam as beam
-  chunks = (pipeline
-            | 'sources' >> beam.Create(list(enumerate(parts)))
-            | 'spread sources' >> beam.Reshuffle()
-            | 'sections' >> beam.FlatMap(_sections, sources.SECTION_BYTES)
-            | 'spread sections' >> beam.Reshuffle()
-            | 'split' >> beam.FlatMap(_chunks, sources.CHUNK_BYTES)
-            | 'spread chunks' >> beam.Reshuffle())  # also keeps each run from being made twice
+  chunks = beam_reading.chunks(pipeline, parts)
   below = None
   if settings.limit is not None:
     smallest_of = functools.partial(sampling.smallest, limit=settings.limit)
@@ -120,14 +98,20 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: t
            | 'without the text' >> beam.Values())
   same_id = first | 'with pieces' >> beam.FlatMap(_by_id) | 'by id' >> beam.GroupByKey()
   # where each run meets what is decided of its documents
-  met = ({'run': runs | 'by name' >> beam.Map(lambda named: (named.name, named)),
-          'kept': first | 'kept' >> beam.Map(_place),
-          'renamed': same_id | 'renamed' >> beam.FlatMap(_renamed)}
+  decided = {'kept': first | 'kept' >> beam.Map(_place), 'renamed': same_id | 'renamed' >> beam.FlatMap(_renamed)}
+  if settings.near_duplicates is not None:
+    decided['near'] = beam_near.find(runs, decided, settings.near_duplicates)
+  met = ({'run': runs | 'by name' >> beam.Map(_by_name), **decided}
          | 'to their runs' >> beam.CoGroupByKey()
          | 'met' >> beam.Map(_met))
-  ranks = same_id | 'ranks' >> beam.FlatMap(_ranks) | 'distinct' >> beam.Distinct()
-  smallest = beam.pvalue.AsSingleton(ranks | 'smallest' >> beam.combiners.Top.Smallest(2))
-  documents = beam.pvalue.AsSingleton(ranks | 'count' >> beam.combiners.Count.Globally())
+  if settings.near_duplicates is None:
+    ranks = same_id | 'ranks' >> beam.FlatMap(_ranks) | 'distinct' >> beam.Distinct()
+    smallest = beam.pvalue.AsSingleton(ranks | 'smallest' >> beam.combiners.Top.Smallest(2))
+    documents = beam.pvalue.AsSingleton(ranks | 'count' >> beam.combiners.Count.Globally())
+  else:
+    left = met | 'left' >> beam.Map(_left) | 'all left' >> beam.CombineGlobally(deciding.together)
+    smallest = beam.pvalue.AsSingleton(left | 'smallest' >> beam.Map(_smallest))
+    documents = beam.pvalue.AsSingleton(left | 'count' >> beam.Map(lambda found: found.documents))
   totals = (met
             | 'totals' >> beam.Map(_totals, settings, smallest, documents)
             | 'sum' >> beam.CombineGlobally(_sum))
@@ -145,20 +129,6 @@ def _build(pipeline, settings: Prepare, parts: list[sources.Part], vocabulary: t
   _ = (written
        | 'by shard' >> beam.GroupByKey()
        | 'join portions' >> beam.Map(beam_spreading.join, vocabulary.unk_id, shared))
-
-
-def _sections(numbered: tuple[int, sources.Part], section_bytes: int) -> Iterator[tuple[str, sources.Part]]:
-  """(its place in the input, part) for every part of a source that one worker reads."""
-  place, whole = numbered
-  for number, part in enumerate(sources.divided([whole], section_bytes)):
-    yield f'{place:08d}-{number:08d}', part
-
-
-def _chunks(placed: tuple[str, sources.Part], chunk_bytes: int) -> Iterator[tuple[str, sources.Chunk]]:
-  """(the name of the run that it will be, chunk) for every chunk of a part."""
-  place, part = placed
-  for number, chunk in enumerate(sources.chunks([part], chunk_bytes)):
-    yield f'{place}-{number:08d}', chunk
 
 
 def _keys(named: tuple[str, sources.Chunk], settings: Prepare) -> np.ndarray:
@@ -219,17 +189,37 @@ def _ranks(group: tuple[bytes, Iterable[tuple]]) -> Iterator[bytes]:
 def _met(found: tuple[str, dict[str, Iterable]]) -> Met:
   _, given = found
   [named] = given['run']
-  return Met(named, tuple(given['kept']), tuple(given['renamed']))
+  near = tuple(place for places in given['near'] for place in places) if 'near' in given else None
+  return Met(named, tuple(given['kept']), tuple(given['renamed']), near)
+
+
+def _by_name(named: NamedRun) -> tuple[str, NamedRun]:
+  return named.name, dataclasses.replace(named, run=spill.without_signatures(named.run))
+
+
+def _marks(met: Met) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # -> bool [D], bool [D], [D] uint64
+  """Of the documents of a run which stay, which go by their content; and the rank of each."""
+  run = met.named.run
+  kept, of_content = np.zeros((2, len(run.ranks)), bool)
+  kept[list(met.kept)] = True
+  kept[list(met.near or ())] = False
+  of_content[list(met.renamed)] = True
+  return kept, of_content, np.where(of_content, run.contents, run.ranks)
+
+
+def _left(met: Met) -> deciding.Found:
+  kept, _, ranks = _marks(met)
+  return deciding.found_of(ranks[kept & spill.has_pieces(met.named.run)])
+
+
+def _smallest(found: deciding.Found) -> list[bytes]:
+  return [rank.to_bytes(8, 'big') for rank in found.smallest]
 
 
 def _decisions(met: Met, settings: Prepare, smallest: list[bytes], documents: int) -> spill.Decisions:
-  named = met.named
   below = splits.threshold([int.from_bytes(rank, 'big') for rank in sorted(smallest)], documents,
                            settings.validation_share)
-  kept, of_content = np.zeros((2, len(named.run.ranks)), bool)
-  kept[list(met.kept)] = True
-  of_content[list(met.renamed)] = True
-  ranks = np.where(of_content, named.run.contents, named.run.ranks)
+  kept, of_content, ranks = _marks(met)
   return spill.Decisions(splits.assign(ranks, ~kept, below), of_content)
 
 
@@ -238,9 +228,10 @@ def _totals(met: Met, settings: Prepare, smallest: list[bytes], documents: int) 
   named, decisions = met.named, _decisions(met, settings, smallest, documents)
   totals = splits.totals_of([named.run], [decisions])
   dropped = decisions.splits == spill.DROPPED
-  return named.counts | {
+  near = {} if met.near is None else {'near_duplicates': len(set(met.near))}
+  return named.counts | near | {
       _RUNS: 1, _BYTES: spill.size(named.run),
-      'duplicates': int(dropped.sum()), 'documents': named.counts.get('documents', 0) - int(dropped.sum()),
+      'duplicates': len(dropped) - len(met.kept), 'documents': named.counts.get('documents', 0) - int(dropped.sum()),
       'repeated_ids': int(decisions.renamed.sum()),
       'without_pieces': int((~dropped & ~spill.has_pieces(named.run)).sum())} | {
       _name(name, field): value for split, name in spill.SPLITS.items()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from input_pipeline import processes, records
+from input_pipeline.engines import bars, on_processes
 from input_pipeline.prepare import (
-  bars,
   forecast,
   jobs,
   original_masks,
@@ -58,13 +58,7 @@ def _plan(expected: forecast.Forecast, workers: int) -> str:
   return forecast.sentence(expected, chunks, tasks, MEMORY, way)
 
 
-def _check(arguments: tuple[str, ...]) -> None:
-  if arguments:
-    raise records.DataError(f'there is {arguments[0]} after --: processes of this machine take no flags of their own; '
-                            'name an engine that does (--engine beam), or leave -- out')
-
-
-ENGINE = jobs.Engine(make_shards, _check)
+ENGINE = jobs.Engine(make_shards, on_processes.check)
 
 
 def _make_runs(settings: Prepare, parts: list[sources.Part], runs: pathlib.Path, submit: Callable,

@@ -15,22 +15,21 @@ import itertools
 import math
 
 from input_pipeline import records
+from input_pipeline.engines import gathering, probing, ray_jobs, ray_reading, ray_tasks
+from input_pipeline.engines.ray_tasks import Tell
 from input_pipeline.prepare import (
   forecast,
   jobs,
   portions,
-  probing,
   ray_deciding,
-  ray_jobs,
   ray_runs,
   ray_spreading,
-  ray_tasks,
   spill,
   splits,
   spreading,
   stages,
 )
-from input_pipeline.prepare.ray_tasks import Plan, Sizes, Tell
+from input_pipeline.prepare.ray_plan import Plan, Sizes
 from input_pipeline.text import sources
 
 MEMORY = 340 << 20  # bytes that a worker takes, what it shares with the store of its node included; measured
@@ -38,10 +37,10 @@ MEMORY = 340 << 20  # bytes that a worker takes, what it shares with the store o
 
 def make_shards(job: jobs.Job) -> tuple[dict[str, records.Split], collections.Counter]:
   """Writes the shards of a mix into `data`; of an output in a bucket into `shared`, which every machine can reach."""
-  jobs.refuse_what_is_read_once(job)
+  gathering.refuse_what_is_read_once(job.parts)
   options = ray_jobs.options(job.arguments)
   parts = list(map(sources.absolute, job.parts))
-  question = probing.ask(job.shared, job.settings.output, job.settings.engine, parts)
+  question = probing.ask(job.shared, f'--output {job.settings.output}', job.settings.engine, parts)
   expected = forecast.of(job)
   plan = Plan(job.settings, tuple(parts), stages.sent(job.vocabulary), job.vocabulary.unk_id, str(job.shared),
               Sizes(sources.CHUNK_BYTES, sources.SECTION_BYTES), None if expected is None else round(expected.text))
@@ -62,48 +61,19 @@ ENGINE = jobs.Engine(make_shards, _check)
 def _drive(tell: Tell, question: probing.Question, plan: Plan, expected: forecast.Forecast | None
            ) -> tuple[dict[str, records.Split], collections.Counter]:
   """In the process that is connected to Ray: a question to each node, what is to be expected, and then the work."""
-  import ray
-  nodes = [node['NodeID'] for node in ray.nodes() if node['Alive'] and node['Resources'].get('CPU')]
-  from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-  to = [{'scheduling_strategy': NodeAffinitySchedulingStrategy(node, soft=True)} for node in nodes]
-  answers = [ray_tasks.task(probing.answer, **one).remote(question) for one in to or [{}]]
-  while answers:
-    done, answers = ray.wait(answers, timeout=ray_jobs.PATIENCE)
-    ray.get(done)
-    if not done:
-      tell('waits for a free CPU of the cluster', 0, 0)
-  probing.check_answered(question)
+  nodes = ray_tasks.ask_nodes(tell, question)
   if expected is not None:
-    tell(_plan(expected, plan.sizes, len(nodes)), 0, 0)
-  if not ray_jobs.is_by_proxy():
-    return _work(tell, plan)
-  lead = ray.remote(num_cpus=0, max_concurrency=2)(_Lead).remote()  # references stay on the cluster
-  result = lead.work.remote(plan)
-  while not ray.wait([result], timeout=1)[0]:
-    tell(*ray.get(lead.last.remote()))
-  return ray.get(result)
+    tell(_plan(expected, plan.sizes, nodes), 0, 0)
+  return ray_tasks.led(tell, _work, plan)
 
 
 def _plan(expected: forecast.Forecast, sizes: Sizes, nodes: int) -> str:
-  runs = max(1, math.ceil(expected.text / ray_runs.run_bytes(sizes, round(expected.text))))
+  runs = max(1, math.ceil(expected.text / ray_reading.run_bytes(sizes.chunk, sizes.run, round(expected.text))))
   blocks = max(1, math.ceil(expected.run_bytes / min(sizes.value, max(1, expected.run_bytes / ray_tasks.wanted()))))
   rounds = spreading.rounds_of(expected.cells(portions.TOKENS), sizes.fan)
   tasks = runs + rounds * blocks + sum(expected.shards.values())
   return forecast.sentence(expected, runs, tasks, MEMORY, f'that go from worker to worker {rounds + 1} times, '
                            f'{ray_tasks.cpus():,} CPUs of {nodes:,} nodes')
-
-
-class _Lead:
-  """The driver as an actor on the cluster, where this machine is no part of it."""
-
-  def __init__(self):
-    self.told = ('', 0, 0)
-
-  def work(self, plan: Plan) -> tuple[dict[str, records.Split], collections.Counter]:
-    return _work(lambda *what: setattr(self, 'told', what), plan)
-
-  def last(self) -> tuple:
-    return self.told
 
 
 def _work(tell: Tell, plan: Plan) -> tuple[dict[str, records.Split], collections.Counter]:
@@ -113,7 +83,8 @@ def _work(tell: Tell, plan: Plan) -> tuple[dict[str, records.Split], collections
     counts.update(one.counts)
   if not made:
     splits.check_documents(0, plan.settings, counts)
-  groups = ray_deciding.groups_of(made, ray_deciding.held(made, plan.sizes))
+  near = plan.settings.near_duplicates is not None
+  groups = ray_deciding.groups_of(made, ray_deciding.held(made, plan.sizes, near), near)
   decisions, totals = ray_deciding.decide(made, groups, plan, counts)
   writing_jobs, wanted, written = [], 0, {}
   share = sum(one.bytes for one in made) / max(1, counts['tokens'])

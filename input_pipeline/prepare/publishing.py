@@ -1,20 +1,13 @@
 """A directory of data appears whole or not at all: it is made beside its place and renamed; only ours is replaced."""
 
-import contextlib
-import json
-import os
 import pathlib
-import re
 import shutil
-import socket
-import tempfile
-from collections.abc import Iterator
 
 from input_pipeline import places, records, storage
-from input_pipeline.prepare import staging, tfds_layout
+from input_pipeline.engines import staging
+from input_pipeline.prepare import tfds_layout
 
 FILES = 'content_of_files'  # of the manifest's settings: a hash of what was read; older data has none
-_IDENTITY = 'identity.json'
 # What a folder of data in a bucket holds, of those that it may hold: all else there is somebody's.
 _OURS = (records.MANIFEST, f'{records.DATASET_NAME}-*', records.VOCABULARY, records.SENTENCEPIECE, records.TOKENIZER,
          *tfds_layout.FILES)
@@ -60,55 +53,6 @@ def _differences(names: list[str], found: dict, wanted: dict) -> str:
                    for name in names)
 
 
-@contextlib.contextmanager
-def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
-  """A directory to work in, on the file system of `output` where that is local; removed in the end, or after an error.
-
-  One that a killed or interrupted process left is taken over, with what is in it, if it was for the same work, and else
-  removed.
-  """
-  local = storage.is_local(output)
-  target = storage.resolved(output)
-  if local:
-    storage.local(target).parent.mkdir(parents=True, exist_ok=True)
-  parent = places.workshop(storage.local(target)) if local else pathlib.Path(tempfile.gettempdir())
-  place = parent / f'.{target.name}.{socket.gethostname()}.{os.getpid()}.partial'
-  described = json.dumps(identity, sort_keys=True)
-  for leftover in _of_the_dead(parent, target.name):
-    if local and not (target / records.MANIFEST).exists():
-      for name in staging.marked(leftover):
-        (storage.local(target) / name).unlink(missing_ok=True)
-    mark = leftover / _IDENTITY
-    if mark.exists() and mark.read_text() == described and (leftover == place or not place.exists()):
-      leftover.rename(place)
-      (place / staging.MARK).unlink(missing_ok=True)
-    else:
-      shutil.rmtree(leftover, ignore_errors=True)
-  place.mkdir(exist_ok=True)
-  (place / _IDENTITY).write_text(described)
-  try:
-    yield place
-  except Exception:
-    shutil.rmtree(place, ignore_errors=True)
-    raise
-  # KeyboardInterrupt comes by neither way, and leaves the work for the next run
-  shutil.rmtree(place, ignore_errors=True)
-
-
-def _workplaces(parent: pathlib.Path, name: str) -> list[tuple[pathlib.Path, str, int]]:
-  """(path, host, process) of all that jobs with an output of this name made in a folder, on whatever host."""
-  found = [(path, re.fullmatch(rf'\.{re.escape(name)}\.(.+)\.(\d+)\.partial', path.name))
-           for path in sorted(parent.glob('.*.partial'))]
-  return [(path, owner[1], int(owner[2])) for path, owner in found if owner]
-
-
-def _of_the_dead(parent: pathlib.Path, name: str) -> list[pathlib.Path]:
-  """Those of processes of this machine that are no more, and the one that would be this process' own."""
-  here = socket.gethostname()
-  return [path for path, host, process in _workplaces(parent, name)
-          if host == here and (process == os.getpid() or not _alive(process))]
-
-
 def _only_remains(output: str) -> bool:
   """Whether all that is in an output is what jobs of ours that ended left there, or have to work in."""
   if not storage.is_local(output):
@@ -116,9 +60,10 @@ def _only_remains(output: str) -> bool:
   target = storage.local(storage.resolved(output))
   if not target.is_dir():
     return False
-  dead = _of_the_dead(target, target.name)
+  dead = staging.of_the_dead(target, target.name)
   left = frozenset().union(*map(staging.marked, dead))
-  places_to_work = {path for path, *_ in _workplaces(target, target.name) if path in dead or not staging.marked(path)}
+  places_to_work = {path for path, *_ in staging.workplaces(target, target.name)
+                    if path in dead or not staging.marked(path)}
   return all(entry in places_to_work or entry.name in left for entry in target.iterdir())
 
 
@@ -126,16 +71,6 @@ def empty(directory: pathlib.Path) -> pathlib.Path:
   shutil.rmtree(directory, ignore_errors=True)
   directory.mkdir()
   return directory
-
-
-def _alive(process: int) -> bool:
-  try:
-    os.kill(process, 0)
-  except ProcessLookupError:
-    return False
-  except PermissionError:
-    pass
-  return True
 
 
 def publish(data: pathlib.Path, shared: storage.Path, output: str, overwrite: bool) -> None:

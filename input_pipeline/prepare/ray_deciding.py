@@ -1,28 +1,31 @@
 """What is decided of documents, on Ray: deciding.py, scheduled. Hashes go from worker to worker."""
 
 import collections
+import itertools
 import math
 
 import numpy as np
 
-from input_pipeline.prepare import deciding, ray_tasks, spill, splits
-from input_pipeline.prepare.ray_tasks import Made, Plan, Sizes
+from input_pipeline.engines import ray_tasks
+from input_pipeline.prepare import deciding, spill, splits
+from input_pipeline.prepare.ray_plan import Made, Plan, Sizes
 
 
-def held(made: list[Made], sizes: Sizes) -> int:
+def held(made: list[Made], sizes: Sizes, near: bool = False) -> int:
   """Bytes of rows that a task holds: a value, or more where less than `least` would go from each task to each other."""
-  return max(sizes.value, math.isqrt(sizes.least * _rows(made)))
+  return max(sizes.value, math.isqrt(sizes.least * _rows(made, near)))
 
 
-def _rows(made: list[Made]) -> int:
-  return sum(one.documents for one in made) * deciding.ROW.itemsize
+def _rows(made: list[Made], near: bool) -> int:
+  return sum(one.documents for one in made) * deciding.bytes_of_a_document(near)
 
 
-def groups_of(made: list[Made], value: int) -> list[list[int]]:
-  """Runs in a row whose tables, and whose pieces, are worked on together."""
+def groups_of(made: list[Made], value: int, near: bool = False) -> list[list[int]]:
+  """Runs in a row whose tables, and whose pieces, are worked on together. `near`: they hold near-duplicates' rows too.
+  """
   groups, size = [], 0
   for number, one in enumerate(made):
-    rows = one.documents * deciding.ROW.itemsize
+    rows = one.documents * deciding.bytes_of_a_document(near)
     if not groups or size + rows > value:
       groups.append([])
       size = 0
@@ -34,7 +37,8 @@ def groups_of(made: list[Made], value: int) -> list[list[int]]:
 def decide(made: list[Made], groups: list[list[int]], plan: Plan, counts: collections.Counter
            ) -> tuple[list, dict[int, splits.Total]]:
   """References to the decisions of each group, and what each split holds; counts documents. Raises DataError."""
-  parts, count = max(1, -(-_rows(made) // held(made, plan.sizes))), len(groups)
+  near = plan.settings.near_duplicates is not None
+  parts, count = max(1, -(-_rows(made, near) // held(made, plan.sizes, near))), len(groups)
   firsts = [group[0] for group in groups]
   tables = [[made[number].table for number in group] for group in groups]
   # of each group its own copies, and rows in parts by text
@@ -47,20 +51,43 @@ def decide(made: list[Made], groups: list[list[int]], plan: Plan, counts: collec
   task = ray_tasks.task(_rename, num_returns=count + 1)
   more = ray_tasks.in_order((part, task.remote(firsts, *(refs[2 * count + part] for refs, _ in by_rank)))
                             for part in range(parts))
-  found = deciding.together([one for _, one in (*by_rank, *more)])
+  drops = [[by_text[group][0][0], *(refs[group] for refs, _ in by_rank)] for group in range(count)]
+  renames = [[refs[column] for many, column in ((by_rank, count + group), (more, group)) for refs, _ in many]
+             for group in range(count)]
+  about = [(firsts[group], (len(tables[group]), len(drops[group]), len(renames[group])),
+            (*tables[group], *drops[group], *renames[group])) for group in range(count)]
+  if near:
+    nears, found = _near(about, parts, plan.settings.near_duplicates)
+  else:
+    nears, found = [None] * count, deciding.together([one for _, one in (*by_rank, *more)])
   below = splits.threshold(list(found.smallest), found.documents, plan.settings.validation_share)
   task = ray_tasks.task(_decide_group, num_returns=2)
   decided = ray_tasks.in_order(
-      (group, task.remote(firsts[group], below, len(tables[group]), 1 + parts, *tables[group], by_text[group][0][0],
-                          *(refs[group] for refs, _ in by_rank), *(refs[count + group] for refs, _ in by_rank),
-                          *(refs[group] for refs, _ in more)))
-      for group in range(count))
+      (group, task.remote(first, below, near, counts_of, *refs, *(nears[group] or ())))
+      for group, (first, counts_of, refs) in enumerate(about))
   for _, (own, _) in decided:
     counts.update(own)
   totals = {split: splits.sum_of(own[split] for _, (_, own) in decided) for split in spill.SPLITS}
   splits.check_documents(found.documents, plan.settings, counts)
   splits.check_totals(plan.settings, totals)
   return [ref for [ref], _ in decided], totals
+
+
+def _near(about: list[tuple], parts: int, share: float | None) -> tuple[list[list], deciding.Found]:
+  """References to the near-duplicates that go, for each group; what is left of all."""
+  firsts = [first for first, *_ in about]
+  task = ray_tasks.task(_near_rows, num_returns=parts + 1)
+  rows = ray_tasks.in_order((group, task.remote(first, counts, parts, *refs))
+                            for group, (first, counts, refs) in enumerate(about))
+  task = ray_tasks.task(_drop_near, num_returns=len(about) + 1)
+  dropped = ray_tasks.in_order((part, task.remote(firsts, share, *(refs[part] for refs, _ in rows)))
+                               for part in range(parts))
+  del rows
+  nears = [[refs[group] for refs, _ in dropped] for group in range(len(about))]
+  task = ray_tasks.task(_left)
+  found = ray_tasks.in_order((group, task.remote(first, counts, *refs, *nears[group]))
+                             for group, (first, counts, refs) in enumerate(about))
+  return nears, deciding.together([one for _, one in found])
 
 
 def _rows_of(first: int, parts: int, *tables: deciding.Table) -> tuple:
@@ -78,7 +105,25 @@ def _rename(firsts: list[int], *blocks: np.ndarray) -> tuple:
   return *renamed, found
 
 
-def _decide_group(first: int, below: np.uint64, runs: int, dropped: int, *given) -> tuple:
-  tables, drops, renames = given[:runs], given[runs:runs + dropped], given[runs + dropped:]
-  decisions, counts, totals = deciding.decide(first, tables, drops, renames, below)
+def _parted(counts: tuple[int, int, int], given: tuple) -> list[tuple]:
+  """Tables, what is dropped, what is renamed, and what else a task is given."""
+  ends = [0, *itertools.accumulate(counts), len(given)]
+  return [given[start:end] for start, end in zip(ends, ends[1:])]
+
+
+def _near_rows(first: int, counts: tuple[int, int, int], parts: int, *given) -> tuple:
+  return *deciding.near_rows(first, *_parted(counts, given)[:3], parts), None
+
+
+def _drop_near(firsts: list[int], share: float, *blocks: np.ndarray) -> tuple:
+  return *deciding.drop_near(blocks, firsts, share), None
+
+
+def _left(first: int, counts: tuple[int, int, int], *given) -> deciding.Found:
+  return deciding.left(first, *_parted(counts, given))
+
+
+def _decide_group(first: int, below: np.uint64, near: bool, counts_of: tuple[int, int, int], *given) -> tuple:
+  tables, drops, renames, nears = _parted(counts_of, given)
+  decisions, counts, totals = deciding.decide(first, tables, drops, renames, below, nears if near else None)
   return decisions, (counts, totals)

@@ -5,11 +5,12 @@ import itertools
 import math
 import pathlib
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from input_pipeline import records, storage
-from input_pipeline.prepare import ray_tasks, spill, splits, spreading, writing
-from input_pipeline.prepare.ray_tasks import Made, Plan, Sizes
+from input_pipeline.engines import ray_tasks
+from input_pipeline.prepare import spill, splits, spreading, writing
+from input_pipeline.prepare.ray_plan import Made, Plan, Sizes
 
 
 def cells(split: int, shards: int, total: splits.Total, share: float, sizes: Sizes) -> spreading.Cells:
@@ -28,7 +29,7 @@ def select(made: list[Made], groups: list[list[int]], decisions: list, every: li
 
   def asked() -> Iterator[tuple[tuple[int, int], list]]:
     for number, group in enumerate(groups):
-      for bundle in _bundles([(made[run].bytes, place, run) for place, run in enumerate(group)], most):
+      for bundle in ray_tasks.bundles([(made[run].bytes, place, run) for place, run in enumerate(group)], most):
         places, runs = [place for _, place, _ in bundle], [made[run].run for _, _, run in bundle]
         yield (number, places[0]), task.remote(sliced, places, decisions[number], *runs)
 
@@ -39,19 +40,6 @@ def select(made: list[Made], groups: list[list[int]], decisions: list, every: li
   return [(own, sizes[own.split], [[refs[column] for refs, _ in found]
                                    for column, (split, _) in enumerate(sliced) if split == own.split])
           for own in every]
-
-
-def _bundles(sized: Iterable[tuple], most: float) -> Iterator[list[tuple]]:
-  """Items, whose first value is their size, in bundles of at most so much, and at least one."""
-  bundle, size = [], 0.
-  for item in sized:
-    if bundle and size + item[0] > most:
-      yield bundle
-      bundle, size = [], 0.
-    bundle.append(item)
-    size += item[0]
-  if bundle:
-    yield bundle
 
 
 def spread(per_slice: list[list], ranges: Sequence[spreading.Range], bytes: float, sizes: Sizes) -> Iterator[list]:
@@ -65,7 +53,7 @@ def spread(per_slice: list[list], ranges: Sequence[spreading.Range], bytes: floa
     task = ray_tasks.task(_spread_of, num_returns=len(finer) + 1)
     found = ray_tasks.in_order(
         (number, task.remote(list(map(spreading.whole, finer)), *(block for _, block in bundle)))
-        for number, bundle in enumerate(_bundles([(mean, block) for block in _taken(blocks)], sizes.value)))
+        for number, bundle in enumerate(ray_tasks.bundles([(mean, block) for block in _taken(blocks)], sizes.value)))
     columns = [[refs[column] for refs, _ in found] for column in range(len(finer))]
     del found
     yield from spread(columns, own, bytes * len(own) / len(ranges), sizes)

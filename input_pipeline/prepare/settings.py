@@ -4,11 +4,12 @@ import dataclasses
 from typing import Annotated, Literal
 
 from input_pipeline import ranges, records
-from input_pipeline.prepare import engines
+from input_pipeline.engines import names
 from input_pipeline.ranges import Within
 from input_pipeline.text import formats, sampling, sentences, word_boundaries
 
 _LEAST_LENGTH = 8
+_OF_ONE_PLACE = 'pairs', 'masks', 'dupe_factor'  # what needs all documents in one place
 Documents = Annotated[int, Within(2, 10**12)]
 
 
@@ -58,7 +59,7 @@ class Prepare:
   """Use only the first documents, so many, and read no more: a quick try, in one process at a time."""
   workers: Annotated[int, Within(1, 10**4)] = 1
   """Processes; the shards do not depend on it."""
-  engine: Literal[*engines.ENGINES] = 'processes'
+  engine: Literal[*names.ENGINES] = 'processes'
   """What does the work; the shards do not depend on it. beam: Apache Beam; ray: Ray. Their own flags come last, after a
   bare --: `--engine beam -- --runner=DataflowRunner --project=P --region=R`, `--engine ray -- --address=auto`."""
   near_duplicates: Annotated[float, Within(0.3, 1)] | None = None
@@ -76,8 +77,7 @@ class Prepare:
         'format': (self.format is None or self.format in formats.FORMATS, f'one of {", ".join(formats.FORMATS)}'),
         'pairs': (self.pairs in records.PAIRS, f'one of {", ".join(records.PAIRS)}'),
         'rules': (self.rules in records.RULES, f'one of {", ".join(records.RULES)}'),
-        'masks': (self.masks in records.MASKS, f'one of {", ".join(records.MASKS)}'),
-        'engine': (self.engine in engines.ENGINES, f'one of {", ".join(engines.ENGINES)}')}
+        'masks': (self.masks in records.MASKS, f'one of {", ".join(records.MASKS)}')}
     ranges.check(self, '', records.DataError, _flag)
     for name, (fine, wanted) in checks.items():
       if not fine:
@@ -96,8 +96,7 @@ class Prepare:
     for name, (used, wanted) in needs.items():
       if not used and changed(name):
         raise records.DataError(f'{_flag(name)} has no effect: it needs {wanted}; leave it out')
-    for name in filter(changed, engines.ENGINES[self.engine]):
-      raise records.DataError(f'{_flag(name)} does not go with --engine {self.engine}: leave one of them out')
+    names.refuse(self, _OF_ONE_PLACE)
 
 
 def _flag(name: str) -> str:

@@ -43,6 +43,11 @@ class Decisions:
   renamed: np.ndarray  # [D] bool: others have the same id, so that the content tells them apart
 
 
+def without_signatures(run: Run) -> Run:
+  """The same where near-duplicates are known."""
+  return dataclasses.replace(run, signatures=run.signatures[:, :0])
+
+
 def of_pieces(pieces: Pieces) -> Run:
   """Pieces on their way, without their documents, of which all is decided."""
   nothing = np.zeros(0, '<u8')

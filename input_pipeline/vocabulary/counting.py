@@ -1,6 +1,6 @@
 """The words of text and how often each is there: all that a WordPiece vocabulary is made of.
 
-Counting is a pure stage (a chunk -> its words), and what is counted is added up in any order:
+Counting is a pure stage (a chunk -> its words), and what is counted is added up in any order, by any engine:
   'the cat the'  'The dog!'   ->   the 3, cat 1, dog 1, ! 1   and of its characters   t 2, T 1 …
 A word is what BERT's rules make of a text, lower-cased where that is asked for.
 """
@@ -9,11 +9,12 @@ import collections
 import dataclasses
 import functools
 import itertools
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from input_pipeline.text import reading, sampling, sources
+from input_pipeline.text import sampling, sources
 from input_pipeline.vocabulary import tokenizer, word_cache
 
 _LINES = 1 << 12  # that are counted at once
@@ -24,7 +25,6 @@ _AT_ONCE = 1 << 12  # copies of a word in a text that is given to the trainer
 class Counted:
   words: collections.Counter
   characters: collections.Counter  # as they came
-  size: int = 0  # bytes of the text that was read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Wanted:
   below: int | None = None  # of documents with keys below this; None: of all
 
 
-def of_chunk(chunk: sources.Chunk, place: reading.Place, wanted: Wanted) -> Counted:
+def of_chunk(chunk: sources.Chunk, wanted: Wanted) -> Counted:
   """The words of what a chunk's weight takes. Raises DataError."""
-  counted = Counted(collections.Counter(), collections.Counter(), chunk.size())
+  counted = nothing()
   lines: dict[int, list[str]] = {}  # by how often they are taken
   for one, often in sources.taken(sources.parse(chunk).documents, chunk.weight)[0]:
     if wanted.below is None or sampling.key(one, wanted.seed) < wanted.below:
@@ -48,7 +48,7 @@ def of_chunk(chunk: sources.Chunk, place: reading.Place, wanted: Wanted) -> Coun
 
 
 def of_lines(lines: Iterable[str], lower_case: bool) -> Counted:
-  counted, every = Counted(collections.Counter(), collections.Counter()), iter(lines)
+  counted, every = nothing(), iter(lines)
   while some := [*itertools.islice(every, _LINES)]:
     add(counted, some, lower_case)
   return counted
@@ -68,12 +68,27 @@ def add(counted: Counted, lines: Iterable[str], lower_case: bool, often: int = 1
 
 
 def together(many: Iterable[Counted]) -> Counted:
-  total, size = Counted(collections.Counter(), collections.Counter()), 0
+  total = nothing()
   for one in many:
     total.words.update(one.words)
     total.characters.update(one.characters)
-    size += one.size
-  return dataclasses.replace(total, size=size)
+  return total
+
+
+def divided(counted: Counted, parts: int) -> list[Counted]:
+  """Parts by a hash of each word and of each character, the same on any machine."""
+  if parts == 1:
+    return [counted]
+  found = [nothing() for _ in range(parts)]
+  for name in ('words', 'characters'):
+    own = [getattr(part, name) for part in found]
+    for text, count in getattr(counted, name).items():
+      own[zlib.crc32(text.encode('utf-8', 'surrogatepass')) % parts][text] = count
+  return found
+
+
+def nothing() -> Counted:
+  return Counted(collections.Counter(), collections.Counter())
 
 
 class _Numbered:

@@ -2,16 +2,18 @@
 
 import collections
 import dataclasses
+import functools
 import io
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Literal
 
-from input_pipeline import processes, ranges, records, storage
+from input_pipeline import ranges, records, storage
+from input_pipeline.engines import gathering, names, table
 from input_pipeline.ranges import Within
-from input_pipeline.text import formats, reading, sampling, sources, transforms
+from input_pipeline.text import formats, sampling, sources, transforms
 from input_pipeline.vocabulary import beside, cases, counting, extending, tokenizer
 
 _MAX_LINE = 4000  # bytes; SentencePiece skips longer ones
@@ -20,16 +22,24 @@ _FREQUENT, _RARE = 1e-4, 1e-7  # of all characters: a letter that is a token if 
 _MOST_PIECES = re.compile(r'Please set it to a value <= (\d+)')
 _CASE_SAMPLE = 5_000_000  # characters, by which it is chosen whether text is lower-cased
 _SENTENCEPIECE_SAMPLE = 2_000_000  # lines; it holds its sample in memory
+# Counts are on their way in parts, one for so many bytes of files: so each stays below 64 MB, of any text.
+_PART_BYTES, _MOST_PARTS = 32 << 20, 512
 
 
-def train_from(settings: 'VocabularySettings', progress: bool = False) -> tokenizer.Tokenizer:
-  """Trains, writes `settings.output`, and gives the vocabulary back. Raises DataError or StorageError,
-  and then leaves nothing."""
+def train_from(settings: 'VocabularySettings', progress: bool = False, arguments: Sequence[str] = ()
+               ) -> tokenizer.Tokenizer:
+  """Trains, writes `settings.output`, and gives the vocabulary back.
+
+  `arguments`: the engine's own, as they stand after -- on a command line. Raises DataError, StorageError or
+  EngineError, and then leaves nothing.
+  """
   with storage.named_errors(f'--output {settings.output}'), transforms.told():
-    return _train(settings, progress)
+    return _train(settings, gathering.Job(settings.engine, settings.output, f'--output {settings.output}',
+                                          tuple(arguments), settings.workers, progress))
 
 
-def _train(settings: 'VocabularySettings', progress: bool) -> tokenizer.Tokenizer:
+def _train(settings: 'VocabularySettings', job: gathering.Job) -> tokenizer.Tokenizer:
+  table.ENGINES[job.engine].check(job.arguments)
   output = storage.path(settings.output)
   trainer = TRAINERS[settings.kind]
   if output.suffix != trainer.suffix:
@@ -46,48 +56,43 @@ def _train(settings: 'VocabularySettings', progress: bool) -> tokenizer.Tokenize
     old = extending.load(settings.extend)
     extending.room_in(old, settings.size)
     lower_case, origin = old.lower_case, {'extends': old.sha256}
-    counted, _ = _counted(settings, parts, lower_case, progress)
+    counted, _ = _counted(settings, parts, lower_case, job)
     data = extending.extend(counted, old, settings.size, alphabet)
   else:
-    data, lower_case = trainer.train(settings, parts, progress)
+    data, lower_case = trainer.train(settings, parts, job)
   storage.write_output(output, data)
   beside.write(output, data, kind=settings.kind, size=settings.size, lower_case=lower_case,
                strip_accents=bool(lower_case) and trainer.accents, input=settings.input, **origin)
   return tokenizer.load(output, lower_case)
 
 
-def _counted(settings: 'VocabularySettings', parts: list[sources.Part], lower_case: bool | None, progress: bool
+def _counted(settings: 'VocabularySettings', parts: list[sources.Part], lower_case: bool | None, job: gathering.Job
              ) -> tuple[counting.Counted, bool]:
-  """The words of the text, counted by some processes, and whether they are lower-cased, where nobody has said it by the
+  """The words of the text, counted by an engine, and whether they are lower-cased, where nobody has said it by the
   first of the text. Raises DataError."""
-  from tqdm import tqdm
-  bar = tqdm(unit='B', unit_scale=True, desc='text → words', disable=None if progress else True, mininterval=1)
-  with processes.pool(settings.workers) as submit, bar:
-    if settings.first is not None or lower_case is None and sources.read_once(parts):
-      lines = sampling.lines(sampling.documents(parts, None, settings.first, settings.seed), settings.seed)
-      lines, lower_case = _choose_case(lines, settings, lower_case)
-      counted = counting.of_lines(lines, lower_case)
-    else:
-      groups, below = reading.groups(parts), None
+  if settings.first is not None or lower_case is None and sources.read_once(parts) and job.engine == names.HERE:
+    lines = sampling.lines(sampling.documents(parts, None, settings.first, settings.seed), settings.seed)
+    lines, lower_case = _choose_case(lines, settings, lower_case)
+    counted = counting.of_lines(lines, lower_case)
+  else:
+    with table.session(job, parts) as gather:
+      below = None
       if settings.limit is not None:
-        sized = reading.each(groups, submit, settings.workers, sampling.sized_keys, sampling.smallest_sized,
-                             settings.limit, settings.seed)
-        below = sampling.below(sampling.smallest((one.keys for one in sized), settings.limit), settings.limit)
+        smallest = functools.partial(sampling.smallest, limit=settings.limit)
+        keys = functools.partial(sampling.keys, limit=settings.limit, seed=settings.seed)
+        found = gather(gathering.Gathering('drawing documents', keys, smallest), parts)
+        below = sampling.below(smallest(found), settings.limit)
       if lower_case is None:
         drawn = sampling.lines(sampling.drawn(parts, below, settings.seed), settings.seed)
         _, lower_case = _choose_case(drawn, settings, None)
       wanted = counting.Wanted(lower_case, settings.seed, below)
-      counted = counting.together(_told(reading.each(
-          groups, submit, settings.workers, counting.of_chunk, counting.together, wanted), bar))
+      size = sum(part.stamp.bytes for part in parts)
+      counted = counting.together(gather(gathering.Gathering(
+          'text → words', functools.partial(counting.of_chunk, wanted=wanted), counting.together, counting.divided,
+          min(_MOST_PARTS, -(-size // _PART_BYTES) or 1), (counting.Counted,)), parts))
   if not counted.words:
     raise _no_text(settings)
   return counted, lower_case
-
-
-def _told(found: Iterable[counting.Counted], bar: Any) -> Iterator[counting.Counted]:
-  for one in found:
-    bar.update(one.size)
-    yield one
 
 
 def _no_text(settings: 'VocabularySettings') -> records.DataError:
@@ -95,12 +100,12 @@ def _no_text(settings: 'VocabularySettings') -> records.DataError:
       f'--input {sources.shown(settings.input)} holds no text: wanted at least one document')
 
 
-def _wordpiece(settings: 'VocabularySettings', parts: list[sources.Part], progress: bool) -> tuple[bytes, bool]:
-  counted, lower_case = _counted(settings, parts, settings.lower_case, progress)
+def _wordpiece(settings: 'VocabularySettings', parts: list[sources.Part], job: gathering.Job) -> tuple[bytes, bool]:
+  counted, lower_case = _counted(settings, parts, settings.lower_case, job)
   return train_wordpiece(counted, settings.size, lower_case), lower_case
 
 
-def _sentencepiece(settings: 'VocabularySettings', parts: list[sources.Part], progress: bool) -> tuple[bytes, bool]:
+def _sentencepiece(settings: 'VocabularySettings', parts: list[sources.Part], job: gathering.Job) -> tuple[bytes, bool]:
   found = sampling.documents(parts, settings.limit, settings.first, settings.seed)
   lines = sampling.lines(found, settings.seed, _SENTENCEPIECE_SAMPLE, _lines_of)
   lines, lower_case = _choose_case(lines, settings, settings.lower_case)
@@ -233,11 +238,11 @@ def _short(lines: Iterator[str]) -> Iterator[str]:
 @dataclasses.dataclass(frozen=True)
 class Trainer:
   """How a vocabulary of one kind is made."""
-  # (…, …, progress) -> (the file, whether it is of text that is lower-cased)
-  train: Callable[['VocabularySettings', list[sources.Part], bool], tuple[bytes, bool]]
+  # -> (the file, whether it is of text that is lower-cased)
+  train: Callable[['VocabularySettings', list[sources.Part], gathering.Job], tuple[bytes, bool]]
   suffix: str  # of the file's name
   accents: bool  # whether they are dropped where text is lower-cased
-  by_many: bool  # whether several processes can count what it needs
+  by_many: bool  # whether several processes, or other machines, can count what it needs
 
 
 TRAINERS = {
@@ -277,6 +282,10 @@ class VocabularySettings:
   """Of what --limit draws, and of the two million lines that SentencePiece takes at most."""
   workers: Annotated[int, Within(1, 10**4)] = 1
   """Processes that count words; the vocabulary does not depend on it."""
+  engine: Literal[*names.ENGINES] = names.HERE
+  """Who counts words; the vocabulary does not depend on it. beam: Apache Beam; ray: Ray. Their own flags come last,
+  after a bare --: `--engine beam -- --runner=DataflowRunner --project=P --region=R`, `--engine ray --
+  --address=auto`."""
   overwrite: bool = False
   """Replace an output that exists."""
 
@@ -292,3 +301,14 @@ class VocabularySettings:
     if self.workers > 1 and self.first is not None:
       raise records.DataError(f'--workers {self.workers} with --first, which reads in order and no more than it needs: '
                               'leave one of them out')
+    names.refuse(self)
+    if self.engine != names.HERE:
+      self._refuse_what_one_process_does()
+
+  def _refuse_what_one_process_does(self) -> None:
+    if not TRAINERS[self.kind].by_many:
+      raise records.DataError(f'--engine {self.engine} with --kind {self.kind}, which is trained by one process on '
+                              f'{_SENTENCEPIECE_SAMPLE:,} lines at most: leave --engine out')
+    if self.limit is not None and self.lower_case is None and self.extend is None:
+      raise records.DataError(f'--limit with --engine {self.engine} needs --lower-case or --no-lower-case: to choose '
+                              'by the letters of what is drawn, this process would have to read the text')

@@ -9,6 +9,7 @@ import tyro
 
 from bert_jax.errors import ConfigError, require
 from input_pipeline.batches.masking import STORED, Masking
+from input_pipeline.engines import names as engine_names
 from input_pipeline.prepare.settings import Prepare
 from input_pipeline.ranges import Count, CountOrNone, Seed, Within
 from input_pipeline.records import GOOGLE
@@ -31,10 +32,11 @@ def vocabulary(argv: list[str]) -> int:
   """Trains and writes a vocabulary."""
   from input_pipeline import processes
   from input_pipeline.vocabulary import cases, training
-  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], argv, 'vocabulary',
+  own, of_engine = flags.parted(argv)
+  settings = flags.parse(tyro.conf.OmitArgPrefixes[training.VocabularySettings], own, 'vocabulary',
                          check=check_vocabulary)
   processes.begin(settings.workers)  # workers then import beside this process
-  trained = training.train_from(settings, progress=True)
+  trained = training.train_from(settings, progress=True, arguments=of_engine)
   print(f'{settings.output}: {trained.kind}, {len(trained.tokens):,} tokens')
   told = settings.lower_case is not None or settings.extend is not None  # or else it was chosen by the same letters
   if told and (lost := cases.warning(trained.lower_case, trained.tokens, settings.language, trained.strips_accents)):
@@ -159,18 +161,27 @@ class Inspect:
   """Which tokens of the examples are predicted, and what replaces them."""
   json: bool = False
   """One JSON object on stdout and nothing else there."""
+  workers: Annotated[int, Within(1, 10**4)] = 1
+  """Processes that verify shards and read samples; what is found does not depend on it. 1: one, which verifies by some
+  threads."""
+  engine: Literal[*engine_names.ENGINES] = engine_names.HERE
+  """Who does that. beam: Apache Beam; ray: Ray. Their own flags come last, after a bare --: `--engine ray --
+  --address=auto`."""
 
 
 def check(args: Inspect) -> dict[str, str]:
   """Raises ConfigError for what cannot work; returns the flags that change nothing beside the others, and why."""
+  engine_names.refuse(args)
   return {} if args.examples else dict.fromkeys(('masking', 'pack', 'seed'), 'with --examples 0, which shows no row')
 
 
 def inspect(argv: list[str]) -> int:
   """Prints what is in shards."""
   from input_pipeline import inspection
-  args = flags.parse(Inspect, argv, 'inspect', check=check)
+  own, of_engine = flags.parted(argv)
+  args = flags.parse(Inspect, own, 'inspect', check=check)
+  by = inspection.looking_by(args.data, args.engine, of_engine, args.workers, progress=True)
   report = inspection.inspect(args.data, args.examples, args.seed, args.pairs, args.masking, args.pack,
-                              args.sample_tokens)
+                              args.sample_tokens, by=by)
   print(flags.as_json(dataclasses.asdict(report)) if args.json else inspection.text(report))
   return 0

@@ -1,6 +1,6 @@
 """Where a job works before its data is whole, on what all its machines see: in a folder that is its own.
 
-On a disk that is a part of its workplace (publishing.py). In a bucket, which knows no renames, it lies in
+On a disk that is a part of its workplace. In a bucket, which knows no renames, it lies in
 `.NAME.partial` beside the output, where one job at a time holds a lock; what stood there when it got the lock is of
 jobs that ended.
 The name of each job's folder is its own: workers of a job that was killed may still write, and reach nobody else's.
@@ -11,16 +11,79 @@ import contextlib
 import json
 import os
 import pathlib
+import re
+import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 
-from input_pipeline import locking, records, storage
+from input_pipeline import locking, places, records, storage
 from input_pipeline.errors import StorageError
 
 MARK = 'publishing.json'
+_IDENTITY = 'identity.json'
 _LOCK = 'lock.json'
 _SHARED = 'shared-'
+
+
+@contextlib.contextmanager
+def workplace(output: str, identity: dict) -> Iterator[pathlib.Path]:
+  """A directory to work in, on the file system of `output` where that is local; removed in the end, or after an error.
+
+  One that a killed or interrupted process left is taken over, with what is in it, if it was for the same work, and else
+  removed.
+  """
+  local = storage.is_local(output)
+  target = storage.resolved(output)
+  if local:
+    storage.local(target).parent.mkdir(parents=True, exist_ok=True)
+  parent = places.workshop(storage.local(target)) if local else pathlib.Path(tempfile.gettempdir())
+  place = parent / f'.{target.name}.{socket.gethostname()}.{os.getpid()}.partial'
+  described = json.dumps(identity, sort_keys=True)
+  for leftover in of_the_dead(parent, target.name):
+    if local and not (target / records.MANIFEST).exists():
+      for name in marked(leftover):
+        (storage.local(target) / name).unlink(missing_ok=True)
+    mark = leftover / _IDENTITY
+    if mark.exists() and mark.read_text() == described and (leftover == place or not place.exists()):
+      leftover.rename(place)
+      (place / MARK).unlink(missing_ok=True)
+    else:
+      shutil.rmtree(leftover, ignore_errors=True)
+  place.mkdir(exist_ok=True)
+  (place / _IDENTITY).write_text(described)
+  try:
+    yield place
+  except Exception:
+    shutil.rmtree(place, ignore_errors=True)
+    raise
+  # KeyboardInterrupt comes by neither way, and leaves the work for the next run
+  shutil.rmtree(place, ignore_errors=True)
+
+
+def workplaces(parent: pathlib.Path, name: str) -> list[tuple[pathlib.Path, str, int]]:
+  """(path, host, process) of all that jobs with an output of this name made in a folder, on whatever host."""
+  found = [(path, re.fullmatch(rf'\.{re.escape(name)}\.(.+)\.(\d+)\.partial', path.name))
+           for path in sorted(parent.glob('.*.partial'))]
+  return [(path, owner[1], int(owner[2])) for path, owner in found if owner]
+
+
+def of_the_dead(parent: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """Those of processes of this machine that are no more, and the one that would be this process' own."""
+  here = socket.gethostname()
+  return [path for path, host, process in workplaces(parent, name)
+          if host == here and (process == os.getpid() or not _alive(process))]
+
+
+def _alive(process: int) -> bool:
+  try:
+    os.kill(process, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    pass
+  return True
 
 
 @contextlib.contextmanager

@@ -2,13 +2,14 @@
 
 import contextlib
 import difflib
+import functools
 import io
 import logging
 import sys
 from collections.abc import Callable
 
 from input_pipeline import records
-from input_pipeline.prepare import failures
+from input_pipeline.engines import failures, probing
 
 # Runners whose job server, elsewhere, has flags of its own: what Beam does not know is handed on to them.
 _WITH_FLAGS_OF_THEIR_OWN = ('portable', 'flink', 'spark', 'prism')
@@ -95,3 +96,15 @@ def run(build: Callable, made) -> None:
     except Exception as error:  # each runner has its own kinds, with the words of a worker in them
       logging.getLogger('apache_beam').error('the pipeline failed', exc_info=error)
       raise failures.with_log(failures.explained(f'{type(error).__name__}: {error}', 'beam', _BRING), log) from error
+
+
+def ask(question: probing.Question, made) -> None:
+  """Puts a question to a worker. Raises what it finds."""
+  run(functools.partial(_ask, question=question), made)
+  probing.check_answered(question)
+
+
+def _ask(pipeline, question: probing.Question) -> None:
+  import apache_beam as beam
+  _ = pipeline | 'ask' >> beam.Create([question]) | 'to a worker' >> beam.Reshuffle() | 'answer' >> beam.Map(
+      probing.answer)

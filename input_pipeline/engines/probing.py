@@ -1,17 +1,19 @@
 """What is found out before the work, by one task on a worker of a cluster: a missing piece would end hours of it.
 
 The driver writes a token to the folder that is shared, and asks; the worker looks for it, compares the project and its
-packages with the driver's, opens what is to be read, and answers in the same folder, where the driver looks.
+packages with the driver's, opens what is to be read, and answers in the same folder, where the driver looks. Where
+workers write nothing there is no such folder, and no token.
 """
 
 import dataclasses
 import platform
 import socket
 import uuid
+from collections.abc import Sequence
 
 from input_pipeline import records, storage
+from input_pipeline.engines import versions
 from input_pipeline.errors import StorageError
-from input_pipeline.prepare import versions
 from input_pipeline.text import files, sources
 
 _MOST_SOURCES = 16  # that are opened: of more, these stand for all
@@ -21,22 +23,25 @@ _ASKED, _ANSWERED = 'asked', 'answered'
 @dataclasses.dataclass(frozen=True)
 class Question:
   token: str
-  shared: str
-  output: str  # what the user calls it
+  shared: str  # '': workers write nothing
+  output: str  # what the user calls it, with its flag
   engine: str
   project: str  # versions.project()
   packages: tuple[tuple[str, str], ...]
   parts: tuple[sources.Part, ...]
+  stored: tuple[tuple[str, int], ...] = ()  # (path, bytes)
 
 
-def ask(shared: storage.Path, output: str, engine: str, parts: list[sources.Part]) -> Question:
-  """Writes the token, and gives what a worker is to answer."""
+def ask(shared: storage.Path | None, output: str, engine: str, parts: list[sources.Part],
+        stored: Sequence[tuple[str, int]] = ()) -> Question:
+  """Writes the token, and gives what a worker is to answer. `stored`: (path, bytes) of other files that it must see."""
   token = uuid.uuid4().hex
-  storage.make_folder(shared)
-  storage.write_whole(shared / _ASKED, token)
-  step = -(-len(parts) // _MOST_SOURCES)
-  return Question(token, str(shared), output, engine, versions.project(), tuple(versions.packages().items()),
-                  tuple(parts[::step]))
+  if shared is not None:
+    storage.make_folder(shared)
+    storage.write_whole(shared / _ASKED, token)
+  some = lambda many: tuple(many[::-(-len(many) // _MOST_SOURCES) or 1])
+  return Question(token, '' if shared is None else str(shared), output, engine, versions.project(),
+                  tuple(versions.packages().items()), some(parts), some(stored))
 
 
 def answer(question: Question) -> None:
@@ -47,10 +52,20 @@ def answer(question: Question) -> None:
   packages = versions.packages()
   if other := [(name, version) for name, version in question.packages if packages.get(name) != version]:
     name, version = other[0]
-    raise records.DataError(f'{here} has {name} {packages.get(name, "not at all")}, this machine {version}: shards '
-                            'would differ; install the same version')
+    raise records.DataError(f'{here} has {name} {packages.get(name, "not at all")}, this machine {version}: what '
+                            'it makes would differ; install the same version')
   for part in question.parts:
     _look(part, here)
+  for path, size in question.stored:
+    try:
+      found: int | None = storage.size(storage.path(path))
+    except (OSError, StorageError):
+      found = None
+    if found != size:
+      raise records.DataError(f'{here} sees {"no" if found is None else "another"} {path}: put it where every worker '
+                              'sees the same, such as a bucket or a shared disk')
+  if not question.shared:
+    return
   shared = storage.path(question.shared)
   try:
     seen = (shared / _ASKED).read_text()
@@ -76,6 +91,8 @@ def _look(part: sources.Part, here: str) -> None:
 
 def check_answered(question: Question) -> None:
   """On the driver. Raises DataError where the answer is not there."""
+  if not question.shared:
+    return
   shared = storage.path(question.shared)
   answered = shared / f'{_ANSWERED}-{question.token}'
   if not answered.exists():
@@ -85,5 +102,5 @@ def check_answered(question: Question) -> None:
 
 
 def _not_shared(question: Question, why: str) -> records.DataError:
-  return records.DataError(f'--output {question.output} is not shared: {why}; name a place that every machine sees, '
+  return records.DataError(f'{question.output} is not shared: {why}; name a place that every machine sees, '
                            'such as a bucket or a shared disk')

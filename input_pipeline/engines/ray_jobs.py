@@ -22,8 +22,8 @@ from typing import Any
 
 import input_pipeline
 from input_pipeline import records, storage
+from input_pipeline.engines import bars, failures
 from input_pipeline.errors import EngineError
-from input_pipeline.prepare import bars, failures
 from input_pipeline.text import files
 
 PATIENCE = 15  # seconds without an answer, after which it is said what is waited for
