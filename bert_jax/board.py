@@ -1,10 +1,11 @@
 """Scalars for TensorBoard."""
 
 import contextlib
+import importlib.util
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -16,25 +17,32 @@ class Board:
   """
 
   def __init__(self, directory: str, step: int | None, suffix: str = ''):
-    """A new file in a local folder, its name with `suffix`. Steps after `step`, of a run that was cut off, count no
-    more."""
+    """A new file in a local folder, its name with `suffix`, with what is written first. Steps after `step`, of a run
+    that was cut off, count no more."""
     self._events: Any = None
-    try:
-      from tensorboardX.event_file_writer import EventsWriter
-      from tensorboardX.proto import event_pb2
-    except ImportError:
+    self._directory, self._step, self._suffix = directory, step, suffix
+    self._open: Callable[[], None] | None = self._begin
+    if importlib.util.find_spec('tensorboardX') is None:
       print('bert-jax: tensorboardX is not installed: scalars go only to metrics.jsonl', file=sys.stderr)
-      return
+      self._open = None
+
+  def _begin(self) -> None:
+    # Not before there is something to write: where torch is installed, tensorboardX imports it, which takes seconds.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2
     self._event = event_pb2.Event
-    with self._once():
-      os.makedirs(directory, exist_ok=True)
-      self._events = EventsWriter(os.path.join(directory, 'events'), f'.{os.getpid()}{suffix}')
-      if step is not None:
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.SessionStatus.START)
-        self._events.write_event(self._event(wall_time=time.time(), step=step + 1, session_log=start))
+    os.makedirs(self._directory, exist_ok=True)
+    self._events = EventsWriter(os.path.join(self._directory, 'events'), f'.{os.getpid()}{self._suffix}')
+    if self._step is not None:
+      start = event_pb2.SessionLog(status=event_pb2.SessionLog.SessionStatus.START)
+      self._events.write_event(self._event(wall_time=time.time(), step=self._step + 1, session_log=start))
 
   def write(self, step: int, kind: str, scalars: Mapping[str, float], at: float | None = None) -> None:
     """`at`: when they were measured, in seconds since 1970; now by default."""
+    if self._open is not None:
+      begin, self._open = self._open, None
+      with self._once():
+        begin()
     if self._events is not None:
       from tensorboardX import summary
       with self._once():
@@ -47,7 +55,7 @@ class Board:
     if self._events is not None:
       with self._once():
         self._events.close()
-    self._events = None
+    self._events = self._open = None
 
   @contextlib.contextmanager
   def _once(self) -> Iterator[None]:

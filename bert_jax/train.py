@@ -36,16 +36,21 @@ from bert_jax import (
 from bert_jax.errors import require
 from bert_jax.parallel import mesh as mesh_lib
 from input_pipeline import records, storage
+from input_pipeline.batches.reading import AUTO
+
+# Of reading ahead: a step there takes longer than a thread takes for its batch, and to import TensorFlow takes seconds.
+ON_CPU = 'threads'
 
 
 def train(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, *, devices=None,
-          engine: str = 'auto', progress: bool = True, initialize_from: storage.PathLike | None = None,
+          engine: str = AUTO, progress: bool = True, initialize_from: storage.PathLike | None = None,
           longer_positions: str | None = None, stop: Callable[[int], bool] | None = None,
           back: rewind.Rewind | None = None, begun: run_directory.Begun | None = None,
           log_to: str | None = None) -> training.Result:
   """Trains `config` on the shards of `data_dir`, or goes on where `run_dir` stopped.
 
-  `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading.
+  `devices`: all of jax.devices() by default. `engine`: what reads ahead, see input_pipeline.batches.reading;
+  on CPU devices a thread by default.
   `initialize_from`: a checkpoint whose weights a new run begins with, instead of random ones; where the data's
   vocabulary extends its own, they grow. `longer_positions`: a key of convert.growing.LONGER, how it gets more positions
   than it has. `stop`: asked with the number of each step that is done; where it says so, the run is saved and ends, as
@@ -67,7 +72,7 @@ class Made:
   found: health.Preflight
 
 
-def make(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, devices=None, engine: str = 'auto',
+def make(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLike, devices=None, engine: str = AUTO,
          progress: bool = True, initialize_from: storage.PathLike | None = None, longer_positions: str | None = None,
          back: rewind.Rewind | None = None, begun: run_directory.Begun | None = None,
          log_to: str | None = None) -> Made:
@@ -88,6 +93,8 @@ def make(config: cfg.Config, data_dir: storage.PathLike, run_dir: storage.PathLi
   lengths = [phase.config.batch.sequence_length for phase in phases.phases(settled.config)]
   config, proof = selftest.proven(settled.config, mesh, lengths)
   program = program_lib.of(config, devices)
+  if engine == AUTO and program.mesh.devices.flat[0].platform == 'cpu':
+    engine = ON_CPU
   for line in (*settled.lines, *proof) if progress else ():
     training.print_once(f'bert-jax: {line}')
   found = health.preflight(program, streams)

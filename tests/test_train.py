@@ -1,6 +1,7 @@
 """Training: it learns, stops, resumes bit for bit, on another mesh too, and refuses what is not its own."""
 
 import dataclasses
+import pickle
 import random
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from bert_jax import (
 )
 from bert_jax.errors import DriftError, NonFiniteError
 from input_pipeline.errors import DataError
-from tests import synthetic
+from tests import children, synthetic
 
 VOCABULARY, STEPS = 120, 40
 MESHES = [(cfg.MeshShape(data=2), 2), (cfg.MeshShape(data=4), 4), (cfg.MeshShape(data=2, fsdp=4), 8),
@@ -67,6 +68,27 @@ def losses(run_dir):
 
 def equal(a, b) -> bool:
   return all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(np.asarray(x), np.asarray(y)), a, b)))
+
+
+FIRST_STEP = '''
+import pickle, sys
+import jax
+from bert_jax import train
+heavy, found = {'tensorflow', 'torch', 'tensorboardX', 'keras', 'transformers'}, []
+with open(sys.argv[1], 'rb') as file:
+  args = pickle.load(file)
+train.train(*args, devices=jax.devices()[:1], progress=False,
+            stop=lambda step: found.append(sorted(heavy & set(sys.modules))) or True)
+print(found)
+'''
+
+
+def test_the_first_step_waits_for_no_library_that_it_does_not_need(data, config, tmp_path):
+  """On a CPU: TensorFlow, and torch by way of tensorboardX, took half of a second start."""
+  (tmp_path / 'args').write_bytes(pickle.dumps((config, data, tmp_path / 'run')))
+  done = subprocess.run([sys.executable, '-c', FIRST_STEP, tmp_path / 'args'], capture_output=True, text=True,
+                        timeout=children.SECONDS)
+  assert done.stdout.strip() == '[[]]', done.stdout + done.stderr
 
 
 @pytest.mark.reliability(1)
