@@ -7,6 +7,7 @@ import random
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from bert_jax import compiled
 from bert_jax.errors import ConfigError
@@ -16,12 +17,18 @@ from launch.plan import kept
 
 @pytest.fixture(autouse=True)
 def own(monkeypatch, tmp_path):
-  """No cache of the user's, and every program is worth keeping."""
+  """No cache of the user's, nor that of the tests, and every program is worth keeping."""
   monkeypatch.delenv(compiled.OWN)
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update('jax_compilation_cache_dir', None)
+  compilation_cache.reset_cache()
   monkeypatch.setattr(compiled, 'LEAST_SECONDS', 0.0)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'caches'))
   (tmp_path / 'tmp').mkdir()
   monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp'))
+  yield
+  jax.config.update('jax_compilation_cache_dir', before)
+  compilation_cache.reset_cache()
 
 
 def compute(folder) -> tuple[float, int]:

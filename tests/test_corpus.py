@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from input_pipeline import records
-from input_pipeline.prepare import corpus, pieces, publishing, stages
+from input_pipeline.engines import staging
+from input_pipeline.prepare import corpus, pieces, stages
 from input_pipeline.text import formats, sentences, sources
 from input_pipeline.vocabulary import tokenizer
 
@@ -119,7 +120,7 @@ def test_overwrite_replaces_our_data_and_leftovers_of_the_dead_go(made, tmp_path
   prepare, _ = made
   again = dataclasses.replace(prepare, output=str(tmp_path / 'data'))
   corpus.prepare(again, progress=False)
-  dead = tmp_path / f'.data.{publishing.socket.gethostname()}.999999999.partial'
+  dead = tmp_path / f'.data.{staging.socket.gethostname()}.999999999.partial'
   dead.mkdir()
   replaced = corpus.prepare(dataclasses.replace(again, seed=1, overwrite=True), progress=False)
   assert records.read_manifest(tmp_path / 'data') == replaced

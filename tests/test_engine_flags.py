@@ -7,7 +7,8 @@ import pytest
 
 from bert_jax.errors import ConfigError
 from input_pipeline import records
-from input_pipeline.prepare import corpus, engines, settings
+from input_pipeline.engines import names
+from input_pipeline.prepare import corpus, settings
 from launch import cli
 from launch.commands import flags, text
 
@@ -69,7 +70,7 @@ def test_what_beam_would_ignore_or_cannot_find_is_refused(arguments, message):
 def test_flags_reach_beam_unchanged():
   from apache_beam.options import pipeline_options
 
-  from input_pipeline.prepare import beam_jobs
+  from input_pipeline.engines import beam_jobs
   arguments = ['--runner', 'DirectRunner', '--direct_num_workers', '2', '--experiments=a', '--experiments=b']
   made = beam_jobs.options(tuple(arguments))
   assert made._flags == arguments
@@ -105,7 +106,7 @@ def test_flags_reach_ray_by_their_names(tmp_path):
 
   import ray
 
-  from input_pipeline.prepare import ray_jobs
+  from input_pipeline.engines import ray_jobs
   (tmp_path / 'env.yaml').write_text('working_dir: /house\nenv_vars:\n  A: "1"\n')
   made = ray_jobs.options(('--address', 'ray://head:10001', f'--runtime_env={tmp_path}/env.yaml', '--namespace=mine'))
   assert made == {'address': 'ray://head:10001', 'namespace': 'mine',
@@ -117,6 +118,6 @@ def test_flags_reach_ray_by_their_names(tmp_path):
 
 
 def test_each_engine_has_its_line_in_both_tables():
-  assert corpus.ENGINES.keys() == engines.ENGINES.keys()
+  assert corpus.ENGINES.keys() == names.ENGINES.keys()
   known = {field.name for field in dataclasses.fields(settings.Prepare)}
-  assert known.issuperset(set().union(*engines.ENGINES.values()))
+  assert known.issuperset(set().union(*names.ENGINES.values()))

@@ -224,9 +224,9 @@ KINDS = {f'benchmark {kind}' for kind in measuring.KINDS}
 PLACEHOLDER = '…'
 # The command's own, Beam's, Ray's and git's, one that stands in a recipe's place, and those that are refused with what
 # took their place.
-FOREIGN = {'--version', '--logdir', '--host', '--direct_num_workers', '--runner', '--project', '--region',
-           '--setup_file', '--address', '--runtime_env', '--always', '--dirty', '--abbrev', '--exclude', planning.LIST,
-           '--beam-runner', '--beam-arguments'}
+FOREIGN = {'--version', '--logdir', '--host', '--direct_num_workers', '--direct_running_mode', '--runner', '--project',
+           '--region', '--setup_file', '--address', '--runtime_env', '--always', '--dirty', '--abbrev', '--exclude',
+           planning.LIST, '--beam-runner', '--beam-arguments'}
 # Faults that are known: (file, what it names). To be emptied.
 KNOWN: set[tuple[str, str]] = set()
 

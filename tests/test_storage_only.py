@@ -46,6 +46,7 @@ LOCAL = {
     'launch/without_gpu.py': 'devices of the machine',
     'launch/without_tpu.py': 'devices of the machine',
     'bert_jax/object_log.py': 'events in a temporary folder, before they are sent',
+    'launch/hardware_page.py': 'a page of the sources, and the name of the CPU that is here',
 }
 MODULES = {'pathlib', 'shutil', 'tempfile', 'glob', 'fsspec', 'gcsfs', 'etils', 'smart_open'}
 OF_OS = {'path', 'open', 'stat', 'listdir', 'scandir', 'walk', 'makedirs', 'mkdir', 'remove', 'unlink', 'rename',
