@@ -147,13 +147,13 @@ $(VENV)/wheels: $(VENV)/.peers
 	mkdir -p $(VENV)/wheels.tmp && mv $(VENV)/wheels.tmp $@
 
 test-peers: $(VENV)/.peers | $(VENV)/wheels
-	BERT_JAX_TEST_MINILM="$$(ls $(VENV)/wheels/*.whl 2> /dev/null | head -n 1)" $(BIN)/python $(PYTEST) -n $(WORKERS) --dist loadfile -m peers tests
+	BERT_JAX_TEST_MINILM="$$(ls $(VENV)/wheels/*.whl 2> /dev/null | head -n 1)" $(BIN)/python $(PYTEST) -m peers tests
 
 test-trackers: $(VENV)/.trackers
 	$(BIN)/python $(PYTEST) -m trackers tests/test_trackers.py
 
 test-engines: $(ENGINES_VENV)/.installed
-	$(ENGINES_VENV)/bin/python $(PYTEST) -n $(WORKERS) --dist loadfile -m 'beam or ray' tests
+	$(ENGINES_VENV)/bin/python $(PYTEST) -m 'beam or ray' tests
 
 test-gpu-plan: $(GPU_PLAN_VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python $(PYTEST) -m gpu_plan tests/test_gpu_plan.py

@@ -19,6 +19,9 @@ CPUS = 1  # of a node
 SECONDS = 120  # in which a process that was killed must be gone
 ATTEMPTS = 4  # to start a node
 STORE = 200 << 20  # bytes of objects in memory, of a node
+# Ray that began a cluster by itself leaves ~/.ray/auth_token; from then on some of its parts ask for it, others do not.
+NO_TOKEN = {'RAY_AUTH_MODE': 'disabled'}
+os.environ.update(NO_TOKEN)  # drivers
 
 
 def free_port() -> int:
@@ -115,7 +118,7 @@ def running(nodes: int, path: str = '', more: Mapping[str, str] | None = None) -
   folder = pathlib.Path(tempfile.mkdtemp(prefix='ray-', dir='/tmp'))
   environment = {name: value for name, value in os.environ.items() if not name.startswith('RAY_')}
   # Ray's workers give way to all else, which beside other tests would be for ever.
-  environment |= {'PYTHONPATH': path, 'RAY_worker_niceness': '0', **(more or {})}
+  environment |= {'PYTHONPATH': path, 'RAY_worker_niceness': '0', **NO_TOKEN, **(more or {})}
   cluster = Cluster(free_port(), free_port(), folder, environment, [])
   try:
     for _ in range(nodes):
