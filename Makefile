@@ -176,7 +176,7 @@ test-slurm: $(VENV)/.installed
 
 # Plans of GPUs, of a TPU's slice, steps timed here; what was found stays in hardware.json until it is found again.
 HARDWARE := -m launch.hardware_page
-HARDWARE_RECIPES ?= tiny,small,base,large
+HARDWARE_RECIPES ?= tiny,mini,small,base,large
 HARDWARE_GPUS ?= h100:1 rtx4090:1 l4:1 a100-80g:1
 hardware: $(GPU_PLAN_VENV)/.installed $(VENV)/.installed
 	$(GPU_PLAN_VENV)/bin/python $(HARDWARE) plan docs/hardware.json $(HARDWARE_RECIPES) $(HARDWARE_GPUS)
