@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -125,9 +126,11 @@ def without_trace(record: logging.LogRecord) -> bool:
 
 
 def not_of_saves(record: logging.LogRecord) -> bool:
-  """Drops what asyncio prints of an array's write that failed beside the one that Orbax raises."""
+  """Drops what asyncio prints of arrays' writes that failed beside the one that Orbax raises, of one task or of several
+  that were gathered."""
   said = record.getMessage()
-  return not (said.startswith('Task exception was never retrieved') and 'orbax' in said)
+  trace = ''.join(traceback.format_exception(*record.exc_info)) if record.exc_info else ''
+  return not ('exception was never retrieved' in said and 'orbax' in said + trace)
 
 
 class Hook:

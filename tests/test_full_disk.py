@@ -1,6 +1,9 @@
 """Disks that are full, or may only be read: small ones of their own, mounted; at each kind of write, and in a run."""
 
+import asyncio
 import functools
+import gc
+import logging
 import os
 import pathlib
 import re
@@ -9,7 +12,7 @@ import subprocess
 
 import pytest
 
-from bert_jax import metrics
+from bert_jax import arrays, metrics
 from bert_jax.errors import CheckpointError
 from tests import children, corpora, troubles
 from tests.children import Child
@@ -187,3 +190,20 @@ def test_a_disk_that_may_only_be_read_is_a_sentence(way, disk, tally, there):
   with pytest.raises(OSError):
     pathlib.Path(disk / 'x').touch()
   tally.fault(True, detected=True, survived=contents(disk) == before)
+
+
+@pytest.mark.parametrize('place, told', [('/site/orbax/serialization.py', 0), ('/site/other/writing.py', 1)])
+def test_writes_that_failed_beside_another_are_told_once(caplog, monkeypatch, place, told):
+  """asyncio tells of each write that nobody waits for any more, by its traceback; those of Orbax' are told already."""
+  space: dict = {}
+  exec(compile("async def write():\n  raise ValueError('no space')", place, 'exec'), space)
+
+  async def save():
+    gathered = asyncio.gather(space['write'](), space['write']())
+    await asyncio.sleep(0.01)
+    del gathered
+    gc.collect()
+
+  monkeypatch.setattr(logging.getLogger('asyncio'), 'filters', [arrays.not_of_saves])
+  asyncio.run(save())
+  assert [record.name for record in caplog.records] == ['asyncio'] * told
