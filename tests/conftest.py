@@ -134,6 +134,21 @@ def beam_workers(tmp_path_factory):
     yield found
 
 
+@pytest.fixture(params=['two processes', pytest.param('Beam', marks=pytest.mark.beam)])
+def other(request):
+  """An engine beside one process, by the name that tests have for it, and the arguments that reach it."""
+  return request.param, ()
+
+
+@pytest.fixture(params=[pytest.param('Beam, two workers', marks=pytest.mark.beam),
+                        pytest.param('Ray, two nodes', marks=pytest.mark.ray)])
+def on_cluster(request):
+  """The same, of one whose workers are elsewhere."""
+  if request.param == 'Beam, two workers':
+    return request.param, request.getfixturevalue('beam_workers')
+  return request.param, request.getfixturevalue('ray_nodes').direct
+
+
 @pytest.fixture
 def healthy(bucket):
   """The same, without faults before and after the test."""

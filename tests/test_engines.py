@@ -33,19 +33,6 @@ def folder(tmp_path, monkeypatch):
   return tmp_path
 
 
-@pytest.fixture(params=['two processes', pytest.param('Beam', marks=pytest.mark.beam)])
-def other(request):
-  return request.param, ()
-
-
-@pytest.fixture(params=[pytest.param('Beam, two workers', marks=pytest.mark.beam),
-                        pytest.param('Ray, two nodes', marks=pytest.mark.ray)])
-def on_cluster(request):
-  if request.param == 'Beam, two workers':
-    return request.param, request.getfixturevalue('beam_workers')
-  return request.param, request.getfixturevalue('ray_nodes').direct
-
-
 def made_by(engine: str, folder: pathlib.Path, input: str, arguments=(), **chosen) -> dict[str, bytes] | str:
   """The files that an engine writes, or the sentence by which it refuses."""
   output = folder / 'data' / engine.replace(' ', '-')
