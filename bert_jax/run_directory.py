@@ -50,7 +50,7 @@ class Origin:
 @dataclasses.dataclass(frozen=True)
 class Begun:
   """How a run was begun, for who wants to do so again; nothing goes by it."""
-  recipe: str = ''  # '': settings of a file, or a call
+  recipe: str = ''  # or the name of the file of settings; '': a call
   command: str = ''  # the command line; '': a call
   folder: str = ''  # where that was
   versions: dict = dataclasses.field(default_factory=dict)  # {package: version}

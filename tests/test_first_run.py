@@ -72,6 +72,16 @@ def test_a_run_goes_on_without_its_recipe(here, capsys, tmp_path, monkeypatch):
     cli.run(['pretrain', '--run-dir', 'nothing'])
 
 
+def test_a_run_that_a_file_of_settings_began_is_listed_by_its_name(here, capsys, tmp_path):
+  settings = tmp_path / 'mine.json'
+  settings.write_text((here / 'run' / run_directory.CONFIG).read_text())
+  assert cli.run(['pretrain', '--config', str(settings), '--data', 'data', '--run-dir', str(tmp_path / 'runs' / 'one'),
+                  '--run.steps', '1', *SMALL]) == 0
+  capsys.readouterr()
+  assert cli.run(['runs', str(tmp_path / 'runs')]) == 0
+  assert capsys.readouterr().out.splitlines()[1].split()[1] == 'mine.json'
+
+
 def test_a_dry_run_writes_nothing(here, capsys, monkeypatch):
   monkeypatch.setattr(dry_run, 'MOST_SECONDS', 0.1)
   before = sorted(here.rglob('*'))
