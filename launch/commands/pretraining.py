@@ -78,7 +78,6 @@ def check(args: Pretrain) -> dict[str, str]:
 class Wanted:
   """What a command line asks for."""
   recipe: str  # '': none was named
-  file: str  # of settings; '': none
   args: Pretrain
   layers: 'fitting.Layers'
   labels: tuple[str, ...]  # of the layers: where their settings come from
@@ -114,7 +113,7 @@ def read(argv: list[str], look: bool = True) -> Wanted:
   args = flags.parse(Pretrain, rest, f'pretrain {name}'.strip(), default, check)
   given = frozenset(names.given(rest, Pretrain, default)) & flat(args.config).keys()
   layers = fitting.Layers((lowest, with_file, args.config), (frozenset(), frozenset(of_file), given))
-  return Wanted(name, file or '', args, layers, (label, 'file', 'flag'), record)
+  return Wanted(name, args, layers, (label, 'file', 'flag'), record)
 
 
 def pretrain_settings(argv: list[str]) -> Pretrain:
@@ -160,7 +159,7 @@ def pretrain(argv: list[str]) -> int:
   stop_together.begin()
   for line in fit.lines:
     print_once(f'bert-jax: {line}')
-  name = wanted.recipe or os.path.basename(wanted.file)
+  name = wanted.recipe or os.path.basename(args.settings or '')
   begun = run_directory.Begun(name, shlex.join(['bert-jax', 'pretrain', *argv]), os.getcwd())
   how = dict(initialize_from=args.initialize_from, longer_positions=args.longer_positions, back=back,
              log_to=args.log_to)
