@@ -12,6 +12,7 @@ from bert_jax import trackers
 from bert_jax.config import Asked, Config, Distributed
 from bert_jax.errors import STOPPED, UNSAVED, ConfigError, require
 from bert_jax.fields import flat
+from input_pipeline import storage
 from input_pipeline.ranges import CountOrNone
 from launch.commands import flags, names
 
@@ -159,7 +160,7 @@ def pretrain(argv: list[str]) -> int:
   stop_together.begin()
   for line in fit.lines:
     print_once(f'bert-jax: {line}')
-  name = wanted.recipe or os.path.basename(args.settings or '')
+  name = wanted.recipe or (storage.path(args.settings).name if args.settings else '')
   begun = run_directory.Begun(name, shlex.join(['bert-jax', 'pretrain', *argv]), os.getcwd())
   how = dict(initialize_from=args.initialize_from, longer_positions=args.longer_positions, back=back,
              log_to=args.log_to)
