@@ -37,6 +37,7 @@ NARROW_PRODUCTS = 'avx512_bf16', 'amx_bf16'  # of a CPU's flags: that it multipl
 GAIN = 0.95  # of float32's time that bfloat16 may take on a CPU: who is no faster stays exact
 TYPES = 'float32', 'bfloat16'
 TRIALS, TRIAL_SECONDS = 'trials', 0.5  # their folder; what each side of one runs at least
+TRIAL_TOKENS = 1 << 14  # of a batch of one, at most: which type is faster shows by then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,9 +254,10 @@ def tried(config, devices) -> dict[str, float]:
 
 
 def trial(config, devices) -> dict[str, float]:
-  """The fastest step of each type, in turns, on one device's part of a batch."""
-  size = max(config.batch.size // config.run.parts // len(devices), 1)
+  """The fastest step of each type, in turns, on one device's part of a batch; of a large one on a part that has room."""
   length = getattr(config.batch, 'max_length', None) or config.batch.sequence_length
+  rows = config.batch.size // config.run.parts // len(devices)
+  size = max(min(rows, TRIAL_TOKENS // length), 1)
   batch = cfg.BatchConfig(size=size, sequence_length=length, predictions=max(length * 3 // 20, 1))
   model = dataclasses.replace(config.model, layers=1, unroll=1, causal=False, right_to_left=False)
   sides: dict[str, Any] = {}

@@ -193,9 +193,11 @@ def test_a_trial_decides_and_is_kept(tries, tmp_path):
     assert choices.settle(of(2, dtype='auto')) == first and len(tries) == before + 1
 
 
-def test_a_real_trial_runs_both_types(monkeypatch):
+@pytest.mark.parametrize('size', [8, 1 << 30], ids=['a small batch', 'a batch that fits nowhere'])
+def test_a_real_trial_runs_both_types(monkeypatch, size):
   monkeypatch.setattr(choices, 'TRIAL_SECONDS', 0.01)
-  seconds = choices.trial(of(2), jax.devices())
+  config = of(2)
+  seconds = choices.trial(dataclasses.replace(config, batch=dataclasses.replace(config.batch, size=size)), jax.devices())
   assert seconds.keys() == {'float32', 'bfloat16'} and all(0 < value < 60 for value in seconds.values())
 
 
