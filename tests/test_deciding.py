@@ -28,6 +28,7 @@ from input_pipeline.prepare.columns import Pieces
 SETTINGS = settings.Prepare('a.txt', 'v.txt', 'out', validation_share=0.2)
 # A document as its text and its id; few of each, so that many share one.
 DOCUMENTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
+NO_ROWS = np.zeros(0, near_duplicates.ROW)
 RUNS = st.lists(DOCUMENTS, min_size=1, max_size=6)
 
 
@@ -50,7 +51,7 @@ def run_of(documents: list[tuple[int, int]], number: int) -> spill.Run:
       np.zeros((count, 0), '<u4'), owners, made))
 
 
-def decided_in_parts(runs: list[spill.Run], groups: list[list[int]], parts: int, near: float | None = None):
+def decided_in_parts(runs: list[spill.Run], groups: list[list[int]], parts: int, near: float | None, of_a_part: int):
   """As an engine schedules it."""
   tables, firsts = [deciding.table(run) for run in runs], [group[0] for group in groups]
   own = [deciding.rows_of(group[0], [tables[number] for number in group], parts) for group in groups]
@@ -62,8 +63,12 @@ def decided_in_parts(runs: list[spill.Run], groups: list[list[int]], parts: int,
            for place, group in enumerate(groups)]
   nears = None
   if near is not None:
-    rows = [deciding.near_rows(*one, parts) for one in about]
-    gone = [deciding.drop_near([own[part] for own in rows], firsts, near) for part in range(parts)]
+    drawn = np.concatenate([deciding.near_drawn(*one, parts, of_a_part) for one in about])
+    cut = near_duplicates.cuts(drawn, of_a_part)
+    slices = list(zip(*(deciding.near_rows(*one, parts, cut) for one in about), strict=True))
+    known = near_duplicates.before(dict(enumerate(map(deciding.near_ends, slices))), near_duplicates.continued(cut))
+    gone = [deciding.drop_near(known.get(number, NO_ROWS), blocks, firsts, near)
+            for number, blocks in enumerate(slices)]
     nears = [[blocks[place] for blocks in gone] for place in range(len(groups))]
     found = deciding.together([deciding.left(*one, nears[place]) for place, one in enumerate(about)])
   below = splits.threshold(list(found.smallest), found.documents, SETTINGS.validation_share)
@@ -86,8 +91,8 @@ def signed(run: spill.Run, documents: list[tuple[int, int]]) -> spill.Run:
   return dataclasses.replace(run, signatures=hashes.astype('<u4').reshape(-1, near_duplicates.HASHES))
 
 
-@given(RUNS, st.integers(1, 4), st.integers(1, 4), st.sampled_from([None, 0.3, 0.5, 0.8]))
-def test_decisions_in_parts_are_those_of_one_machine(tmp_path_factory, documents, parts, together, near):
+@given(RUNS, st.integers(1, 4), st.integers(1, 4), st.sampled_from([None, 0.3, 0.5, 0.8]), st.sampled_from([1, 9, 999]))
+def test_decisions_in_parts_are_those_of_one_machine(tmp_path_factory, documents, parts, together, near, rows):
   folder = tmp_path_factory.mktemp('runs')
   runs = [run_of(own, number) for number, own in enumerate(documents)]
   if near is not None:
@@ -97,7 +102,7 @@ def test_decisions_in_parts_are_those_of_one_machine(tmp_path_factory, documents
     spill.write(path, run, {})
   counts = collections.Counter(documents=sum(map(len, documents)))
   groups = [list(range(first, min(first + together, len(runs)))) for first in range(0, len(runs), together)]
-  found, more, totals, known = decided_in_parts(runs, groups, parts, near)
+  found, more, totals, known = decided_in_parts(runs, groups, parts, near, rows * near_duplicates.ROW.itemsize)
   assert max(0, known.documents) == sum(total.documents for total in totals.values())
   try:
     wanted = splits.decide(paths, dataclasses.replace(SETTINGS, near_duplicates=near), counts)

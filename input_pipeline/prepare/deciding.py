@@ -4,12 +4,13 @@ Rows of hashes travel twice, each time to where those that must meet are togethe
   rows_of       tables of some runs         -> the first of each text there, in parts by text
   drop_copies   one part, of all runs       -> which copies go; what stays, in parts by rank
   rename        one part, of all that stays -> which documents share their id; the smallest ranks
-  near_rows     a group                     -> with --near-duplicates: what is left, by the names of bands
-  drop_near     one part, of all groups     -> which of them go
+  near_drawn    a group                     -> with --near-duplicates: some keys of what is left, which tell its slices
+  near_rows     a group                     -> what is left, in slices by what bands hold and by rank
+  drop_near     one slice, of all groups    -> which of them go
   decide        what came back to the runs  -> train, validation or dropped, each document
 A *group* is some runs in a row, whose tables are worked on together; what comes back comes in a block for each group.
 Of a text or an id that is there a million times each step sends one row on, so that no part grows by it.
-Letters: D documents of a run, R rows, P parts, G groups.
+Letters: D documents of a run, R rows, P parts, G groups, C cuts, S slices.
 """
 
 import dataclasses
@@ -110,24 +111,45 @@ def together(found: Sequence[Found]) -> Found:
                tuple(sorted({rank for one in found for rank in one.smallest})[:2]))
 
 
+def near_drawn(first: int, tables: Sequence[Table], dropped: Sequence[np.ndarray], renamed: Sequence[np.ndarray],
+               parts: int, part_bytes: int) -> np.ndarray:  # -> [R] near_duplicates.KEY
+  """Of a group some of what is to be compared, by which it is told where slices end."""
+  return np.concatenate([near_duplicates.drawn(own.signatures[kept], ranks, parts, part_bytes)
+                         for own, (kept, ranks) in zip(tables, _compared(first, tables, dropped, renamed))])
+
+
 def near_rows(first: int, tables: Sequence[Table], dropped: Sequence[np.ndarray], renamed: Sequence[np.ndarray],
-              parts: int) -> list[np.ndarray]:  # -> P times [R] near_duplicates.ROW
-  """Of a group what is to be compared with near-duplicates, which no copies are."""
-  copies, _, ranks = _marks(first, tables, dropped, renamed)
-  ends = _ends(tables)
-  every = []
-  for number, own in enumerate(tables):
-    kept = np.flatnonzero(~copies[ends[number]:ends[number + 1]])
-    every.append(near_duplicates.rows_of(own.signatures[kept], ranks[ends[number]:ends[number + 1]][kept], kept,
-                                         first + number, parts))
+              parts: int, cut: np.ndarray) -> list[np.ndarray]:
+  # -, -, -, -, -, [C] near_duplicates.KEY -> S times [R] near_duplicates.ROW
+  """Of a group what is to be compared, slice by slice."""
+  every = [near_duplicates.rows_of(own.signatures[kept], ranks, kept, first + number, parts, cut)
+           for number, (own, (kept, ranks)) in enumerate(zip(tables, _compared(first, tables, dropped, renamed)))]
   return [np.concatenate(own) for own in zip(*every)]
 
 
-def drop_near(blocks: Sequence[np.ndarray], groups: Sequence[int], share: float) -> list[np.ndarray]:
-  # P times [R] near_duplicates.ROW, [G] -> G times [R] PLACE
-  """Of one part, of all groups in their order, the near-duplicates that go, for each group."""
+def _compared(first: int, tables: Sequence[Table], dropped: Sequence[np.ndarray], renamed: Sequence[np.ndarray]
+              ) -> list[tuple[np.ndarray, np.ndarray]]:  # -> [R] places, [R] ranks of each run
+  """What is compared to find near-duplicates, which no copies are."""
+  copies, _, ranks = _marks(first, tables, dropped, renamed)
+  ends = _ends(tables)[1:-1]
+  return [(kept, own[kept]) for gone, own in zip(np.split(copies, ends), np.split(ranks, ends))
+          for kept in [np.flatnonzero(~gone)]]
+
+
+def near_ends(blocks: Sequence[np.ndarray]) -> np.ndarray:  # G times [R] near_duplicates.ROW -> [0 or 2]
+  """Of one slice, of all groups in their order, what later ones must know."""
   rows = np.concatenate(blocks)
-  return _to_groups(rows[near_duplicates.find_in(rows, share)], groups)
+  return rows[near_duplicates.ends(rows)]
+
+
+def drop_near(known: np.ndarray, blocks: Sequence[np.ndarray], groups: Sequence[int], share: float
+              ) -> list[np.ndarray]:  # [0 or 2] near_duplicates.ROW, G times [R], [G] -> G times [R] PLACE
+  """Of one slice, of all groups in their order, the near-duplicates that go, for each group; `known`: what those before
+  it tell."""
+  rows = np.concatenate([known, *blocks])
+  found = near_duplicates.find_in(rows, share)
+  found[:len(known)] = False
+  return _to_groups(rows[found], groups)
 
 
 def left(first: int, tables: Sequence[Table], dropped: Sequence[np.ndarray], renamed: Sequence[np.ndarray],

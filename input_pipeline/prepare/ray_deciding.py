@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from input_pipeline.engines import ray_tasks
-from input_pipeline.prepare import deciding, spill, splits
+from input_pipeline.prepare import deciding, near_duplicates, spill, splits
 from input_pipeline.prepare.ray_plan import Made, Plan, Sizes
 
 
@@ -57,7 +57,7 @@ def decide(made: list[Made], groups: list[list[int]], plan: Plan, counts: collec
   about = [(firsts[group], (len(tables[group]), len(drops[group]), len(renames[group])),
             (*tables[group], *drops[group], *renames[group])) for group in range(count)]
   if near:
-    nears, found = _near(about, parts, plan.settings.near_duplicates)
+    nears, found = _near(about, parts, held(made, plan.sizes, near), plan.settings.near_duplicates)
   else:
     nears, found = [None] * count, deciding.together([one for _, one in (*by_rank, *more)])
   below = splits.threshold(list(found.smallest), found.documents, plan.settings.validation_share)
@@ -73,16 +73,26 @@ def decide(made: list[Made], groups: list[list[int]], plan: Plan, counts: collec
   return [ref for [ref], _ in decided], totals
 
 
-def _near(about: list[tuple], parts: int, share: float | None) -> tuple[list[list], deciding.Found]:
+def _near(about: list[tuple], parts: int, part_bytes: int, share: float | None) -> tuple[list[list], deciding.Found]:
   """References to the near-duplicates that go, for each group; what is left of all."""
   firsts = [first for first, *_ in about]
-  task = ray_tasks.task(_near_rows, num_returns=parts + 1)
-  rows = ray_tasks.in_order((group, task.remote(first, counts, parts, *refs))
+  task = ray_tasks.task(_near_drawn)
+  drawn = ray_tasks.in_order((group, task.remote(first, counts, parts, part_bytes, *refs))
+                             for group, (first, counts, refs) in enumerate(about))
+  cut = near_duplicates.cuts(np.concatenate([keys for _, keys in drawn]), part_bytes)
+  task = ray_tasks.task(_near_rows, num_returns=parts + len(cut) + 1)
+  rows = ray_tasks.in_order((group, task.remote(first, counts, parts, cut, *refs))
                             for group, (first, counts, refs) in enumerate(about))
-  task = ray_tasks.task(_drop_near, num_returns=len(about) + 1)
-  dropped = ray_tasks.in_order((part, task.remote(firsts, share, *(refs[part] for refs, _ in rows)))
-                               for part in range(parts))
+  blocks = list(zip(*(refs for refs, _ in rows)))
   del rows
+  continued = near_duplicates.continued(cut)
+  task = ray_tasks.task(_near_ends)
+  ended = ray_tasks.in_order((number, task.remote(*blocks[number - 1])) for number in continued)
+  known = near_duplicates.before({number - 1: rows for number, (_, rows) in zip(continued, ended)}, continued)
+  task, nothing = ray_tasks.task(_drop_near, num_returns=len(about) + 1), np.zeros(0, near_duplicates.ROW)
+  dropped = ray_tasks.in_order((number, task.remote(firsts, share, known.get(number, nothing), *own))
+                               for number, own in enumerate(blocks))
+  del blocks
   nears = [[refs[group] for refs, _ in dropped] for group in range(len(about))]
   task = ray_tasks.task(_left)
   found = ray_tasks.in_order((group, task.remote(first, counts, *refs, *nears[group]))
@@ -111,12 +121,20 @@ def _parted(counts: tuple[int, int, int], given: tuple) -> list[tuple]:
   return [given[start:end] for start, end in zip(ends, ends[1:])]
 
 
-def _near_rows(first: int, counts: tuple[int, int, int], parts: int, *given) -> tuple:
-  return *deciding.near_rows(first, *_parted(counts, given)[:3], parts), None
+def _near_drawn(first: int, counts: tuple[int, int, int], parts: int, part_bytes: int, *given) -> np.ndarray:
+  return deciding.near_drawn(first, *_parted(counts, given)[:3], parts, part_bytes)
 
 
-def _drop_near(firsts: list[int], share: float, *blocks: np.ndarray) -> tuple:
-  return *deciding.drop_near(blocks, firsts, share), None
+def _near_rows(first: int, counts: tuple[int, int, int], parts: int, cut: np.ndarray, *given) -> tuple:
+  return *deciding.near_rows(first, *_parted(counts, given)[:3], parts, cut), None
+
+
+def _near_ends(*blocks: np.ndarray) -> np.ndarray:
+  return deciding.near_ends(blocks)
+
+
+def _drop_near(firsts: list[int], share: float, known: np.ndarray, *blocks: np.ndarray) -> tuple:
+  return *deciding.drop_near(known, blocks, firsts, share), None
 
 
 def _left(first: int, counts: tuple[int, int, int], *given) -> deciding.Found:
