@@ -12,7 +12,7 @@ import corpora
 import pytest
 
 from input_pipeline import records
-from input_pipeline.prepare import beam_near, corpus, on_ray, portions, ray_plan, settings, spreading
+from input_pipeline.prepare import beam_near, corpus, near_duplicates, on_ray, portions, ray_plan, settings, spreading
 from input_pipeline.text import sampling, sources
 
 # What is compared with one process: the settings of each.
@@ -102,6 +102,30 @@ def test_near_duplicates_of_random_corpora(other, folder, seed, monkeypatch):
 
 def test_near_duplicates_on_a_cluster(on_cluster, folder, monkeypatch):
   test_near_duplicates_of_random_corpora(on_cluster, folder, 3, monkeypatch)
+
+
+def test_near_duplicates_of_one_template(other, folder, monkeypatch):
+  """What many documents share a band with is in several slices."""
+  draw, cut = random.Random(5), []
+  def cuts(some, part_bytes, cuts=near_duplicates.cuts):
+    cut.append(cuts(some, part_bytes))
+    return cut[-1]
+  monkeypatch.setattr(beam_near, 'PART_BYTES', 10_000)
+  monkeypatch.setattr(near_duplicates, 'cuts', cuts)
+  lines = []
+  for number in range(200):
+    words = corpora.text_of(7 if number % 4 else number).split(' ')
+    for _ in range(draw.choice([1, 2, 5, 20])):
+      words[draw.randrange(len(words))] = draw.choice(['one', 'two', 'nineteen'])
+    lines.append(json.dumps({'id': number, 'text': ' '.join(words)}))
+  (folder / 'a.jsonl').write_text('\n'.join(lines))
+  counts = manifest_of(same_by(other, folder, str(folder / 'a.jsonl'), near_duplicates=0.8))['counts']
+  assert counts['near_duplicates'] > 50
+  assert sum(map(len, cut)) > 20 or not cut and other[0] in ('two processes', 'Beam, two workers')
+
+
+def test_near_duplicates_of_one_template_on_a_cluster(on_cluster, folder, monkeypatch):
+  test_near_duplicates_of_one_template(on_cluster, folder, monkeypatch)
 
 
 @pytest.mark.parametrize('limit', [25, 10_000])
