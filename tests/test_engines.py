@@ -111,17 +111,18 @@ def test_near_duplicates_of_one_template(other, folder, monkeypatch):
     cut.append(cuts(some, part_bytes))
     return cut[-1]
   monkeypatch.setattr(beam_near, 'PART_BYTES', 10_000)
+  monkeypatch.setattr(on_ray, 'Sizes', functools.partial(on_ray.Sizes, value=10_000))
   monkeypatch.setattr(near_duplicates, 'cuts', cuts)
   lines = []
   for number in range(200):
     words = corpora.text_of(7 if number % 4 else number).split(' ')
-    for _ in range(draw.choice([1, 2, 5, 20])):
+    for _ in range(draw.choice([1, 2, 5])):
       words[draw.randrange(len(words))] = draw.choice(['one', 'two', 'nineteen'])
     lines.append(json.dumps({'id': number, 'text': ' '.join(words)}))
   (folder / 'a.jsonl').write_text('\n'.join(lines))
-  counts = manifest_of(same_by(other, folder, str(folder / 'a.jsonl'), near_duplicates=0.8))['counts']
-  assert counts['near_duplicates'] > 50
-  assert sum(map(len, cut)) > 20 or not cut and other[0] in ('two processes', 'Beam, two workers')
+  counts = manifest_of(same_by(other, folder, str(folder / 'a.jsonl'), near_duplicates=0.9))['counts']
+  assert counts['near_duplicates'] > 20
+  assert sum(map(len, cut)) > 20 or other[0] != 'Beam'  # whose workers are this process; on Ray cuts are the same
 
 
 def test_near_duplicates_of_one_template_on_a_cluster(on_cluster, folder, monkeypatch):
