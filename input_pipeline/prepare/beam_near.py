@@ -34,7 +34,7 @@ def find(runs, decided: dict[str, Any], share: float):
   slim = ({'run': runs | 'without pieces' >> beam.Map(_without_pieces), **decided}
           | 'to slim runs' >> beam.CoGroupByKey()
           | 'slim' >> beam.Map(_slim))
-  # 21 bytes for each part or slice that is one too many, which as a rule is none
+  # 21 bytes for each place where a part is cut: as a rule none, 2.8 kB for a million documents that share all bands
   cut = beam.pvalue.AsSingleton(
       slim
       | 'drawn' >> beam.FlatMap(_drawn, parts, PART_BYTES)

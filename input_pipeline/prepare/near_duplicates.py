@@ -34,7 +34,7 @@ ROW = np.dtype([('name', '<u8'), ('rank', '<u8'), ('signature', '<u4', HASHES), 
 DOCUMENT_BYTES = _BANDS * ROW.itemsize  # of all rows of one
 # Where a row stands among all; its part comes first.
 KEY = np.dtype([('part', '<u4'), ('name', '<u8'), ('band', 'u1'), ('rank', '<u8')])
-_DRAWN = 64  # rows of a slice, about, by which it is told where slices end: their sizes differ by an eighth of that
+_DRAWN = 64  # rows of a slice, about, by which it is told where slices end: their sizes vary by an eighth
 _DRAW = np.random.default_rng(0x3A5E)
 _FACTORS = _DRAW.integers(0, 2**64, HASHES, np.uint64) | np.uint64(1)
 _OFFSETS = _DRAW.integers(0, 2**64, HASHES, np.uint64)
@@ -133,7 +133,7 @@ def cuts(some: np.ndarray, part_bytes: int) -> np.ndarray:  # [R] KEY, as drawn 
 
 
 def _order(keys: np.ndarray) -> np.ndarray:  # [R] KEY -> [R]
-  """Of equal ones the first comes first."""
+  """How they sort; of equal ones the first comes first."""
   return np.lexsort([keys[name] for name in reversed(KEY.names or ())])
 
 
