@@ -21,7 +21,7 @@ RUN := runs/sample
 # the vocabulary is made.
 PROOF_DATA ?= ../shared/data
 PROOF_TEXT ?= $(PROOF_DATA)/wikipedia/enwiki_featured_4012.txt.gz $(PROOF_DATA)/wikipedia/enwiki_articles_15044.txt.gz
-# More for its runs, such as --run.steps 100000.
+# More for its runs, such as --run.steps 30000.
 PROOF_FLAGS ?=
 PROOF_RUNS := proof proof_no_nsp proof_left_to_right
 
@@ -118,7 +118,7 @@ data/proof-vocab.txt: | $(VENV)/.installed
 # Each line goes on where it was stopped.
 proof: $(VENV)/.installed data/proof-vocab.txt
 	$(BIN)/bert-jax prepare --input $(PROOF_TEXT) --vocabulary data/proof-vocab.txt --validation-share 0.02 \
-	  --sequence-length 32 --long-sequence-length 128 --output data/proof
+	  --sequence-length 32 --output data/proof
 	for run in $(PROOF_RUNS); do $(BIN)/bert-jax pretrain $$run --data data/proof --run-dir runs/$$run $(PROOF_FLAGS) \
 	  && $(BIN)/bert-jax evaluate runs/$$run && $(BIN)/bert-jax plot runs/$$run || exit; done
 	$(BIN)/bert-jax benchmark tasks runs/proof --suite proof --seeds 5 --learning-rate 3e-4 \
