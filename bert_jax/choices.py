@@ -254,7 +254,7 @@ def tried(config, devices) -> dict[str, float]:
 
 
 def trial(config, devices) -> dict[str, float]:
-  """The fastest step of each type, in turns, on one device's part of a batch; of a large one on a part that has room."""
+  """The fastest step of each type, in turns, on one device's part of a batch, or on some rows of a large one."""
   length = getattr(config.batch, 'max_length', None) or config.batch.sequence_length
   rows = config.batch.size // config.run.parts // len(devices)
   size = max(min(rows, TRIAL_TOKENS // length), 1)

@@ -71,8 +71,8 @@ def proof() -> Config:
   """Four layers of 128 on tens of millions of tokens: what `make proof` shows that pretraining is worth.
 
   1.4 M parameters, rows of 32: there next sentences are learnt, which longer rows did not teach at this size. Held-out
-  MLM loss 3.52, 3.25 nats under the unigram baseline, and next-sentence accuracy 0.756 after 107 minutes on one core of a
-  Xeon.
+  MLM loss 3.52, 3.25 nats under the unigram baseline, and next-sentence accuracy 0.756, after 107 minutes on a core
+  of a Xeon.
   """
   return Config(model=model_of(4, 128, vocab_size=4096, **FEW_TOKENS), batch=SMALL_ROWS, optimizer=SMALL_STEPS,
                 run=Run(steps=150_000, checkpoint_every=10_000, log_every=500, evaluate_every=10_000,

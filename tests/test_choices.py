@@ -197,7 +197,8 @@ def test_a_trial_decides_and_is_kept(tries, tmp_path):
 def test_a_real_trial_runs_both_types(monkeypatch, size):
   monkeypatch.setattr(choices, 'TRIAL_SECONDS', 0.01)
   config = of(2)
-  seconds = choices.trial(dataclasses.replace(config, batch=dataclasses.replace(config.batch, size=size)), jax.devices())
+  config = dataclasses.replace(config, batch=dataclasses.replace(config.batch, size=size))
+  seconds = choices.trial(config, jax.devices())
   assert seconds.keys() == {'float32', 'bfloat16'} and all(0 < value < 60 for value in seconds.values())
 
 
