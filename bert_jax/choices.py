@@ -224,10 +224,15 @@ def choose_dtype(config, devices) -> tuple[str, tuple[str, ...]]:
   if devices[0].platform == 'cpu':
     flags = ' '.join(compiled.cpu()).split()
     if any(flag in flags for flag in NARROW_PRODUCTS):
-      seconds = tried(config, devices)
+      try:
+        seconds = tried(config, devices)
+        why = ', '.join(f'{name} {value * 1e3:.3g} ms' for name, value in seconds.items()) + ' for a step of one layer'
+      except jax.errors.JaxRuntimeError as error:  # the run itself says what to change
+        if not memory.is_short(error):
+          raise
+        seconds, why = dict.fromkeys(TYPES, math.inf), 'a trial has no room'
       narrow = distributed.process_0_says(seconds['bfloat16'] < GAIN * seconds['float32'])
       chosen = 'bfloat16' if narrow else 'float32'
-      why = ', '.join(f'{name} {value * 1e3:.3g} ms' for name, value in seconds.items()) + ' for a step of one layer'
     else:
       why = 'a CPU that does not multiply 16 bits'
   return chosen, (f'computes in {chosen}: {why} (model.dtype auto)',)

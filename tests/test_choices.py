@@ -193,6 +193,15 @@ def test_a_trial_decides_and_is_kept(tries, tmp_path):
     assert choices.settle(of(2, dtype='auto')) == first and len(tries) == before + 1
 
 
+def test_a_trial_without_room_leaves_it_to_the_run(tries, tmp_path, monkeypatch):
+  def trial(*_):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 70650692928 bytes.')
+  monkeypatch.setattr(choices, 'trial', trial)
+  settled = choices.settle(of(2, dtype='auto'))
+  assert settled.config.model.dtype == 'float32' and 'a trial has no room' in settled.lines[0]
+  assert not list((tmp_path / 'kept').rglob('*.json'))
+
+
 @pytest.mark.parametrize('size', [8, 1 << 30], ids=['a small batch', 'a batch that fits nowhere'])
 def test_a_real_trial_runs_both_types(monkeypatch, size):
   monkeypatch.setattr(choices, 'TRIAL_SECONDS', 0.01)
